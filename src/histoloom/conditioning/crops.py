@@ -1,0 +1,196 @@
+"""Choose crops: how large, where in a patch, and from which patch.
+
+As reference, a crop never shows a pixel of what it helps to predict: it comes from another patch of the case that is
+stained alike and shows other tissue, and where there is none from the same patch outside the predicted window, turned.
+In place, it is cut from the window itself (arXiv 2509.17847, section 3), which is what makes that way copy.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from histoloom.augmentation import dihedral
+from histoloom.conditioning.inputs import SMALLEST_CROP, Crop
+from histoloom.conditioning.overlap import overlapping_fields
+from histoloom.errors import ConfigError
+from histoloom.patches.store import Patches
+from histoloom.stain import StainShift, apply_stain
+from histoloom.tissue import UNLABELLED
+
+STRIDE = 2  # px between places that are looked at for a crop
+PURE = 0.95  # share of a crop that must be its own tissue
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """How crops are drawn."""
+
+    base: int = 56  # px, edge at complexity 0
+    alpha: float = 0.7  # growth with complexity: d = base * (1 + alpha * complexity)
+    spread: float = 0.4  # the edge is drawn from d * (1 +- spread)
+    largest: int = 96  # px
+    per_type: int = 2  # crops per type, at most; their number is drawn
+    drop_type: float = 0.1  # share of types that go without a crop
+    color_tolerance: float = 20.0  # RGB units (of 255): a type's mean colour here against that in the lending patch
+
+    def __post_init__(self):
+        if not SMALLEST_CROP <= self.base <= self.largest:
+            raise ConfigError(
+                f"crops need {SMALLEST_CROP} <= base <= largest, found base {self.base}, largest {self.largest}"
+            )
+        if self.per_type < 1 or not 0 <= self.drop_type <= 1 or not 0 <= self.spread < 1 or self.alpha < 0:
+            raise ConfigError("crops need per_type >= 1, drop_type in [0, 1], spread in [0, 1), alpha >= 0")
+
+
+@dataclass(frozen=True)
+class Box:
+    """A square in a patch, in px of the patch."""
+
+    y: int
+    x: int
+    edge: int
+
+    def of(self, array: np.ndarray) -> np.ndarray:
+        """What the box shows of `array` `h w ...`."""
+        return array[self.y : self.y + self.edge, self.x : self.x + self.edge]
+
+
+def complexity(image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"]) -> float:
+    """How varied a tissue looks: spread of its luminance over half of the largest possible spread, in [0, 1]."""
+    if not mask.any():
+        return 0.0
+    return float(min(1.0, image[mask].mean(axis=1).std() / 64))
+
+
+def adaptive_edge(complexity: float, config: CropConfig) -> float:
+    """d_i = d_base * (1 + alpha * complexity(i)) in px (arXiv 2509.17847, section 3)."""
+    return config.base * (1 + config.alpha * complexity)
+
+
+def draw_box(mask: Bool[np.ndarray, "h w"], edge: int, rng: np.random.Generator) -> Box | None:
+    """A random square of `edge` px, or the largest smaller one that fits, of which PURE lies in the mask.
+
+    None where not even SMALLEST_CROP px fit: then the type goes without a crop, and never is the whole region handed
+    over.
+    """
+    sums = np.zeros((-(-mask.shape[0] // STRIDE) + 1, -(-mask.shape[1] // STRIDE) + 1), np.int32)
+    sums[1:, 1:] = mask[::STRIDE, ::STRIDE].cumsum(0, dtype=np.int32).cumsum(1, dtype=np.int32)
+    while True:
+        side = min(edge, *mask.shape) // STRIDE
+        inside = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+        places = np.flatnonzero(inside >= PURE * side * side)
+        if len(places):
+            y, x = divmod(int(places[rng.integers(len(places))]), inside.shape[1])
+            return Box(STRIDE * y, STRIDE * x, STRIDE * side)
+        if edge <= SMALLEST_CROP:
+            return None
+        edge = max(SMALLEST_CROP, int(0.75 * edge))
+
+
+class ReferenceCrops:
+    """Chooses reference crops from `patches`; knows which patches may lend a crop of a type to which."""
+
+    def __init__(self, patches: Patches, config: CropConfig | None = None, smallest_share: float = 0.02):
+        """`smallest_share` of a patch: types that cover less get no crop."""
+        self.patches, self.config, self.smallest_share = patches, config or CropConfig(), smallest_share
+        self._overlapping = overlapping_fields(patches)
+        self._holders: dict[tuple[str, int], list[int]] = {}
+        self._colors: dict[tuple[int, int], np.ndarray] = {}
+        for index, (case, semantic_map) in enumerate(zip(patches.cases, patches.semantic_maps, strict=True)):
+            for tissue in present_types(semantic_map, smallest_share):
+                self._holders.setdefault((case, tissue), []).append(index)
+                self._colors[index, tissue] = patches.images[index][semantic_map == tissue].mean(axis=0)
+
+    def lenders(self, index: int, tissue: int) -> list[int]:
+        """Patches of the case that show the type, in a like stain, and no tissue that patch `index` shows."""
+        holders = self._holders.get((self.patches.cases[index], tissue), [])
+        return [other for other in holders if not self._overlap(index, other) and self._alike(index, other, tissue)]
+
+    def draw(
+        self,
+        index: int,
+        outside: Bool[np.ndarray, "h w"],
+        wanted: UInt8[np.ndarray, "h2 w2"],
+        stain: StainShift | None,
+        rng: np.random.Generator,
+    ) -> list[Crop]:
+        """Crops for patch `index`: for each type in the `wanted` map, from elsewhere in the case, under the same stain.
+
+        `outside` is true where the patch itself may be used: everywhere but in the window that is to be predicted.
+        """
+        crops = []
+        for tissue in present_types(wanted, self.smallest_share):
+            count = 1 + int(rng.integers(self.config.per_type))
+            if rng.random() < self.config.drop_type:
+                continue
+            others = self.lenders(index, tissue)
+            for _ in range(count):
+                source = int(rng.choice(others)) if others else index
+                crop = self._cut(source, tissue, outside if source == index else None, stain, rng)
+                if crop is not None:
+                    crops.append(crop)
+        return crops
+
+    def _cut(
+        self, source: int, tissue: int, allowed: np.ndarray | None, stain: StainShift | None, rng: np.random.Generator
+    ) -> Crop | None:
+        image, mask = self.patches.images[source], self.patches.semantic_maps[source] == tissue
+        edge = adaptive_edge(complexity(image[::4, ::4], mask[::4, ::4]), self.config)
+        edge = int(np.clip(edge * (1 + self.config.spread * rng.uniform(-1, 1)), SMALLEST_CROP, self.config.largest))
+        box = draw_box(mask if allowed is None else mask & allowed, edge, rng)
+        if box is None:
+            return None
+        # In the same patch "turned" must differ from the target: the identity is left out.
+        pixels = dihedral(box.of(image), int(rng.integers(0 if allowed is None else 1, 8)))
+        pixels = pixels if stain is None else apply_stain(pixels, stain)
+        return Crop(pixels, tissue, self.patches.sources[source], box.x, box.y)
+
+    def _alike(self, one: int, other: int, tissue: int) -> bool:
+        here, there = self._colors.get((one, tissue)), self._colors[other, tissue]
+        return here is None or float(np.linalg.norm(here - there)) <= self.config.color_tolerance
+
+    def _overlap(self, one: int, other: int) -> bool:
+        if one == other or (one, other) in self._overlapping:
+            return True
+        (x1, y1, size1), (x2, y2, size2) = self.patches.places[one], self.patches.places[other]
+        same = self.patches.sources[one] == self.patches.sources[other]
+        return bool(same and x1 < x2 + size2 and x2 < x1 + size1 and y1 < y2 + size2 and y2 < y1 + size1)
+
+
+def crops_in_place(
+    image: UInt8[np.ndarray, "h w 3"],
+    semantic_map: UInt8[np.ndarray, "h w"],
+    config: CropConfig,
+    rng: np.random.Generator,
+) -> list[tuple[Crop, int, int]]:
+    """One crop per type from the image itself, with its place (y, x): the paper's way, kept for comparison."""
+    placed = []
+    for tissue in present_types(semantic_map):
+        mask = semantic_map == tissue
+        edge = adaptive_edge(complexity(image[::4, ::4], mask[::4, ::4]), config)
+        box = draw_box(
+            mask, int(np.clip(edge * (1 + config.spread * rng.uniform(-1, 1)), SMALLEST_CROP, config.largest)), rng
+        )
+        if box is not None:
+            placed.append((Crop(box.of(image), tissue), box.y, box.x))
+    return placed
+
+
+def place_crops(
+    semantic_map: UInt8[np.ndarray, "h w"], crops: list[Crop], rng: np.random.Generator
+) -> list[tuple[Crop, int, int]]:
+    """Put one crop of each type somewhere inside its type's region, cut down where the region is narrow: the paper's
+    use."""
+    placed = []
+    for crop in {crop.tissue: crop for crop in reversed(crops)}.values():
+        box = draw_box(semantic_map == crop.tissue, min(crop.pixels.shape[:2]), rng)
+        if box is not None:
+            placed.append((Crop(crop.pixels[: box.edge, : box.edge], crop.tissue, crop.source), box.y, box.x))
+    return placed
+
+
+def present_types(semantic_map: UInt8[np.ndarray, "h w"], smallest_share: float = 0.0) -> list[int]:
+    """Ids on the map that cover at least `smallest_share` of it, ascending."""
+    counts = np.bincount(semantic_map.ravel(), minlength=256)[:UNLABELLED]
+    return np.flatnonzero(counts > smallest_share * semantic_map.size).tolist()

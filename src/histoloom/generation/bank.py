@@ -1,0 +1,161 @@
+"""Crop banks: folders of pictures, one folder per tissue type, perhaps one more level for pictures that go together.
+
+    BANK/stroma/a.png                    every crop for itself
+    BANK/stain-07/stroma/a.png           crops of one folder share a stain; a patch takes all its crops from one folder
+
+A bank may be woven by the model itself from its map alone: then it holds no patient's pixels.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from histoloom.conditioning.crops import Box, draw_box, present_types
+from histoloom.conditioning.inputs import Crop
+from histoloom.errors import ImageError, InputError, TissueError
+from histoloom.models.pipeline import HistoloomPipeline
+from histoloom.tissue import TissueTable
+
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
+PER_TYPE = 2  # crops of a type that a patch takes, where the bank has them
+WOVEN_EDGES = (96, 72)  # px of the crops cut from each woven patch
+
+
+@dataclass(frozen=True)
+class CropBank:
+    """Sets of crops that go together, by name."""
+
+    sets: dict[str, list[Crop]]
+
+    def draw(self, semantic_map: UInt8[np.ndarray, "h w"], rng: np.random.Generator) -> list[Crop]:
+        """Crops for the types on a map, from one of the sets that cover most of it; other types go without."""
+        wanted = present_types(semantic_map)
+        shares = np.bincount(semantic_map.ravel(), minlength=256)
+        covered = {
+            name: sum(int(shares[t]) for t in {c.tissue for c in crops} & set(wanted))
+            for name, crops in self.sets.items()
+        }
+        best = [name for name, share in covered.items() if share == max(covered.values())]
+        chosen = self.sets[best[int(rng.integers(len(best)))]]
+        drawn = []
+        for tissue in wanted:
+            mine = [crop for crop in chosen if crop.tissue == tissue]
+            drawn += [mine[i] for i in sorted(rng.permutation(len(mine))[:PER_TYPE])]
+        return drawn
+
+
+def load_bank(folder: Path | str, table: TissueTable) -> CropBank:
+    """Read a bank; raises InputError, ImageError or TissueError naming folder or file."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder of crops; give one with a folder per tissue type")
+    direct = {d.name for d in _folders(folder) if _knows(table, d.name)}
+    if direct:
+        return CropBank({folder.name: _read_set(folder, table)})
+    sets = {d.name: _read_set(d, table) for d in _folders(folder)}
+    if not sets:
+        raise TissueError(f"{folder}: holds no folder named after a tissue type; known: {', '.join(table.names)}")
+    return CropBank(sets)
+
+
+def save_bank(bank: CropBank, table: TissueTable, folder: Path) -> None:
+    """Write a bank as `load_bank` reads it."""
+    names = {tissue.id: tissue.name for tissue in table.types}
+    for name, crops in bank.sets.items():
+        for number, crop in enumerate(crops):
+            path = folder / name / names[crop.tissue] / f"{number:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(crop.pixels).save(path, optimize=True)
+
+
+def weave_bank(
+    pipeline: HistoloomPipeline,
+    layouts: Sequence[UInt8[np.ndarray, "h w"]],
+    keep: int,
+    seed: int,
+    callback: Callable[[int, int], None] | None = None,
+) -> CropBank:
+    """Weave patches from layouts alone, without crops, and keep the `keep` whose stains differ most.
+
+    Chosen one after the other, each as far as possible in mean colour from those chosen (Gonzalez 1985), in turns over
+    the types that the layouts show, so that every type comes in several stains.
+    """
+    images = pipeline(list(layouts), seed=seed, callback=callback)
+    rng = np.random.default_rng(seed)
+    sets: list[list[Crop]] = [
+        _cut(image, layout, f"layout {i}", rng) for i, (image, layout) in enumerate(zip(images, layouts, strict=True))
+    ]
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, crops in enumerate(sets):
+        groups.setdefault(tuple(sorted({crop.tissue for crop in crops})), []).append(index)
+    groups = {types: members for types, members in sorted(groups.items()) if len(types) > 1}
+    colors = np.stack([image.reshape(-1, 3).mean(axis=0) for image in images])
+    orders = [[members[i] for i in farthest_first(colors[members])] for members in groups.values()]
+    turns = [
+        index
+        for turn in range(max(map(len, orders)))
+        for order in orders
+        if turn < len(order)
+        for index in [order[turn]]
+    ]
+    return CropBank({f"stain-{number:02d}": sets[index] for number, index in enumerate(turns[:keep])})
+
+
+def farthest_first(points: Float[np.ndarray, "n d"]) -> list[int]:
+    """Order in which each point is the one farthest from those before it, beginning far from the mean (Gonzalez
+    1985)."""
+    distance = np.linalg.norm(points - points.mean(axis=0), axis=1)
+    order = [int(distance.argmax())]
+    distance = np.linalg.norm(points - points[order[0]], axis=1)
+    while len(order) < len(points):
+        order.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(points - points[order[-1]], axis=1))
+    return order
+
+
+def _cut(image: np.ndarray, layout: np.ndarray, source: str, rng: np.random.Generator) -> list[Crop]:
+    crops = []
+    for tissue in present_types(layout, 0.05):
+        for edge in WOVEN_EDGES:
+            box: Box | None = draw_box(layout == tissue, edge, rng)
+            if box is not None:
+                crops.append(Crop(box.of(image), tissue, source, box.x, box.y))
+    return crops
+
+
+def _read_set(folder: Path, table: TissueTable) -> list[Crop]:
+    crops = []
+    for tissue_folder in _folders(folder):
+        if not _knows(table, tissue_folder.name):
+            raise TissueError(f"{tissue_folder}: is named after no tissue type; known: {', '.join(table.names)}")
+        tissue = table.find(tissue_folder.name).id
+        paths = sorted(p for p in tissue_folder.iterdir() if p.suffix.lower() in PICTURES)
+        crops += [_read(path, folder, tissue) for path in paths]
+    if not crops:
+        raise InputError(f"{folder}: holds no pictures; put crops into a folder per tissue type")
+    return crops
+
+
+def _read(path: Path, folder: Path, tissue: int) -> Crop:
+    try:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ImageError(f"{path}: cannot be read as a picture ({error}); replace or remove it") from None
+    return Crop(pixels, tissue, str(path.relative_to(folder.parent)))
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(d for d in folder.iterdir() if d.is_dir() and not d.name.startswith("."))
+
+
+def _knows(table: TissueTable, name: str) -> bool:
+    try:
+        table.find(name)
+    except TissueError:
+        return False
+    return True

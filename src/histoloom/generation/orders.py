@@ -1,0 +1,83 @@
+"""A folder of woven patches, from start to contact sheet: which maps, which crops, and what is written."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from histoloom.errors import ConfigError
+from histoloom.generation.bank import CropBank, load_bank
+from histoloom.generation.contact_sheet import SheetRow, contact_sheet
+from histoloom.generation.export import AnnotatedPatch, read_woven, write_patches
+from histoloom.generation.layouts import LayoutConfig, draw_layouts
+from histoloom.generation.patches import Order, WeaveConfig, read_maps, weave
+from histoloom.models.pipeline import HistoloomPipeline
+from histoloom.tissue import TissueTable
+
+SHEET_ROWS = 64  # patches on a contact sheet, at most
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where maps and crops come from: a folder of maps, or `layouts` drawn maps of `size` px; a crop bank, or none."""
+
+    maps: Path | None
+    layouts: int = 16
+    size: int = 224
+    crops: Path | None = None
+
+    def __post_init__(self):
+        if self.maps is None and self.layouts < 1:
+            raise ConfigError("give a folder of maps, or the number of layouts to draw (1 or more)")
+
+
+def place_orders(source: Source, table: TissueTable, seed: int) -> list[Order]:
+    """One order per map; crops of order i are a function of (seed, i). Drawn layouts show one type beside the
+    background."""
+    if source.maps is not None:
+        maps = read_maps(source.maps, table)
+    else:
+        drawn = draw_layouts(LayoutConfig(two_types=0.0), table, source.layouts, seed, source.size)
+        maps = [(f"layout {i} of seed {seed}", layout) for i, layout in enumerate(drawn)]
+    bank = load_bank(source.crops, table) if source.crops is not None else CropBank({})
+    return [
+        Order(semantic_map, name, bank.draw(semantic_map, np.random.default_rng((seed, i))) if bank.sets else [])
+        for i, (name, semantic_map) in enumerate(maps)
+    ]
+
+
+def weave_folder(
+    pipeline: HistoloomPipeline,
+    orders: list[Order],
+    source: Source,
+    config: WeaveConfig,
+    out: Path,
+    model: str,
+    callback: Callable[[int], None] = lambda count: None,
+) -> int:
+    """Weave the orders into `out` with their contact sheet; an interrupted run goes on. Returns the number of
+    patches."""
+    settings = asdict(config) | {k: str(v) if isinstance(v, Path) else v for k, v in asdict(source).items()}
+    record = {
+        "version": version("histoloom"),
+        "model": model,
+        "model_hash": pipeline.fingerprint,
+        "config": settings,
+        "seed": config.seed,
+    }
+
+    def weave_from(first: int) -> Iterator[AnnotatedPatch]:
+        callback(first)
+        return weave(pipeline, orders, config, first, callback)
+
+    count = write_patches(weave_from, pipeline.table, out, record)
+    woven = read_woven(out)
+    rows = [
+        SheetRow(semantic_map, [(c.tissue, c.pixels) for c in order.crops], image)
+        for semantic_map, order, image in zip(woven.semantic_maps, orders, woven.images, strict=False)
+    ]
+    sheet = contact_sheet(rows[:SHEET_ROWS], pipeline.table, columns=2 if len(rows) <= 16 else 4)
+    sheet.save(out / "contact-sheet.png")
+    return count

@@ -1,0 +1,130 @@
+"""Pixels <-> latents, by any diffusers autoencoder.
+
+Ours is a small `AutoencoderDC` at a factor of 8: residual blocks between pixel (un)shuffles, nothing at full
+resolution. `encode` and `decode` hide what differs between the diffusers classes (KL posteriors, VQ codes, scaling
+inside).
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, ModelMixin, VQModel
+from jaxtyping import Float
+from torch import Tensor
+
+from histoloom.errors import ConfigError, ModelError
+
+# Class name in config.json -> class; any other diffusers autoencoder is refused by name.
+AUTOENCODERS = {c.__name__: c for c in (AutoencoderDC, AutoencoderKL, AutoencoderTiny, VQModel)}
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Size of the bundled kind of autoencoder: channels at 1/2, 1/4 and 1/8 of the edge, and blocks at each."""
+
+    latent_channels: int = 20
+    channels: tuple[int, ...] = (20, 80, 160)
+    encoder_blocks: tuple[int, ...] = (1, 1, 1)
+    decoder_blocks: tuple[int, ...] = (1, 2, 2)
+
+    def __post_init__(self):
+        if not len(self.channels) == len(self.encoder_blocks) == len(self.decoder_blocks) or len(self.channels) < 2:
+            raise ConfigError("channels, encoder_blocks and decoder_blocks need one entry per level, and two at least")
+        if min(*self.encoder_blocks, *self.decoder_blocks) < 1:
+            raise ConfigError("every level of the autoencoder needs a block")
+        steps = zip(self.channels, self.channels[1:], strict=False)
+        if (
+            any(4 * fine % coarse or coarse % fine for fine, coarse in steps)
+            or self.channels[-1] % self.latent_channels
+        ):
+            raise ConfigError(
+                f"channels {self.channels} must grow by 1, 2 or 4 and end in a multiple of "
+                f"latent_channels {self.latent_channels}"
+            )
+
+
+def build_autoencoder(config: AutoencoderConfig) -> AutoencoderDC:
+    """A fresh `AutoencoderDC`; its factor is 2 ** len(config.channels)."""
+    none = ((),) * (len(config.channels) + 1)
+    return AutoencoderDC(
+        in_channels=3,
+        latent_channels=config.latent_channels,
+        encoder_block_types="ResBlock",
+        decoder_block_types="ResBlock",
+        encoder_block_out_channels=(config.channels[0], *config.channels),
+        decoder_block_out_channels=(config.channels[0], *config.channels),
+        encoder_layers_per_block=(0, *config.encoder_blocks),
+        decoder_layers_per_block=(0, *config.decoder_blocks),
+        encoder_qkv_multiscales=none,
+        decoder_qkv_multiscales=none,
+        upsample_block_type="pixel_shuffle",
+        downsample_block_type="pixel_unshuffle",
+    )
+
+
+def load_autoencoder(source: Path | str, subfolder: str | None = None) -> ModelMixin:
+    """Any known autoencoder from a folder or a hub name, safetensors only; raises ModelError with the cure."""
+    try:
+        config = AutoencoderDC.load_config(str(source), subfolder=subfolder)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{source}: no diffusers autoencoder there ({str(error).splitlines()[0]})") from None
+    kind = AUTOENCODERS.get(config.get("_class_name", ""))
+    if kind is None:
+        raise ModelError(f"{source}: holds a {config.get('_class_name')!r}; known: {', '.join(AUTOENCODERS)}")
+    try:
+        return kind.from_pretrained(str(source), subfolder=subfolder, use_safetensors=True).eval()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"{source}: cannot load the weights as safetensors ({str(error).splitlines()[0]}); "
+            "pickled weights are never opened"
+        ) from None
+
+
+def latent_factor(autoencoder: ModelMixin) -> int:
+    """Pixels per latent cell, along one edge."""
+    config = autoencoder.config
+    if isinstance(autoencoder, AutoencoderDC):
+        return 2 ** (len(config.encoder_block_out_channels) - 1)
+    if isinstance(autoencoder, AutoencoderTiny):
+        return 2 ** (len(config.encoder_block_out_channels) - 1)
+    return 2 ** (len(config.block_out_channels) - 1)
+
+
+def latent_channels(autoencoder: ModelMixin) -> int:
+    """Channels of the latents."""
+    return autoencoder.config.latent_channels
+
+
+def encode(autoencoder: ModelMixin, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h/f w/f"]:
+    """Latents of pixels in [-1, 1], unscaled; the mode of the posterior where there is one."""
+    output = autoencoder.encode(pixels)
+    for name in ("latent", "latents"):
+        if hasattr(output, name):
+            return getattr(output, name)
+    return output.latent_dist.mode()
+
+
+def decode(autoencoder: ModelMixin, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 h*f w*f"]:
+    """Pixels of unscaled latents, clipped to [-1, 1]."""
+    return autoencoder.decode(latents).sample.clamp(-1, 1)
+
+
+def weights_hash(*models: ModelMixin) -> str:
+    """First 16 digits of the SHA-256 of all weights, by name: the model hash in every record."""
+    digest = hashlib.sha256()
+    for model in models:
+        for name, tensor in sorted(model.state_dict().items()):
+            digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def to_pixels(images: Tensor) -> Float[Tensor, "b 3 h w"]:
+    """uint8 `b h w 3` as float `b 3 h w` in [-1, 1]."""
+    return images.movedim(-1, 1).to(torch.float32) / 127.5 - 1
+
+
+def to_images(pixels: Float[Tensor, "b 3 h w"]) -> Tensor:
+    """Float `b 3 h w` in [-1, 1] as uint8 `b h w 3`."""
+    return ((pixels.movedim(1, -1) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

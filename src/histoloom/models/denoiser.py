@@ -1,0 +1,301 @@
+"""The U-Net that reads map, crops and time, and says where the latents should go.
+
+Latents are folded space-to-depth, so that one cell of the grid is `fold` latents wide (16 px with ours). Three paths
+carry the conditions: the map is embedded pixel by pixel and joins the input and every norm; colours of the crops
+modulate every norm where their tissue lies; tokens of the crops are read by cross-attention that the map masks. A cell
+sees only the crops of the types in it, weighted by their share, and one learned null token.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.embeddings import get_timestep_embedding
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from histoloom.conditioning.inputs import MAP_SAMPLES, Conditioning
+from histoloom.models.autoencoder import to_pixels
+from histoloom.models.crop_encoder import CropEncoder, colour_statistics
+
+HIDDEN = -1e4  # attention bias of what must not be seen; finite, so that half precision stays finite
+
+
+@dataclass
+class Conditions:
+    """What the network reads beside latents and time; anything may be absent. Crops of all samples lie in one list.
+
+    type_map `b y x` holds ids of types, `num_types` for unlabelled, `num_types + 1` for "no map", `MAP_SAMPLES` per
+    cell.
+    """
+
+    type_map: Int[Tensor, "b y x"] | None = None
+    canvas: Float[Tensor, "b 4 h w"] | None = None  # crops in place: RGB in [-1, 1] and validity, full resolution
+    crops: Float[Tensor, "m 4 s s"] | None = None  # crops as reference: RGB in [-1, 1] and validity
+    crop_vectors: Float[Tensor, "m e"] | None = None  # embedding: one vector per crop
+    crop_types: Int[Tensor, " m"] | None = None
+    crop_samples: Int[Tensor, " m"] | None = None  # which sample of the batch a crop belongs to
+
+
+@dataclass
+class Context:
+    """Conditions after encoding: computed once, read at every step. One list entry per level of the U-Net."""
+
+    features: Float[Tensor, "b d y x"] | None
+    tokens: Float[Tensor, "b t c"] | None
+    bias: list[Float[Tensor, "b 1 q t"]]
+    joined: Float[Tensor, "b c y x"] | float  # what is added to the input
+
+
+def with_validity(pixels: UInt8[Tensor, "m h w 3"], valid: Bool[Tensor, "m h w"]) -> Float[Tensor, "m 4 h w"]:
+    """RGB in [-1, 1] and validity as one tensor; what is not valid is zero in all channels."""
+    shown = valid[:, None].to(torch.float32)
+    return torch.cat([to_pixels(pixels) * shown, shown], 1)
+
+
+class Denoiser(ModelMixin, ConfigMixin):
+    """Latents `b c h w` (normalised), time in [0, 1] and conditions -> prediction of the same shape."""
+
+    @register_to_config
+    def __init__(
+        self,
+        conditioning: Conditioning = "crops-as-reference",
+        num_types: int = 2,
+        latent_channels: int = 20,
+        latent_factor: int = 8,
+        fold: int = 2,
+        channels: int = 160,
+        token_channels: int = 160,
+        vector_channels: int = 40,
+        condition_channels: int = 96,
+        objective: Literal["flow", "epsilon-l1", "epsilon-l2"] = "flow",
+        latent_mean: tuple[float, ...] | None = None,
+        latent_std: tuple[float, ...] | None = None,
+    ):
+        super().__init__()
+        wide, inputs = 2 * channels, latent_channels * fold**2
+        time_channels = 2 * channels
+        self.time = nn.Sequential(
+            nn.Linear(channels, time_channels), nn.SiLU(), nn.Linear(time_channels, time_channels)
+        )
+        self.enter = nn.Conv2d(inputs, channels, 3, padding=1)
+        if self.reads_map:
+            self.type_embedding = nn.Embedding(num_types + 2, 8)
+            self.map_features = nn.Conv2d(8 * MAP_SAMPLES**2, condition_channels, 1)
+            self.map_join = nn.Conv2d(8 * MAP_SAMPLES**2, channels, 1)
+        if conditioning == "crops-in-place":
+            self.canvas_join = nn.Conv2d(4 * MAP_SAMPLES**2, channels, 1)
+        if self.reads_tokens:
+            self.null_token = nn.Parameter(torch.randn(token_channels) * 0.02)
+            self.token_type = nn.Embedding(num_types, token_channels)
+        if conditioning == "crops-as-reference":
+            self.crop_encoder = CropEncoder(token_channels)
+            self.colour = nn.Sequential(nn.Linear(6, 128), nn.SiLU(), nn.Linear(128, condition_channels))
+            self.no_colour = nn.Parameter(torch.zeros(condition_channels))
+        if conditioning == "embedding":
+            self.vector_token = nn.Sequential(nn.Linear(vector_channels, token_channels), nn.LayerNorm(token_channels))
+        shape = (time_channels, condition_channels if self.reads_map else 0, token_channels if self.reads_tokens else 0)
+        blind = (*shape[:2], 0)
+        self.down = Block(channels, *shape)
+        self.shrink = nn.Conv2d(channels, wide, 3, stride=2, padding=1)
+        self.middle = nn.ModuleList(
+            [Block(wide, *blind, self_attention=True), Block(wide, *shape, self_attention=True)]
+        )
+        self.grow = nn.Conv2d(wide, 4 * channels, 1)
+        self.up = nn.ModuleList([Block(channels, *shape), Block(channels, *blind)])
+        self.leave = nn.Sequential(
+            nn.GroupNorm(16, channels), nn.SiLU(), _zero(nn.Conv2d(channels, inputs, 3, padding=1))
+        )
+
+    @property
+    def reads_map(self) -> bool:
+        """Whether this conditioning looks at the semantic map."""
+        return self.config.conditioning != "unconditional"
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether crops come in as tokens."""
+        return self.config.conditioning in ("embedding", "crops-as-reference")
+
+    @property
+    def cell(self) -> int:
+        """Pixels along the edge of one cell of the grid."""
+        return self.config.latent_factor * self.config.fold
+
+    @property
+    def multiple(self) -> int:
+        """Heights and widths of patches, in px, must be multiples of this."""
+        return 2 * self.cell
+
+    def read(self, conditions: Conditions) -> Context:
+        """Encode the conditions of a batch, once for all steps."""
+        if not self.reads_map:
+            return Context(None, None, [], 0.0)
+        types = conditions.type_map
+        embedded = F.pixel_unshuffle(self.type_embedding(types).movedim(-1, 1), MAP_SAMPLES)
+        features, joined = self.map_features(embedded), self.map_join(embedded)
+        if self.config.conditioning == "crops-in-place" and conditions.canvas is not None:
+            small = F.avg_pool2d(conditions.canvas, self.cell // MAP_SAMPLES)
+            joined = joined + self.canvas_join(F.pixel_unshuffle(small, MAP_SAMPLES))
+        if not self.reads_tokens:
+            return Context(features, None, [], joined)
+        return self._read_crops(conditions, features, joined)
+
+    def forward(
+        self, latents: Float[Tensor, "b c h w"], time: Float[Tensor, " b"], context: Context | Conditions
+    ) -> Float[Tensor, "b c h w"]:
+        """The prediction that the objective asks for (velocity, or noise)."""
+        context = self.read(context) if isinstance(context, Conditions) else context
+        emb = F.silu(self.time(get_timestep_embedding(1000 * time, self.config.channels).to(latents.dtype)))
+        features = [None, None]
+        if context.features is not None:
+            features = [F.silu(context.features), F.silu(F.avg_pool2d(context.features, 2))]
+        fine, coarse = ((features[i], context.tokens, context.bias[i] if context.bias else None) for i in range(2))
+        skip_scale, in_out_scale = self._preconditioning(time)
+        x = self.enter(F.pixel_unshuffle(latents * in_out_scale, self.config.fold)) + context.joined
+        x = skip = self.down(x, emb, *fine)
+        x = self.shrink(x)
+        for block in self.middle:
+            x = block(x, emb, *coarse)
+        x = (F.pixel_shuffle(self.grow(x), 2) + skip) / 2**0.5
+        for block in self.up:
+            x = block(x, emb, *fine)
+        return latents * skip_scale + F.pixel_shuffle(self.leave(x), self.config.fold) * in_out_scale
+
+    def _preconditioning(self, time: Float[Tensor, " b"]) -> tuple[Tensor | float, Tensor | float]:
+        """Scales of the skip from input to output, and of what enters and leaves the network.
+
+        For flow they make both of unit variance (Karras et al. 2022, table 1, in flow's coordinates): with s = t^2 +
+        (1 - t)^2 the best linear guess of the velocity is (2 t - 1) x_t / s, and what is left has variance 1 / s.
+        """
+        if self.config.objective != "flow":
+            return 0.0, 1.0
+        t = time[:, None, None, None]
+        variance = t**2 + (1 - t) ** 2
+        return (2 * t - 1) / variance, variance**-0.5
+
+    def _read_crops(self, conditions: Conditions, features: Tensor, joined: Tensor) -> Context:
+        types, batch = conditions.type_map, len(conditions.type_map)
+        device, count = types.device, 0 if conditions.crop_types is None else len(conditions.crop_types)
+        null = self.null_token.expand(batch, 1, -1)
+        grid = features.shape[2:]
+        open_bias = features.new_zeros(batch, 1, grid.numel(), 1)
+        if not count:
+            features = features + self.no_colour[:, None, None] if hasattr(self, "no_colour") else features
+            return Context(features, null, [open_bias, features.new_zeros(batch, 1, grid.numel() // 4, 1)], joined)
+        order, slots = _slots(conditions.crop_samples, batch)
+        owner = conditions.crop_samples
+        if self.config.conditioning == "embedding":
+            tokens = self.vector_token(conditions.crop_vectors)[:, None]
+            valid = torch.ones(count, 1, dtype=torch.bool, device=device)
+        else:
+            tokens, valid = self.crop_encoder(conditions.crops)
+        tokens = tokens + self.token_type(conditions.crop_types)[:, None]
+        share = self._shares(types, conditions.crop_types, owner)
+        mapless = (types == self.config.num_types + 1).flatten(1).all(1)[owner]
+        weight = share / _rivals(conditions.crop_types, owner, mapless)[:, None, None]
+        if self.config.conditioning == "crops-as-reference":
+            colours = self.colour(colour_statistics(conditions.crops))
+            painted = weight[:, None] * (colours - self.no_colour)[:, :, None, None]
+            features = (
+                features
+                + self.no_colour[:, None, None]
+                + painted.new_zeros(features.shape).index_add(0, owner, painted)
+            )
+        width = slots * tokens.shape[1]
+        packed = _pack(tokens, owner, order, batch, slots).reshape(batch, width, -1)
+        seen = _pack(valid, owner, order, batch, slots).reshape(batch, 1, width)
+        biases = []
+        for level_share in (share, F.avg_pool2d(share, 2)):
+            log_share = torch.where(level_share > 0, level_share.clamp(min=1e-6).log(), HIDDEN).flatten(1)
+            per_slot = _pack(log_share, owner, order, batch, slots).transpose(1, 2)
+            bias = per_slot.repeat_interleave(tokens.shape[1], 2).masked_fill(~seen, HIDDEN)
+            biases.append(F.pad(bias, (1, 0))[:, None].to(tokens.dtype))
+        return Context(features, torch.cat([null, packed], 1), biases, joined)
+
+    def _shares(self, types: Tensor, crop_types: Tensor, owner: Tensor) -> Float[Tensor, "m y x"]:
+        """Share of each cell that a crop speaks for: the pixels of its type, or everything where there is no map."""
+        maps = types[owner]
+        mine = (maps == crop_types[:, None, None]) | (maps == self.config.num_types + 1)
+        return F.avg_pool2d(mine.to(self.null_token.dtype), MAP_SAMPLES)
+
+
+class Block(nn.Module):
+    """Residual block whose norm is scaled and shifted by time and, place by place, by map and colours; then
+    attention."""
+
+    def __init__(self, channels: int, time: int, condition: int, tokens: int, self_attention: bool = False):
+        super().__init__()
+        self.norms = nn.ModuleList([nn.GroupNorm(16, channels), nn.GroupNorm(16, channels, affine=False)])
+        self.convs = nn.ModuleList(
+            [nn.Conv2d(channels, channels, 3, padding=1), _zero(nn.Conv2d(channels, channels, 3, padding=1))]
+        )
+        self.time = nn.Linear(time, 2 * channels)
+        self.condition = nn.Conv2d(condition, 2 * channels, 1) if condition else None
+        self.self_attention = Attention(channels, channels) if self_attention else None
+        self.cross_attention = Attention(channels, tokens) if tokens else None
+
+    def forward(
+        self, x: Tensor, emb: Tensor, features: Tensor | None, tokens: Tensor | None, bias: Tensor | None
+    ) -> Tensor:
+        modulation = self.time(emb)[:, :, None, None]
+        if self.condition is not None:
+            modulation = modulation + self.condition(features)
+        scale, shift = modulation.chunk(2, 1)
+        hidden = self.convs[0](F.silu(self.norms[0](x)))
+        x = x + self.convs[1](F.silu(self.norms[1](hidden) * (1 + scale) + shift))
+        if self.self_attention is not None:
+            x = x + self.self_attention(x)
+        if self.cross_attention is not None:
+            x = x + self.cross_attention(x, tokens, bias)
+        return x
+
+
+class Attention(nn.Module):
+    """Positions read tokens, or each other; `bias` is added to the logits."""
+
+    def __init__(self, channels: int, context: int):
+        super().__init__()
+        self.heads = max(1, channels // 32)
+        self.norm = nn.GroupNorm(16, channels)
+        self.query = nn.Linear(channels, channels, bias=False)
+        self.key_value = nn.Linear(context, 2 * channels, bias=False)
+        self.out = _zero(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor, tokens: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        b, c, h, w = x.shape
+        flat = self.norm(x).flatten(2).transpose(1, 2)
+        keys, values = self.key_value(flat if tokens is None else tokens).chunk(2, -1)
+        query, keys, values = (
+            t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (self.query(flat), keys, values)
+        )
+        read = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias).transpose(1, 2).flatten(2)
+        return self.out(read).transpose(1, 2).reshape(b, c, h, w)
+
+
+def _slots(owner: Int[Tensor, " m"], batch: int) -> tuple[Int[Tensor, " m"], int]:
+    """Rank of each crop among the crops of its sample, and the largest number of crops that a sample has."""
+    same = owner[:, None] == owner[None, :]
+    order = same.tril(-1).sum(1)
+    return order, int(order.max()) + 1
+
+
+def _rivals(crop_types: Int[Tensor, " m"], owner: Int[Tensor, " m"], mapless: Bool[Tensor, " m"]) -> Int[Tensor, " m"]:
+    """How many crops of its sample speak for the same place: those of its type, or all where there is no map."""
+    alike = (crop_types[:, None] == crop_types[None, :]) | mapless[:, None]
+    return ((owner[:, None] == owner[None, :]) & alike).sum(1)
+
+
+def _pack(values: Tensor, owner: Tensor, order: Tensor, batch: int, slots: int) -> Tensor:
+    """Values of crops `m ...` laid out by sample and slot `b s ...`; empty slots are zero."""
+    out = values.new_zeros(batch * slots, *values.shape[1:])
+    return out.index_copy(0, owner * slots + order, values).unflatten(0, (batch, slots))
+
+
+def _zero(layer: nn.Module) -> nn.Module:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer

@@ -1,0 +1,249 @@
+"""One pipeline: a semantic map and crops in, an annotated patch out. Saved and loaded like any diffusers pipeline."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from histoloom.conditioning.crops import place_crops
+from histoloom.conditioning.inputs import Crop, canvas, no_map, pack_crops, type_map
+from histoloom.errors import InputError, ModelError
+from histoloom.models.autoencoder import decode, to_images, weights_hash
+from histoloom.models.crop_encoder import embed_crops
+from histoloom.models.denoiser import Conditions, Context, Denoiser, with_validity
+from histoloom.models.schedulers import make_sampler
+from histoloom.tissue import TissueTable
+
+SemanticMap = np.ndarray | Image.Image
+CropsByType = dict[int | str, np.ndarray | Image.Image | list[np.ndarray | Image.Image]]
+
+
+class HistoloomPipeline(DiffusionPipeline):
+    """Weaves H&E patches that follow a semantic map and crops.
+
+    `tissue` are the rows of the tissue table (id, name, color), so that a saved model knows its own types.
+    """
+
+    model_cpu_offload_seq = "denoiser->autoencoder"
+
+    def __init__(
+        self, autoencoder: ModelMixin, denoiser: Denoiser, scheduler: SchedulerMixin, tissue: list[dict] | None = None
+    ):
+        super().__init__()
+        self.register_modules(autoencoder=autoencoder, denoiser=denoiser, scheduler=scheduler)
+        self.register_to_config(tissue=tissue)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "HistoloomPipeline":
+        """Open a saved model from a folder or hub name; raises ModelError with the cure. Pickled weights are
+        refused."""
+        try:
+            return cls.from_pretrained(str(folder), use_safetensors=True)
+        except (OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ModelError(
+                f"{folder}: not a Histoloom model with safetensors weights ({reason}); train one with `histoloom train`"
+            ) from None
+
+    @property
+    def table(self) -> TissueTable:
+        """The tissue types that this model knows."""
+        return TissueTable.from_rows(list(self.config.tissue))
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all weights."""
+        return weights_hash(self.autoencoder, self.denoiser)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        semantic_map: SemanticMap | Sequence[SemanticMap],
+        crops: Sequence[Sequence[Crop] | CropsByType] | Sequence[Crop] | CropsByType | None = None,
+        *,
+        steps: int | None = None,
+        sampler: str | None = None,
+        map_guidance: float = 1.5,
+        crop_guidance: float = 1.5,
+        seed: int | Sequence[int] = 0,
+        batch_size: int = 8,
+        callback: Callable[[int, int], None] | None = None,
+    ) -> UInt8[np.ndarray, "b h w 3"]:
+        """Weave one patch per map.
+
+        semantic_map  uint8 `h w` of tissue ids (255 = unlabelled), one or many; arrays or PIL images ("L" or "P").
+        crops         for each map: a list of `Crop`, or a dict from tissue id or name to one picture or a list of them
+                      (RGB, any size from 24 px up). Types without a crop are free. One entry serves all maps if only
+                      one is given. None leaves all crops out.
+        steps         of the sampler; None takes the sampler's usual number.
+        sampler       see `histoloom.models.schedulers`; None takes the one the model was saved with.
+        map_guidance, crop_guidance
+                      1 follows the condition as learned, above 1 exaggerates it, 0 leaves it out:
+                      v = v_00 + map (v_m0 - v_00) + crop (v_mc - v_m0).
+        seed          one seed (patch i gets seed + i), or one per map. A patch depends on its seed, not on its batch.
+        callback      called as callback(patches_done, patches) after each batch.
+
+        Returns uint8 `b h w 3`. Raises InputError for a map or crop that does not fit the model.
+        """
+        maps = _as_maps(semantic_map)
+        per_map = self._as_crops(crops, len(maps))
+        seeds = [seed + i for i in range(len(maps))] if isinstance(seed, int) else list(seed)
+        if len(seeds) != len(maps):
+            raise InputError(f"got {len(seeds)} seeds for {len(maps)} maps; give one seed, or one per map")
+        scheduler, usual = make_sampler(self.denoiser.config.objective, sampler)
+        if sampler is None:
+            scheduler = self.scheduler
+        woven = []
+        for part in _batches(maps, batch_size):
+            woven += self._weave(
+                maps[part], per_map[part], seeds[part], scheduler, steps or usual, map_guidance, crop_guidance
+            )
+            if callback:
+                callback(len(woven), len(maps))
+        return np.stack(woven)
+
+    def _weave(
+        self,
+        maps: list[np.ndarray],
+        crops: list[list[Crop]],
+        seeds: list[int],
+        scheduler: SchedulerMixin,
+        steps: int,
+        map_guidance: float,
+        crop_guidance: float,
+    ) -> list[np.ndarray]:
+        height, width = maps[0].shape
+        padded = [self._pad(semantic_map) for semantic_map in maps]
+        weights = self._guidance(map_guidance, crop_guidance, any(crops))
+        contexts = [
+            (
+                weight,
+                self.denoiser.read(
+                    self._conditions(padded, crops if with_crops else [[]] * len(maps), with_map, seeds)
+                ),
+            )
+            for (with_map, with_crops), weight in weights.items()
+        ]
+        latents = self._noise(seeds, padded[0].shape)
+        scheduler.set_timesteps(steps, device=latents.device)
+        latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
+        for t in scheduler.timesteps:
+            latents = scheduler.step(self._predict(latents, t, contexts), t, latents, return_dict=False)[0]
+        pixels = decode(self.autoencoder, self._denormalise(latents).to(self.autoencoder.dtype))
+        return list(to_images(pixels.float())[:, :height, :width].cpu().numpy())
+
+    def _predict(self, latents: Tensor, t: Tensor, contexts: list[tuple[float, Context]]) -> Tensor:
+        dtype = self.denoiser.dtype
+        time = (t / 1000).to(latents.device, torch.float32).expand(len(latents))
+        return sum(weight * self.denoiser(latents.to(dtype), time, context).float() for weight, context in contexts)
+
+    def _guidance(self, map_guidance: float, crop_guidance: float, has_crops: bool) -> dict[tuple[bool, bool], float]:
+        """Weight of each prediction, by (with map, with crops); those of weight zero are not computed."""
+        if not self.denoiser.reads_map:
+            return {(False, False): 1.0}
+        if self.denoiser.config.conditioning == "map" or not has_crops:
+            weights = {(True, False): map_guidance, (False, False): 1 - map_guidance}
+        else:
+            weights = {
+                (True, True): crop_guidance,
+                (True, False): map_guidance - crop_guidance,
+                (False, False): 1 - map_guidance,
+            }
+        return {which: weight for which, weight in weights.items() if weight}
+
+    def _conditions(
+        self, maps: list[np.ndarray], crops: list[list[Crop]], with_map: bool, seeds: list[int]
+    ) -> Conditions:
+        config, device = self.denoiser.config, self.denoiser.device
+        if config.conditioning == "unconditional":
+            return Conditions()
+        shape, cell = maps[0].shape, self.denoiser.cell
+        grids = [
+            type_map(m, config.num_types, cell) if with_map else no_map(*shape, config.num_types, cell) for m in maps
+        ]
+        conditions = Conditions(type_map=torch.from_numpy(np.stack(grids)).long().to(device))
+        if config.conditioning == "crops-in-place":
+            placed = [place_crops(*pair) for pair in zip(maps, crops, map(np.random.default_rng, seeds), strict=True)]
+            pixels, valid = zip(*(canvas(shape, mine) for mine in placed), strict=True)
+            conditions.canvas = self._float(np.stack(pixels), np.stack(valid))
+        elif config.conditioning != "map" and (packed := pack_crops(crops)) is not None:
+            conditions.crops = self._float(packed.pixels, packed.valid)
+            conditions.crop_types = torch.from_numpy(packed.types).to(device)
+            conditions.crop_samples = torch.from_numpy(packed.samples).to(device)
+            if config.conditioning == "embedding":
+                vectors = embed_crops(self.autoencoder, conditions.crops.to(self.autoencoder.dtype))
+                conditions.crop_vectors = vectors.to(self.denoiser.dtype)
+        return conditions
+
+    def _float(self, pixels: np.ndarray, valid: np.ndarray) -> Float[Tensor, "m 4 h w"]:
+        return with_validity(torch.from_numpy(pixels), torch.from_numpy(valid)).to(
+            self.denoiser.device, self.denoiser.dtype
+        )
+
+    def _noise(self, seeds: list[int], shape: tuple[int, int]) -> Float[Tensor, "b c h w"]:
+        config = self.denoiser.config
+        size = (config.latent_channels, shape[0] // config.latent_factor, shape[1] // config.latent_factor)
+        drawn = [np.random.default_rng(seed).standard_normal(size, dtype=np.float32) for seed in seeds]
+        return torch.from_numpy(np.stack(drawn)).to(self.denoiser.device)
+
+    def _denormalise(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        mean, std = (
+            torch.tensor(v, device=latents.device)
+            for v in (self.denoiser.config.latent_mean, self.denoiser.config.latent_std)
+        )
+        return latents * std[:, None, None] + mean[:, None, None]
+
+    def _pad(self, semantic_map: np.ndarray) -> np.ndarray:
+        bottom, right = (-edge % self.denoiser.multiple for edge in semantic_map.shape)
+        return np.pad(semantic_map, ((0, bottom), (0, right)), mode="edge")
+
+    def _as_crops(self, crops: object, count: int) -> list[list[Crop]]:
+        if crops is None:
+            return [[] for _ in range(count)]
+        if isinstance(crops, dict) or all(isinstance(crop, Crop) for crop in crops):
+            crops = [crops] * count
+        if len(crops) != count:
+            raise InputError(
+                f"got crops for {len(crops)} maps, but {count} maps; give one list of crops, or one per map"
+            )
+        table = self.table
+        known = [_from_dict(mine, table) if isinstance(mine, dict) else list(mine) for mine in crops]
+        for crop in (crop for mine in known for crop in mine):
+            if crop.tissue not in table.ids:
+                raise InputError(f"{crop.source or 'crop'}: is of tissue {crop.tissue}; the model knows {table.ids}")
+        return known
+
+
+def _from_dict(crops: CropsByType, table: TissueTable) -> list[Crop]:
+    found = []
+    for key, pictures in crops.items():
+        tissue = key if isinstance(key, int) else table.find(key).id
+        for picture in pictures if isinstance(pictures, list | tuple) else [pictures]:
+            pixels = np.asarray(picture.convert("RGB")) if isinstance(picture, Image.Image) else picture
+            if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+                raise InputError(f"crop of {key!r}: expected uint8 h w 3, found {pixels.dtype} {pixels.shape}")
+            found.append(Crop(pixels, tissue, f"crop of {key}"))
+    return found
+
+
+def _as_maps(semantic_map: SemanticMap | Sequence[SemanticMap]) -> list[UInt8[np.ndarray, "h w"]]:
+    if isinstance(semantic_map, Image.Image) or (isinstance(semantic_map, np.ndarray) and semantic_map.ndim == 2):
+        semantic_map = [semantic_map]
+    maps = [np.asarray(m) for m in semantic_map]
+    for index, m in enumerate(maps):
+        if m.ndim != 2 or m.dtype != np.uint8:
+            raise InputError(f"semantic map {index}: expected uint8 of shape h w, found {m.dtype} of shape {m.shape}")
+    if len({m.shape for m in maps}) != 1:
+        raise InputError(
+            f"semantic maps differ in size ({sorted({m.shape for m in maps})[:3]}); weave one size per call"
+        )
+    return maps
+
+
+def _batches(items: list, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, len(items), size))

@@ -1,0 +1,228 @@
+"""From one annotated slide to patch rows: a grid of candidates, the rules of the paper, the richest mixes first.
+
+Candidates are judged on a coarse map, a few thousand at a time. Those that pass are taken in order of entropy, and each
+is judged again on its exact map and, where focus counts, on its pixels, until the caps are full.
+"""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from histoloom.errors import ConfigError
+from histoloom.patches.heterogeneity import class_fractions, entropy, is_heterogeneous
+from histoloom.patches.store import encode_png
+from histoloom.slides.annotations import AnnotationMap
+from histoloom.slides.reader import Slide
+from histoloom.slides.tissue import TissueMap, TissueRules, find_tissue, focus
+from histoloom.tissue import UNLABELLED, TissueTable
+
+_CELLS = 32  # a candidate's edge on the coarse map: fractions are good to about 1 %
+_SLACK = 0.03  # by so much the coarse map may break a rule that the exact one then keeps
+_BAND = 64  # rows of candidates judged at a time, so that memory does not grow with the slide
+
+
+@dataclass(frozen=True)
+class PatchRules:
+    """Which patches of a slide are taken. Shares lie in 0 to 1."""
+
+    mpp: float = 0.5  # micrometres per pixel of the patch
+    size: int = 256  # edge in pixels
+    stride: int = 256  # pixels from one candidate to the next; less than `size` lets patches overlap
+    low: float = 0.2  # the most common type covers at least this share of the labelled pixels
+    high: float = 0.8  # and at most this; 1.0 lets patches of one type pass
+    min_tissue: float = 0.5  # share of tissue, against glass
+    min_labelled: float = 0.5  # share of labelled pixels
+    min_focus: float = 0.02  # see histoloom.slides.tissue.focus; 0 leaves focus unchecked and reads no pixels for it
+    per_slide: int = 1000  # patches of one slide
+    per_type: int = 1000  # patches of one slide with the same most common type
+    seed: int = 0  # places the grid and orders equals
+
+    def __post_init__(self):
+        shares = {"low": self.low, "high": self.high, "min_tissue": self.min_tissue, "min_labelled": self.min_labelled}
+        for name, share in shares.items():
+            if not 0 <= share <= 1:
+                raise ConfigError(f"{name} {share} is a share and must lie in [0, 1]")
+        if self.low > self.high:
+            raise ConfigError(f"low {self.low} must not exceed high {self.high}")
+        if not (math.isfinite(self.mpp) and self.mpp > 0) or self.size < 8 or self.stride < 1:
+            raise ConfigError(
+                f"mpp {self.mpp}, size {self.size}, stride {self.stride}: need mpp > 0, size >= 8, stride >= 1"
+            )
+        if self.per_slide < 1 or self.per_type < 1 or self.min_focus < 0:
+            raise ConfigError("per_slide and per_type must be at least 1, min_focus at least 0")
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Places on the grid, judged on the coarse map: corners in level-0 pixels, fractions by tissue id."""
+
+    x: Int[np.ndarray, " n"]
+    y: Int[np.ndarray, " n"]
+    fractions: Float[np.ndarray, "n k"]
+    labelled: Float[np.ndarray, " n"]
+    tissue: Float[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """A chosen patch; `image` is None where neither focus nor the caller needed its pixels."""
+
+    x: int
+    y: int
+    semantic_map: UInt8[np.ndarray, "h w"]
+    image: UInt8[np.ndarray, "h w 3"] | None
+    fractions: Float[np.ndarray, " k"]
+    entropy: float
+
+
+def find_patches(
+    slide: Slide, annotation: AnnotationMap, table: TissueTable, rules: PatchRules, pixels: bool = False
+) -> Iterator[Patch]:
+    """The patches of a slide that keep the rules, highest entropy first on the coarse map, up to the caps.
+
+    The same slide name, annotation and rules give the same patches, with `pixels` or without. Raises SlideError where
+    the slide is damaged, AnnotationError and TissueError where the annotation is.
+    """
+    rng = np.random.default_rng(_seed(rules.seed, slide.path.name))
+    tissue = find_tissue(slide, TissueRules())
+    candidates = judge_grid(slide, annotation, tissue, table, rules, rng)
+    taken: Counter[int] = Counter()
+    for index in rank(candidates, rules, rng):
+        if taken.total() >= rules.per_slide:
+            return
+        full = {tissue_id for tissue_id, count in taken.items() if count >= rules.per_type}
+        x, y = int(candidates.x[index]), int(candidates.y[index])
+        patch = _examine(slide, annotation, table, rules, (x, y), full, pixels)
+        if patch is not None:
+            taken[int(patch.fractions.argmax())] += 1
+            yield patch
+
+
+def judge_grid(
+    slide: Slide,
+    annotation: AnnotationMap,
+    tissue: TissueMap,
+    table: TissueTable,
+    rules: PatchRules,
+    rng: np.random.Generator,
+) -> Candidates:
+    """All places of a grid, moved by `rng`, that lie on the slide."""
+    scale = rules.mpp / slide.mpp
+    edge, step = rules.size * scale, rules.stride * scale
+    room = [length - edge for length in slide.size]
+    if min(room) < 0:
+        return _join([], table)
+    start = [rng.uniform(0, min(step, space)) if space else 0.0 for space in room]
+    counts = [int((space - first) // step) + 1 for space, first in zip(room, start, strict=True)]
+    columns = np.floor(start[0] + np.arange(counts[0]) * step).astype(np.int64)
+    bands = []
+    for first in range(0, counts[1], _BAND):
+        rows = np.floor(start[1] + np.arange(first, min(first + _BAND, counts[1])) * step).astype(np.int64)
+        bands.append(_judge_band(slide, annotation, tissue, table, rules, columns, rows))
+    return _join(bands, table)
+
+
+def rank(candidates: Candidates, rules: PatchRules, rng: np.random.Generator) -> Int[np.ndarray, " m"]:
+    """Indices of the candidates that may keep the rules, highest entropy first, equals in an order that `rng` draws."""
+    low, high = max(rules.low - _SLACK, 0.0), min(rules.high + _SLACK, 1.0)
+    mixed: Bool[np.ndarray, " n"] = is_heterogeneous(candidates.fractions, low, high)
+    passed = (
+        mixed & (candidates.tissue >= rules.min_tissue) & (candidates.labelled > max(rules.min_labelled - _SLACK, 0))
+    )
+    kept = np.flatnonzero(passed)
+    drawn = rng.permutation(len(candidates))[kept]
+    return kept[np.lexsort((drawn, -entropy(candidates.fractions[kept]).round(3)))]
+
+
+def patch_row(patch: Patch, slide: Slide, rules: PatchRules, names: dict[str, str], pixels: bool) -> dict:
+    """The patch as a row of `histoloom.patches.schema`; `names` holds its source, case and split."""
+    return {
+        "image": encode_png(patch.image) if pixels else None,
+        "semantic_map": encode_png(patch.semantic_map) if pixels else None,
+        **names,
+        "x": patch.x,
+        "y": patch.y,
+        "size": round(rules.size * rules.mpp / slide.mpp),
+        "mpp": rules.mpp,
+        "fractions": patch.fractions.astype(np.float32).tolist(),
+        "entropy": patch.entropy,
+    }
+
+
+def _examine(
+    slide: Slide,
+    annotation: AnnotationMap,
+    table: TissueTable,
+    rules: PatchRules,
+    place: tuple[int, int],
+    full: set[int],
+    pixels: bool,
+) -> Patch | None:
+    """The patch at `place` if its exact map and, where that counts, its focus keep the rules; `full` types are out."""
+    x, y = place
+    semantic_map = annotation.read(x, y, rules.size, rules.mpp)
+    fractions = class_fractions(semantic_map, table.num_ids)
+    mixed = is_heterogeneous(fractions[None], rules.low, rules.high)[0] and fractions.any()
+    labelled = (semantic_map != UNLABELLED).mean() >= rules.min_labelled
+    if not (mixed and labelled) or int(fractions.argmax()) in full:
+        return None
+    image = slide.read(x, y, rules.size, rules.mpp) if pixels or rules.min_focus > 0 else None
+    if image is not None and rules.min_focus > 0 and focus(image[None])[0] < rules.min_focus:
+        return None
+    return Patch(x, y, semantic_map, image, fractions, float(entropy(fractions[None])[0]))
+
+
+def _judge_band(
+    slide: Slide,
+    annotation: AnnotationMap,
+    tissue: TissueMap,
+    table: TissueTable,
+    rules: PatchRules,
+    columns: Int[np.ndarray, " c"],
+    rows: Int[np.ndarray, " r"],
+) -> Candidates:
+    """The candidates of some rows of the grid, from one coarse map that spans them."""
+    scale = rules.mpp / slide.mpp
+    edge = rules.size * scale
+    cell = edge / _CELLS
+    size = tuple(round((int(places[-1]) - int(places[0])) / cell) + _CELLS for places in (columns, rows))
+    coarse = annotation.read(int(columns[0]), int(rows[0]), size, cell * slide.mpp)
+    across = np.rint((columns - columns[0]) / cell).astype(np.int64)
+    down = np.rint((rows - rows[0]) / cell).astype(np.int64)
+    counts = np.stack([_window_counts(coarse == i, across, down) for i in range(table.num_ids)], -1)
+    counts = counts.reshape(-1, table.num_ids)
+    labelled = counts.sum(1)
+    x, y = (grid.ravel() for grid in np.meshgrid(columns, rows))
+    boxes = np.stack([x, y, x + edge, y + edge], 1).astype(np.float64)
+    fractions = counts / np.maximum(labelled, 1)[:, None]
+    return Candidates(x, y, fractions, labelled / _CELLS**2, tissue.fraction(boxes))
+
+
+def _window_counts(
+    member: Bool[np.ndarray, "h w"], across: Int[np.ndarray, " c"], down: Int[np.ndarray, " r"]
+) -> Int[np.ndarray, "r c"]:
+    """Number of True cells in the window of each place, by an integral image."""
+    integral = np.pad(member.cumsum(0, dtype=np.int32).cumsum(1, dtype=np.int32), ((1, 0), (1, 0)))
+    top, bottom = integral[down], integral[down + _CELLS]
+    return (bottom[:, across + _CELLS] - bottom[:, across] - top[:, across + _CELLS] + top[:, across]).astype(np.int64)
+
+
+def _join(bands: list[Candidates], table: TissueTable) -> Candidates:
+    if not bands:
+        empty = np.zeros(0, np.int64)
+        return Candidates(empty, empty, np.zeros((0, table.num_ids)), np.zeros(0), np.zeros(0))
+    names = ("x", "y", "fractions", "labelled", "tissue")
+    return Candidates(*(np.concatenate([getattr(band, name) for band in bands]) for name in names))
+
+
+def _seed(seed: int, name: str) -> int:
+    """A seed of its own for each slide, the same on every machine and in any order of slides."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big")

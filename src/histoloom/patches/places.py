@@ -1,0 +1,61 @@
+"""Pixels for an index of places: image and map are read from slide and annotation when they are asked for.
+
+They are the pixels that `--pixels` would have written, since both are read by the same two calls.
+"""
+
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from histoloom.config import build
+from histoloom.errors import InputError
+from histoloom.patches.dataset import read_record
+from histoloom.patches.from_slides import COMMAND, SlideDataset, annotation_of
+from histoloom.patches.store import read_table
+from histoloom.slides.annotations import AnnotationMap
+from histoloom.slides.reader import Slide, open_slide
+
+OPEN_SLIDES = 8  # kept open at a time; each holds a cache of decoded tiles
+
+
+class PlaceReader:
+    """Reads the patches of a dataset made by `histoloom patches`, with pixels or without; pickles for data workers.
+
+    Raises InputError when `folder` is no such dataset.
+    """
+
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
+        record = read_record(self.folder)
+        if record is None or record.get("command") != COMMAND:
+            raise InputError(f"{folder}: not made by `histoloom {COMMAND}`, so it has no slides to read from")
+        self.table = read_table(self.folder)
+        self.config: SlideDataset = build(SlideDataset, record["config"], f"{folder}/dataset.json")
+        self._paths = {job["source"]: (Path(job["slide"]), Path(job["annotation"])) for job in record["slides"]}
+        self._open: OrderedDict[str, tuple[Slide, AnnotationMap]] = OrderedDict()
+
+    def read(self, row: dict) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
+        """Image and semantic map of a row (its source, x and y). Raises SlideError where the slide has gone."""
+        slide, annotation = self._slide(row["source"])
+        rules = self.config.rules
+        place = row["x"], row["y"], rules.size, rules.mpp
+        return slide.read(*place), annotation.read(*place)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_open": OrderedDict()}
+
+    def _slide(self, source: str) -> tuple[Slide, AnnotationMap]:
+        if source not in self._open:
+            if source not in self._paths:
+                raise InputError(
+                    f"{self.folder}: no slide {source!r} in its dataset.json; known: {len(self._paths)} others"
+                )
+            path, annotation = self._paths[source]
+            slide = open_slide(path, self.config.slide_mpp)
+            self._open[source] = slide, annotation_of(annotation, slide, self.table, self.config.annotations)
+            if len(self._open) > OPEN_SLIDES:
+                self._open.popitem(last=False)[1][0].close()
+        self._open.move_to_end(source)
+        return self._open[source]

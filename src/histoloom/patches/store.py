@@ -1,0 +1,154 @@
+"""A patch dataset on disk: Parquet shards, a tissue table, a record of how it was made.
+
+    DATASET/
+      tissue.toml            ids, names, colours
+      dataset.json           version, command, config, seed, counts
+      README.md              dataset card
+      data/train-00000.parquet ...
+
+Shards are written aside and renamed, so that a killed run leaves whole shards or none.
+"""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+
+from histoloom.errors import ImageError, InputError
+from histoloom.patches.schema import schema
+from histoloom.tissue import TissueTable
+
+ROWS_PER_SHARD = 4096
+BYTES_PER_SHARD = 2**29  # of encoded images: what a writer holds in memory
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Patches of one split, in memory.
+
+    images uint8 `n h w 3`, semantic_maps uint8 `n h w`, cases and sources of length n, mpp (nan where unknown), places
+    int64 `n 3`: x, y and edge in level-0 pixels of the source.
+    """
+
+    images: UInt8[np.ndarray, "n h w 3"]
+    semantic_maps: UInt8[np.ndarray, "n h w"]
+    cases: list[str]
+    sources: list[str]
+    mpp: Float[np.ndarray, " n"]
+    places: Int[np.ndarray, "n 3"]
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def select(self, indices: Iterable[int]) -> "Patches":
+        """The patches at `indices`, in that order."""
+        at = np.asarray(list(indices), dtype=np.int64)
+        names = [self.cases[i] for i in at], [self.sources[i] for i in at]
+        return Patches(self.images[at], self.semantic_maps[at], *names, self.mpp[at], self.places[at])
+
+    def fingerprint(self) -> str:
+        """SHA-256 over pixels, maps and cases, in order: which data a run was trained on."""
+        digest = hashlib.sha256("\n".join(self.cases).encode())
+        for array in (self.images, self.semantic_maps):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+def write_shards(rows: Iterable[dict], table: TissueTable, folder: Path, split: str) -> int:
+    """Write `rows` (dicts with the columns of `schema`) as `data/{split}-NNNNN.parquet`; returns their number."""
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    count = 0
+    for shard, batch in enumerate(_batches(rows)):
+        path = folder / "data" / f"{split}-{shard:05d}.parquet"
+        aside = path.with_suffix(".partial")
+        pq.write_table(pa.Table.from_pylist(batch, schema(table)), aside, compression="zstd", row_group_size=64)
+        os.replace(aside, path)
+        count += len(batch)
+    return count
+
+
+def _batches(rows: Iterable[dict]) -> Iterator[list[dict]]:
+    batch, held = [], 0
+    for row in rows:
+        batch.append(row)
+        held += len(row["image"]["bytes"]) if row["image"] else 0
+        if len(batch) == ROWS_PER_SHARD or held >= BYTES_PER_SHARD:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
+def read_table(folder: Path | str) -> TissueTable:
+    """The tissue table of a dataset."""
+    folder = Path(folder)
+    if not (folder / "tissue.toml").is_file():
+        raise InputError(f"{folder}: not a patch dataset (no tissue.toml); make one with `histoloom import`")
+    return TissueTable.load(folder / "tissue.toml")
+
+
+def iter_rows(folder: Path | str, split: str, columns: list[str] | None = None) -> Iterator[dict]:
+    """Rows of one split, shard by shard, as dicts; pixels stay encoded. Memory is flat in the number of rows."""
+    shards = sorted((Path(folder) / "data").glob(f"{split}-*.parquet"))
+    if not shards:
+        raise InputError(
+            f"{folder}: no shards of split {split!r} under data/; known: {', '.join(splits(folder)) or 'none'}"
+        )
+    for shard in shards:
+        for batch in pq.ParquetFile(shard).iter_batches(64, columns=columns):
+            yield from batch.to_pylist()
+
+
+def splits(folder: Path | str) -> list[str]:
+    """Names of the splits that a dataset has."""
+    return sorted({p.name.rsplit("-", 1)[0] for p in (Path(folder) / "data").glob("*-*.parquet")})
+
+
+def load_patches(folder: Path | str, split: str) -> Patches:
+    """All patches of one split, decoded; they must carry pixels and share one size."""
+    images, maps, cases, sources, mpp, places = [], [], [], [], [], []
+    for row in iter_rows(folder, split, ["image", "semantic_map", "source", "x", "y", "size", "case", "mpp"]):
+        if row["image"] is None:
+            raise InputError(f"{folder}: split {split!r} is an index without pixels; write them with --pixels")
+        images.append(decode(row["image"]["bytes"], row["source"]))
+        maps.append(decode(row["semantic_map"]["bytes"], row["source"]))
+        cases.append(row["case"])
+        sources.append(row["source"])
+        mpp.append(np.nan if row["mpp"] is None else row["mpp"])
+        places.append((row["x"], row["y"], row["size"]))
+    if len({m.shape for m in maps}) > 1:
+        raise ImageError(
+            f"{folder}: patches differ in size {sorted({m.shape for m in maps})[:3]}; import them with --size"
+        )
+    return Patches(np.stack(images), np.stack(maps), cases, sources, np.asarray(mpp), np.asarray(places, np.int64))
+
+
+def decode(data: bytes, where: str) -> UInt8[np.ndarray, "..."]:
+    """Image bytes as an array; raises ImageError naming `where`."""
+    try:
+        return np.asarray(Image.open(io.BytesIO(data)))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ImageError(f"{where}: cannot decode the image ({error})") from None
+
+
+def encode_png(array: UInt8[np.ndarray, "..."]) -> dict:
+    """An array as the struct that the `image` and `semantic_map` columns hold (lossless PNG)."""
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG", compress_level=3)
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+def write_record(folder: Path, record: dict) -> None:
+    """Write `dataset.json`: how the dataset was made."""
+    aside = folder / "dataset.json.partial"
+    aside.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(aside, folder / "dataset.json")

@@ -1,0 +1,137 @@
+"""Windows of a label TIFF without reading the whole: only the tiles or strips that a window meets are decoded."""
+
+import struct
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from jaxtyping import Bool, Integer
+
+from histoloom.errors import AnnotationError
+
+_CACHED_SEGMENTS = 128  # of 512 x 512 labels each: 32 MB
+_PROBE = 64  # pixels of a reduced level that are held against the base
+_BROKEN = (OSError, tifffile.TiffFileError, ValueError, KeyError, IndexError, TypeError, RuntimeError, struct.error)
+
+
+class LabelTiff:
+    """The levels of a label TIFF, finest first, their (width, height) in `sizes`; safe to share between threads.
+
+    Raises AnnotationError, here and in `read`, for a file that is broken, truncated or no label raster.
+    """
+
+    def __init__(self, path: Path, colors: bool):
+        self.path, self._colors = path, colors
+        try:
+            with tifffile.TiffFile(path) as tiff:
+                pages = _levels(tiff)
+                for page in pages:
+                    _ = page.decode, page.jpegtables  # built from the tags while the file is open
+        except _BROKEN as error:
+            raise AnnotationError(f"{path}: not readable as TIFF ({error}); copy it from its source again") from None
+        base = pages[0]
+        if base.planarconfig != 1 or base.dtype is None or base.dtype.kind not in "ui" or base.imagedepth != 1:
+            raise AnnotationError(f"{path}: not a label raster ({base.dtype}, {base.axes}); write labels as uint8 h w")
+        self._segment = lru_cache(_CACHED_SEGMENTS)(self._decode)
+        self._pages = [base, *(page for page in pages[1:] if self._picks_labels(base, page))]
+        self.sizes = [(page.imagewidth, page.imagelength) for page in self._pages]
+
+    def read(self, level: int, left: int, top: int, right: int, bottom: int) -> Integer[np.ndarray, "h w"]:
+        """Labels (or packed colours) of a box in pixels of the level; the box lies inside and is not empty."""
+        return self._read(self._pages[level], left, top, right, bottom)
+
+    def _read(self, page: tifffile.TiffPage, left: int, top: int, right: int, bottom: int) -> np.ndarray:
+        tile_w, tile_h = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
+        across = -(-page.imagewidth // tile_w)
+        out = np.zeros((bottom - top, right - left), np.uint32 if self._colors else page.dtype)
+        for row in range(top // tile_h, -(-bottom // tile_h)):
+            for column in range(left // tile_w, -(-right // tile_w)):
+                labels = self._segment(page, row * across + column)
+                if labels is None:  # a sparse tile holds nothing
+                    continue
+                y, x = row * tile_h, column * tile_w
+                y0, x0 = max(top, y), max(left, x)
+                y1, x1 = min(bottom, y + labels.shape[0]), min(right, x + labels.shape[1])
+                out[y0 - top : y1 - top, x0 - left : x1 - left] = labels[y0 - y : y1 - y, x0 - x : x1 - x]
+        return out
+
+    def _decode(self, page: tifffile.TiffPage, index: int) -> np.ndarray | None:
+        """One tile or strip. The file is opened each time (20 us), so that forks and threads share no position."""
+        try:
+            if page.databytecounts[index] == 0:
+                return None
+            with self.path.open("rb") as file:
+                file.seek(page.dataoffsets[index])
+                packed = file.read(page.databytecounts[index])
+            if len(packed) < page.databytecounts[index]:
+                raise OSError("the file ends too early")
+            pixels, _, (_, height, width, _) = page.decode(packed, index, jpegtables=page.jpegtables)
+            return labels_of(pixels[0, :height, :width], self._colors, self.path)
+        except _BROKEN as error:
+            raise AnnotationError(
+                f"{self.path}: part {index} of the label TIFF is broken ({error}); copy it from its source again"
+            ) from None
+
+    def _picks_labels(self, base: tifffile.TiffPage, page: tifffile.TiffPage) -> bool:
+        """Whether a reduced level shows labels of the base: a level that averages them invents classes.
+
+        Looked at where labels change first, since only there an average differs.
+        """
+        factor = round(base.imagewidth / page.imagewidth)
+        if abs(base.imagewidth / factor - page.imagewidth) > 1 or abs(base.imagelength / factor - page.imagelength) > 1:
+            return False
+        width, height = page.imagewidth, page.imagelength
+        for top in range(0, height, _PROBE):
+            small = self._read(page, 0, top, width, min(top + _PROBE, height))
+            changes = (small[:, 1:] != small[:, :-1]).any(axis=0)
+            if not changes.any():
+                continue
+            left = max(0, int(changes.argmax()) - _PROBE // 2)
+            w = min(_PROBE, width - left, base.imagewidth // factor - left)
+            h = min(len(small), base.imagelength // factor - top)
+            box = (factor * left, factor * top, factor * (left + w), factor * (top + h))
+            blocks = self._read(base, *box).reshape(h, factor, w, factor)
+            return bool((blocks == small[:h, None, left : left + w, None]).any(axis=(1, 3)).all())
+        return True
+
+
+def labels_of(pixels: Integer[np.ndarray, "h w c"] | Bool[np.ndarray, "h w c"], colors: bool, path: Path) -> np.ndarray:
+    """Labels (h w) from pixels: the first channel, or packed 0xrrggbb if `colors`.
+
+    PANDA keeps the label in the red channel and leaves the others empty. Raises AnnotationError when the others hold
+    something else: a picture, not a label raster.
+    """
+    if pixels.dtype == bool:
+        pixels = pixels.astype(np.uint8)  # not view: PIL stores True as 255
+    if pixels.shape[2] < 3:
+        pixels = np.repeat(pixels[:, :, :1], 3, axis=2) if colors else pixels
+        return _pack(pixels) if colors else pixels[:, :, 0]
+    if colors:
+        return _pack(pixels)
+    red, others = pixels[:, :, :1], pixels[:, :, 1:3]
+    if others.any() and (others != red).any():
+        raise AnnotationError(
+            f"{path}: a colour picture, not labels in the red channel; give each type its colour as an alias "
+            '("#rrggbb") in tissue.toml'
+        )
+    return np.ascontiguousarray(pixels[:, :, 0])
+
+
+def _pack(pixels: np.ndarray) -> np.ndarray:
+    red, green, blue = (pixels[:, :, i].astype(np.uint32) for i in range(3))
+    return red << 16 | green << 8 | blue
+
+
+def _levels(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
+    """The largest page and the reduced copies of it, in falling size."""
+    pages = [*tiff.pages, *(level.keyframe for series in tiff.series[:1] for level in series.levels[1:])]
+    base = max(pages, key=lambda page: page.imagewidth * page.imagelength).aspage()
+    same = {
+        (page.imagewidth, page.imagelength): page.aspage()
+        for page in pages
+        if page.dtype == base.dtype
+        and page.samplesperpixel == base.samplesperpixel
+        and page.imagewidth < base.imagewidth
+    }
+    return [base, *(same[size] for size in sorted(same, reverse=True))]

@@ -1,0 +1,62 @@
+"""A picture of what was understood of a slide: tissue, annotation and chosen patches on a thumbnail."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from histoloom.slides.annotations import AnnotationMap
+from histoloom.slides.reader import Slide
+from histoloom.slides.tissue import TissueMap
+from histoloom.tissue import UNLABELLED, TissueTable
+
+EDGE = 1600  # pixels: the longer side of the picture
+_TINT = 0.45  # how much of the annotation's colour covers the tissue
+_TISSUE_LINE = (0, 150, 60)
+_PATCH_LINE = (20, 20, 20)
+
+
+def draw_overlay(
+    slide: Slide,
+    tissue: TissueMap | None = None,
+    annotation: AnnotationMap | None = None,
+    table: TissueTable | None = None,
+    patches: Sequence[tuple[int, int, int]] = (),
+    edge: int = EDGE,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The slide at most `edge` pixels long; `patches` are (x, y, size) in level-0 pixels.
+
+    Annotated areas are tinted by the colours of `table`, the rim of the tissue is green, patches are dark squares.
+    """
+    step = max(max(slide.size) / edge, 1.0)
+    picture = slide.thumbnail(step * slide.mpp)
+    if annotation is not None and table is not None:
+        picture = _tint(picture, annotation.overview(step), table)
+    image = Image.fromarray(picture)
+    if tissue is not None:
+        mask = Image.fromarray(tissue.mask).resize(image.size, box=_box(tissue, image.size, step))
+        inside = np.asarray(mask, bool)
+        rim = inside & ~ndimage.binary_erosion(inside, iterations=2)
+        image.paste(_TISSUE_LINE, mask=Image.fromarray(rim))
+    draw = ImageDraw.Draw(image)
+    for x, y, size in patches:
+        draw.rectangle((x / step, y / step, (x + size) / step, (y + size) / step), outline=_PATCH_LINE, width=2)
+    return np.asarray(image)
+
+
+def _tint(
+    picture: UInt8[np.ndarray, "h w 3"], semantic_map: UInt8[np.ndarray, "mh mw"], table: TissueTable
+) -> UInt8[np.ndarray, "h w 3"]:
+    height, width = picture.shape[:2]
+    semantic_map = semantic_map[:height, :width]
+    labelled = (semantic_map != UNLABELLED)[..., None]
+    mixed = (1 - _TINT) * picture + _TINT * table.colorize(semantic_map)
+    return np.where(labelled, np.rint(mixed).astype(np.uint8), picture)
+
+
+def _box(tissue: TissueMap, size: tuple[int, int], step: float) -> tuple[float, float, float, float]:
+    """The part of the mask that the picture shows: both are rounded up to whole pixels of their own."""
+    height, width = tissue.mask.shape
+    return (0.0, 0.0, min(size[0] * step / tissue.step, width), min(size[1] * step / tissue.step, height))

@@ -1,0 +1,201 @@
+"""Train the denoiser on cached latents, maps and crops, each left out now and then so that sampling can guide by
+either."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import ModelMixin
+from torch import Tensor, nn
+
+from histoloom.conditioning.crops import CropConfig, ReferenceCrops, crops_in_place
+from histoloom.conditioning.inputs import Conditioning, canvas, no_map, pack_crops, type_map
+from histoloom.errors import ConfigError, ModelError
+from histoloom.models.autoencoder import latent_channels, latent_factor, weights_hash
+from histoloom.models.crop_encoder import embed_crops
+from histoloom.models.denoiser import Conditions, Denoiser, with_validity
+from histoloom.patches.store import Patches
+from histoloom.stain import StainJitter, apply_stain
+from histoloom.training import objective
+from histoloom.training.latents import LatentCache, View, cache_latents
+from histoloom.training.loop import LoopConfig, Progress, fit, identity_of
+
+
+@dataclass(frozen=True)
+class DenoiserTraining:
+    """How the denoiser is trained."""
+
+    conditioning: Conditioning = "crops-as-reference"
+    objective: str = "flow"  # flow, epsilon-l1 or epsilon-l2 (the paper's)
+    window: int = 160  # px, edge of the part of a patch that is predicted at once
+    views: int = 16  # augmented views per patch in the cache of latents
+    channels: int = 144  # of the U-Net at its finer level; twice as many at the coarser
+    map_dropout: float = 0.1  # share of samples without a map
+    crop_dropout: float = 0.15  # share of samples without crops; independent of the map's
+    crops: CropConfig = field(default_factory=CropConfig)
+    stain: StainJitter = field(default_factory=StainJitter)
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=6500, batch_size=32, learning_rate=6e-4))
+
+    def __post_init__(self):
+        if not (0 <= self.map_dropout <= 1 and 0 <= self.crop_dropout <= 1):
+            raise ConfigError("map_dropout and crop_dropout must lie in [0, 1]")
+        if self.objective not in ("flow", "epsilon-l1", "epsilon-l2"):
+            raise ConfigError(f"objective {self.objective!r} is unknown; known: flow, epsilon-l1, epsilon-l2")
+        if self.views < 1 or self.channels % 16:
+            raise ConfigError("views must be 1 or more, channels a multiple of 16")
+
+
+@dataclass(frozen=True)
+class WindowSampler:
+    """Sample n: a window of a view of a patch, its map, its crops, its noise and its time."""
+
+    patches: Patches
+    cache: LatentCache
+    references: ReferenceCrops
+    config: DenoiserTraining
+    num_types: int
+    cell: int
+
+    def __call__(self, n: int) -> dict:
+        rng = np.random.default_rng((self.config.loop.seed, n))
+        index, number = int(rng.integers(len(self.patches))), int(rng.integers(self.config.views))
+        view, factor = self.cache.view(index, number), self.cache.factor
+        cells, size = self.cache.edge // factor, self.config.window // factor
+        row, column = rng.integers(cells - size + 1, size=2)
+        latents = self.cache.latents[index, number, :, row : row + size, column : column + size]
+        sample = {
+            "latents": (latents - self.cache.mean[:, None, None]) / self.cache.std[:, None, None],
+            "noise": rng.standard_normal(latents.shape, dtype=np.float32),
+            "time_draw": np.float32(rng.standard_normal() if self.config.objective == "flow" else rng.random()),
+        }
+        return sample | self._conditions(
+            index, view, (int(row) * factor, int(column) * factor, self.config.window), rng
+        )
+
+    def _conditions(self, index: int, view: View, part: tuple[int, int, int], rng: np.random.Generator) -> dict:
+        kind, (height, width) = self.config.conditioning, (self.config.window,) * 2
+        without_map, without_crops = rng.random() < self.config.map_dropout, rng.random() < self.config.crop_dropout
+        if kind == "unconditional":
+            return {}
+        wanted = view.part(self.patches.semantic_maps[index], *part)
+        empty = no_map(height, width, self.num_types, self.cell)
+        conditions = {"type_map": empty if without_map else type_map(wanted, self.num_types, self.cell)}
+        if kind == "crops-in-place":
+            image = apply_stain(view.part(self.patches.images[index], *part), view.stain)
+            placed = [] if without_crops else crops_in_place(image, wanted, self.config.crops, rng)
+            pixels, valid = canvas((height, width), placed)
+            conditions |= {"canvas": pixels, "canvas_valid": valid}
+        if kind in ("embedding", "crops-as-reference"):
+            outside = view.outside(self.patches.semantic_maps[index].shape, *part)
+            drawn = [] if without_crops else self.references.draw(index, outside, wanted, view.stain, rng)
+            conditions["crops"] = drawn
+        return conditions
+
+
+def collate(samples: list[dict]) -> dict[str, Tensor]:
+    """Stack what has one shape; crops of all samples go into one list, with the sample that each belongs to."""
+    batch = {k: torch.from_numpy(np.stack([s[k] for s in samples])) for k in samples[0] if k != "crops"}
+    packed = pack_crops([sample.get("crops", []) for sample in samples])
+    if packed is not None:
+        batch |= {"crop_pixels": torch.from_numpy(packed.pixels), "crop_valid": torch.from_numpy(packed.valid)}
+        batch |= {"crop_types": torch.from_numpy(packed.types), "crop_samples": torch.from_numpy(packed.samples)}
+    return batch
+
+
+class DenoiserObjective(nn.Module):
+    """Batch of `collate` -> losses."""
+
+    def __init__(self, denoiser: Denoiser, autoencoder: ModelMixin):
+        super().__init__()
+        self.denoiser = denoiser
+        self._frozen = (autoencoder,)  # in a tuple: neither trained nor saved with the denoiser
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        clean, noise, kind = batch["latents"], batch["noise"], self.denoiser.config.objective
+        if kind == "flow":
+            time = objective.logit_normal_time(batch["time_draw"])
+            noisy, target = objective.flow(clean, noise, time)
+        else:
+            time = batch["time_draw"]
+            noisy, target = objective.epsilon(clean, noise, time)
+        prediction = self.denoiser(noisy, time, self.conditions(batch))
+        return {"loss": objective.loss(prediction, target, "l1" if kind == "epsilon-l1" else "l2")}
+
+    def conditions(self, batch: dict[str, Tensor]) -> Conditions:
+        """The conditions in a batch, as the network reads them."""
+        crops = with_validity(batch["crop_pixels"], batch["crop_valid"]) if "crop_pixels" in batch else None
+        by_vector = crops is not None and self.denoiser.config.conditioning == "embedding"
+        return Conditions(
+            type_map=batch["type_map"].long() if "type_map" in batch else None,
+            canvas=with_validity(batch["canvas"], batch["canvas_valid"]) if "canvas" in batch else None,
+            crops=crops,
+            crop_vectors=embed_crops(self._frozen[0], crops) if by_vector else None,
+            crop_types=batch.get("crop_types"),
+            crop_samples=batch.get("crop_samples"),
+        )
+
+
+def build_denoiser(autoencoder: ModelMixin, config: DenoiserTraining, num_types: int, cache: LatentCache) -> Denoiser:
+    """A fresh denoiser that fits the autoencoder's channels and factor; its cell is 16 px, or one latent where that
+    is more."""
+    channels, factor = latent_channels(autoencoder), latent_factor(autoencoder)
+    return Denoiser(
+        conditioning=config.conditioning,
+        num_types=num_types,
+        latent_channels=channels,
+        latent_factor=factor,
+        fold=max(1, 16 // factor),
+        channels=config.channels,
+        token_channels=config.channels,
+        vector_channels=2 * channels,
+        objective=config.objective,
+        latent_mean=[round(float(m), 5) for m in cache.mean],
+        latent_std=[round(float(s), 5) for s in cache.std],
+    )
+
+
+def train_denoiser(
+    patches: Patches,
+    num_types: int,
+    autoencoder: ModelMixin,
+    config: DenoiserTraining,
+    folder: Path,
+    on_patch: Callable[[int], None] | None = None,
+    on_step: Callable[[Progress], None] | None = None,
+    on_checkpoint: Callable[[int, Denoiser], None] | None = None,
+    initial: Denoiser | None = None,
+) -> Denoiser:
+    """Train on `patches`, resuming from `folder`; returns the averaged denoiser in eval mode.
+
+    `on_patch` counts patches while latents are cached, before the first step. `initial` is a trained denoiser whose
+    weights are the start instead of random ones; raises ModelError where its architecture is another one.
+    """
+    seed = config.loop.seed
+    cache = cache_latents(autoencoder, patches, config.views, seed, config.stain, folder, on_patch)
+    torch.manual_seed(seed)
+    denoiser = build_denoiser(autoencoder, config, num_types, cache)
+    if config.window % denoiser.multiple or config.window > cache.edge:
+        raise ConfigError(
+            f"window {config.window} must be a multiple of {denoiser.multiple} px and at most {cache.edge} px"
+        )
+    if initial is not None:
+        _start_from(denoiser, initial)
+    references = ReferenceCrops(patches, config.crops)
+    sampler = WindowSampler(patches, cache, references, config, num_types, denoiser.cell)
+    report = None if on_checkpoint is None else (lambda step, averaged: on_checkpoint(step, averaged.denoiser))
+    identity = identity_of(config, patches=patches.fingerprint(), weights=str(cache.mean.tolist()))
+    identity |= {} if initial is None else {"initial": weights_hash(initial)}
+    model = DenoiserObjective(denoiser, autoencoder)
+    averaged = fit(model, sampler, collate, config.loop, folder, identity, on_step, report)
+    return averaged.denoiser.eval()
+
+
+def _start_from(denoiser: Denoiser, initial: Denoiser) -> None:
+    # The latents are normalised anew, since the autoencoder or the patches may differ.
+    try:
+        denoiser.load_state_dict(initial.state_dict())
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise ModelError(f"the initial denoiser has another architecture ({reason}); train from the start") from None

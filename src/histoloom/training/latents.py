@@ -1,0 +1,147 @@
+"""Latents of many views of every patch, made once: training then never waits for the autoencoder.
+
+View v of patch i is a function of (seed, i, v): one of the eight symmetries, a stain, a shift by less than one latent.
+The same draw restains the crops that go with the view, so that stain follows the crop.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import ModelMixin
+from jaxtyping import Bool, Float, Shaped
+
+from histoloom.augmentation import dihedral, dihedral_back
+from histoloom.errors import OutputError
+from histoloom.models.autoencoder import encode, latent_channels, latent_factor, to_pixels
+from histoloom.patches.store import Patches
+from histoloom.stain import StainJitter, StainShift, apply_stain, draw_stain
+
+BATCH = 16  # views encoded at once
+
+
+@dataclass(frozen=True)
+class View:
+    """How a patch was looked at: symmetry, stain, and the corner of the part that was encoded."""
+
+    symmetry: int
+    stain: StainShift
+    y: int
+    x: int
+
+    def part(
+        self, array: Shaped[np.ndarray, "h w *c"], row: int, column: int, edge: int
+    ) -> Shaped[np.ndarray, "e e *c"]:
+        """`edge` px of an image, map or mask as this view turns it, from px (row, column) of the view; stain is
+        left."""
+        y, x = self.y + row, self.x + column
+        return np.ascontiguousarray(dihedral(array, self.symmetry)[y : y + edge, x : x + edge])
+
+    def outside(self, shape: tuple[int, int], row: int, column: int, edge: int) -> Bool[np.ndarray, "h w"]:
+        """Where in the patch that part does not lie."""
+        turned = np.ones(shape[::-1] if self.symmetry % 2 else shape, bool)
+        turned[self.y + row : self.y + row + edge, self.x + column : self.x + column + edge] = False
+        return dihedral_back(turned, self.symmetry)
+
+
+@dataclass(frozen=True)
+class LatentCache:
+    """Latents float16 `n views c h w` on disk, their mean and spread per channel, and the views they show."""
+
+    latents: Float[np.ndarray, "n v c h w"]
+    mean: Float[np.ndarray, " c"]
+    std: Float[np.ndarray, " c"]
+    edge: int  # px of the part of a patch that was encoded
+    factor: int
+    seed: int
+    stain: StainJitter
+
+    def view(self, index: int, view: int) -> View:
+        """View `view` of patch `index`."""
+        return draw_view(self.seed, index, view, self.factor, self.stain)
+
+
+def draw_view(seed: int, index: int, view: int, slack: int, stain: StainJitter) -> View:
+    """The view as a function of its numbers; `slack` px are left for the shift."""
+    rng = np.random.default_rng((seed, index, view))
+    symmetry, y, x = int(rng.integers(8)), int(rng.integers(slack)), int(rng.integers(slack))
+    return View(symmetry, draw_stain(stain, rng), y, x)
+
+
+def cache_latents(
+    autoencoder: ModelMixin,
+    patches: Patches,
+    views: int,
+    seed: int,
+    stain: StainJitter,
+    folder: Path,
+    on_patch: Callable[[int], None] | None = None,
+) -> LatentCache:
+    """Encode `views` views of each patch into `folder`, or open what an earlier call has written there."""
+    factor, channels = latent_factor(autoencoder), latent_channels(autoencoder)
+    side = (min(patches.images.shape[1:3]) - factor + 1) // factor
+    edge, path = side * factor, folder / "latents.npy"
+    key = {"patches": patches.fingerprint(), "views": views, "seed": seed, "weights": _fingerprint(autoencoder)}
+    key |= {"stain": [stain.scale, stain.shift, stain.brightness], "device": _device(autoencoder).type}
+    record = folder / "latents.json"
+    if not (record.exists() and json.loads(record.read_text()).get("key") == key and path.exists()):
+        folder.mkdir(parents=True, exist_ok=True)
+        shape = (len(patches), views, channels, side, side)
+        mean, std = _encode_all(autoencoder, patches, seed, stain, shape, path, on_patch)
+        aside = record.with_suffix(".partial")
+        aside.write_text(json.dumps({"key": key, "mean": mean.tolist(), "std": std.tolist()}))
+        os.replace(aside, record)
+    statistics = json.loads(record.read_text())
+    mean, std = (np.asarray(statistics[name], np.float32) for name in ("mean", "std"))
+    return LatentCache(np.load(path, mmap_mode="r"), mean, std, edge, factor, seed, stain)
+
+
+@torch.no_grad()
+def _encode_all(
+    autoencoder: ModelMixin,
+    patches: Patches,
+    seed: int,
+    stain: StainJitter,
+    shape: tuple[int, ...],
+    path: Path,
+    on_patch: Callable[[int], None] | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    factor = latent_factor(autoencoder)
+    edge, device = shape[-1] * factor, _device(autoencoder)
+    aside = path.with_suffix(".partial")
+    total, squares = np.zeros(shape[2]), np.zeros(shape[2])
+    try:
+        out = np.lib.format.open_memmap(aside, "w+", np.float16, shape)
+        for index, image in enumerate(patches.images):
+            drawn = [draw_view(seed, index, view, factor, stain) for view in range(shape[1])]
+            for start in range(0, len(drawn), BATCH):
+                seen = np.stack(
+                    [apply_stain(view.part(image, 0, 0, edge), view.stain) for view in drawn[start : start + BATCH]]
+                )
+                latents = encode(autoencoder, to_pixels(torch.from_numpy(seen).to(device))).float().cpu().numpy()
+                out[index, start : start + BATCH] = latents
+                total += latents.mean((2, 3), dtype=np.float64).sum(0)
+                squares += np.square(latents, dtype=np.float64).mean((2, 3)).sum(0)
+            if on_patch:
+                on_patch(index + 1)
+        out.flush()
+        os.replace(aside, path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path}: cannot write {np.prod(shape) * 2e-9:.1f} GB of latents ({error}); free space or lower views"
+        ) from None
+    mean = total / (shape[0] * shape[1])
+    return mean, np.sqrt(squares / (shape[0] * shape[1]) - mean**2)
+
+
+def _fingerprint(model: torch.nn.Module) -> float:
+    return float(sum(p.detach().double().abs().sum() for p in model.parameters()))
+
+
+def _device(model: torch.nn.Module) -> torch.device:
+    return next(model.parameters()).device

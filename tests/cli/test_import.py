@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from histoloom.cli.patches import import_folder
+from histoloom.errors import ConfigError, ImageError, OutputError, TissueError
+from histoloom.patches.store import load_patches
+from histoloom.tissue import TissueTable
+
+app = typer.Typer(pretty_exceptions_enable=False)
+app.command("import")(import_folder)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with six images of three cases, their maps and a tissue table, in which the command runs."""
+    for kind in ("images", "maps"):
+        (tmp_path / kind).mkdir()
+    for index in range(6):
+        pixels = np.random.default_rng(index).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"p{index // 2}_{index}.png")
+        Image.fromarray(pixels[..., 0] % 2).save(tmp_path / "maps" / f"p{index // 2}_{index}.png")
+    (tmp_path / "tissue.toml").write_text(TissueTable.from_names(["stroma", "gland"]).to_toml())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*options: str, source: str = "images") -> str:
+    arguments = [source, "--tissue", "tissue.toml", "--out", "out", *options]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+CASES = ("--case-pattern", "^(p[0-9])_", "--val-share", "0.34")
+
+
+def test_an_image_folder_becomes_a_dataset(project):
+    told = run("--maps", "maps", "--trim", "2", "--size", "8", "--mpp", "0.5", *CASES)
+    assert "train: 16 patches of 2 cases" in told
+    assert "val: 8 patches of 1 cases" in told
+    train = load_patches(project / "out", "train")
+    assert train.images.shape == (16, 8, 8, 3)
+    assert set(train.mpp) == {0.5}
+
+
+def test_a_manifest_becomes_a_dataset(project):
+    names = [f"p{index // 2}_{index}.png" for index in range(6)]
+    rows = [f"images/{name},maps/{name},{name[:2]},{'val' if name[1] == '1' else 'train'}" for name in names]
+    (project / "manifest.csv").write_text("\n".join(["image,map,case_id,split", *rows]))
+    run(source="manifest.csv")
+    assert load_patches(project / "out", "val").sources == ["images/p1_2.png", "images/p1_3.png"]
+
+
+def test_the_same_command_again_does_nothing(project):
+    run("--maps", "maps", *CASES)
+    before = {path: path.stat().st_mtime_ns for path in (project / "out").rglob("*")}
+    assert "out is up to date" in run("--maps", "maps", *CASES)
+    assert {path: path.stat().st_mtime_ns for path in (project / "out").rglob("*")} == before
+
+
+def test_another_command_asks_for_another_folder(project):
+    run("--maps", "maps", *CASES)
+    with pytest.raises(OutputError, match="out: exists already; name another folder"):
+        run("--maps", "maps", "--trim", "1", *CASES)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [(("--unlabelled", "1"), TissueError), (("--trim", "10"), ImageError), (("--val-share", "2"), ConfigError)],
+)
+def test_a_mistake_is_one_error_and_no_output(project, options, error):
+    with pytest.raises(error):
+        run("--maps", "maps", *CASES, *options)
+    assert not list(project.glob("out*"))
+
+
+def test_a_named_value_is_unlabelled(project):
+    aliases = '[[tissue]]\nid = 0\nname = "gland"\naliases = ["1"]\n'
+    (project / "tissue.toml").write_text(aliases)
+    run("--maps", "maps", "--unlabelled", "0", *CASES)
+    assert set(np.unique(load_patches(project / "out", "train").semantic_maps)) == {0, 255}

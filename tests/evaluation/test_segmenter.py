@@ -1,0 +1,119 @@
+"""The segmenter: learns a trivial tissue in seconds, repeats itself, survives the disk, refuses what it cannot use."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from histoloom.errors import ConfigError, InputError, ModelError
+from histoloom.evaluation.map_fidelity import confusion, iou, mean_over_present
+from histoloom.evaluation.segmenter import SEGMENTER, SegmenterConfig, load_segmenter, save_segmenter, train_segmenter
+from histoloom.stain import StainJitter
+from histoloom.tissue import UNLABELLED
+
+TINY = SegmenterConfig(
+    channels=(8, 16), size=32, steps=40, batch_size=4, learning_rate=1e-2, stain=StainJitter(0.05, 0.01, 0.02)
+)
+
+
+def tissue(n: int, seed: int, edge: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Pale stroma (0), a smooth violet gland (1) and a speckled one of the same mean colour (2), in random discs."""
+    rng = np.random.default_rng(seed)
+    grid = np.stack(np.mgrid[:edge, :edge], axis=-1)
+    maps = np.zeros((n, edge, edge), np.uint8)
+    images = np.empty((n, edge, edge, 3), np.uint8)
+    for image, semantic_map in zip(images, maps, strict=True):
+        for kind in (1, 2):
+            semantic_map[np.linalg.norm(grid - rng.uniform(8, edge - 8, 2), axis=-1) < rng.uniform(8, 14)] = kind
+        checks = rng.choice([-1, 1], (edge // 4 + 1, edge // 4 + 1)).repeat(4, axis=0).repeat(4, axis=1)[:edge, :edge]
+        speckle = 60 * (checks * (semantic_map == 2))[..., None]
+        base = np.where((semantic_map == 0)[..., None], (225, 190, 215), (140, 90, 160))
+        image[:] = np.clip(base + speckle + rng.normal(0, 4, image.shape), 0, 255)
+    return images, maps
+
+
+@pytest.fixture(scope="module")
+def trained():
+    losses = []
+    segmenter = train_segmenter(*tissue(24, seed=0), 3, TINY, lambda step, loss: losses.append((step, loss)))
+    return segmenter, losses
+
+
+def test_it_learns_colour_and_texture_in_seconds(trained):
+    segmenter, losses = trained
+    images, maps = tissue(8, seed=1)
+    assert mean_over_present(iou(confusion(segmenter.predict(images), maps, 3).sum(axis=0))) > 0.75
+    assert [step for step, _ in losses] == list(range(1, 41))
+    assert losses[-1][1] < 0.5 * losses[0][1]
+
+
+def test_the_same_seed_gives_the_same_weights_and_leaves_the_callers_randomness_alone():
+    images, maps = tissue(4, seed=0)
+    config = SegmenterConfig(channels=(4, 8), size=32, steps=3, batch_size=2)
+    before = torch.get_rng_state()
+    first, second = (train_segmenter(images, maps, 3, config).network.state_dict() for _ in range(2))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_it_reads_images_of_any_size_and_in_any_batch(trained):
+    segmenter, _ = trained
+    images, _ = tissue(3, seed=2, edge=45)
+    together, alone = segmenter.predict(images), segmenter.predict(images, batch_size=1)
+    assert together.shape == (3, 45, 45)
+    assert (together == alone).mean() > 0.999  # convolutions of another batch size round otherwise
+
+
+def test_turning_the_image_turns_the_reading(trained):
+    segmenter, _ = trained
+    images, _ = tissue(4, seed=3)
+    turned = segmenter.predict(np.ascontiguousarray(np.rot90(images, axes=(1, 2))))
+    assert (np.rot90(turned, -1, axes=(1, 2)) == segmenter.predict(images)).mean() > 0.9
+
+
+def test_unlabelled_pixels_teach_nothing():
+    images, maps = tissue(12, seed=0)
+    maps[maps == 2] = UNLABELLED
+    assert train_segmenter(images, maps, 3, TINY).predict(images).max() == 1
+
+
+def test_a_saved_segmenter_reads_as_before(trained, tmp_path):
+    segmenter, _ = trained
+    images, _ = tissue(2, seed=4)
+    path = save_segmenter(segmenter, tmp_path / "run")
+    again = load_segmenter(tmp_path / "run")
+    assert path.name == SEGMENTER
+    assert sorted(p.name for p in path.parent.iterdir()) == [SEGMENTER]
+    assert again.config == segmenter.config
+    assert np.array_equal(again.predict(images), segmenter.predict(images))
+
+
+def test_a_missing_broken_pickled_or_foreign_file_is_refused_with_its_name(tmp_path):
+    path = tmp_path / SEGMENTER
+    with pytest.raises(ModelError, match="no segmenter there"):
+        load_segmenter(tmp_path)
+    torch.save({"weight": torch.zeros(1)}, path)
+    with pytest.raises(ModelError, match=SEGMENTER):
+        load_segmenter(tmp_path)
+    save_file({"weight": torch.zeros(1)}, path)
+    with pytest.raises(ModelError, match="train it again"):
+        load_segmenter(tmp_path)
+
+
+def test_maps_that_cannot_teach_are_refused():
+    images, maps = tissue(2, seed=0)
+    with pytest.raises(InputError, match="tissue id 2"):
+        train_segmenter(images, maps, 2, TINY)
+    with pytest.raises(InputError, match="no labelled patch"):
+        train_segmenter(images, np.full_like(maps, UNLABELLED), 3, TINY)
+    with pytest.raises(ConfigError, match="smaller than segmenter size"):
+        train_segmenter(images[:, :20], maps[:, :20], 3, TINY)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"size": 100}, {"channels": (8,)}, {"steps": 0}, {"learning_rate": 0.0}, {"balance": 2.0}, {"weight_decay": -1.0}],
+)
+def test_a_config_that_makes_no_sense_is_refused(wrong):
+    with pytest.raises(ConfigError, match="segmenter"):
+        SegmenterConfig(**wrong)

@@ -1,0 +1,372 @@
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from histoloom.errors import ConfigError, ImageError, InputError, TissueError
+from histoloom.patches.folder import FolderImport, dropped_share, find_pictures, input_hash, patch_rows
+from histoloom.patches.store import decode
+from histoloom.tissue import TissueTable
+
+TABLE = TissueTable.from_names(["stroma", "gland", "fat"])
+
+
+def pixels(seed: int, height: int = 24, width: int = 24) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def labels(seed: int, height: int = 24, width: int = 24) -> np.ndarray:
+    return np.random.default_rng(seed).choice(np.array([0, 1, 2, 255], np.uint8), (height, width))
+
+
+def save(path, array, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def write_pair(root, name: str, seed: int, shape=(24, 24)) -> None:
+    save(root / "images" / f"{name}.png", pixels(seed, *shape))
+    save(root / "maps" / f"{name}.png", labels(seed, *shape))
+
+
+def write_pairs(root, names) -> None:
+    for seed, name in enumerate(names):
+        write_pair(root, name, seed)
+
+
+def write_manifest(root, rows: list[dict]):
+    with (root / "manifest.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return root / "manifest.csv"
+
+
+def row(name: str, **columns) -> dict:
+    return {"image": f"images/{name}.png", "map": f"maps/{name}.png"} | columns
+
+
+def find(root, **config):
+    return find_pictures(root / "images", root / "maps", FolderImport(**config))
+
+
+def read(pictures, **config):
+    return list(patch_rows(pictures, TABLE, FolderImport(**config)))
+
+
+def test_pixels_and_maps_come_through_unchanged(tmp_path):
+    write_pairs(tmp_path, ["a", "b"])
+    rows = read(find(tmp_path, mpp=0.5), mpp=0.5)
+    assert [row["source"] for row in rows] == ["a.png", "b.png"]
+    for seed, found in enumerate(rows):
+        np.testing.assert_array_equal(decode(found["image"]["bytes"], ""), pixels(seed))
+        np.testing.assert_array_equal(decode(found["semantic_map"]["bytes"], ""), labels(seed))
+        assert (found["x"], found["y"], found["size"], found["mpp"]) == (0, 0, 24, 0.5)
+
+
+def test_fractions_and_entropy_are_of_the_labelled_pixels(tmp_path):
+    write_pairs(tmp_path, ["a", "b"])
+    semantic_map = np.full((24, 24), 255, np.uint8)
+    semantic_map[:4], semantic_map[4:8] = 0, 2
+    save(tmp_path / "maps" / "a.png", semantic_map)
+    first = read(find(tmp_path))[0]
+    assert first["fractions"] == [0.5, 0, 0.5]
+    assert first["entropy"] == pytest.approx(np.log(2))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "tiff", "webp", "jpg", "JPEG"])
+def test_images_may_be_png_tiff_jpeg_or_webp(tmp_path, suffix):
+    for seed, name in enumerate("ab"):
+        save(tmp_path / "images" / f"{name}.{suffix}", pixels(seed))
+        save(tmp_path / "maps" / f"{name}.png", labels(seed))
+    found = read(find(tmp_path))
+    assert [row["source"] for row in found] == [f"a.{suffix}", f"b.{suffix}"]
+    with Image.open(tmp_path / "images" / f"a.{suffix}") as opened:
+        np.testing.assert_array_equal(decode(found[0]["image"]["bytes"], ""), np.asarray(opened))
+
+
+def test_trimming_cuts_the_frame_of_image_and_map(tmp_path):
+    write_pairs(tmp_path, ["a", "b"])
+    first = read(find(tmp_path, trim=2))[0]
+    assert (first["x"], first["y"], first["size"]) == (2, 2, 20)
+    np.testing.assert_array_equal(decode(first["image"]["bytes"], ""), pixels(0)[2:-2, 2:-2])
+    np.testing.assert_array_equal(decode(first["semantic_map"]["bytes"], ""), labels(0)[2:-2, 2:-2])
+
+
+def test_a_large_image_becomes_a_centred_grid_of_patches(tmp_path):
+    write_pair(tmp_path, "a", 0, shape=(25, 36))
+    write_pair(tmp_path, "b", 1, shape=(12, 12))
+    pictures = find(tmp_path, size=10, trim=1)
+    rows = [row for row in read(pictures) if row["source"] == "a.png"]
+    assert [(row["x"], row["y"]) for row in rows] == [(3, 2), (13, 2), (23, 2), (3, 12), (13, 12), (23, 12)]
+    for found in rows:
+        window = slice(found["y"], found["y"] + 10), slice(found["x"], found["x"] + 10)
+        np.testing.assert_array_equal(decode(found["image"]["bytes"], ""), pixels(0, 25, 36)[window])
+    assert {row["split"] for row in rows} == {rows[0]["split"]}
+    assert dropped_share(pictures) == pytest.approx(1 - 700 / (25 * 36 + 144))
+
+
+def test_one_patch_of_an_image_is_its_centre(tmp_path):
+    write_pairs(tmp_path, ["a", "b"])
+    assert [picture.places for picture in find(tmp_path, size=16)] == [((4, 4),)] * 2
+
+
+def test_images_smaller_than_a_patch_have_none(tmp_path):
+    write_pairs(tmp_path, ["a", "b"])
+    write_pair(tmp_path, "small", 3, shape=(24, 15))
+    assert [len(picture.places) for picture in find(tmp_path, size=16)] == [1, 1, 0]
+    with pytest.raises(InputError, match=r"every image is smaller than 30 px after trimming; ask for a smaller --size"):
+        find(tmp_path, size=30)
+
+
+def test_images_of_several_shapes_need_a_size(tmp_path):
+    write_pair(tmp_path, "a", 0)
+    write_pair(tmp_path, "b", 1, shape=(24, 26))
+    with pytest.raises(ImageError, match=r"b\.png: is 26 x 24 px .* where 24 x 24 is expected; .*--size"):
+        find(tmp_path)
+
+
+def test_patches_without_a_label_are_left_out(tmp_path):
+    write_pairs(tmp_path, ["a", "b"])
+    semantic_map = labels(0)
+    semantic_map[:12, :12] = 255
+    save(tmp_path / "maps" / "a.png", semantic_map)
+    rows = read(find(tmp_path, size=12))
+    assert [(row["x"], row["y"]) for row in rows if row["source"] == "a.png"] == [(12, 0), (0, 12), (12, 12)]
+
+
+def test_the_folder_of_an_image_is_its_case(tmp_path):
+    write_pairs(tmp_path, ["p1/a", "p1/b", "p2/a", "loose"])
+    assert [(p.source, p.case) for p in find(tmp_path)] == [
+        ("loose.png", "loose"), ("p1/a.png", "p1"), ("p1/b.png", "p1"), ("p2/a.png", "p2")
+    ]  # fmt: skip
+
+
+def test_in_one_folder_each_image_is_a_case(tmp_path):
+    write_pairs(tmp_path, ["a", "b"])
+    assert [picture.case for picture in find(tmp_path)] == ["a", "b"]
+
+
+def test_a_pattern_finds_the_case_in_the_file_name(tmp_path):
+    write_pairs(tmp_path, ["P1_a", "P1_b", "P2_a"])
+    assert [picture.case for picture in find(tmp_path, case_pattern="^(P[0-9]+)_")] == ["P1", "P1", "P2"]
+    with pytest.raises(InputError, match=r"P1_a\.png: the case pattern .* finds nothing"):
+        find(tmp_path, case_pattern="^(Q[0-9]+)_")
+
+
+@pytest.mark.parametrize("pattern", ["P[0-9]+", "(a)(b)", "(unclosed"])
+def test_a_pattern_needs_one_group(pattern):
+    with pytest.raises(ConfigError, match="case_pattern"):
+        FolderImport(case_pattern=pattern)
+
+
+@pytest.mark.parametrize("wrong", [{"trim": -1}, {"size": 0}, {"val_share": 1.0}, {"mpp": 0.0}, {"mpp": float("nan")}])
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        FolderImport(**wrong)
+
+
+def test_a_drawn_split_keeps_cases_together(tmp_path):
+    write_pairs(tmp_path, [f"p{case}/{image}" for case in range(5) for image in range(2)])
+    pictures = find(tmp_path, val_share=0.4)
+    assert sum(picture.split == "val" for picture in pictures) == 4
+    assert len({(picture.case, picture.split) for picture in pictures}) == 5
+    assert find(tmp_path, val_share=0.4) == pictures
+    assert any(find(tmp_path, val_share=0.4, seed=seed) != pictures for seed in range(1, 4))
+
+
+def test_a_manifest_gives_order_case_and_split(tmp_path):
+    write_pairs(tmp_path, ["a", "b", "c"])
+    rows = [
+        row("c", tissue="gland", tissue_id=1, case_id="9", split="val"),
+        row("a", tissue="gland", tissue_id=1, case_id="7", split="train"),
+        row("b", tissue="fat", tissue_id=2, case_id="9", split="val"),
+    ]
+    pictures = find_pictures(write_manifest(tmp_path, rows), None, FolderImport())
+    assert [(p.source, p.case, p.split) for p in pictures] == [
+        ("images/c.png", "9", "val"), ("images/a.png", "7", "train"), ("images/b.png", "9", "val")
+    ]  # fmt: skip
+    drawn = find_pictures(tmp_path / "manifest.csv", None, FolderImport(val_share=0.34))
+    assert [picture.split for picture in drawn] == ["train", "val", "train"]
+
+
+def test_a_manifest_needs_image_and_map_only(tmp_path):
+    write_pairs(tmp_path, ["a", "b"])
+    pictures = find_pictures(write_manifest(tmp_path, [row("a"), row("b")]), None, FolderImport())
+    assert [picture.case for picture in pictures] == ["a", "b"]
+    assert {picture.split for picture in pictures} == {"train", "val"}
+
+
+def test_another_column_may_name_the_case(tmp_path):
+    write_pairs(tmp_path, ["a", "b"])
+    manifest = write_manifest(tmp_path, [row("a", patient="x"), row("b", patient="y")])
+    pictures = find_pictures(manifest, None, FolderImport(case_column="patient"))
+    assert [picture.case for picture in pictures] == ["x", "y"]
+
+
+def test_maps_may_lie_below_the_images(tmp_path):
+    for seed, name in enumerate("ab"):
+        save(tmp_path / f"{name}.png", pixels(seed))
+        save(tmp_path / "maps" / f"{name}.png", labels(seed))
+    pictures = find_pictures(tmp_path, tmp_path / "maps", FolderImport())
+    assert [picture.source for picture in pictures] == ["a.png", "b.png"]
+
+
+def test_maps_beside_the_images_need_a_suffix(tmp_path):
+    for seed, name in enumerate("ab"):
+        save(tmp_path / f"{name}.png", pixels(seed))
+        save(tmp_path / f"{name}_mask.png", labels(seed))
+    pictures = find_pictures(tmp_path, tmp_path, FolderImport(map_suffix="_mask"))
+    assert [(p.source, p.map.name) for p in pictures] == [("a.png", "a_mask.png"), ("b.png", "b_mask.png")]
+    with pytest.raises(InputError, match="--map-suffix"):
+        find_pictures(tmp_path, tmp_path, FolderImport())
+
+
+def test_the_input_hash_sees_a_changed_label(tmp_path):
+    write_pairs(tmp_path, ["a", "b"])
+    pictures = find(tmp_path)
+    before = input_hash(pictures)
+    assert input_hash(find(tmp_path)) == before
+    save(tmp_path / "maps" / "a.png", labels(9))
+    assert input_hash(pictures) != before
+
+
+def test_a_map_of_another_size_names_both_sizes(tmp_path):
+    write_pairs(tmp_path, ["a", "b"])
+    save(tmp_path / "maps" / "b.png", labels(0, 20, 24))
+    with pytest.raises(ImageError, match=r"maps/b\.png: is 24 x 20 px but its image b\.png is 24 x 24; export both"):
+        find(tmp_path)
+
+
+def test_an_unknown_value_names_the_map(tmp_path):
+    write_pairs(tmp_path, ["a", "b"])
+    save(tmp_path / "maps" / "b.png", np.full((24, 24), 77, np.uint8))
+    with pytest.raises(TissueError, match=r"maps/b\.png: map value 77 .*aliases"):
+        read(find(tmp_path))
+
+
+def test_an_empty_folder_names_the_formats(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "maps").mkdir()
+    with pytest.raises(InputError, match=r"images: no images \(png, .*webp\)"):
+        find(tmp_path)
+
+
+def test_a_truncated_image_names_the_file(tmp_path):
+    write_pairs(tmp_path, ["a", "b"])
+    broken = tmp_path / "images" / "b.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    with pytest.raises(ImageError, match=r"images/b\.png: cannot read the picture"):
+        read(find(tmp_path))
+
+
+def test_an_image_without_map_is_named(tmp_path):
+    write_pairs(tmp_path, ["a", "b"])
+    (tmp_path / "maps" / "b.png").unlink()
+    with pytest.raises(InputError, match=r"images/b\.png: has no map .*maps/b\.\*; add it"):
+        find(tmp_path)
+
+
+def test_two_images_for_one_map_are_refused(tmp_path):
+    write_pairs(tmp_path, ["a", "b"])
+    save(tmp_path / "images" / "a.tif", pixels(5))
+    with pytest.raises(InputError, match=r"a\.tif: shares its map with a\.png"):
+        find(tmp_path)
+
+
+def test_two_maps_for_one_image_are_refused(tmp_path):
+    write_pairs(tmp_path, ["a", "b"])
+    save(tmp_path / "maps" / "a.tif", labels(5))
+    with pytest.raises(InputError, match=r"a\.tif: stands beside a\.png; keep one map"):
+        find(tmp_path)
+
+
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
+    write_pairs(tmp_path, ["a", "b"])
+    outside = save(tmp_path / "outside.png", pixels(0))
+    (tmp_path / "images" / "a.png").unlink()
+    (tmp_path / "images" / "a.png").symlink_to(outside)
+    with pytest.raises(InputError, match=r"a\.png leads out of .*images to .*outside\.png; copy the file"):
+        find(tmp_path)
+
+
+@pytest.mark.parametrize("column", ["image", "map"])
+@pytest.mark.parametrize("path", ["../outside.png", "images/../../outside.png", "/outside.png"])
+def test_a_manifest_path_out_of_its_folder_is_not_followed(tmp_path, column, path):
+    root = tmp_path / "data"
+    write_pairs(root, ["a", "b"])
+    save(tmp_path / "outside.png", pixels(0))
+    manifest = write_manifest(root, [row("a"), row("b") | {column: path}])
+    with pytest.raises(InputError, match=r"manifest\.csv line 3: .*(leads out of|absolute path).*relative"):
+        find_pictures(manifest, None, FolderImport())
+
+
+def test_a_row_given_twice_names_both_lines(tmp_path):
+    write_pairs(tmp_path, ["a", "b"])
+    manifest = write_manifest(tmp_path, [row("a"), row("b"), row("a") | {"image": "images/../images/a.png"}])
+    with pytest.raises(InputError, match=r"manifest\.csv line 4: images/a\.png is on line 2 already"):
+        find_pictures(manifest, None, FolderImport())
+
+
+def test_a_case_in_two_splits_is_named(tmp_path):
+    write_pairs(tmp_path, ["a", "b"])
+    rows = [row("a", case_id="7", split="train"), row("b", case_id="7", split="val")]
+    with pytest.raises(InputError, match="case '7' lies in 'train' and in 'val'"):
+        find_pictures(write_manifest(tmp_path, rows), None, FolderImport())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image,tissue\na.png,1\n", "lacks the column 'map'"),
+        ("image,map\n", "has no rows"),
+        ("image,map\na.png,\n", "line 2: image or map is empty"),
+        ("image,map\nnone.png,none.png\n", "none.png: no such file"),
+        ("image,map,case_id\na.png,m.png,\n", "line 2: case_id is empty"),
+        ("image,map,split\na.png,m.png,holdout\n", "line 2: split is 'holdout'"),
+        ("", "lacks the column 'image'"),
+        ("\x00\x01", "lacks the column|neither a folder"),
+    ],
+)
+def test_a_broken_manifest_names_the_line(tmp_path, text, message):
+    save(tmp_path / "a.png", pixels(0))
+    save(tmp_path / "m.png", labels(0))
+    (tmp_path / "manifest.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        find_pictures(tmp_path / "manifest.csv", None, FolderImport())
+
+
+def test_a_source_that_is_nothing_of_the_kind_says_so(tmp_path):
+    with pytest.raises(InputError, match=r"missing\.csv: neither a folder of images nor a readable manifest"):
+        find_pictures(tmp_path / "missing.csv", None, FolderImport())
+    with pytest.raises(InputError, match="name the folder of their maps with --maps"):
+        find_pictures(tmp_path, None, FolderImport())
+    with pytest.raises(InputError, match="no such folder of maps"):
+        find_pictures(tmp_path, tmp_path / "maps", FolderImport())
+
+
+def test_real_tissue_is_read_as_its_manifest_says(shared_data, tmp_path):
+    root = shared_data / "ebhi-seg"
+    with (root / "manifest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))[::150]
+    for name in (row[key] for row in rows for key in ("image", "map")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(root / name, tmp_path / name)
+    config, table = (
+        FolderImport(trim=2),
+        TissueTable.load(Path(__file__).parents[2] / "recipes" / "ebhi-seg.tissue.toml"),
+    )
+    found = list(patch_rows(find_pictures(write_manifest(tmp_path, rows), None, config), table, config))
+    assert [(p["source"], p["case"], p["split"]) for p in found] == [
+        (r["image"], r["case_id"], r["split"]) for r in rows
+    ]
+    for patch, named in zip(found, rows, strict=True):
+        with Image.open(root / named["image"]) as image, Image.open(root / named["map"]) as semantic_map:
+            np.testing.assert_array_equal(decode(patch["image"]["bytes"], ""), np.asarray(image)[2:-2, 2:-2])
+            ids = decode(patch["semantic_map"]["bytes"], "")
+            np.testing.assert_array_equal(ids, np.asarray(semantic_map)[2:-2, 2:-2])
+        assert set(np.unique(ids)) <= {0, int(named["tissue_id"])}

@@ -1,0 +1,197 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from histoloom.errors import ImageError, TissueError
+from histoloom.patches.maps import MapReader, read_image
+from histoloom.tissue import TissueTable, TissueType
+
+TABLE = TissueTable((TissueType(0, "stroma", "#112233"), TissueType(3, "gland", "#445566")))
+IDS = np.array([[0, 3], [255, 0]], np.uint8)
+
+
+def save(path, array, **options):
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def save_indexed(path, indices, palette):
+    picture = Image.frombytes("P", (len(indices[0]), len(indices)), np.asarray(indices, np.uint8).tobytes())
+    picture.putpalette(palette)
+    picture.save(path)
+    return path
+
+
+def with_aliases(**aliases) -> TissueTable:
+    return TissueTable(tuple(TissueType(t.id, t.name, t.color, tuple(aliases.get(t.name, ()))) for t in TABLE.types))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "dtype"),
+    [("png", np.uint8), ("png", np.uint16), ("tif", np.uint8), ("tif", np.uint16), ("tif", np.int32)],
+)
+def test_values_are_ids_at_any_depth(tmp_path, suffix, dtype):
+    path = save(tmp_path / f"map.{suffix}", IDS.astype(dtype))
+    np.testing.assert_array_equal(MapReader(TABLE).read(path), IDS)
+
+
+def test_a_lossless_webp_holds_a_map(tmp_path):
+    path = save(tmp_path / "map.webp", IDS, lossless=True)
+    np.testing.assert_array_equal(MapReader(TABLE).read(path), IDS)
+
+
+def test_our_own_indexed_maps_are_read_as_written(tmp_path):
+    path = save_indexed(tmp_path / "map.png", IDS, TABLE.palette())
+    np.testing.assert_array_equal(MapReader(TABLE).read(path), IDS)
+
+
+def test_coloured_maps_are_read_by_colour(tmp_path):
+    path = save(tmp_path / "map.png", TABLE.colorize(IDS))
+    np.testing.assert_array_equal(MapReader(TABLE).read(path), IDS)
+
+
+def test_colour_aliases_count_beside_the_colour(tmp_path):
+    colors = np.array([[[255, 0, 0], [0x44, 0x55, 0x66]]], np.uint8)
+    reader = MapReader(with_aliases(stroma=["#FF0000"]))
+    assert reader.read(save(tmp_path / "map.png", colors)).tolist() == [[0, 3]]
+
+
+def test_integer_aliases_replace_the_id(tmp_path):
+    reader = MapReader(with_aliases(stroma=["1", "1000"], gland=["0"]))
+    path = save(tmp_path / "map.png", np.array([[1, 1000, 0]], np.uint16))
+    assert reader.read(path).tolist() == [[0, 0, 3]]
+    with pytest.raises(TissueError, match=r"map value 3 belongs to no tissue type"):
+        reader.read(save(tmp_path / "other.png", np.array([[3]], np.uint8)))
+
+
+def test_a_mask_of_0_and_255_is_read_through_aliases(tmp_path):
+    path = save(tmp_path / "map.png", np.array([[0, 255]], np.uint8))
+    assert MapReader(with_aliases(gland=["255"])).read(path).tolist() == [[0, 3]]
+
+
+def test_a_bilevel_map_is_read_by_value(tmp_path):
+    path = save(tmp_path / "map.png", np.array([[False, True]]))
+    assert MapReader(with_aliases(gland=["1"])).read(path).tolist() == [[0, 3]]
+
+
+def test_a_named_value_is_unlabelled(tmp_path):
+    path = save(tmp_path / "map.png", np.array([[7, 3, 9, 255]], np.uint8))
+    assert MapReader(TABLE, ("7", "9")).read(path).tolist() == [[255, 3, 255, 255]]
+
+
+def test_a_named_colour_is_unlabelled(tmp_path):
+    path = save(tmp_path / "map.png", np.array([[[0, 0, 0], [0x44, 0x55, 0x66], [255, 255, 255]]], np.uint8))
+    assert MapReader(TABLE, ("#000000",)).read(path).tolist() == [[255, 3, 255]]
+
+
+def test_transparent_pixels_are_unlabelled(tmp_path):
+    colors = np.array([[[0x44, 0x55, 0x66, 0], [0x44, 0x55, 0x66, 255]]], np.uint8)
+    assert MapReader(TABLE).read(save(tmp_path / "map.png", colors)).tolist() == [[255, 3]]
+
+
+def test_values_written_as_grey_rgb_are_values(tmp_path):
+    path = save(tmp_path / "map.png", np.repeat(IDS[..., None], 3, axis=2))
+    np.testing.assert_array_equal(MapReader(TABLE).read(path), IDS)
+
+
+def test_an_indexed_map_in_foreign_colours_is_read_by_index(tmp_path):
+    path = save_indexed(tmp_path / "map.png", [[0, 3]], [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0])
+    assert MapReader(TABLE).read(path).tolist() == [[0, 3]]
+
+
+def test_an_indexed_map_whose_colours_moved_is_read_by_colour(tmp_path):
+    path = save_indexed(tmp_path / "map.png", [[0, 1]], [0x44, 0x55, 0x66, 0x11, 0x22, 0x33])
+    assert MapReader(TABLE).read(path).tolist() == [[3, 0]]
+
+
+def test_white_alone_in_a_palette_does_not_unlabel_an_indexed_map(tmp_path):
+    path = save_indexed(tmp_path / "map.png", [[3]], [0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255])
+    assert MapReader(TABLE).read(path).tolist() == [[3]]
+
+
+def test_a_palette_that_contradicts_its_indices_is_refused(tmp_path):
+    path = save_indexed(tmp_path / "map.png", [[0, 3]], [0x44, 0x55, 0x66, 0, 0, 0, 0, 0, 0, 9, 9, 9])
+    with pytest.raises(TissueError, match=r"map\.png: the palette colour #090909 .* aliases"):
+        MapReader(TABLE).read(path)
+
+
+def test_with_colour_aliases_an_unknown_palette_colour_is_refused(tmp_path):
+    path = save_indexed(tmp_path / "map.png", [[0, 0]], [7, 7, 7])
+    with pytest.raises(TissueError, match="#070707"):
+        MapReader(with_aliases(gland=["#ff0000"])).read(path)
+
+
+def test_types_may_share_a_display_colour(tmp_path):
+    table = TissueTable((TissueType(0, "a", "#000001"), TissueType(1, "b", "#000001")))
+    assert MapReader(table).read(save(tmp_path / "map.png", np.array([[0, 1]], np.uint8))).tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [([[1, 3, 9]], "value 1, 9"), ([[[1, 2, 3]]], "colour #010203"), ([[[9, 9, 9]]], "colour #090909")],
+)
+def test_an_unknown_value_or_colour_names_file_and_cure(tmp_path, values, found):
+    path = save(tmp_path / "map.png", np.array(values, np.uint8))
+    with pytest.raises(TissueError, match=rf"map\.png: map {found} belongs to no tissue type; add it to the aliases"):
+        MapReader(TABLE).read(path)
+
+
+def test_a_jpeg_map_with_blurred_values_is_told_to_be_png(tmp_path):
+    path = save(tmp_path / "map.jpg", np.random.default_rng(0).choice([0, 3], (32, 32)).astype(np.uint8), quality=40)
+    with pytest.raises(TissueError, match="lossy format blurs values: save maps as PNG"):
+        MapReader(TABLE).read(path)
+
+
+def test_one_value_for_two_types_is_refused():
+    with pytest.raises(TissueError, match=r"3 in maps would mean both 'stroma' and 'gland'"):
+        MapReader(with_aliases(stroma=["3"]))
+    with pytest.raises(TissueError, match="both 'gland' and 'unlabelled'"):
+        MapReader(TABLE, ("3",))
+
+
+def test_a_name_is_no_unlabelled_value():
+    with pytest.raises(TissueError, match="'background' is neither a value"):
+        MapReader(TABLE, ("background",))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.6])
+def test_a_truncated_image_names_the_file(tmp_path, suffix, share):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    path = save(tmp_path / f"image.{suffix}", pixels)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(ImageError, match=rf"image\.{suffix}: cannot read the picture"):
+        read_image(path)
+
+
+def test_images_of_other_depths_are_refused(tmp_path):
+    path = save(tmp_path / "image.png", np.zeros((4, 4), np.uint16))
+    with pytest.raises(ImageError, match="save it as 8-bit RGB"):
+        read_image(path)
+
+
+def test_a_map_of_real_numbers_is_refused(tmp_path):
+    path = save(tmp_path / "map.tif", np.zeros((4, 4), np.float32))
+    with pytest.raises(ImageError, match="kind 'F'"):
+        MapReader(TABLE).read(path)
+
+
+def test_a_picture_stored_rotated_is_refused(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(tmp_path / "image.jpg", np.zeros((4, 4, 3), np.uint8), exif=exif)
+    with pytest.raises(ImageError, match="stored rotated"):
+        read_image(path)
+
+
+def test_a_picture_of_several_pages_is_refused(tmp_path):
+    pages = [Image.new("L", (4, 4), shade) for shade in (0, 3)]
+    pages[0].save(tmp_path / "map.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(ImageError, match="holds 2 pages"):
+        MapReader(TABLE).read(tmp_path / "map.tif")
+
+
+def test_grey_and_indexed_images_become_rgb(tmp_path):
+    assert read_image(save(tmp_path / "grey.png", np.full((2, 2), 7, np.uint8))).tolist() == [[[7] * 3] * 2] * 2
+    path = save_indexed(tmp_path / "indexed.png", [[1]], [0, 0, 0, 1, 2, 3])
+    assert read_image(path).tolist() == [[[1, 2, 3]]]

@@ -1,0 +1,157 @@
+import os
+
+import datasets
+import numpy as np
+import pytest
+
+from histoloom.errors import ImageError, InputError
+from histoloom.patches import store
+from histoloom.patches.store import decode, encode_png, iter_rows, load_patches, read_table, splits, write_record
+from histoloom.tissue import TissueTable
+
+TABLE = TissueTable.from_names(["stroma", "gland"])
+
+
+def row(index: int, size: int = 16, **changes) -> dict:
+    pixels = np.random.default_rng(index).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    semantic_map = np.where(pixels[..., 0] > 200, 255, pixels[..., 0] % 2).astype(np.uint8)
+    return {
+        "image": encode_png(pixels),
+        "semantic_map": encode_png(semantic_map),
+        "source": f"{index}.png",
+        "x": 2,
+        "y": 3,
+        "size": size,
+        "mpp": 0.5 if index else None,
+        "fractions": [0.25, 0.75],
+        "entropy": 0.5,
+        "case": f"case-{index // 2}",
+        "split": "train",
+    } | changes
+
+
+def write(folder, rows, split="train") -> int:
+    (folder / "tissue.toml").write_text(TABLE.to_toml())
+    return store.write_shards(rows, TABLE, folder, split)
+
+
+def test_what_is_written_comes_back_in_order(tmp_path):
+    rows = [row(index) for index in range(5)]
+    assert write(tmp_path, rows) == 5
+    patches = load_patches(tmp_path, "train")
+    assert len(patches) == 5
+    assert patches.sources == [f"{index}.png" for index in range(5)]
+    assert patches.cases == ["case-0", "case-0", "case-1", "case-1", "case-2"]
+    assert patches.places.tolist() == [[2, 3, 16]] * 5
+    np.testing.assert_array_equal(patches.mpp, [np.nan, 0.5, 0.5, 0.5, 0.5])
+    np.testing.assert_array_equal(patches.images[3], decode(rows[3]["image"]["bytes"], "3"))
+    np.testing.assert_array_equal(patches.semantic_maps[3], decode(rows[3]["semantic_map"]["bytes"], "3"))
+    assert list(iter_rows(tmp_path, "train")) == rows
+    assert read_table(tmp_path) == TABLE
+
+
+def test_png_keeps_every_byte_of_images_and_maps():
+    for shape in ((7, 9, 3), (7, 9)):
+        array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        np.testing.assert_array_equal(decode(encode_png(array)["bytes"], "x"), array)
+
+
+def test_hugging_face_datasets_opens_a_shard_and_decodes_it(tmp_path):
+    rows = [row(index) for index in range(3)]
+    write(tmp_path, rows)
+    shards = str(tmp_path / "data" / "train-*.parquet")
+    opened = datasets.load_dataset("parquet", data_files=shards, split="train", cache_dir=str(tmp_path / "cache"))
+    assert isinstance(opened.features["image"], datasets.Image)
+    assert isinstance(opened.features["semantic_map"], datasets.Image)
+    for theirs, ours in zip(opened, rows, strict=True):
+        np.testing.assert_array_equal(np.asarray(theirs["image"]), decode(ours["image"]["bytes"], "image"))
+        np.testing.assert_array_equal(np.asarray(theirs["semantic_map"]), decode(ours["semantic_map"]["bytes"], "map"))
+        rest = {key: value for key, value in theirs.items() if key not in ("image", "semantic_map")}
+        assert rest == {key: ours[key] for key in rest}
+
+
+def test_rows_beyond_a_shard_go_into_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "ROWS_PER_SHARD", 2)
+    assert write(tmp_path, (row(index) for index in range(5))) == 5
+    assert [p.name for p in sorted((tmp_path / "data").iterdir())] == [f"train-0000{i}.parquet" for i in range(3)]
+    assert load_patches(tmp_path, "train").sources == [f"{index}.png" for index in range(5)]
+
+
+def test_a_shard_of_large_images_ends_early(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "BYTES_PER_SHARD", 2 * len(row(0)["image"]["bytes"]) - 1)
+    assert write(tmp_path, (row(index) for index in range(5))) == 5
+    assert [p.name for p in sorted((tmp_path / "data").iterdir())] == [f"train-0000{i}.parquet" for i in range(3)]
+
+
+def test_selected_patches_keep_their_columns_together(tmp_path):
+    write(tmp_path, [row(index) for index in range(4)])
+    patches = load_patches(tmp_path, "train")
+    chosen = patches.select([3, 1])
+    assert chosen.sources == ["3.png", "1.png"]
+    np.testing.assert_array_equal(chosen.images, patches.images[[3, 1]])
+
+
+def test_the_fingerprint_changes_with_a_pixel_and_with_the_order(tmp_path):
+    write(tmp_path, [row(index) for index in range(2)])
+    patches = load_patches(tmp_path, "train")
+    assert load_patches(tmp_path, "train").fingerprint() == patches.fingerprint()
+    assert patches.select([1, 0]).fingerprint() != patches.fingerprint()
+    patches.images[0, 0, 0, 0] ^= 1
+    assert load_patches(tmp_path, "train").fingerprint() != patches.fingerprint()
+
+
+def test_splits_lie_side_by_side(tmp_path):
+    write(tmp_path, [row(0)])
+    write(tmp_path, [row(2, split="val")], "val")
+    assert splits(tmp_path) == ["train", "val"]
+    with pytest.raises(InputError, match=r"no shards of split 'test'.*known: train, val"):
+        load_patches(tmp_path, "test")
+
+
+def test_truncated_image_bytes_name_the_patch():
+    whole = encode_png(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))["bytes"]
+    for length in (0, 10, 40, len(whole) // 2, len(whole) - 100):
+        with pytest.raises(ImageError, match=r"slide\.png: cannot decode"):
+            decode(whole[:length], "slide.png")
+
+
+def test_a_truncated_image_in_a_shard_names_the_patch(tmp_path):
+    broken = row(1)
+    broken["image"]["bytes"] = broken["image"]["bytes"][:100]
+    write(tmp_path, [row(0), broken])
+    with pytest.raises(ImageError, match=r"1\.png: cannot decode"):
+        load_patches(tmp_path, "train")
+
+
+def test_patches_of_two_sizes_are_refused_with_the_cure(tmp_path):
+    write(tmp_path, [row(0), row(1, size=8)])
+    with pytest.raises(ImageError, match=r"differ in size .*--size"):
+        load_patches(tmp_path, "train")
+
+
+def test_an_index_without_pixels_says_so(tmp_path):
+    write(tmp_path, [row(0, image=None, semantic_map=None)])
+    with pytest.raises(InputError, match="index without pixels"):
+        load_patches(tmp_path, "train")
+
+
+def test_a_folder_that_is_no_dataset_says_so(tmp_path):
+    with pytest.raises(InputError, match=r"not a patch dataset.*histoloom import"):
+        read_table(tmp_path)
+
+
+def test_a_run_that_dies_while_writing_leaves_no_half_shard(tmp_path):
+    def dying():
+        yield row(0)
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        write(tmp_path, dying())
+    assert splits(tmp_path) == []
+
+
+def test_the_record_is_replaced_whole(tmp_path):
+    write_record(tmp_path, {"version": "1"})
+    write_record(tmp_path, {"version": "2"})
+    assert os.listdir(tmp_path) == ["dataset.json"]
+    assert '"version": "2"' in (tmp_path / "dataset.json").read_text()

@@ -1,0 +1,233 @@
+"""PANDA's masks are tiled RGB TIFFs in three levels with the label in the red channel."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from histoloom.errors import AnnotationError, TissueError
+from histoloom.slides.annotations.masks import LabelRaster, downsamples
+from histoloom.slides.rasterize import PolygonMap
+from histoloom.tissue import TissueTable
+
+RADBOUD = TissueTable.from_rows(
+    [{"id": i, "name": n, "aliases": [str(i)]} for i, n in enumerate(["stroma", "benign", "3", "4", "5"], start=1)]
+)
+MERGED = TissueTable.from_rows(
+    [{"id": 0, "name": "benign", "aliases": ["1", "2"]}, {"id": 1, "name": "cancer", "aliases": ["3", "4", "5"]}]
+)
+MPP = 0.48
+
+
+def labels(width: int, height: int, cell: int = 37) -> np.ndarray:
+    """Fields of the values 0..5 with borders off the tile grid."""
+    rows, columns = np.mgrid[:height, :width] // cell
+    return ((rows * 2 + columns) % 6).astype(np.uint8)
+
+
+def write_panda(path: Path, base: np.ndarray, levels: tuple[np.ndarray, ...] = (), **options: object) -> Path:
+    """As ASAP writes them: red channel, 512 px tiles, LZW, levels as further pages."""
+    with tifffile.TiffWriter(path) as tiff:
+        for page in (base, *levels):
+            rgb = np.zeros((*page.shape, 3), np.uint8)
+            rgb[:, :, 0] = page
+            kwargs = {"tile": (512, 512), "compression": "lzw", "photometric": "rgb", **options}
+            tiff.write(rgb, metadata=None, **kwargs)
+    return path
+
+
+def test_a_panda_mask_gives_its_values_at_every_place_and_mpp(tmp_path):
+    base = labels(1300, 901)
+    path = write_panda(tmp_path / "m_mask.tiff", base, (base[::4, ::4], base[::16, ::16]))
+    raster = LabelRaster(path, RADBOUD, (1300, 901), MPP)
+    expected = np.where(base == 0, 255, base)
+    assert (raster.read(480, 490, (77, 45), MPP) == expected[490:535, 480:557]).all()
+    assert (raster.overview(1) == expected).all()
+    coarse = raster.read(100, 200, 32, 3 * MPP)
+    assert (coarse == expected[201:297:3, 101:197:3]).all()  # the centre of 3 x 3 pixels
+    assert raster.notes == ()
+
+
+def test_values_merge_as_the_table_says(tmp_path):
+    path = write_panda(tmp_path / "m.tiff", labels(300, 200))
+    merged = LabelRaster(path, MERGED, (300, 200), MPP).overview(1)
+    assert (merged == np.array([255, 0, 0, 1, 1, 1])[labels(300, 200)]).all()
+
+
+def test_a_reduced_level_is_used_for_coarse_maps_unless_it_averages_labels(tmp_path):
+    base = labels(1024, 1024, cell=50)
+    base[base == 2] = 5
+    picked = base[::4, ::4].copy()
+    mean = base.reshape(256, 4, 256, 4).mean(axis=(1, 3)).astype(np.uint8)
+    truth = np.array([255, 1, 255, 3, 4, 5])[base]
+    for level in (picked, mean):
+        raster = LabelRaster(write_panda(tmp_path / "m.tiff", base, (level,)), RADBOUD, (1024, 1024), MPP)
+        coarse = raster.overview(4)
+        blocks = truth.reshape(256, 4, 256, 4)
+        assert (blocks == coarse[:, None, :, None]).any(axis=(1, 3)).all()
+
+
+def test_a_mask_at_a_downsample_lies_under_the_polygons_it_was_made_from(tmp_path):
+    """Within one pixel: each mask pixel covers 8 x 8 level-0 pixels, and the last ones are cut."""
+    path = tmp_path / "m.png"
+    base = labels(1003, 707)
+    Image.fromarray(base[4::8, 4::8]).save(path)
+    assert Image.open(path).size == (125, 88)
+    raster = LabelRaster(path, RADBOUD, (1003, 707), MPP)
+    window = raster.read(160, 80, 256, MPP)
+    expected = np.where(base == 0, 255, base)[4::8, 4::8][10:42, 20:52]
+    assert (window[4::8, 4::8] == expected).all()
+    assert (window == np.kron(expected, np.ones((8, 8), int))).all()
+
+
+def test_off_the_slide_is_unlabelled_and_rest_fills_what_has_no_label(tmp_path):
+    path = tmp_path / "m.png"
+    Image.fromarray(labels(100, 80)).save(path)
+    window = LabelRaster(path, RADBOUD, (100, 80), MPP, rest=1).read(-10, 70, (30, 20), MPP)
+    assert (window[:10, 10:] == np.where(labels(100, 80) == 0, 1, labels(100, 80))[70:, :20]).all()
+    assert (window[:, :10] == 255).all()
+    assert (window[10:] == 255).all()
+    assert (LabelRaster(path, RADBOUD, (100, 80), MPP).read(5000, 5000, 16, MPP) == 255).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1", "RGB", "RGBA", "I;16"])
+def test_every_kind_of_label_png_is_read(tmp_path, mode):
+    values = labels(60, 40) % 2
+    image = Image.fromarray(values * 255).convert("1") if mode == "1" else Image.fromarray(values)
+    if mode == "P":
+        image.putpalette([9, 9, 9, 200, 0, 0])
+    elif mode == "I;16":
+        image = Image.fromarray(values.astype(np.uint16))
+    elif mode != "1":
+        image = image.convert(mode)
+    image.save(tmp_path / "m.png")
+    raster = LabelRaster(tmp_path / "m.png", RADBOUD, (60, 40), MPP)
+    assert (raster.overview(1) == np.where(values, 1, 255)).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tile": None, "rowsperstrip": 7, "compression": "deflate"},
+        {"tile": None, "compression": None},
+        {"tile": (64, 128), "compression": "deflate", "predictor": True},
+        {"bigtiff": True},
+    ],
+)
+def test_every_layout_of_a_label_tiff_is_read(tmp_path, options):
+    base = labels(333, 222)
+    big = options.pop("bigtiff", False)
+    with tifffile.TiffWriter(tmp_path / "m.tif", bigtiff=big) as tiff:
+        tiff.write(base, photometric="minisblack", metadata=None, **options)
+    raster = LabelRaster(tmp_path / "m.tif", RADBOUD, (333, 222), MPP)
+    assert (raster.read(50, 60, 100, MPP) == np.where(base == 0, 255, base)[60:160, 50:150]).all()
+
+
+def test_coloured_masks_are_read_by_the_colours_in_the_table(tmp_path):
+    table = TissueTable.from_rows(
+        [{"id": 0, "name": "a", "aliases": ["#C80000"]}, {"id": 3, "name": "b", "aliases": ["#00ff01"]}]
+    )
+    rgb = np.zeros((20, 30, 3), np.uint8)
+    rgb[:10] = (200, 0, 0)
+    rgb[10:, :15] = (0, 255, 1)
+    Image.fromarray(rgb).save(tmp_path / "m.png")
+    tifffile.imwrite(tmp_path / "m.tif", rgb, photometric="rgb")
+    for name in ("m.png", "m.tif"):
+        found = LabelRaster(tmp_path / name, table, (30, 20), MPP).overview(1)
+        assert np.unique(found, return_counts=True)[1].tolist() == [300, 75 * 2, 150]
+        assert (found[0, 0], found[19, 0], found[19, 29]) == (0, 3, 255)
+    rgb[0, 0] = (1, 2, 3)
+    Image.fromarray(rgb).save(tmp_path / "m.png")
+    with pytest.raises(TissueError, match="#010203"):
+        LabelRaster(tmp_path / "m.png", table, (30, 20), MPP)
+    with pytest.raises(AnnotationError, match="colour picture"):
+        LabelRaster(tmp_path / "m.png", RADBOUD, (30, 20), MPP)
+
+
+def test_a_mask_of_another_slides_size_is_refused(tmp_path):
+    path = write_panda(tmp_path / "m_mask.tiff", labels(400, 300))
+    with pytest.raises(AnnotationError, match=r"m_mask.tiff: the mask is 400 x 300, .* 5000 x 3000 pixels; take"):
+        LabelRaster(path, RADBOUD, (5000, 3000), MPP)
+
+
+@pytest.mark.parametrize(
+    ("slide", "raster", "expected"),
+    [
+        ((1001, 703), (500, 351), (2, 2)),
+        ((1001, 703), (501, 352), (2, 2)),
+        ((1001, 703), (1001, 703), (1, 1)),
+        ((100_000, 80_000), (3125, 2500), (32, 32)),
+        ((1000, 800), (300, 240), (1000 / 300, 800 / 240)),
+        ((2220, 2967), (69, 93), (32, 32)),
+    ],
+)
+def test_the_downsample_is_the_whole_number_that_explains_both_edges(slide, raster, expected):
+    assert downsamples(slide, raster, Path("m.png")) == expected
+
+
+@pytest.mark.parametrize(
+    ("slide", "raster"), [((1000, 800), (800, 1000)), ((1000, 800), (2000, 1600)), ((1000, 800), (500, 390))]
+)
+def test_no_downsample_explains_a_turned_larger_or_cropped_mask(slide, raster):
+    with pytest.raises(AnnotationError, match="no scale of the slide"):
+        downsamples(slide, raster, Path("m.png"))
+
+
+def test_a_value_in_no_table_names_file_and_cure_and_can_be_ignored(tmp_path):
+    values = labels(64, 64)
+    values[9, 9] = 77
+    path = write_panda(tmp_path / "m.tiff", values)
+    with pytest.raises(TissueError, match=r"m.tiff: label\(s\) 77 are in no tissue table .* tissue.toml") as error:
+        LabelRaster(path, RADBOUD, (64, 64), MPP)
+    assert "\n" not in str(error.value)
+    assert LabelRaster(path, RADBOUD, (64, 64), MPP, ignore=("77",)).read(9, 9, 1, MPP)[0, 0] == 255
+
+
+def test_a_mask_of_0_and_255_says_what_to_do(tmp_path):
+    path = tmp_path / "m.png"
+    Image.fromarray((labels(64, 64) % 2 * 255).astype(np.uint8)).save(path)
+    assert 'the alias "255"' in LabelRaster(path, RADBOUD, (64, 64), MPP).notes[0]
+    tumor = TissueTable.from_rows([{"id": 0, "name": "tumor", "aliases": ["255"]}])
+    assert (LabelRaster(path, tumor, (64, 64), MPP).overview(1) == np.where(labels(64, 64) % 2, 0, 255)).all()
+
+
+@pytest.mark.parametrize("kept", [20, 300, 0.5, 0.95])
+@pytest.mark.parametrize("suffix", ["tiff", "png"])
+def test_a_truncated_mask_is_refused_in_one_line(tmp_path, suffix, kept):
+    path = tmp_path / f"m.{suffix}"
+    values = np.random.default_rng(0).integers(0, 6, (600, 600)).astype(np.uint8)
+    Image.fromarray(values).save(path) if suffix == "png" else write_panda(path, values)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: kept if kept > 1 else int(len(whole) * kept)])
+    with pytest.raises(AnnotationError, match="copy it from its source again") as error:
+        LabelRaster(path, RADBOUD, (600, 600), MPP).overview(1)
+    assert "\n" not in str(error.value)
+
+
+def test_floats_and_wide_values_are_no_labels(tmp_path):
+    tifffile.imwrite(tmp_path / "f.tif", np.ones((20, 20), np.float32))
+    with pytest.raises(AnnotationError, match="not a label raster"):
+        LabelRaster(tmp_path / "f.tif", RADBOUD, (20, 20), MPP)
+    tifffile.imwrite(tmp_path / "w.tif", np.full((20, 20), 700, np.uint16))
+    with pytest.raises(TissueError, match="700"):
+        LabelRaster(tmp_path / "w.tif", RADBOUD, (20, 20), MPP)
+
+
+def test_a_raster_survives_pickling_on_its_way_to_workers(tmp_path):
+    raster = LabelRaster(write_panda(tmp_path / "m.tiff", labels(300, 200)), RADBOUD, (300, 200), MPP)
+    assert (pickle.loads(pickle.dumps(raster)).overview(2) == raster.overview(2)).all()
+
+
+def test_a_map_painted_and_a_mask_written_from_it_agree_at_every_mpp(tmp_path):
+    from histoloom.slides.polygon import build_polygons
+
+    ring = [[10.2, 5], [250, 40.7], [200.4, 190], [90, 120.3], [20, 180]]
+    painted = PolygonMap(build_polygons([ring], "a", None, "f")[0], [1], (300, 200), MPP)
+    mask = painted.overview(1)
+    Image.fromarray(np.where(mask == 1, 1, 0).astype(np.uint8)).save(tmp_path / "m.png")
+    raster = LabelRaster(tmp_path / "m.png", RADBOUD, (300, 200), MPP)
+    for mpp, x in ((MPP, 3), (3 * MPP, 17), (5 * MPP, 0)):
+        assert (raster.read(x, 11, 50, mpp) == painted.read(x, 11, 50, mpp)).all()
