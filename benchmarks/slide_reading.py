@@ -2,8 +2,8 @@
 
     python benchmarks/slide_reading.py SLIDE [SLIDE_MPP]
 
-Both read the same places in the same order, open the slide in their time and hand over RGB arrays. One core counts seconds
-of the processor, which other work on the machine moves less; two processes count seconds of the clock.
+Both read the same places in the same order, open the slide in their time and hand over RGB arrays. One core counts
+seconds of the processor, which other work on the machine moves less; two processes count seconds of the clock.
 """
 
 import multiprocessing

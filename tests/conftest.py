@@ -36,7 +36,7 @@ def smooth_noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
 
 
 def draw_tissue(rng: np.random.Generator, size: int, types: int = 2, tint: np.ndarray | float = 0.0):
-    """An image with nuclei-like grain and its map: blobs of `types` tissues, each in its colour, all shifted by `tint`."""
+    """An image with nuclei-like grain and its map: blobs of `types` tissues, each in its colour, shifted by `tint`."""
     heights = np.stack([smooth_noise(rng, size, 4) for _ in range(types)])
     semantic_map = heights.argmax(0).astype(np.uint8)
     grain = 14 * smooth_noise(rng, size, size // 4) + 10 * smooth_noise(rng, size, size // 12)

@@ -57,8 +57,14 @@ def _convert(kind: object, value: object, where: str) -> object:
         converted = _convert_one(option, value, where)
         if converted is not _WRONG:
             return converted
-    wanted = " or ".join(getattr(o, "__name__", str(o)) for o in options if o is not type(None))
+    wanted = " or ".join(_name(o) for o in options if o is not type(None))
     raise ConfigError(f"{where}: expected {wanted}, found {value!r}")
+
+
+def _name(kind: object) -> str:
+    if typing.get_origin(kind) is typing.Literal:
+        return ", ".join(repr(choice) for choice in typing.get_args(kind))
+    return getattr(kind, "__name__", str(kind))
 
 
 _WRONG = object()
@@ -103,4 +109,5 @@ def _toml(value: object) -> str:
         return repr(value)
     if isinstance(value, tuple | list):
         return "[" + ", ".join(_toml(v) for v in value) + "]"
-    return json.dumps(str(value), ensure_ascii=False)  # a TOML basic string is a JSON string
+    # A TOML basic string is a JSON string, but for DEL.
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -10,6 +10,7 @@ A semantic map is uint8, `h w`, one id per pixel; 255 means unlabelled. `tissue.
 """
 
 import json
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,6 +81,8 @@ class TissueTable:
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise TissueError(f"{path}: cannot read the tissue table ({error}); see docs/reference/files.md") from None
         try:
+            if not isinstance(rows, list):
+                raise TissueError("tissue is no list; write each type as [[tissue]]")
             return cls.from_rows(rows)
         except TissueError as error:
             raise TissueError(f"{path}: {error}") from None
@@ -89,14 +92,18 @@ class TissueTable:
         """A table from parsed TOML or JSON rows; unknown keys are refused."""
         types = []
         for index, row in enumerate(rows):
-            if not isinstance(row, dict) or not isinstance(row.get("id"), int) or not isinstance(row.get("name"), str):
+            if not isinstance(row, dict) or type(row.get("id")) is not int or not isinstance(row.get("name"), str):
                 raise TissueError(f"tissue entry {index + 1} needs an integer id and a text name")
             if unknown := set(row) - {"id", "name", "color", "aliases"}:
                 raise TissueError(
                     f"tissue {row['name']!r} has unknown keys {sorted(unknown)}; known: id, name, color, aliases"
                 )
-            color = row.get("color", DEFAULT_COLORS[row["id"] % len(DEFAULT_COLORS)])
-            types.append(TissueType(row["id"], row["name"], color, tuple(str(a) for a in row.get("aliases", ()))))
+            color, aliases = row.get("color", DEFAULT_COLORS[row["id"] % len(DEFAULT_COLORS)]), row.get("aliases", [])
+            if not isinstance(color, str):
+                raise TissueError(f"tissue {row['name']!r} has color {color!r}; write it as #rrggbb")
+            if not isinstance(aliases, list):
+                raise TissueError(f"tissue {row['name']!r} has aliases {aliases!r}; write them as a list of texts")
+            types.append(TissueType(row["id"], row["name"], color, tuple(str(a) for a in aliases)))
         return cls(tuple(types))
 
     def to_rows(self) -> list[dict]:
@@ -156,7 +163,7 @@ class TissueTable:
 
 
 def _rgb(color: str) -> tuple[int, int, int]:
-    if len(color) != 7 or color[0] != "#":
+    if not re.fullmatch("#[0-9a-fA-F]{6}", color):
         raise ValueError(color)
     return tuple(bytes.fromhex(color[1:]))
 
@@ -166,4 +173,5 @@ def _toml_value(value: int | str | list[str]) -> str:
         return str(value)
     if isinstance(value, list):
         return "[" + ", ".join(_toml_value(v) for v in value) + "]"
-    return json.dumps(value, ensure_ascii=False)  # a TOML basic string is a JSON string
+    # A TOML basic string is a JSON string, but for DEL.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
