@@ -156,6 +156,27 @@ def build_denoiser(autoencoder: ModelMixin, config: DenoiserTraining, num_types:
     )
 
 
+def prepare(
+    patches: Patches,
+    num_types: int,
+    autoencoder: ModelMixin,
+    config: DenoiserTraining,
+    folder: Path,
+    on_patch: Callable[[int], None] | None = None,
+) -> tuple[Denoiser, WindowSampler]:
+    """A fresh denoiser and what draws its samples; latents are cached in `folder` first."""
+    seed = config.loop.seed
+    cache = cache_latents(autoencoder, patches, config.views, seed, config.stain, folder, on_patch)
+    torch.manual_seed(seed)
+    denoiser = build_denoiser(autoencoder, config, num_types, cache)
+    if config.window % denoiser.multiple or config.window > cache.edge:
+        raise ConfigError(
+            f"window {config.window} must be a multiple of {denoiser.multiple} px and at most {cache.edge} px"
+        )
+    references = ReferenceCrops(patches, config.crops)
+    return denoiser, WindowSampler(patches, cache, references, config, num_types, denoiser.cell)
+
+
 def train_denoiser(
     patches: Patches,
     num_types: int,
@@ -172,20 +193,11 @@ def train_denoiser(
     `on_patch` counts patches while latents are cached, before the first step. `initial` is a trained denoiser whose
     weights are the start instead of random ones; raises ModelError where its architecture is another one.
     """
-    seed = config.loop.seed
-    cache = cache_latents(autoencoder, patches, config.views, seed, config.stain, folder, on_patch)
-    torch.manual_seed(seed)
-    denoiser = build_denoiser(autoencoder, config, num_types, cache)
-    if config.window % denoiser.multiple or config.window > cache.edge:
-        raise ConfigError(
-            f"window {config.window} must be a multiple of {denoiser.multiple} px and at most {cache.edge} px"
-        )
+    denoiser, sampler = prepare(patches, num_types, autoencoder, config, folder, on_patch)
     if initial is not None:
         _start_from(denoiser, initial)
-    references = ReferenceCrops(patches, config.crops)
-    sampler = WindowSampler(patches, cache, references, config, num_types, denoiser.cell)
     report = None if on_checkpoint is None else (lambda step, averaged: on_checkpoint(step, averaged.denoiser))
-    identity = identity_of(config, patches=patches.fingerprint(), weights=str(cache.mean.tolist()))
+    identity = identity_of(config, patches=patches.fingerprint(), weights=str(sampler.cache.mean.tolist()))
     identity |= {} if initial is None else {"initial": weights_hash(initial)}
     model = DenoiserObjective(denoiser, autoencoder)
     averaged = fit(model, sampler, collate, config.loop, folder, identity, on_step, report)

@@ -1,0 +1,135 @@
+"""Seconds per woven patch: HTD's way, a plain loop, and our default, in one run.
+
+    python benchmarks/sampling.py MODEL [--patches 8] [--htd-steps 200] [--seed 0]
+
+(a) HTD's prototype (method.md; arXiv 2509.17847's public code) rebuilt from diffusers parts with random weights, since
+a network's speed does not depend on what it has learned: VQ-f4 autoencoder, 64 x 64 x 3 latents, the 215 M U-Net of
+latent diffusion's semantic synthesis, condition concatenated, 200 DDIM steps at eta 1, fp32, one patch of 256 px.
+(b) our network in a plain loop: fp32, 50 Euler steps, one patch of 224 px at a time, conditions encoded and both
+predictions of the guidance made one after the other at every step.
+(c) `HistoloomPipeline` as it comes, in batches. Layouts are drawn, crops come from the model's own bank.
+"""
+
+import argparse
+import platform
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DModel, VQModel
+
+from histoloom import HistoloomPipeline, LayoutConfig, draw_layouts, find_model, load_bank
+from histoloom.models.autoencoder import decode
+from histoloom.models.schedulers import PAPER_SCHEDULE
+
+GUIDANCE = 1.5
+
+
+@torch.no_grad()
+def htd_patch(steps: int, seed: int) -> Callable[[], None]:
+    """One patch of 256 px by the prototype's network and sampler."""
+    torch.manual_seed(seed)
+    autoencoder = VQModel(
+        latent_channels=3,
+        num_vq_embeddings=8192,
+        block_out_channels=(128, 256, 512),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=2,
+    ).eval()
+    unet = UNet2DModel(
+        sample_size=64,
+        in_channels=6,
+        out_channels=3,
+        block_out_channels=(128, 512, 1024),
+        down_block_types=("DownBlock2D",) * 3,
+        up_block_types=("UpBlock2D",) * 3,
+        layers_per_block=2,
+        attention_head_dim=128,
+    ).eval()
+    print(f"  its U-Net: {sum(p.numel() for p in unet.parameters()) / 1e6:.0f} M parameters")
+    scheduler = DDIMScheduler(**PAPER_SCHEDULE, clip_sample=False)
+
+    @torch.no_grad()
+    def run() -> None:
+        generator = torch.Generator().manual_seed(seed)
+        latents, condition = (torch.randn(1, 3, 64, 64, generator=generator) for _ in range(2))
+        scheduler.set_timesteps(steps)
+        for t in scheduler.timesteps:
+            noise = unet(torch.cat([latents, condition], 1), t).sample
+            latents = scheduler.step(noise, t, latents, eta=1.0, generator=generator).prev_sample
+        autoencoder.decode(latents)
+
+    return run
+
+
+def plain_loop(pipeline: HistoloomPipeline, maps: np.ndarray, crops: list, seed: int) -> Callable[[], None]:
+    """Our network, without what the pipeline does to be fast."""
+    denoiser, autoencoder = pipeline.denoiser.float(), pipeline.autoencoder.float()
+
+    @torch.no_grad()
+    def run() -> None:
+        for index, semantic_map in enumerate(maps):
+            scheduler = FlowMatchEulerDiscreteScheduler()
+            scheduler.set_timesteps(50)
+            latents = pipeline._noise([seed + index], semantic_map.shape)
+            for t in scheduler.timesteps:
+                time_ = (t / 1000).expand(1)
+                both = [
+                    denoiser(latents, time_, pipeline._conditions([semantic_map], [mine], with_map, [seed]))
+                    for with_map, mine in ((True, crops[index]), (False, []))
+                ]
+                velocity = GUIDANCE * both[0] + (1 - GUIDANCE) * both[1]
+                latents = scheduler.step(velocity, t, latents, return_dict=False)[0]
+            decode(autoencoder, pipeline._denormalise(latents))
+
+    return run
+
+
+def seconds(run: Callable[[], None], repeats: int) -> float:
+    """Best of `repeats`, after a warm-up where there is more than one."""
+    if repeats > 1:
+        run()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def main() -> None:
+    """Print the three rows and their ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", default="ebhi-seg")
+    parser.add_argument("--patches", type=int, default=8)
+    parser.add_argument("--htd-steps", type=int, default=200)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    folder = find_model(arguments.model)
+    pipeline = HistoloomPipeline.load(folder)
+    maps = draw_layouts(LayoutConfig(), pipeline.table, count=arguments.patches, seed=arguments.seed, size=224)
+    bank = load_bank(f"{folder}/crops", pipeline.table)
+    crops = [bank.draw(m, np.random.default_rng(i)) for i, m in enumerate(maps)]
+    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    default = seconds(
+        lambda: pipeline(
+            list(maps), crops, map_guidance=GUIDANCE, crop_guidance=GUIDANCE, seed=arguments.seed
+        ),
+        arguments.repeats,
+    ) / len(maps)  # fmt: skip
+    kind = pipeline.denoiser.dtype
+    print(f"(c) our default, {str(kind).removeprefix('torch.')}: {default:.3f} s per patch of 224 px")
+    few = maps[: max(1, len(maps) // 4)]
+    plain = seconds(plain_loop(HistoloomPipeline.load(folder), few, crops, arguments.seed), arguments.repeats)
+    plain /= len(few)
+    print(f"(b) plain loop, 50 Euler steps, fp32: {plain:.3f} s per patch of 224 px; (b)/(c) = {plain / default:.1f}")
+    htd = seconds(htd_patch(arguments.htd_steps, arguments.seed), 1)
+    ratio = htd / default
+    print(f"(a) HTD, {arguments.htd_steps} DDIM steps, fp32: {htd:.1f} s per patch of 256 px; (a)/(c) = {ratio:.0f}")
+
+
+if __name__ == "__main__":
+    main()
