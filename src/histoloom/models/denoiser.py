@@ -155,7 +155,8 @@ class Denoiser(ModelMixin, ConfigMixin):
             features = [F.silu(context.features), F.silu(F.avg_pool2d(context.features, 2))]
         fine, coarse = ((features[i], context.tokens, context.bias[i] if context.bias else None) for i in range(2))
         skip_scale, in_out_scale = self._preconditioning(time)
-        x = self.enter(F.pixel_unshuffle(latents * in_out_scale, self.config.fold)) + context.joined
+        scaled = (latents * in_out_scale).to(self.enter.weight.dtype)
+        x = self.enter(F.pixel_unshuffle(scaled, self.config.fold)) + context.joined
         x = skip = self.down(x, emb, *fine)
         x = self.shrink(x)
         for block in self.middle:
