@@ -77,7 +77,7 @@ def plain_loop(pipeline: HistoloomPipeline, maps: np.ndarray, crops: list, seed:
             for t in scheduler.timesteps:
                 time_ = (t / 1000).expand(1)
                 both = [
-                    denoiser(latents, time_, pipeline._conditions([semantic_map], [mine], with_map, [seed]))
+                    denoiser(latents, time_, pipeline._conditions(semantic_map, mine, with_map, seed))
                     for with_map, mine in ((True, crops[index]), (False, []))
                 ]
                 velocity = GUIDANCE * both[0] + (1 - GUIDANCE) * both[1]

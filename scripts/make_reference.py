@@ -3,7 +3,7 @@
     python scripts/make_reference.py [--root DIR]
 
 `cli.md` comes from the commands, `api.md` from the public names, `recipes.md` from the dataclasses of a recipe with
-their X
+their comments; the tree and the tables of columns and folders from the modules themselves.
 """
 
 import argparse

@@ -128,6 +128,15 @@ def tiny_model(make_pipeline, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def ray_cluster():
+    """A Ray cluster of two processors on this machine, which `ray="local"` then joins; started once."""
+    ray = pytest.importorskip("ray")
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
 def start(tmp_path_factory) -> Callable[..., multiprocessing.Process]:
     """`start(script, **names)`: run a script, with these names set, in a process of its own; `kill()` is SIGKILL.
 
@@ -139,7 +148,7 @@ def start(tmp_path_factory) -> Callable[..., multiprocessing.Process]:
     def run(script: str, **names) -> multiprocessing.Process:
         path = tmp_path_factory.mktemp("script") / "script.py"
         path.write_text("import torch\ntorch.set_num_threads(1)\n" + script)
-        process = context.Process(target=runpy.run_path, args=(str(path), names), daemon=True)
+        process = context.Process(target=runpy.run_path, args=(str(path), names))
         process.start()
         return process
 

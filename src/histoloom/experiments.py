@@ -2,7 +2,7 @@
 
     RUN/
       recipe.toml            resolved copy
-      dataset/               where the recipe names an image folder
+      dataset/               where the recipe names pictures or slides
       autoencoder/ denoiser/ checkpoints; latents of the training views
       samples/000400.png     the same maps and crops, woven at each checkpoint
       tensorboard/           losses, rates, map fidelity
@@ -17,11 +17,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-import torch
-from accelerate import PartialState
 from diffusers import ModelMixin
 from torch.utils.tensorboard import SummaryWriter
 
@@ -38,30 +36,38 @@ from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.schedulers import make_sampler
 from histoloom.patches.folder import FolderImport, find_pictures
 from histoloom.patches.importer import import_pictures, is_made_from
-from histoloom.patches.store import Patches, load_patches, read_table
+from histoloom.patches.rules import SlideDataset
+from histoloom.patches.slide_jobs import find_jobs
+from histoloom.patches.store import Patches, has_pixels, load_patches, read_table
 from histoloom.tissue import TissueTable
 from histoloom.training.autoencoder import AutoencoderTraining, train_autoencoder
 from histoloom.training.denoiser import DenoiserTraining, train_denoiser
-from histoloom.training.loop import Progress
+from histoloom.training.loop import Progress, process_state
 from histoloom.weights import find_model
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where patches come from: a patch dataset, or pictures and maps to import. Paths are relative to the recipe."""
+    """Where patches come from: a patch dataset, pictures and maps to import, or slides to cut. Paths are relative to
+    the recipe, those of slides to `root`."""
 
     dataset: str = ""  # folder made by `histoloom import` or `histoloom patches`
     source: str = ""  # or: image folder, or manifest.csv
     maps: str = ""  # folder of maps; not for a manifest
-    tissue: str = ""  # tissue.toml of the pictures
+    tissue: str = ""  # tissue.toml of the pictures or slides
     split: str = "train"  # what to train on
     pictures: FolderImport = field(default_factory=FolderImport)
+    root: str = ""  # folder of the slides' download, as in `histoloom train --data`
+    slides: str = ""  # or: folder of slides
+    annotations: str = ""  # folder of their annotations, if any
+    listing: str = ""  # CSV file that names the slides to take, if any
+    cut: SlideDataset = field(default_factory=SlideDataset)
 
     def __post_init__(self):
-        if bool(self.dataset) == bool(self.source):
-            raise ConfigError("give either dataset (a folder of patches) or source (pictures to import)")
-        if self.source and not self.tissue:
-            raise ConfigError("source needs tissue, the table that says what map values mean")
+        if [bool(self.dataset), bool(self.source), bool(self.slides)].count(True) != 1:
+            raise ConfigError("give either dataset (a folder of patches), source (pictures to import) or slides")
+        if not (self.dataset or self.tissue):
+            raise ConfigError("pictures and slides need tissue, the table that says what map values and classes mean")
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ class Recipe:
     initial_model: str = ""  # folder, hub name or bundled name of a model whose denoiser is trained further
 
 
+@runtime_checkable
 class Bar(Protocol):
     """A progress bar."""
 
@@ -95,14 +102,22 @@ class Bar(Protocol):
 MakeBar = Callable[..., AbstractContextManager[Bar]]
 
 
-def read_recipe(path: Path | str) -> Recipe:
-    """The recipe of a TOML file, its paths made absolute; raises ConfigError naming table and key."""
+def read_recipe(path: Path | str, root: Path | str | None = None) -> Recipe:
+    """The recipe of a TOML file, its paths made absolute; raises ConfigError naming table and key.
+
+    `root` is the folder of the slides' download, instead of what the recipe says.
+    """
     path = Path(path)
     values = load_recipe(path)
-    data = values.get("data", {})
-    for key in ("dataset", "source", "maps", "tissue"):
+    data = values.get("data")
+    data = data if isinstance(data, dict) else {}  # `build` refuses what is no table
+    if root is not None:
+        data["root"] = os.path.abspath(root)
+    for key in ("root", "dataset", "source", "maps", "tissue", "slides", "annotations", "listing"):
         if isinstance(data.get(key), str) and data[key]:
-            data[key] = os.path.abspath(path.parent / os.path.expanduser(data[key]))
+            of_slides = key in ("slides", "annotations", "listing") and isinstance(data.get("root"), str)
+            home = path.parent / data["root"] if of_slides else path.parent
+            data[key] = os.path.abspath(home / os.path.expanduser(data[key]))
     return build(Recipe, values, str(path))
 
 
@@ -111,12 +126,12 @@ def run_recipe(recipe: Recipe, folder: Path, make_bar: MakeBar) -> Path:
 
     `make_bar(label, total, unit, done)` opens a progress bar; only the main process draws it.
     """
-    state = PartialState()
+    state = process_state()
     with state.main_process_first():
         if state.is_main_process:
             _keep_recipe(recipe, folder)
         dataset = _dataset(recipe.data, folder, make_bar)
-    table, patches = read_table(dataset), load_patches(dataset, recipe.data.split)
+    table, patches = read_table(dataset), _load(dataset, recipe.data.split)
     writer = SummaryWriter(str(folder / "tensorboard")) if state.is_main_process else None
     autoencoder = _autoencoder(recipe, patches, folder, make_bar, writer)
     watcher = _Watcher(recipe.watch, patches, table, autoencoder, folder, writer, make_bar) if writer else None
@@ -133,7 +148,7 @@ def save_model(denoiser: Denoiser, autoencoder: ModelMixin, table: TissueTable, 
     parts = [Denoiser.from_config(denoiser.config), type(autoencoder).from_config(autoencoder.config)]
     for copy, original in zip(parts, (denoiser, autoencoder), strict=True):
         copy.load_state_dict(original.state_dict())
-        copy.to(torch.bfloat16)
+        copy.bfloat16()
     scheduler, _ = make_sampler(denoiser.config.objective)
     try:
         HistoloomPipeline(parts[1], parts[0], scheduler, table.to_rows()).save_pretrained(str(aside))
@@ -272,11 +287,35 @@ def _dataset(data: DataSource, folder: Path, make_bar: MakeBar) -> Path:
     if data.dataset:
         return Path(data.dataset)
     table, out = TissueTable.load(data.tissue), folder / "dataset"
+    if data.slides:
+        _cut(data, table, out, make_bar)
+        return out
     pictures = find_pictures(Path(data.source), Path(data.maps) if data.maps else None, data.pictures)
     if not is_made_from(out, pictures, table, data.pictures):
         with make_bar("importing", len(pictures), "images") as bar:
             import_pictures(pictures, table, data.pictures, out, advance=bar.advance)
     return out
+
+
+def _cut(data: DataSource, table: TissueTable, out: Path, make_bar: MakeBar) -> None:
+    """Cut the slides on all processors, where that was not done yet."""
+    from histoloom.patches.from_slides import extract_slides, made_from  # here: needs histoloom[slides]
+
+    annotations, listing = (Path(name) if name else None for name in (data.annotations, data.listing))
+    jobs, notes = find_jobs(Path(data.slides), annotations, data.cut, listing)
+    if made_from(out, jobs, table, data.cut) is None:
+        workers = min(os.cpu_count() or 1, len(jobs))
+        with make_bar("slides", len(jobs), "slides") as bar:
+            extract_slides(jobs, notes, table, data.cut, out, workers, advance=bar.advance)
+
+
+def _load(dataset: Path, split: str) -> Patches:
+    """The patches of a dataset; the pixels of an index come from its slides."""
+    if has_pixels(dataset, split):
+        return load_patches(dataset, split)
+    from histoloom.patches.places import PlaceReader  # here: needs histoloom[slides]
+
+    return load_patches(dataset, split, PlaceReader(dataset).read)
 
 
 def _keep_recipe(recipe: Recipe, folder: Path) -> None:

@@ -47,7 +47,9 @@ def test_counts_come_from_the_shards(folder):
     train, val = summarize(folder)
     assert (train.name, train.patches, train.cases, train.sizes, train.mpp) == ("train", 3, 2, (8,), (0.5,))
     assert (val.name, val.patches, val.cases) == ("val", 1, 1)
-    np.testing.assert_allclose(train.fractions.mean(axis=0), [0.75, 0, 0.25])
+    np.testing.assert_allclose(train.share, [0.75, 0, 0.25])
+    assert train.holding.tolist() == [3, 0, 2]
+    assert train.mixed == 2
 
 
 def test_the_card_tables_splits_and_types(folder):
@@ -69,7 +71,7 @@ def test_the_card_tells_how_the_dataset_was_made(folder):
 
 
 def test_the_hub_reads_the_header_and_finds_every_split(folder):
-    write_card(folder, RECORD, "cc-by-4.0")
+    write_card(folder, summarize(folder), RECORD, "cc-by-4.0")
     opened = datasets.load_dataset(str(folder), cache_dir=str(folder / "cache"))
     assert {split: len(rows) for split, rows in opened.items()} == {"train": 3, "val": 1}
     header = datasets.load_dataset_builder(str(folder), cache_dir=str(folder / "cache"))

@@ -1,7 +1,6 @@
 """A slide whose pixels encode their own coordinates is read back; real slides and broken files follow.
 
-The test slide is smooth, so that resampling and JPEG keep it readable, and its three channels together give x and y:
-red rises with x, green with y, blue with x + y, each over the whole slide.
+The test slide is made of waves, so that resampling and JPEG keep it readable: `slide_files.coordinate_image`.
 """
 
 import multiprocessing
@@ -13,26 +12,21 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from slide_files import (
+    FORMATS,
+    MPP,
+    WAVE,
+    coordinate_image,
+    reduced,
+    write_aperio,
+    write_image,
+    write_ome_tiff,
+    write_stripped_tiff,
+    write_tiled_tiff,
+)
 
 from histoloom.errors import SlideError
 from histoloom.slides.reader import Slide, open_slide
-
-MPP = 0.25
-WAVE = 64  # pixels per period of the coordinate code
-
-
-def coordinate_image(width: int, height: int, downsample: int = 1) -> np.ndarray:
-    """Red = sine and green = cosine of x, blue = sine of y over WAVE level-0 pixels; level pixels hold their mean."""
-
-    def code(edge: int, turn: float) -> np.ndarray:
-        places = np.arange(edge // downsample * downsample) + 0.5
-        values = 127.5 + 110 * np.sin(2 * np.pi * places / WAVE + turn)
-        return values.reshape(-1, downsample).mean(1)
-
-    x_sine, x_cosine, y_sine = code(width, 0), code(width, np.pi / 2), code(height, 0)
-    shape = (len(y_sine), len(x_sine))
-    planes = [np.broadcast_to(x_sine, shape), np.broadcast_to(x_cosine, shape), np.broadcast_to(y_sine[:, None], shape)]
-    return np.rint(np.stack(planes, -1)).astype(np.uint8)
 
 
 def position_error(pixels: np.ndarray, x: float, y: float, scale: float) -> float:
@@ -50,85 +44,6 @@ def position_error(pixels: np.ndarray, x: float, y: float, scale: float) -> floa
     return max(np.abs(error_x).max(), np.abs(error_y).max(initial=0))
 
 
-def write_tiled_tiff(path: Path, width: int, height: int) -> Path:
-    """A generic pyramid of three levels with the resolution in the tags."""
-    with tifffile.TiffWriter(path) as tiff:
-        for level, downsample in enumerate((1, 2, 4)):
-            tiff.write(
-                coordinate_image(width, height, downsample),
-                tile=(128, 128),
-                photometric="rgb",
-                compression="zlib",
-                subfiletype=int(level > 0),
-                resolution=(1e4 / (MPP * downsample), 1e4 / (MPP * downsample)),
-                resolutionunit="CENTIMETER",
-            )
-    return path
-
-
-def write_ome_tiff(path: Path, width: int, height: int, planar: bool = False) -> Path:
-    """An OME-TIFF whose pyramid lies in SubIFDs; with `planar`, one page per colour."""
-    options = {"tile": (128, 128), "compression": "zlib", "photometric": "minisblack" if planar else "rgb"}
-    metadata = {"axes": "CYX" if planar else "YXS", "PhysicalSizeX": MPP, "PhysicalSizeY": MPP}
-
-    def pixels(downsample: int) -> np.ndarray:
-        image = coordinate_image(width, height, downsample)
-        return np.moveaxis(image, -1, 0) if planar else image
-
-    with tifffile.TiffWriter(path, ome=True) as tiff:
-        tiff.write(pixels(1), subifds=2, metadata=metadata, **options)
-        for downsample in (2, 4):
-            tiff.write(pixels(downsample), subfiletype=1, **options)
-    return path
-
-
-def write_aperio(path: Path, width: int, height: int, mpp: str = f"|MPP = {MPP}", codec: str = "jpeg") -> Path:
-    """An SVS of one level as Aperio's scanner writes it."""
-    description = f"Aperio Image Library v11.2.1\r\n{width}x{height} (128x128)|AppMag = 40{mpp}"
-    options = {"jpeg": {"compressionargs": {"level": 98}, "subsampling": (1, 1)}, "aperio_jp2000_rgb": {}}[codec]
-    tifffile.imwrite(
-        path,
-        coordinate_image(width, height),
-        tile=(128, 128),
-        photometric="rgb",
-        compression=codec,
-        description=description,
-        metadata=None,
-        **options,
-    )
-    return path
-
-
-def write_image(path: Path, width: int, height: int) -> Path:
-    """A plain image."""
-    Image.fromarray(coordinate_image(width, height)).save(path)
-    return path
-
-
-def write_stripped_tiff(path: Path, width: int, height: int) -> Path:
-    """A TIFF in strips, which OpenSlide refuses."""
-    resolution = 25400 / MPP
-    options = {
-        "rowsperstrip": 37,
-        "compression": "zlib",
-        "resolution": (resolution, resolution),
-        "resolutionunit": "INCH",
-    }
-    tifffile.imwrite(path, coordinate_image(width, height), photometric="rgb", metadata=None, **options)
-    return path
-
-
-FORMATS = {
-    "tiled.tif": write_tiled_tiff,
-    "pyramid.ome.tif": write_ome_tiff,
-    "planar.ome.tif": lambda path, width, height: write_ome_tiff(path, width, height, planar=True),
-    "strips.tif": write_stripped_tiff,
-    "jpeg.svs": write_aperio,
-    "jpeg2000.svs": lambda path, width, height: write_aperio(path, width, height, codec="aperio_jp2000_rgb"),
-    "plain.png": write_image,
-}
-
-
 SIZED_FORMATS = [(name, 501, 373) for name in FORMATS] + [
     (name, width, height) for name in ("tiled.tif", "pyramid.ome.tif") for width, height in ((320, 256), (379, 597))
 ]
@@ -136,7 +51,7 @@ SIZED_FORMATS = [(name, 501, 373) for name in FORMATS] + [
 
 @pytest.mark.parametrize(("name", "width", "height"), SIZED_FORMATS)
 def test_pixels_are_where_they_say_they_are(tmp_path, name, width, height):
-    path = FORMATS[name](tmp_path / name, width, height)
+    path = FORMATS[name](tmp_path / name, coordinate_image(width, height))
     with open_slide(path, MPP if name == "plain.png" else None) as slide:
         assert slide.size == (width, height)
         assert slide.mpp == pytest.approx(MPP, rel=1e-3)
@@ -152,7 +67,7 @@ def test_pixels_are_where_they_say_they_are(tmp_path, name, width, height):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_beyond_the_border_is_white_and_the_slide_stays_in_place(tmp_path, name):
-    path = FORMATS[name](tmp_path / name, 301, 203)
+    path = FORMATS[name](tmp_path / name, coordinate_image(301, 203))
     with open_slide(path, MPP if name == "plain.png" else None) as slide:
         pixels = slide.read(-50, -30, (200, 150), 0.5)
         columns = -50 + (np.arange(200) + 0.5) * 2
@@ -165,7 +80,7 @@ def test_beyond_the_border_is_white_and_the_slide_stays_in_place(tmp_path, name)
 
 
 def test_the_coarsest_level_that_is_fine_enough_is_read(tmp_path):
-    path = write_tiled_tiff(tmp_path / "slide.tif", 501, 373)
+    path = write_tiled_tiff(tmp_path / "slide.tif", coordinate_image(501, 373))
     with open_slide(path) as slide:
         assert [(level.width, level.downsample_x, level.downsample_y) for level in slide.levels] == [
             (501, 1.0, 1.0),
@@ -184,15 +99,16 @@ def test_the_coarsest_level_that_is_fine_enough_is_read(tmp_path):
 
 
 def test_a_level_that_fits_is_returned_bit_for_bit(tmp_path):
-    path = write_tiled_tiff(tmp_path / "slide.tif", 640, 512)
-    level_0, level_1 = coordinate_image(640, 512), coordinate_image(640, 512, 2)
+    path = write_tiled_tiff(tmp_path / "slide.tif", coordinate_image(640, 512))
+    level_0 = coordinate_image(640, 512)
+    level_1 = reduced(level_0, 2)
     with open_slide(path) as slide:
         assert np.array_equal(slide.read(33, 71, 128, 0.25), level_0[71:199, 33:161])
         assert np.array_equal(slide.read(34, 72, 128, 0.5), level_1[36:164, 17:145])
 
 
 def test_neighbouring_patches_join_without_a_seam(tmp_path):
-    path = write_tiled_tiff(tmp_path / "slide.tif", 640, 512)
+    path = write_tiled_tiff(tmp_path / "slide.tif", coordinate_image(640, 512))
     with open_slide(path) as slide:
         whole = slide.read(0, 0, 80, 1.5).astype(int)
         parts = [[slide.read(240 * i, 240 * j, 40, 1.5) for i in range(2)] for j in range(2)]
@@ -201,7 +117,7 @@ def test_neighbouring_patches_join_without_a_seam(tmp_path):
 
 
 def test_an_area_too_large_for_one_read_is_read_in_blocks(tmp_path, monkeypatch):
-    path = write_stripped_tiff(tmp_path / "slide.tif", 501, 373)
+    path = write_stripped_tiff(tmp_path / "slide.tif", coordinate_image(501, 373))
     with open_slide(path) as slide:
         whole = slide.thumbnail(1.0).astype(int)
         monkeypatch.setattr("histoloom.slides.reader.BLOCK", 200)
@@ -221,7 +137,7 @@ def test_transparent_pixels_are_white(tmp_path):
 
 
 def test_missing_tiles_are_white(tmp_path):
-    path = write_ome_tiff(tmp_path / "slide.ome.tif", 256, 256)
+    path = write_ome_tiff(tmp_path / "slide.ome.tif", coordinate_image(256, 256))
     with tifffile.TiffFile(path, mode="r+") as tiff:
         counts, offsets = tiff.pages[0].tags["TileByteCounts"], tiff.pages[0].tags["TileOffsets"]
         counts.overwrite((0, *counts.value[1:]))
@@ -234,7 +150,7 @@ def test_missing_tiles_are_white(tmp_path):
 
 @pytest.mark.parametrize("name", ["tiled.tif", "pyramid.ome.tif"])
 def test_threads_share_a_slide_and_processes_open_their_own(tmp_path, name):
-    path = FORMATS[name](tmp_path / name, 640, 512)
+    path = FORMATS[name](tmp_path / name, coordinate_image(640, 512))
     places = [(x, y) for x in range(0, 512, 128) for y in range(0, 384, 128)]
     with open_slide(path) as slide:
         alone = [slide.read(x, y, 64, 0.5) for x, y in places]
@@ -249,8 +165,8 @@ def test_threads_share_a_slide_and_processes_open_their_own(tmp_path, name):
 
 
 def test_mpp_comes_from_the_file_and_only_then_from_the_user(tmp_path):
-    svs = write_aperio(tmp_path / "with.svs", 256, 256)
-    bare = write_aperio(tmp_path / "without.svs", 256, 256, mpp="")
+    svs = write_aperio(tmp_path / "with.svs", coordinate_image(256, 256))
+    bare = write_aperio(tmp_path / "without.svs", coordinate_image(256, 256), mpp="")
     assert open_slide(svs, 0.9).mpp == pytest.approx(0.25)
     assert open_slide(bare, 0.9).mpp == pytest.approx(0.9)
     with pytest.raises(SlideError, match=r"without\.svs.*--slide-mpp"):
@@ -283,9 +199,9 @@ def test_a_tiled_tiff_in_inches_and_an_ome_tiff_in_nanometres_know_their_mpp(tmp
 def broken_inputs(folder: Path) -> dict[str, Path]:
     """Files that are no slides, by what is wrong with them."""
     paths = {name: folder / name for name in ("cut.svs", "cut.ome.tif", "cut.png", "notes.svs", "empty.tif", "no.svs")}
-    write_aperio(paths["cut.svs"], 640, 512)
-    write_ome_tiff(paths["cut.ome.tif"], 640, 512)
-    write_image(paths["cut.png"], 640, 512)
+    write_aperio(paths["cut.svs"], coordinate_image(640, 512))
+    write_ome_tiff(paths["cut.ome.tif"], coordinate_image(640, 512))
+    write_image(paths["cut.png"], coordinate_image(640, 512))
     for name in ("cut.svs", "cut.ome.tif", "cut.png"):
         paths[name].write_bytes(paths[name].read_bytes()[: paths[name].stat().st_size // 2])
     paths["notes.svs"].write_text("not a slide at all")

@@ -4,8 +4,13 @@ import sys
 
 import typer
 
-from histoloom.cli import patches, train, weave
-from histoloom.errors import HistoloomError
+from histoloom.cli import evaluate, patches, slides, train, weave
+from histoloom.errors import HistoloomError, MissingExtraError
+
+EXTRAS = {
+    "slides": {"defusedxml", "openslide", "scipy", "shapely", "tifffile"},
+    "evaluate": {"matplotlib", "sklearn", "timm"},
+}  # packages that are loaded only where they are needed
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
@@ -17,7 +22,7 @@ def run() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        app(arguments)
+        _call(arguments)
     except HistoloomError as error:
         if debug:
             raise
@@ -25,11 +30,25 @@ def run() -> None:
         raise SystemExit(1) from None
 
 
+def _call(arguments: list[str]) -> None:
+    try:
+        app(arguments)
+    except ModuleNotFoundError as error:
+        extra = next((extra for extra, packages in EXTRAS.items() if error.name in packages), None)
+        if extra is None:
+            raise
+        raise MissingExtraError(error.name, extra) from error
+
+
 app.command("demo")(weave.demo)
 app.command("import")(patches.import_folder)
+app.command("patches")(slides.patches)
+app.command("overlay")(slides.overlay)
 app.command("train")(train.train)
 app.command("generate")(weave.generate)
 app.command("bank")(weave.bank)
+app.command("evaluate")(evaluate.evaluate)
+app.command("train-encoder")(evaluate.train_encoder)
 
 if __name__ == "__main__":
     run()

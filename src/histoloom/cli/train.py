@@ -9,6 +9,9 @@ import typer
 def train(
     recipe: Annotated[Path, typer.Argument(help="Recipe in TOML; see recipes/.")],
     out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/ and the recipe's name.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the slides' download. Default: what the recipe names as root.")
+    ] = None,
 ) -> None:
     """Train the autoencoder, then the denoiser, as a recipe says.
 
@@ -20,8 +23,11 @@ def train(
 
     from histoloom.cli.progress import bar
     from histoloom.experiments import read_recipe, run_recipe
+    from histoloom.patches.dataset import read_record
 
     folder = out or Path("runs") / recipe.stem
-    model = run_recipe(read_recipe(recipe), folder, bar)
+    model = run_recipe(read_recipe(recipe, data), folder, bar)
     if PartialState().is_main_process:
+        for failure in (read_record(folder / "dataset") or {}).get("failures", ()):
+            typer.echo(f"skipped: {failure}", err=True)
         typer.echo(f"wrote {model}; weave with: histoloom generate {model} --layouts 16 --out woven")

@@ -68,12 +68,13 @@ def bank(
 ) -> None:
     """Weave a bank of crops from the map alone, so that nothing in it comes from a patient's image."""
     from histoloom.cli.progress import bar
-    from histoloom.generation.bank import save_bank, weave_bank
+    from histoloom.generation.bank import BankConfig, save_bank, weave_bank
     from histoloom.generation.layouts import LayoutConfig, draw_layouts
     from histoloom.models.pipeline import HistoloomPipeline
     from histoloom.patches.dataset import written_aside
     from histoloom.weights import find_model
 
+    config = BankConfig(tries, keep, seed)
     pipeline = HistoloomPipeline.load(find_model(model))
     layouts = draw_layouts(LayoutConfig(two_types=0.0), pipeline.table, tries, seed, 224)
     with bar("weaving crops", tries, "patches") as running:
@@ -83,7 +84,7 @@ def bank(
             running.advance(count - done[0])
             done[0] = count
 
-        woven = weave_bank(pipeline, list(layouts), keep, seed, report)
+        woven = weave_bank(pipeline, list(layouts), config, report)
     with written_aside(out) as aside:
         save_bank(woven, pipeline.table, aside)
     typer.echo(f"wrote {len(woven.sets)} sets of crops to {out}")

@@ -8,7 +8,7 @@ In place, it is cut from the window itself (arXiv 2509.17847, section 3), which 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Int, UInt8
 
 from histoloom.augmentation import dihedral
 from histoloom.conditioning.inputs import SMALLEST_CROP, Crop
@@ -68,24 +68,44 @@ def adaptive_edge(complexity: float, config: CropConfig) -> float:
     return config.base * (1 + config.alpha * complexity)
 
 
-def draw_box(mask: Bool[np.ndarray, "h w"], edge: int, rng: np.random.Generator) -> Box | None:
+def draw_box(
+    mask: Bool[np.ndarray, "h w"],
+    edge: int,
+    rng: np.random.Generator,
+    allowed: Bool[np.ndarray, "h w"] | None = None,
+) -> Box | None:
     """A random square of `edge` px, or the largest smaller one that fits, of which PURE lies in the mask.
 
-    None where not even SMALLEST_CROP px fit: then the type goes without a crop, and never is the whole region handed
-    over.
+    Every pixel of it is `allowed`. None where not even SMALLEST_CROP px fit: then the type goes without a crop, and
+    never is the whole region handed over.
     """
-    sums = np.zeros((-(-mask.shape[0] // STRIDE) + 1, -(-mask.shape[1] // STRIDE) + 1), np.int32)
-    sums[1:, 1:] = mask[::STRIDE, ::STRIDE].cumsum(0, dtype=np.int32).cumsum(1, dtype=np.int32)
-    while True:
-        side = min(edge, *mask.shape) // STRIDE
-        inside = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
-        places = np.flatnonzero(inside >= PURE * side * side)
+    rows, columns = (length // STRIDE for length in mask.shape)
+    sums = _summed(mask[::STRIDE, ::STRIDE][:rows, :columns])
+    closed = None if allowed is None else _summed(_cells(~allowed, rows, columns).any((1, 3)))
+    while (side := min(edge // STRIDE, rows, columns)) >= SMALLEST_CROP // STRIDE:
+        fits = _per_box(sums, side) >= PURE * side * side
+        places = np.flatnonzero(fits if closed is None else fits & (_per_box(closed, side) == 0))
         if len(places):
-            y, x = divmod(int(places[rng.integers(len(places))]), inside.shape[1])
+            y, x = divmod(int(places[rng.integers(len(places))]), fits.shape[1])
             return Box(STRIDE * y, STRIDE * x, STRIDE * side)
         if edge <= SMALLEST_CROP:
-            return None
+            break
         edge = max(SMALLEST_CROP, int(0.75 * edge))
+    return None
+
+
+def _cells(mask: Bool[np.ndarray, "h w"], rows: int, columns: int) -> Bool[np.ndarray, "r s c s"]:
+    return mask[: STRIDE * rows, : STRIDE * columns].reshape(rows, STRIDE, columns, STRIDE)
+
+
+def _summed(cells: Bool[np.ndarray, "r c"]) -> Int[np.ndarray, "r1 c1"]:
+    """Summed-area table: entry (i, j) counts the cells above row i and left of column j."""
+    return np.pad(cells.cumsum(0, dtype=np.int32).cumsum(1, dtype=np.int32), ((1, 0), (1, 0)))
+
+
+def _per_box(sums: Int[np.ndarray, "r1 c1"], side: int) -> Int[np.ndarray, "y x"]:
+    """True cells in the square of `side` cells at each place."""
+    return sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
 
 
 class ReferenceCrops:
@@ -138,7 +158,7 @@ class ReferenceCrops:
         image, mask = self.patches.images[source], self.patches.semantic_maps[source] == tissue
         edge = adaptive_edge(complexity(image[::4, ::4], mask[::4, ::4]), self.config)
         edge = int(np.clip(edge * (1 + self.config.spread * rng.uniform(-1, 1)), SMALLEST_CROP, self.config.largest))
-        box = draw_box(mask if allowed is None else mask & allowed, edge, rng)
+        box = draw_box(mask, edge, rng, allowed)
         if box is None:
             return None
         # In the same patch "turned" must differ from the target: the identity is left out.

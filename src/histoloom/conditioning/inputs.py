@@ -65,12 +65,16 @@ def no_map(height: int, width: int, num_types: int, cell: int) -> UInt8[np.ndarr
     return np.full((height // step, width // step), num_types + 1, np.uint8)
 
 
-def pack_crops(crops: list[list[Crop]]) -> PackedCrops | None:
-    """Crops of each sample, padded to one square size with validity zero; None when there are none at all."""
+def pack_crops(crops: list[list[Crop]], edge: int = 0) -> PackedCrops | None:
+    """Crops of each sample, padded with validity zero to squares of `edge` px, or more where one is larger.
+
+    None when there are none at all. How far a crop is padded is seen by norms, so what it means must not depend on the
+    crops beside it: give an edge that none of them exceeds.
+    """
     flat = [(owner, crop) for owner, mine in enumerate(crops) for crop in mine]
     if not flat:
         return None
-    edge = max(max(crop.pixels.shape[:2]) for _, crop in flat)
+    edge = max(edge, *(max(crop.pixels.shape[:2]) for _, crop in flat))
     edge = -(-edge // CROP_MULTIPLE) * CROP_MULTIPLE
     pixels, valid = np.zeros((len(flat), edge, edge, 3), np.uint8), np.zeros((len(flat), edge, edge), bool)
     for index, (_, crop) in enumerate(flat):

@@ -16,13 +16,29 @@ from PIL import Image
 
 from histoloom.conditioning.crops import Box, draw_box, present_types
 from histoloom.conditioning.inputs import Crop
-from histoloom.errors import ImageError, InputError, TissueError
+from histoloom.errors import ConfigError, ImageError, InputError, TissueError
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.tissue import TissueTable
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 PER_TYPE = 2  # crops of a type that a patch takes, where the bank has them
 WOVEN_EDGES = (96, 72)  # px of the crops cut from each woven patch
+
+
+@dataclass(frozen=True)
+class BankConfig:
+    """How large a woven bank becomes."""
+
+    tries: int = 96  # patches to weave and choose from
+    keep: int = 24  # sets of crops to keep
+    seed: int = 0  # patch i has seed + i
+
+    def __post_init__(self):
+        if min(self.tries, self.keep) < 1 or self.seed < 0:
+            raise ConfigError(
+                f"a bank needs tries and keep of 1 or more and a seed of 0 or more, found tries {self.tries}, keep "
+                f"{self.keep}, seed {self.seed}"
+            )
 
 
 @dataclass(frozen=True)
@@ -75,17 +91,18 @@ def save_bank(bank: CropBank, table: TissueTable, folder: Path) -> None:
 def weave_bank(
     pipeline: HistoloomPipeline,
     layouts: Sequence[UInt8[np.ndarray, "h w"]],
-    keep: int,
-    seed: int,
+    config: BankConfig,
     callback: Callable[[int, int], None] | None = None,
 ) -> CropBank:
-    """Weave patches from layouts alone, without crops, and keep the `keep` whose stains differ most.
+    """Weave patches from layouts alone, without crops, and keep the `config.keep` whose stains differ most.
 
     Chosen one after the other, each as far as possible in mean colour from those chosen (Gonzalez 1985), in turns over
     the types that the layouts show, so that every type comes in several stains.
+
+    Raises InputError where no layout has room for crops of two types.
     """
-    images = pipeline(list(layouts), seed=seed, callback=callback)
-    rng = np.random.default_rng(seed)
+    images = pipeline(list(layouts), seed=config.seed, callback=callback)
+    rng = np.random.default_rng(config.seed)
     sets: list[list[Crop]] = [
         _cut(image, layout, f"layout {i}", rng) for i, (image, layout) in enumerate(zip(images, layouts, strict=True))
     ]
@@ -93,6 +110,8 @@ def weave_bank(
     for index, crops in enumerate(sets):
         groups.setdefault(tuple(sorted({crop.tissue for crop in crops})), []).append(index)
     groups = {types: members for types, members in sorted(groups.items()) if len(types) > 1}
+    if not groups:
+        raise InputError(f"no layout of {len(layouts)} has room for crops of two types; weave more, or larger ones")
     colors = np.stack([image.reshape(-1, 3).mean(axis=0) for image in images])
     orders = [[members[i] for i in farthest_first(colors[members])] for members in groups.values()]
     turns = [
@@ -102,7 +121,7 @@ def weave_bank(
         if turn < len(order)
         for index in [order[turn]]
     ]
-    return CropBank({f"stain-{number:02d}": sets[index] for number, index in enumerate(turns[:keep])})
+    return CropBank({f"stain-{number:02d}": sets[index] for number, index in enumerate(turns[: config.keep])})
 
 
 def farthest_first(points: Float[np.ndarray, "n d"]) -> list[int]:

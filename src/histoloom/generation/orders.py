@@ -1,13 +1,15 @@
 """A folder of woven patches, from start to contact sheet: which maps, which crops, and what is written."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from histoloom.errors import ConfigError
+from histoloom.errors import ConfigError, OutputError
 from histoloom.generation.bank import CropBank, load_bank
 from histoloom.generation.contact_sheet import SheetRow, contact_sheet
 from histoloom.generation.export import AnnotatedPatch, read_woven, write_patches
@@ -79,5 +81,17 @@ def weave_folder(
         for semantic_map, order, image in zip(woven.semantic_maps, orders, woven.images, strict=False)
     ]
     sheet = contact_sheet(rows[:SHEET_ROWS], pipeline.table, columns=2 if len(rows) <= 16 else 4)
-    sheet.save(out / "contact-sheet.png")
+    _save(sheet, out / "contact-sheet.png")
     return count
+
+
+def _save(sheet: Image.Image, path: Path) -> None:
+    aside = path.with_suffix(".partial")
+    try:
+        sheet.save(aside, "PNG")
+        os.replace(aside, path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error}); free some space, and the same command adds it"
+        ) from None

@@ -6,11 +6,14 @@ inside).
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, ModelMixin, VQModel
+from diffusers.utils import logging
 from jaxtyping import Float
 from torch import Tensor
 
@@ -64,6 +67,21 @@ def build_autoencoder(config: AutoencoderConfig) -> AutoencoderDC:
     )
 
 
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without the progress bars and log lines of diffusers: small files are no long work, and our error says it all."""
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shown:
+            logging.enable_progress_bar()
+
+
+@quietly()
 def load_autoencoder(source: Path | str, subfolder: str | None = None) -> ModelMixin:
     """Any known autoencoder from a folder or a hub name, safetensors only; raises ModelError with the cure."""
     try:
@@ -97,7 +115,7 @@ def latent_channels(autoencoder: ModelMixin) -> int:
     return autoencoder.config.latent_channels
 
 
-def encode(autoencoder: ModelMixin, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h/f w/f"]:
+def encode(autoencoder: ModelMixin, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c y x"]:
     """Latents of pixels in [-1, 1], unscaled; the mode of the posterior where there is one."""
     output = autoencoder.encode(pixels)
     for name in ("latent", "latents"):
@@ -106,7 +124,7 @@ def encode(autoencoder: ModelMixin, pixels: Float[Tensor, "b 3 h w"]) -> Float[T
     return output.latent_dist.mode()
 
 
-def decode(autoencoder: ModelMixin, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 h*f w*f"]:
+def decode(autoencoder: ModelMixin, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 y x"]:
     """Pixels of unscaled latents, clipped to [-1, 1]."""
     return autoencoder.decode(latents).sample.clamp(-1, 1)
 

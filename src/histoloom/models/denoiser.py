@@ -46,8 +46,26 @@ class Context:
 
     features: Float[Tensor, "b d y x"] | None
     tokens: Float[Tensor, "b t c"] | None
-    bias: list[Float[Tensor, "b 1 q t"]]
-    joined: Float[Tensor, "b c y x"] | float  # what is added to the input
+    bias: list[Float[Tensor, "b 1 _ t"]]
+    joined: Float[Tensor, "b j y x"] | float  # what is added to the input
+
+    @classmethod
+    def batch(cls, contexts: list["Context"]) -> "Context":
+        """Contexts of single samples as that of a batch; the shorter lists of tokens are filled up with hidden ones."""
+        first = contexts[0]
+        if first.features is None:
+            return first
+        features, joined = (torch.cat([getattr(c, name) for c in contexts]) for name in ("features", "joined"))
+        if first.tokens is None:
+            return cls(features, None, [], joined)
+        count = max(c.tokens.shape[1] for c in contexts)
+        missing = [count - c.tokens.shape[1] for c in contexts]
+        tokens = torch.cat([F.pad(c.tokens, (0, 0, 0, m)) for c, m in zip(contexts, missing, strict=True)])
+        bias = [
+            torch.cat([F.pad(c.bias[level], (0, m), value=HIDDEN) for c, m in zip(contexts, missing, strict=True)])
+            for level in range(len(first.bias))
+        ]
+        return cls(features, tokens, bias, joined)
 
 
 def with_validity(pixels: UInt8[Tensor, "m h w 3"], valid: Bool[Tensor, "m h w"]) -> Float[Tensor, "m 4 h w"]:
@@ -72,8 +90,9 @@ class Denoiser(ModelMixin, ConfigMixin):
         vector_channels: int = 40,
         condition_channels: int = 96,
         objective: Literal["flow", "epsilon-l1", "epsilon-l2"] = "flow",
-        latent_mean: tuple[float, ...] | None = None,
-        latent_std: tuple[float, ...] | None = None,
+        latent_mean: list[float] | None = None,
+        latent_std: list[float] | None = None,
+        crop_edge: int = 96,  # px that crops are padded to
     ):
         super().__init__()
         wide, inputs = 2 * channels, latent_channels * fold**2

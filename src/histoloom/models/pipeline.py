@@ -1,6 +1,7 @@
 """One pipeline: a semantic map and crops in, an annotated patch out. Saved and loaded like any diffusers pipeline."""
 
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from histoloom.conditioning.crops import place_crops
 from histoloom.conditioning.inputs import Crop, canvas, no_map, pack_crops, type_map
 from histoloom.errors import InputError, ModelError
-from histoloom.models.autoencoder import decode, to_images, weights_hash
+from histoloom.models.autoencoder import decode, quietly, to_images, weights_hash
 from histoloom.models.crop_encoder import embed_crops
 from histoloom.models.denoiser import Conditions, Context, Denoiser, with_validity
 from histoloom.models.schedulers import make_sampler
@@ -39,6 +40,7 @@ class HistoloomPipeline(DiffusionPipeline):
         self.register_to_config(tissue=tissue)
 
     @classmethod
+    @quietly()
     def load(cls, folder: Path | str) -> "HistoloomPipeline":
         """Open a saved model from a folder or hub name; raises ModelError with the cure. Pickled weights are
         refused."""
@@ -78,8 +80,8 @@ class HistoloomPipeline(DiffusionPipeline):
 
         semantic_map  uint8 `h w` of tissue ids (255 = unlabelled), one or many; arrays or PIL images ("L" or "P").
         crops         for each map: a list of `Crop`, or a dict from tissue id or name to one picture or a list of them
-                      (RGB, any size from 24 px up). Types without a crop are free. One entry serves all maps if only
-                      one is given. None leaves all crops out.
+                      (RGB, any size from 24 px up). Types without a crop are free; a crop whose tissue is not on its
+                      map is refused. One entry serves all maps if only one is given. None leaves all crops out.
         steps         of the sampler; None takes the sampler's usual number.
         sampler       see `histoloom.models.schedulers`; None takes the one the model was saved with.
         map_guidance, crop_guidance
@@ -90,11 +92,13 @@ class HistoloomPipeline(DiffusionPipeline):
 
         Returns uint8 `b h w 3`. Raises InputError for a map or crop that does not fit the model.
         """
-        maps = _as_maps(semantic_map)
-        per_map = self._as_crops(crops, len(maps))
-        seeds = [seed + i for i in range(len(maps))] if isinstance(seed, int) else list(seed)
-        if len(seeds) != len(maps):
-            raise InputError(f"got {len(seeds)} seeds for {len(maps)} maps; give one seed, or one per map")
+        maps = self._as_maps(semantic_map)
+        per_map = self._as_crops(crops, maps)
+        seeds = [int(seed) + i for i in range(len(maps))] if isinstance(seed, Integral) else [int(s) for s in seed]
+        if len(seeds) != len(maps) or min(seeds) < 0:
+            raise InputError(f"got seeds {seeds[:3]} for {len(maps)} maps; give one of 0 or more, or one per map")
+        if batch_size < 1 or (steps is not None and steps < 1):
+            raise InputError(f"got batch_size {batch_size} and steps {steps}; both must be 1 or more")
         scheduler, usual = make_sampler(self.denoiser.config.objective, sampler)
         if sampler is None:
             scheduler = self.scheduler
@@ -121,12 +125,7 @@ class HistoloomPipeline(DiffusionPipeline):
         padded = [self._pad(semantic_map) for semantic_map in maps]
         weights = self._guidance(map_guidance, crop_guidance, any(crops))
         contexts = [
-            (
-                weight,
-                self.denoiser.read(
-                    self._conditions(padded, crops if with_crops else [[]] * len(maps), with_map, seeds)
-                ),
-            )
+            (weight, self._read(padded, crops if with_crops else [[]] * len(maps), with_map, seeds))
             for (with_map, with_crops), weight in weights.items()
         ]
         latents = self._noise(seeds, padded[0].shape)
@@ -156,22 +155,22 @@ class HistoloomPipeline(DiffusionPipeline):
             }
         return {which: weight for which, weight in weights.items() if weight}
 
-    def _conditions(
-        self, maps: list[np.ndarray], crops: list[list[Crop]], with_map: bool, seeds: list[int]
-    ) -> Conditions:
+    def _read(self, maps: list[np.ndarray], crops: list[list[Crop]], with_map: bool, seeds: list[int]) -> Context:
+        # One by one: how far crops are padded must follow from a patch's own crops, not from its batch.
+        samples = zip(maps, crops, seeds, strict=True)
+        return Context.batch([self.denoiser.read(self._conditions(m, c, with_map, s)) for m, c, s in samples])
+
+    def _conditions(self, semantic_map: np.ndarray, crops: list[Crop], with_map: bool, seed: int) -> Conditions:
         config, device = self.denoiser.config, self.denoiser.device
         if config.conditioning == "unconditional":
             return Conditions()
-        shape, cell = maps[0].shape, self.denoiser.cell
-        grids = [
-            type_map(m, config.num_types, cell) if with_map else no_map(*shape, config.num_types, cell) for m in maps
-        ]
-        conditions = Conditions(type_map=torch.from_numpy(np.stack(grids)).long().to(device))
+        shape, types, cell = semantic_map.shape, config.num_types, self.denoiser.cell
+        grid = type_map(semantic_map, types, cell) if with_map else no_map(*shape, types, cell)
+        conditions = Conditions(type_map=torch.from_numpy(grid).long().to(device)[None])
         if config.conditioning == "crops-in-place":
-            placed = [place_crops(*pair) for pair in zip(maps, crops, map(np.random.default_rng, seeds), strict=True)]
-            pixels, valid = zip(*(canvas(shape, mine) for mine in placed), strict=True)
-            conditions.canvas = self._float(np.stack(pixels), np.stack(valid))
-        elif config.conditioning != "map" and (packed := pack_crops(crops)) is not None:
+            pixels, valid = canvas(shape, place_crops(semantic_map, crops, np.random.default_rng(seed)))
+            conditions.canvas = self._float(pixels[None], valid[None])
+        elif config.conditioning != "map" and (packed := pack_crops([crops], config.crop_edge)) is not None:
             conditions.crops = self._float(packed.pixels, packed.valid)
             conditions.crop_types = torch.from_numpy(packed.types).to(device)
             conditions.crop_samples = torch.from_numpy(packed.samples).to(device)
@@ -202,47 +201,61 @@ class HistoloomPipeline(DiffusionPipeline):
         bottom, right = (-edge % self.denoiser.multiple for edge in semantic_map.shape)
         return np.pad(semantic_map, ((0, bottom), (0, right)), mode="edge")
 
-    def _as_crops(self, crops: object, count: int) -> list[list[Crop]]:
-        if crops is None:
-            return [[] for _ in range(count)]
-        if isinstance(crops, dict) or all(isinstance(crop, Crop) for crop in crops):
-            crops = [crops] * count
-        if len(crops) != count:
+    def _as_maps(self, semantic_map: SemanticMap | Sequence[SemanticMap]) -> list[UInt8[np.ndarray, "h w"]]:
+        if isinstance(semantic_map, Image.Image) or (isinstance(semantic_map, np.ndarray) and semantic_map.ndim == 2):
+            semantic_map = [semantic_map]
+        maps = [np.asarray(m) for m in semantic_map]
+        if not maps:
+            raise InputError("got no semantic map; give one or more")
+        for index, m in enumerate(maps):
+            if m.ndim != 2 or m.dtype != np.uint8 or not m.size:
+                raise InputError(
+                    f"semantic map {index}: expected uint8 of shape h w, found {m.dtype} of shape {m.shape}"
+                )
+            self.table.check(m, f"semantic map {index}")
+        if len({m.shape for m in maps}) != 1:
             raise InputError(
-                f"got crops for {len(crops)} maps, but {count} maps; give one list of crops, or one per map"
+                f"semantic maps differ in size ({sorted({m.shape for m in maps})[:3]}); weave one size per call"
             )
-        table = self.table
-        known = [_from_dict(mine, table) if isinstance(mine, dict) else list(mine) for mine in crops]
-        for crop in (crop for mine in known for crop in mine):
-            if crop.tissue not in table.ids:
-                raise InputError(f"{crop.source or 'crop'}: is of tissue {crop.tissue}; the model knows {table.ids}")
-        return known
+        return maps
+
+    def _as_crops(self, crops: object, maps: list[np.ndarray]) -> list[list[Crop]]:
+        if crops is None:
+            return [[] for _ in maps]
+        shared = isinstance(crops, dict) or all(isinstance(crop, Crop) for crop in crops)
+        if not shared and len(crops) != len(maps):
+            raise InputError(
+                f"got crops for {len(crops)} maps, but {len(maps)} maps; give one list of crops, or one per map"
+            )
+        given = [crops] if shared else crops
+        known = [_from_dict(mine, self.table) if isinstance(mine, dict) else list(mine) for mine in given]
+        for mine, shown in zip(known, [maps] if shared else [[m] for m in maps], strict=True):
+            _check_crops(mine, shown, self.table)
+        return known * len(maps) if shared else known
+
+
+def _check_crops(crops: list[Crop], maps: list[np.ndarray], table: TissueTable) -> None:
+    names = {tissue.id: tissue.name for tissue in table.types}
+    for crop in crops:
+        if crop.tissue not in names:
+            raise InputError(f"{crop.source or 'crop'}: is of tissue {crop.tissue}; the model knows {table.ids}")
+        if not any((m == crop.tissue).any() for m in maps):
+            raise InputError(
+                f"{crop.source or 'crop'}: is of {names[crop.tissue]!r}, which is not on the semantic map; "
+                "leave the crop out, or draw its tissue"
+            )
 
 
 def _from_dict(crops: CropsByType, table: TissueTable) -> list[Crop]:
     found = []
     for key, pictures in crops.items():
-        tissue = key if isinstance(key, int) else table.find(key).id
+        tissue = table.find(key).id if isinstance(key, str) else int(key)
         for picture in pictures if isinstance(pictures, list | tuple) else [pictures]:
-            pixels = np.asarray(picture.convert("RGB")) if isinstance(picture, Image.Image) else picture
+            pixels = np.asarray(picture.convert("RGB") if isinstance(picture, Image.Image) else picture)
             if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
                 raise InputError(f"crop of {key!r}: expected uint8 h w 3, found {pixels.dtype} {pixels.shape}")
             found.append(Crop(pixels, tissue, f"crop of {key}"))
     return found
-
-
-def _as_maps(semantic_map: SemanticMap | Sequence[SemanticMap]) -> list[UInt8[np.ndarray, "h w"]]:
-    if isinstance(semantic_map, Image.Image) or (isinstance(semantic_map, np.ndarray) and semantic_map.ndim == 2):
-        semantic_map = [semantic_map]
-    maps = [np.asarray(m) for m in semantic_map]
-    for index, m in enumerate(maps):
-        if m.ndim != 2 or m.dtype != np.uint8:
-            raise InputError(f"semantic map {index}: expected uint8 of shape h w, found {m.dtype} of shape {m.shape}")
-    if len({m.shape for m in maps}) != 1:
-        raise InputError(
-            f"semantic maps differ in size ({sorted({m.shape for m in maps})[:3]}); weave one size per call"
-        )
-    return maps
 
 
 def _batches(items: list, size: int) -> Iterator[slice]:

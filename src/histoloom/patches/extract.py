@@ -5,7 +5,6 @@ is judged again on its exact map and, where focus counts, on its pixels, until t
 """
 
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,48 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from histoloom.errors import ConfigError
 from histoloom.patches.heterogeneity import class_fractions, entropy, is_heterogeneous
+from histoloom.patches.rules import PatchRules
 from histoloom.patches.store import encode_png
 from histoloom.slides.annotations import AnnotationMap
 from histoloom.slides.reader import Slide
-from histoloom.slides.tissue import TissueMap, TissueRules, find_tissue, focus
+from histoloom.slides.tissue import TissueMap, focus
 from histoloom.tissue import UNLABELLED, TissueTable
 
 _CELLS = 32  # a candidate's edge on the coarse map: fractions are good to about 1 %
 _SLACK = 0.03  # by so much the coarse map may break a rule that the exact one then keeps
 _BAND = 64  # rows of candidates judged at a time, so that memory does not grow with the slide
-
-
-@dataclass(frozen=True)
-class PatchRules:
-    """Which patches of a slide are taken. Shares lie in 0 to 1."""
-
-    mpp: float = 0.5  # micrometres per pixel of the patch
-    size: int = 256  # edge in pixels
-    stride: int = 256  # pixels from one candidate to the next; less than `size` lets patches overlap
-    low: float = 0.2  # the most common type covers at least this share of the labelled pixels
-    high: float = 0.8  # and at most this; 1.0 lets patches of one type pass
-    min_tissue: float = 0.5  # share of tissue, against glass
-    min_labelled: float = 0.5  # share of labelled pixels
-    min_focus: float = 0.02  # see histoloom.slides.tissue.focus; 0 leaves focus unchecked and reads no pixels for it
-    per_slide: int = 1000  # patches of one slide
-    per_type: int = 1000  # patches of one slide with the same most common type
-    seed: int = 0  # places the grid and orders equals
-
-    def __post_init__(self):
-        shares = {"low": self.low, "high": self.high, "min_tissue": self.min_tissue, "min_labelled": self.min_labelled}
-        for name, share in shares.items():
-            if not 0 <= share <= 1:
-                raise ConfigError(f"{name} {share} is a share and must lie in [0, 1]")
-        if self.low > self.high:
-            raise ConfigError(f"low {self.low} must not exceed high {self.high}")
-        if not (math.isfinite(self.mpp) and self.mpp > 0) or self.size < 8 or self.stride < 1:
-            raise ConfigError(
-                f"mpp {self.mpp}, size {self.size}, stride {self.stride}: need mpp > 0, size >= 8, stride >= 1"
-            )
-        if self.per_slide < 1 or self.per_type < 1 or self.min_focus < 0:
-            raise ConfigError("per_slide and per_type must be at least 1, min_focus at least 0")
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +52,12 @@ class Patch:
 
 
 def find_patches(
-    slide: Slide, annotation: AnnotationMap, table: TissueTable, rules: PatchRules, pixels: bool = False
+    slide: Slide,
+    annotation: AnnotationMap,
+    tissue: TissueMap,
+    table: TissueTable,
+    rules: PatchRules,
+    pixels: bool = False,
 ) -> Iterator[Patch]:
     """The patches of a slide that keep the rules, highest entropy first on the coarse map, up to the caps.
 
@@ -92,7 +65,6 @@ def find_patches(
     the slide is damaged, AnnotationError and TissueError where the annotation is.
     """
     rng = np.random.default_rng(_seed(rules.seed, slide.path.name))
-    tissue = find_tissue(slide, TissueRules())
     candidates = judge_grid(slide, annotation, tissue, table, rules, rng)
     taken: Counter[int] = Counter()
     for index in rank(candidates, rules, rng):

@@ -75,6 +75,8 @@ def find_pictures(source: Path, maps: Path | None, config: FolderImport) -> list
         if maps is None:
             raise InputError(f"{source}: is a folder of images; name the folder of their maps with --maps")
         pictures = _from_folders(source, maps, config)
+    elif maps is not None and not source.exists():
+        raise InputError(f"{source}: no such folder of images; check the path")
     elif maps is not None:
         raise InputError(f"{source}: a manifest names the maps itself; leave out --maps, or give an image folder")
     else:

@@ -1,17 +1,18 @@
-"""A folder of slides and a folder of annotations become a patch dataset, slide by slide.
+"""Slides and their annotations become a patch dataset, slide by slide.
 
-Each finished slide leaves one part in the folder written aside; a killed run finds them again. When all slides are done
-the parts are joined in the order of the slides, so that the shards do not depend on the number of workers.
+Each finished slide leaves one part, and a picture of what was taken, in the folder written aside; a killed run finds
+them again. When all slides are done the parts are joined in the order of the slides, so that the shards do not depend
+on the number of workers. A slide whose part is whole is never opened again; one whose part is not leaves no row.
 """
 
 import dataclasses
-import hashlib
+import errno
 import json
 import os
-import re
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from itertools import islice
@@ -19,88 +20,49 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from histoloom.distributed import run_items
-from histoloom.errors import ConfigError, InputError, OutputError
-from histoloom.patches.card import summarize, write_card
-from histoloom.patches.dataset import content_hash
-from histoloom.patches.extract import PatchRules, find_patches, patch_row
+from histoloom.errors import HistoloomError, InputError, OutputError
+from histoloom.patches.card import SplitSummary, summarize, write_card
+from histoloom.patches.dataset import content_hash, read_record
+from histoloom.patches.extract import find_patches, patch_row
+from histoloom.patches.rules import SlideDataset
 from histoloom.patches.schema import schema
-from histoloom.patches.split import split_by_case
+from histoloom.patches.slide_jobs import SlideJob
 from histoloom.patches.store import write_record, write_shards
-from histoloom.slides.annotations import AnnotationConfig, AnnotationMap, read_annotations
+from histoloom.slides.annotations import AnnotationMap, read_annotations
+from histoloom.slides.labelling import AnnotationConfig
+from histoloom.slides.overlay import draw_overlay
+from histoloom.slides.rasterize import PolygonMap
 from histoloom.slides.reader import Slide, open_slide
+from histoloom.slides.tissue import find_tissue
 from histoloom.tissue import TissueTable
 
 COMMAND = "patches"
 ROWS_PER_WRITE = 64  # patches of a slide held in memory
-SLIDE_SUFFIXES = (
-    ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm", ".tif", ".tiff",
-    ".png", ".jpg", ".jpeg", ".webp", ".bmp",
-)  # fmt: skip
-ANNOTATION_SUFFIXES = (
-    ".geojson", ".geojson.gz", ".json", ".xml", ".tif", ".tiff", ".png", "_mask.tif", "_mask.tiff", "_mask.png",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class SlideDataset:
-    """How slides become a dataset."""
-
-    rules: PatchRules = field(default_factory=PatchRules)
-    annotations: AnnotationConfig = field(default_factory=AnnotationConfig)
-    slide_mpp: float | None = None  # micrometres per level-0 pixel where a slide does not say
-    pixels: bool = False  # write pixels into the shards
-    case_pattern: str | None = (
-        None  # regular expression with one group on the slide's file name; default: the whole stem
-    )
-    val_share: float = 0.15  # of the slides, by case
-
-
-@dataclass(frozen=True)
-class SlideJob:
-    """One slide and its annotation; `source` is the slide's path relative to the folder of slides."""
-
-    slide: Path
-    annotation: Path
-    source: str
-    case: str
-    split: str
-
-    @property
-    def part(self) -> str:
-        """File name of the finished part."""
-        return hashlib.sha256(self.source.encode()).hexdigest()[:16] + ".parquet"
+OVERLAYS = "overlays"
+OVERLAY_EDGE = 1024  # pixels: some 150 kB a slide
 
 
 @dataclass(frozen=True)
 class Result:
-    """The record of the dataset, and a line for each slide that was skipped."""
+    """The record of a dataset, what its splits hold, and a line for each slide that was skipped."""
 
     record: dict
-    failures: tuple[str, ...]
+    summaries: list[SplitSummary]
+
+    @property
+    def failures(self) -> list[str]:
+        """One line for each slide that was skipped."""
+        return self.record["failures"]
 
 
-def find_jobs(slides: Path, annotations: Path, config: SlideDataset) -> tuple[list[SlideJob], list[str]]:
-    """Slides that have an annotation of the same name, in order of name, and notes on those that have none.
-
-    Raises InputError where nothing fits together, ConfigError for a case pattern that does not fit a name.
-    """
-    paths = [slides] if slides.is_file() else sorted(p for p in slides.rglob("*") if _is_slide(p))
-    root = slides.parent if slides.is_file() else slides
-    if not paths:
-        raise InputError(f"{slides}: no slides here; give a slide or a folder of them")
-    if not annotations.is_dir():
-        raise InputError(f"{annotations}: no such folder; give the folder of the annotations")
-    pairs = [(path, _annotation_of(path, annotations)) for path in paths]
-    notes = [f"{path}: no annotation of this name in {annotations}; left out" for path, found in pairs if found is None]
-    pairs = [(path, found) for path, found in pairs if found is not None]
-    if not pairs:
-        raise InputError(f"{annotations}: no file named as a slide, such as {_stem(paths[0])}.geojson; rename them")
-    cases = [_case(path, config.case_pattern) for path, _ in pairs]
-    split = split_by_case(cases, config.val_share, config.rules.seed)
-    names = [str(path.relative_to(root)) for path, _ in pairs]
-    return [SlideJob(*row) for row in zip(*zip(*pairs, strict=True), names, cases, split, strict=True)], notes
+def made_from(folder: Path, jobs: list[SlideJob], table: TissueTable, config: SlideDataset) -> Result | None:
+    """The finished dataset in `folder`, where it was made from these slides with this table and config, else None."""
+    record = read_record(folder)
+    same = record is not None and all(record.get(k) == v for k, v in _recipe(jobs, table, config).items())
+    return Result(record, summarize(folder)) if same and record.get("sha256") == content_hash(folder) else None
 
 
 def extract_slides(
@@ -112,55 +74,97 @@ def extract_slides(
     workers: int = 1,
     license_name: str = "unknown",
     advance: Callable[[], None] = lambda: None,
+    ray: str = "",
 ) -> Result:
     """Write the dataset of all `jobs` to `out`, resuming what a killed run of the same settings left.
 
-    A broken slide or annotation is left out, named in the result. Raises OutputError where `out` holds something,
-    InputError when no slide gave a patch.
+    A broken slide or annotation is left out, named in the result. `ray` is the address of a cluster that sees slides
+    and `out` under the same paths. Raises OutputError where `out` holds something or cannot be written, InputError
+    when no slide gave a patch.
     """
-    recipe = {
-        "command": COMMAND,
-        "config": _plain(config),
-        "tissue": table.to_rows(),
-        "slides": [_plain(j) for j in jobs],
-    }
-    aside = _resume(out, recipe)
-    todo = [job for job in jobs if not (aside / "parts" / job.part).is_file()]
-    for _ in range(len(jobs) - len(todo)):
-        advance()
-    failures = []
-    for outcome in run_items(partial(write_part, table=table, config=config, folder=aside / "parts"), todo, workers):
-        if outcome.error is not None:
-            failures.append(" ".join(str(outcome.error).split()))
-        advance()
-    record = _join_parts(jobs, table, aside, recipe | {"failures": failures, "notes": notes}, license_name)
-    shutil.rmtree(aside / "parts")
-    (aside / "recipe.json").unlink()
-    os.replace(aside, out)
-    return Result(record, tuple(failures))
+    for name in (config.annotations.rest, *config.annotations.order):
+        _ = name and table.find(name)  # a name that no slide could use is refused before the first is opened
+    try:
+        recipe = _recipe(jobs, table, config)
+        aside = _resume(out, recipe)
+        failures = _write_parts(jobs, table, config, aside, partial(run_items, workers=workers, ray=ray), advance)
+        result = _join_parts(jobs, table, aside, recipe | {"failures": failures, "notes": notes}, license_name)
+        shutil.rmtree(aside / "parts")
+        os.replace(aside, out)
+        (out / "recipe.json").unlink()
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        cure = "free some space" if full else "check the path and its permissions"
+        raise OutputError(f"{out}: cannot be written ({error.strerror or error}); {cure} and run again") from None
+    return result
 
 
 def write_part(job: SlideJob, table: TissueTable, config: SlideDataset, folder: Path) -> None:
-    """Extract one slide into `folder`, whole or not at all."""
+    """Extract one slide into `folder`/parts, whole or not at all, and draw what was taken into `folder`/overlays."""
     with open_slide(job.slide, config.slide_mpp) as slide:
         annotation = annotation_of(job.annotation, slide, table, config.annotations)
+        tissue, places = find_tissue(slide), []
         names = {"source": job.source, "case": job.case, "split": job.split}
-        found = find_patches(slide, annotation, table, config.rules, config.pixels)
-        aside = folder / f"{job.part}.partial"
+        found = find_patches(slide, annotation, tissue, table, config.rules, config.pixels)
+        aside = folder / "parts" / f"{job.part}.{uuid.uuid4().hex}.partial"  # a lost machine may still write to its own
         with pq.ParquetWriter(aside, schema(table), compression="zstd") as writer:
             while batch := list(islice(found, ROWS_PER_WRITE)):
                 rows = [patch_row(patch, slide, config.rules, names, config.pixels) for patch in batch]
+                places += [(row["x"], row["y"], row["size"]) for row in rows]
                 writer.write_table(pa.Table.from_pylist(rows, schema(table)))
-    os.replace(aside, folder / job.part)
+        picture = draw_overlay(slide, tissue, annotation, table, places, OVERLAY_EDGE)
+    path = overlay_path(folder, job.source)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(path, "JPEG", quality=85)
+    os.replace(aside, folder / "parts" / job.part)
 
 
-def annotation_of(path: Path, slide: Slide, table: TissueTable, config: AnnotationConfig) -> AnnotationMap:
-    """The annotation as a map of this slide; QuPath counts from the scanned area, ASAP from the slide's corner."""
+def overlay_path(dataset: Path, source: str) -> Path:
+    """Where a dataset keeps the picture of a slide."""
+    return dataset / OVERLAYS / f"{source}.jpg"
+
+
+def annotation_of(path: Path | None, slide: Slide, table: TissueTable, config: AnnotationConfig) -> AnnotationMap:
+    """The annotation as a map of this slide; QuPath counts from the scanned area, ASAP from the slide's corner.
+
+    Without a file all of the slide is of the type `config.rest`.
+    """
+    if path is None:
+        return PolygonMap([], [], slide.size, slide.mpp, table.find(config.rest).id)
     origin = (0, 0) if path.suffix == ".xml" else slide.bounds[:2]
     return read_annotations(path, table, slide.size, slide.mpp, config, origin)
 
 
-def _join_parts(jobs: list[SlideJob], table: TissueTable, aside: Path, recipe: dict, license_name: str) -> dict:
+def _write_parts(
+    jobs: list[SlideJob],
+    table: TissueTable,
+    config: SlideDataset,
+    aside: Path,
+    run: Callable[..., Iterator],
+    advance: Callable[[], None],
+) -> list[str]:
+    """Write what parts are missing; returns a line for each slide that is broken."""
+    todo = [job for job in jobs if not (aside / "parts" / job.part).is_file()]
+    for _ in range(len(jobs) - len(todo)):
+        advance()
+    failures = []
+    for outcome in run(partial(write_part, table=table, config=config, folder=aside), todo):
+        if outcome.error is not None:
+            failures.append(_named(outcome.item, outcome.error))
+        elif not (aside / "parts" / outcome.item.part).is_file():
+            raise HistoloomError(
+                f"{aside}: a worker wrote a part that is not seen here; put --out on a disk that all machines share"
+            )
+        advance()
+    return failures
+
+
+def _named(job: SlideJob, error: InputError) -> str:
+    line = " ".join(str(error).split())
+    return line if job.slide.name in line or str(job.annotation) in line else f"{job.slide}: {line}"
+
+
+def _join_parts(jobs: list[SlideJob], table: TissueTable, aside: Path, recipe: dict, license_name: str) -> Result:
     shutil.rmtree(aside / "data", ignore_errors=True)
     (aside / "tissue.toml").write_text(table.to_toml(), encoding="utf-8")
     written = sum(
@@ -181,8 +185,8 @@ def _join_parts(jobs: list[SlideJob], table: TissueTable, aside: Path, recipe: d
         "sha256": content_hash(aside),
     }
     write_record(aside, record)
-    write_card(aside, record, license_name)
-    return record
+    write_card(aside, summaries, record, license_name)
+    return Result(record, summaries)
 
 
 def _part_rows(jobs: list[SlideJob], folder: Path) -> Iterator[dict]:
@@ -197,43 +201,28 @@ def _resume(out: Path, recipe: dict) -> Path:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out}: exists already; name another folder, or move it away")
     aside = out.absolute().with_name(out.name + ".partial")
-    begun, text = aside / "recipe.json", json.dumps(recipe, indent=2, sort_keys=True)
-    if aside.exists():
-        if not begun.is_file():
+    begun, half = aside / "recipe.json", aside / "recipe.partial"
+    text = json.dumps(recipe, indent=2, sort_keys=True)
+    if begun.is_file() and begun.read_text(encoding="utf-8") != text:
+        raise OutputError(
+            f"{aside}: left by a run with other settings or files; remove it, or repeat that run to resume it"
+        )
+    if not begun.is_file():
+        if aside.exists() and any(path != half for path in aside.iterdir()):
             raise OutputError(f"{aside}: is in the way and was not left by this command; move it away")
-        if begun.read_text(encoding="utf-8") != text:
-            raise OutputError(f"{aside}: left by a run with other settings; remove it, or repeat that run to resume it")
-    (aside / "parts").mkdir(parents=True, exist_ok=True)
-    begun.write_text(text, encoding="utf-8")
+        aside.mkdir(parents=True, exist_ok=True)
+        half.write_text(text, encoding="utf-8")
+        os.replace(half, begun)
+    (aside / "parts").mkdir(exist_ok=True)
     return aside
 
 
-def _plain(config: SlideDataset | SlideJob) -> dict:
-    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
-
-
-def _is_slide(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in SLIDE_SUFFIXES
-
-
-def _stem(path: Path) -> str:
-    return path.name[: -len(path.suffix)].removesuffix(".ome")
-
-
-def _annotation_of(slide: Path, folder: Path) -> Path | None:
-    candidates = (folder / f"{_stem(slide)}{suffix}" for suffix in ANNOTATION_SUFFIXES)
-    return next((path for path in candidates if path.is_file() and path != slide), None)
-
-
-def _case(slide: Path, pattern: str | None) -> str:
-    if pattern is None:
-        return _stem(slide)
-    try:
-        found = re.search(pattern, slide.name)
-    except re.error as error:
-        raise ConfigError(f"--case-pattern {pattern!r} is no regular expression ({error})") from None
-    if found is None or len(found.groups()) != 1 or not found[1]:
-        raise ConfigError(
-            f"--case-pattern {pattern!r} finds no case in {slide.name!r}; it needs one group, as in '^(P[0-9]+)_'"
-        )
-    return found[1]
+def _recipe(jobs: list[SlideJob], table: TissueTable, config: SlideDataset) -> dict:
+    """All that decides what the dataset holds, as JSON reads it back."""
+    recipe = {
+        "command": COMMAND,
+        "config": dataclasses.asdict(config),
+        "tissue": table.to_rows(),
+        "slides": [dataclasses.asdict(job) for job in jobs],
+    }
+    return json.loads(json.dumps(recipe, default=str))

@@ -48,17 +48,18 @@ def import_pictures(
                     f"{part[0].map}: like every map of split {split!r} it has no label; draw some, or drop them"
                 )
             written += count
+        summaries = summarize(aside)
         record = _recipe(table, config) | {
             "name": out.resolve().name,
             "version": version("histoloom"),
             "seed": config.seed,
-            "counts": {s.name: {"patches": s.patches, "cases": s.cases} for s in summarize(aside)},
+            "counts": {s.name: {"patches": s.patches, "cases": s.cases} for s in summaries},
             "notes": _notes(pictures, written),
             "input_sha256": input_hash(pictures),
             "sha256": content_hash(aside),
         }
         write_record(aside, record)
-        write_card(aside, record, license_name)
+        write_card(aside, summaries, record, license_name)
     return record
 
 

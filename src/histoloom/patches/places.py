@@ -12,8 +12,9 @@ from jaxtyping import UInt8
 from histoloom.config import build
 from histoloom.errors import InputError
 from histoloom.patches.dataset import read_record
-from histoloom.patches.from_slides import COMMAND, SlideDataset, annotation_of
-from histoloom.patches.store import read_table
+from histoloom.patches.from_slides import COMMAND, annotation_of
+from histoloom.patches.rules import SlideDataset
+from histoloom.patches.store import iter_rows, read_table, splits
 from histoloom.slides.annotations import AnnotationMap
 from histoloom.slides.reader import Slide, open_slide
 
@@ -33,15 +34,36 @@ class PlaceReader:
             raise InputError(f"{folder}: not made by `histoloom {COMMAND}`, so it has no slides to read from")
         self.table = read_table(self.folder)
         self.config: SlideDataset = build(SlideDataset, record["config"], f"{folder}/dataset.json")
-        self._paths = {job["source"]: (Path(job["slide"]), Path(job["annotation"])) for job in record["slides"]}
+        self._paths = {
+            job["source"]: (Path(job["slide"]), Path(job["annotation"]) if job["annotation"] else None)
+            for job in record["slides"]
+        }
         self._open: OrderedDict[str, tuple[Slide, AnnotationMap]] = OrderedDict()
 
     def read(self, row: dict) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
         """Image and semantic map of a row (its source, x and y). Raises SlideError where the slide has gone."""
         slide, annotation = self._slide(row["source"])
-        rules = self.config.rules
-        place = row["x"], row["y"], rules.size, rules.mpp
+        place = row["x"], row["y"], self.config.rules.size, self.config.rules.mpp
         return slide.read(*place), annotation.read(*place)
+
+    def annotation(self, source: str) -> AnnotationMap:
+        """The annotation of a slide of the dataset, read as the dataset was."""
+        return self._slide(source)[1]
+
+    def source_of(self, slide: Path) -> str:
+        """The `source` of a slide file; raises InputError where the dataset has none of it."""
+        found = [source for source, (path, _) in self._paths.items() if path == slide.absolute()]
+        found = found or [source for source in self._paths if Path(source).name == slide.name]
+        if len(found) != 1:
+            known = ", ".join(sorted(self._paths)[:3])
+            raise InputError(f"{self.folder}: has {len(found)} slides named {slide.name}; it was made of {known}, ...")
+        return found[0]
+
+    def places(self, source: str) -> list[tuple[int, int, int]]:
+        """x, y and edge, in level-0 pixels, of all patches of a slide."""
+        columns = ["source", "x", "y", "size"]
+        rows = (row for split in splits(self.folder) for row in iter_rows(self.folder, split, columns))
+        return [(row["x"], row["y"], row["size"]) for row in rows if row["source"] == source]
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_open": OrderedDict()}

@@ -5,6 +5,7 @@
       dataset.json           version, command, config, seed, counts
       README.md              dataset card
       data/train-00000.parquet ...
+      overlays/SLIDE.jpg     from slides: tissue, annotation and chosen patches on a thumbnail
 
 Shards are written aside and renamed, so that a killed run leaves whole shards or none.
 """
@@ -13,7 +14,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,10 @@ from histoloom.patches.schema import schema
 from histoloom.tissue import TissueTable
 
 ROWS_PER_SHARD = 4096
+INDEX_ROWS_PER_SHARD = 2**16  # rows without pixels, at about 1 kB in memory: 10,000 shards for 634 million patches
 BYTES_PER_SHARD = 2**29  # of encoded images: what a writer holds in memory
+
+ReadPlace = Callable[[dict], tuple[np.ndarray, np.ndarray]]  # a row -> its image and semantic map
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Patches:
     def __len__(self) -> int:
         return len(self.cases)
 
-    def select(self, indices: Iterable[int]) -> "Patches":
+    def select(self, indices: Iterable[int] | Int[np.ndarray, " m"]) -> "Patches":
         """The patches at `indices`, in that order."""
         at = np.asarray(list(indices), dtype=np.int64)
         names = [self.cases[i] for i in at], [self.sources[i] for i in at]
@@ -70,7 +74,8 @@ def write_shards(rows: Iterable[dict], table: TissueTable, folder: Path, split: 
     for shard, batch in enumerate(_batches(rows)):
         path = folder / "data" / f"{split}-{shard:05d}.parquet"
         aside = path.with_suffix(".partial")
-        pq.write_table(pa.Table.from_pylist(batch, schema(table)), aside, compression="zstd", row_group_size=64)
+        group = 64 if batch[0]["image"] else 4096  # rows; small groups let a reader hold few images
+        pq.write_table(pa.Table.from_pylist(batch, schema(table)), aside, compression="zstd", row_group_size=group)
         os.replace(aside, path)
         count += len(batch)
     return count
@@ -81,7 +86,7 @@ def _batches(rows: Iterable[dict]) -> Iterator[list[dict]]:
     for row in rows:
         batch.append(row)
         held += len(row["image"]["bytes"]) if row["image"] else 0
-        if len(batch) == ROWS_PER_SHARD or held >= BYTES_PER_SHARD:
+        if len(batch) == (ROWS_PER_SHARD if held else INDEX_ROWS_PER_SHARD) or held >= BYTES_PER_SHARD:
             yield batch
             batch, held = [], 0
     if batch:
@@ -98,14 +103,19 @@ def read_table(folder: Path | str) -> TissueTable:
 
 def iter_rows(folder: Path | str, split: str, columns: list[str] | None = None) -> Iterator[dict]:
     """Rows of one split, shard by shard, as dicts; pixels stay encoded. Memory is flat in the number of rows."""
+    for batch in iter_batches(folder, split, columns):
+        yield from batch.to_pylist()
+
+
+def iter_batches(folder: Path | str, split: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Rows of one split in batches of at most 64, in the same order."""
     shards = sorted((Path(folder) / "data").glob(f"{split}-*.parquet"))
     if not shards:
         raise InputError(
             f"{folder}: no shards of split {split!r} under data/; known: {', '.join(splits(folder)) or 'none'}"
         )
     for shard in shards:
-        for batch in pq.ParquetFile(shard).iter_batches(64, columns=columns):
-            yield from batch.to_pylist()
+        yield from pq.ParquetFile(shard).iter_batches(64, columns=columns)
 
 
 def splits(folder: Path | str) -> list[str]:
@@ -113,14 +123,21 @@ def splits(folder: Path | str) -> list[str]:
     return sorted({p.name.rsplit("-", 1)[0] for p in (Path(folder) / "data").glob("*-*.parquet")})
 
 
-def load_patches(folder: Path | str, split: str) -> Patches:
-    """All patches of one split, decoded; they must carry pixels and share one size."""
+def has_pixels(folder: Path | str, split: str) -> bool:
+    """False for an index of places, whose pixels lie in the slides."""
+    return next(iter_rows(folder, split, ["semantic_map"]))["semantic_map"] is not None
+
+
+def load_patches(folder: Path | str, split: str, read: ReadPlace | None = None) -> Patches:
+    """All patches of one split, decoded; they must share one size.
+
+    An index of places has no pixels: `read`, such as `PlaceReader(folder).read`, takes them from the slides.
+    """
     images, maps, cases, sources, mpp, places = [], [], [], [], [], []
     for row in iter_rows(folder, split, ["image", "semantic_map", "source", "x", "y", "size", "case", "mpp"]):
-        if row["image"] is None:
-            raise InputError(f"{folder}: split {split!r} is an index without pixels; write them with --pixels")
-        images.append(decode(row["image"]["bytes"], row["source"]))
-        maps.append(decode(row["semantic_map"]["bytes"], row["source"]))
+        image, semantic_map = _pixels(row, read, f"{folder}: split {split!r}")
+        images.append(image)
+        maps.append(semantic_map)
         cases.append(row["case"])
         sources.append(row["source"])
         mpp.append(np.nan if row["mpp"] is None else row["mpp"])
@@ -130,6 +147,17 @@ def load_patches(folder: Path | str, split: str) -> Patches:
             f"{folder}: patches differ in size {sorted({m.shape for m in maps})[:3]}; import them with --size"
         )
     return Patches(np.stack(images), np.stack(maps), cases, sources, np.asarray(mpp), np.asarray(places, np.int64))
+
+
+def _pixels(row: dict, read: ReadPlace | None, where: str) -> tuple[np.ndarray, np.ndarray]:
+    if row["image"] is not None:
+        return tuple(decode(row[name]["bytes"], row["source"]) for name in ("image", "semantic_map"))
+    if read is None:
+        raise InputError(
+            f"{where} is an index without pixels; read them from the slides by read=PlaceReader(folder).read, or make "
+            "the dataset with --pixels"
+        )
+    return read(row)
 
 
 def decode(data: bytes, where: str) -> UInt8[np.ndarray, "..."]:

@@ -14,6 +14,7 @@ from histoloom.tissue import UNLABELLED, TissueTable
 
 EDGE = 1600  # pixels: the longer side of the picture
 _TINT = 0.45  # how much of the annotation's colour covers the tissue
+_REST_TINT = 0.15  # where nothing was drawn, and the rest has a type of its own
 _TISSUE_LINE = (0, 150, 60)
 _PATCH_LINE = (20, 20, 20)
 
@@ -28,12 +29,13 @@ def draw_overlay(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The slide at most `edge` pixels long; `patches` are (x, y, size) in level-0 pixels.
 
-    Annotated areas are tinted by the colours of `table`, the rim of the tissue is green, patches are dark squares.
+    Annotated areas are tinted by the colours of `table`, faintly where only the rest has a type; the rim of the tissue
+    is green, patches are dark squares.
     """
     step = max(max(slide.size) / edge, 1.0)
     picture = slide.thumbnail(step * slide.mpp)
     if annotation is not None and table is not None:
-        picture = _tint(picture, annotation.overview(step), table)
+        picture = _tint(picture, annotation.overview(step), annotation.rest, table)
     image = Image.fromarray(picture)
     if tissue is not None:
         mask = Image.fromarray(tissue.mask).resize(image.size, box=_box(tissue, image.size, step))
@@ -47,13 +49,13 @@ def draw_overlay(
 
 
 def _tint(
-    picture: UInt8[np.ndarray, "h w 3"], semantic_map: UInt8[np.ndarray, "mh mw"], table: TissueTable
+    picture: UInt8[np.ndarray, "h w 3"], semantic_map: UInt8[np.ndarray, "mh mw"], rest: int, table: TissueTable
 ) -> UInt8[np.ndarray, "h w 3"]:
     height, width = picture.shape[:2]
     semantic_map = semantic_map[:height, :width]
-    labelled = (semantic_map != UNLABELLED)[..., None]
-    mixed = (1 - _TINT) * picture + _TINT * table.colorize(semantic_map)
-    return np.where(labelled, np.rint(mixed).astype(np.uint8), picture)
+    share = np.where(semantic_map == rest, _REST_TINT, _TINT) * (semantic_map != UNLABELLED)
+    mixed = (1 - share[..., None]) * picture + share[..., None] * table.colorize(semantic_map)
+    return np.rint(mixed).astype(np.uint8)
 
 
 def _box(tissue: TissueMap, size: tuple[int, int], step: float) -> tuple[float, float, float, float]:

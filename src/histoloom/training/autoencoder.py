@@ -75,7 +75,7 @@ class CropSampler:
         index = rng.integers(len(self.patches))
         height, width = self.patches.images.shape[1:3]
         y, x = rng.integers(height - size + 1), rng.integers(width - size + 1)
-        crop = dihedral(self.patches.images[index, y : y + size, x : x + size], rng.integers(8))
+        crop = dihedral(self.patches.images[index, y : y + size, x : x + size], int(rng.integers(8)))
         crop = apply_stain(crop, draw_stain(self.config.stain, rng))
         cells = size // 2 ** len(self.config.model.channels)
         noise = rng.standard_normal((self.config.model.latent_channels, cells, cells), dtype=np.float32)

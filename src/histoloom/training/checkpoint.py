@@ -58,8 +58,15 @@ def load_checkpoint(folder: Path, model: nn.Module, average: nn.Module, optimize
             f"{path}: was made under another configuration ({_difference(metadata.get('identity'), identity)}); "
             "give the run another folder, or restore the recipe"
         )
-    model.load_state_dict(_part(tensors, "model."))
-    average.load_state_dict(_part(tensors, "average."))
+    try:
+        model.load_state_dict(_part(tensors, "model."))
+        average.load_state_dict(_part(tensors, "average."))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise ModelError(
+            f"{path}: holds another architecture ({reason}); delete it to start this stage anew, or give the run "
+            "another folder"
+        ) from None
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in _part(tensors, "optimizer.").items():
         index, name = key.split(".", 1)
@@ -85,10 +92,15 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _difference(old: str | None, new: str) -> str:
     try:
-        old_values, new_values = json.loads(old or ""), json.loads(new)
+        then, now = _leaves(json.loads(old or "")), _leaves(json.loads(new))
     except json.JSONDecodeError:
         return "its configuration is not recorded"
-    for key in sorted(set(old_values) | set(new_values)):
-        if old_values.get(key) != new_values.get(key):
-            return f"{key}: {old_values.get(key)} then, {new_values.get(key)} now"
-    return "unknown difference"
+    key = min(key for key in then.keys() | now.keys() if then.get(key) != now.get(key))
+    return f"{key}: {then.get(key)} then, {now.get(key)} now"
+
+
+def _leaves(values: object, name: str = "") -> dict[str, object]:
+    """Values of nested dicts by dotted name."""
+    if not isinstance(values, dict):
+        return {name: values}
+    return {k: v for key, value in values.items() for k, v in _leaves(value, f"{name}.{key}".strip(".")).items()}

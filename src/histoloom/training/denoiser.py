@@ -3,6 +3,7 @@ either."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -94,10 +95,13 @@ class WindowSampler:
         return conditions
 
 
-def collate(samples: list[dict]) -> dict[str, Tensor]:
-    """Stack what has one shape; crops of all samples go into one list, with the sample that each belongs to."""
+def collate(samples: list[dict], crop_edge: int = CropConfig.largest) -> dict[str, Tensor]:
+    """Stack what has one shape; crops of all samples go into one list, with the sample that each belongs to.
+
+    All crops are padded to `crop_edge` px, so that a sample means the same in any batch.
+    """
     batch = {k: torch.from_numpy(np.stack([s[k] for s in samples])) for k in samples[0] if k != "crops"}
-    packed = pack_crops([sample.get("crops", []) for sample in samples])
+    packed = pack_crops([sample.get("crops", []) for sample in samples], crop_edge)
     if packed is not None:
         batch |= {"crop_pixels": torch.from_numpy(packed.pixels), "crop_valid": torch.from_numpy(packed.valid)}
         batch |= {"crop_types": torch.from_numpy(packed.types), "crop_samples": torch.from_numpy(packed.samples)}
@@ -150,6 +154,7 @@ def build_denoiser(autoencoder: ModelMixin, config: DenoiserTraining, num_types:
         channels=config.channels,
         token_channels=config.channels,
         vector_channels=2 * channels,
+        crop_edge=config.crops.largest,
         objective=config.objective,
         latent_mean=[round(float(m), 5) for m in cache.mean],
         latent_std=[round(float(s), 5) for s in cache.std],
@@ -199,8 +204,8 @@ def train_denoiser(
     report = None if on_checkpoint is None else (lambda step, averaged: on_checkpoint(step, averaged.denoiser))
     identity = identity_of(config, patches=patches.fingerprint(), weights=str(sampler.cache.mean.tolist()))
     identity |= {} if initial is None else {"initial": weights_hash(initial)}
-    model = DenoiserObjective(denoiser, autoencoder)
-    averaged = fit(model, sampler, collate, config.loop, folder, identity, on_step, report)
+    model, together = DenoiserObjective(denoiser, autoencoder), partial(collate, crop_edge=config.crops.largest)
+    averaged = fit(model, sampler, together, config.loop, folder, identity, on_step, report)
     return averaged.denoiser.eval()
 
 

@@ -20,6 +20,7 @@ from histoloom.errors import OutputError
 from histoloom.models.autoencoder import encode, latent_channels, latent_factor, to_pixels
 from histoloom.patches.store import Patches
 from histoloom.stain import StainJitter, StainShift, apply_stain, draw_stain
+from histoloom.training.loop import process_state
 
 BATCH = 16  # views encoded at once
 
@@ -88,13 +89,15 @@ def cache_latents(
     key = {"patches": patches.fingerprint(), "views": views, "seed": seed, "weights": _fingerprint(autoencoder)}
     key |= {"stain": [stain.scale, stain.shift, stain.brightness], "device": _device(autoencoder).type}
     record = folder / "latents.json"
-    if not (record.exists() and json.loads(record.read_text()).get("key") == key and path.exists()):
-        folder.mkdir(parents=True, exist_ok=True)
-        shape = (len(patches), views, channels, side, side)
-        mean, std = _encode_all(autoencoder, patches, seed, stain, shape, path, on_patch)
-        aside = record.with_suffix(".partial")
-        aside.write_text(json.dumps({"key": key, "mean": mean.tolist(), "std": std.tolist()}))
-        os.replace(aside, record)
+    with process_state().main_process_first():
+        if not (record.exists() and json.loads(record.read_text()).get("key") == key and path.exists()):
+            folder.mkdir(parents=True, exist_ok=True)
+            record.unlink(missing_ok=True)  # it speaks of the latents that are now replaced
+            shape = (len(patches), views, channels, side, side)
+            mean, std = _encode_all(autoencoder, patches, seed, stain, shape, path, on_patch)
+            aside = record.with_suffix(".json.partial")
+            aside.write_text(json.dumps({"key": key, "mean": mean.tolist(), "std": std.tolist()}))
+            os.replace(aside, record)
     statistics = json.loads(record.read_text())
     mean, std = (np.asarray(statistics[name], np.float32) for name in ("mean", "std"))
     return LatentCache(np.load(path, mmap_mode="r"), mean, std, edge, factor, seed, stain)
@@ -115,20 +118,22 @@ def _encode_all(
     aside = path.with_suffix(".partial")
     total, squares = np.zeros(shape[2]), np.zeros(shape[2])
     try:
-        out = np.lib.format.open_memmap(aside, "w+", np.float16, shape)
-        for index, image in enumerate(patches.images):
-            drawn = [draw_view(seed, index, view, factor, stain) for view in range(shape[1])]
-            for start in range(0, len(drawn), BATCH):
-                seen = np.stack(
-                    [apply_stain(view.part(image, 0, 0, edge), view.stain) for view in drawn[start : start + BATCH]]
-                )
-                latents = encode(autoencoder, to_pixels(torch.from_numpy(seen).to(device))).float().cpu().numpy()
-                out[index, start : start + BATCH] = latents
-                total += latents.mean((2, 3), dtype=np.float64).sum(0)
-                squares += np.square(latents, dtype=np.float64).mean((2, 3)).sum(0)
-            if on_patch:
-                on_patch(index + 1)
-        out.flush()
+        # Written, not mapped: on a full disk a map ends in SIGBUS.
+        with aside.open("wb") as file:
+            header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False}
+            np.lib.format.write_array_header_1_0(file, header | {"shape": shape})
+            for index, image in enumerate(patches.images):
+                drawn = [draw_view(seed, index, view, factor, stain) for view in range(shape[1])]
+                for start in range(0, len(drawn), BATCH):
+                    seen = np.stack(
+                        [apply_stain(view.part(image, 0, 0, edge), view.stain) for view in drawn[start : start + BATCH]]
+                    )
+                    latents = encode(autoencoder, to_pixels(torch.from_numpy(seen).to(device))).float().cpu().numpy()
+                    file.write(latents.astype(np.float16).tobytes())
+                    total += latents.mean((2, 3), dtype=np.float64).sum(0)
+                    squares += np.square(latents, dtype=np.float64).mean((2, 3)).sum(0)
+                if on_patch:
+                    on_patch(index + 1)
         os.replace(aside, path)
     except OSError as error:
         aside.unlink(missing_ok=True)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -99,7 +100,8 @@ def fit(
     # A batch may hold no crops at all, and then their encoder has no gradient.
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
     _keep_freed_memory()
-    accelerator = Accelerator(mixed_precision="bf16" if use_bf16(config.precision) else "no", kwargs_handlers=handlers)
+    bf16 = use_bf16(config.precision)
+    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=handlers)
     if config.batch_size % (accelerator.num_processes * config.accumulate):
         raise ConfigError(
             f"batch_size {config.batch_size} does not divide into {accelerator.num_processes} processes x "
@@ -128,12 +130,13 @@ def fit(
             with clock.waiting():
                 batch = next(parts)
             batch = {k: v.to(accelerator.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-            with accelerator.autocast():
+            # Not by Accelerator, whose precision is one for the whole process: stages may differ.
+            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=bf16):
                 part_losses = model(batch)
             accelerator.backward(part_losses["loss"] / config.accumulate)
             for name, value in part_losses.items():
                 losses[name] = losses.get(name, 0) + value.detach() / config.accumulate
-        accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+        norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
         optimizer.zero_grad()
         average.update_parameters(accelerator.unwrap_model(model))
@@ -145,14 +148,20 @@ def fit(
                 on_step(Progress(done, config.steps, means, clock.rate, clock.share_waiting))
         due = clock.due(config.checkpoint_minutes) or done == config.steps
         if accelerator.is_main_process and due:
-            if not math.isfinite(float(losses["loss"])):
+            if not math.isfinite(float(losses["loss"]) + float(norm)):
                 raise HistoloomError(
-                    f"{folder}: the loss is not finite at step {done}; lower learning_rate and run again"
+                    f"{folder}: loss or gradient is not finite at step {done}; lower learning_rate and start in "
+                    "another folder"
                 )
             save_checkpoint(folder, done, accelerator.unwrap_model(model), average, optimizer, identity_text)
             if on_checkpoint:
                 on_checkpoint(done, average.module)
     return average.module
+
+
+def process_state() -> PartialState:
+    """This process among those of the run; by itself, `PartialState` knows no group of CPU processes."""
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
 def identity_of(config: object, **more: str) -> dict:

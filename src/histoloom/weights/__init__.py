@@ -3,6 +3,7 @@
 from pathlib import Path
 
 BUNDLED = ("ebhi-seg",)
+SMALL_ENCODER = Path(__file__).parent / "encoder"
 
 
 def find_model(name: str) -> str:

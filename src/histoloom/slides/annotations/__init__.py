@@ -4,18 +4,19 @@ The content of the file decides: QuPath GeoJSON (gzipped or not), ASAP XML, or a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
-from histoloom.errors import AnnotationError, ConfigError
+from histoloom.errors import AnnotationError
 from histoloom.slides.annotations.asap import read_asap
 from histoloom.slides.annotations.classes import paint_order, polygon_ids
 from histoloom.slides.annotations.masks import LabelRaster
 from histoloom.slides.annotations.qupath import read_qupath
+from histoloom.slides.labelling import AnnotationConfig
 from histoloom.slides.polygon import Annotations, Polygon, check_on_slide, cut_out
 from histoloom.slides.rasterize import PolygonMap
 from histoloom.tissue import UNLABELLED, TissueTable
@@ -31,9 +32,13 @@ _STARTS = {
 
 @runtime_checkable
 class AnnotationMap(Protocol):
-    """What every format becomes: `PolygonMap` or `LabelRaster`. Notes are one line each, for the user to read."""
+    """What every format becomes: `PolygonMap` or `LabelRaster`.
+
+    Notes are one line each, for the user to read; `rest` is the id of all that is not annotated.
+    """
 
     notes: tuple[str, ...]
+    rest: int
 
     def read(
         self, x: int | float, y: int | float, size: int | tuple[int, int], mpp: int | float
@@ -44,28 +49,12 @@ class AnnotationMap(Protocol):
         """The map of the whole slide, `downsample` level-0 pixels to a pixel."""
 
 
-@dataclass(frozen=True)
-class AnnotationConfig:
-    """How annotations become a map; names are tissue names or classes in the files, in any case."""
-
-    order: tuple[str, ...] = ()  # tissue names: where polygons overlap the last wins; those not listed lie below, by id
-    ignore: tuple[str, ...] = ()  # classes (or label values) in the files that are left out
-    exclude: tuple[str, ...] = ("_2", "Exclusion")  # classes whose area is cut out of all other polygons
-    rest: str = ""  # tissue name of all that is not annotated, such as Camelyon16's normal; "" leaves it unlabelled
-    detections: bool = False  # read QuPath's detections, cells and tiles as well as its annotations
-
-    def __post_init__(self):
-        both = {n.strip().lower() for n in self.ignore} & {n.strip().lower() for n in self.exclude}
-        if both:
-            raise ConfigError(f"class {both.pop()!r} is both ignored and excluded; name it once")
-
-
 def read_annotations(
     path: Path | str,
     table: TissueTable,
     slide_size: tuple[int, int],
     slide_mpp: int | float,
-    config: AnnotationConfig = AnnotationConfig(),
+    config: AnnotationConfig | None = None,
     origin: tuple[int | float, int | float] = (0.0, 0.0),
 ) -> AnnotationMap:
     """The annotations of a slide of `slide_size` (width, height) and `slide_mpp`, as a map.
@@ -73,7 +62,7 @@ def read_annotations(
     `origin` is the level-0 place of the polygons' (0, 0): QuPath counts from the scanned bounds of a MRXS slide, not
     from its corner. Raises AnnotationError naming file and feature, TissueError for a class in no table.
     """
-    path = Path(path)
+    path, config = Path(path), config or AnnotationConfig()
     rest = table.find(config.rest).id if config.rest else UNLABELLED
     if _kind(path) == "mask":
         return LabelRaster(path, table, slide_size, slide_mpp, rest, config.ignore)

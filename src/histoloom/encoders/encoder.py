@@ -1,0 +1,142 @@
+"""Images in, features out, by name: the bundled encoder, any timm model, any pathology model of lazyslide-models."""
+
+import difflib
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from histoloom.encoders.small import ENCODER, load_small_encoder
+from histoloom.errors import ConfigError, MissingExtraError, ModelError
+from histoloom.weights import SMALL_ENCODER
+
+SMALL = "histoloom-small"
+TIMM = "timm:"
+
+# The encoders of HTD's tables (arXiv 2509.17847), then ours. Any other name of lazyslide-models works as well.
+KNOWN = (
+    # name                                    dimensions  what it is
+    ("lunit-bt",                                    2048, "RN50-BT: ResNet-50, Barlow Twins on TCGA and TULIP (Lunit)"),
+    ("timm:vit_large_patch14_dinov2.lvd142m",       1024, "DINOv2 ViT-L/14, natural images (Meta)"),
+    ("uni",                                         1024, "UNI ViT-L/16 (Mahmood Lab, gated)"),
+    ("uni2",                                        1536, "UNI2-h ViT-H/14 (Mahmood Lab, gated)"),
+    ("virchow2",                                    2560, "Virchow2 ViT-H/14 (Paige, gated)"),
+    ("gigapath",                                    1536, "Prov-GigaPath ViT-g/14 (Microsoft, gated)"),
+    ("h-optimus-1",                                 1536, "H-optimus-1 ViT-g/14 (Bioptimus, gated)"),
+    ("phikonv2",                                    1024, "Phikon-v2 ViT-L/16 (Owkin)"),
+    (SMALL,                                          128, "bundled; compares with no published figure"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A frozen network with its own preparation of images. `fingerprint` names weights and preparation."""
+
+    name: str
+    fingerprint: str
+    forward: Callable[[Tensor], Tensor]  # uint8 `b 3 h w` -> features `b d`
+
+    @torch.inference_mode()
+    def __call__(self, images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n d"]:
+        """Features in single precision, of one batch."""
+        return self.forward(torch.from_numpy(np.array(images)).movedim(-1, 1)).float().cpu().numpy()
+
+
+def open_encoder(name: str) -> Encoder:
+    """The encoder `name`: `histoloom-small`, a folder of `histoloom train-encoder`, `timm:NAME`, or a name of
+    lazyslide-models.
+
+    Weights that are not on this machine are fetched by the library that names them. Raises ModelError where they cannot
+    be had, and says how to get access; ConfigError for an unknown name.
+    """
+    if name == SMALL or (Path(name) / ENCODER).is_file():
+        return _open_small(name, SMALL_ENCODER if name == SMALL else Path(name))
+    if name.startswith(TIMM):
+        return _open_timm(name)
+    return _open_lazyslide(name)
+
+
+def _open_small(name: str, folder: Path) -> Encoder:
+    network = load_small_encoder(folder)
+
+    def forward(images: Tensor) -> Tensor:
+        return network(images.float() / 127.5 - 1)
+
+    return Encoder(name, _fingerprint(network, "small"), forward)
+
+
+def _open_timm(name: str) -> Encoder:
+    try:
+        import timm
+    except ImportError:
+        raise MissingExtraError("timm", "evaluate") from None
+    try:
+        network = timm.create_model(name.removeprefix(TIMM), pretrained=True, num_classes=0).eval()
+    except Exception as error:
+        raise _unavailable(name, error) from None
+    cfg = timm.data.resolve_model_data_config(network)
+    size, mode = cfg["input_size"][1:], cfg["interpolation"]
+    mode = mode if mode in ("bilinear", "bicubic") else "bicubic"
+    mean, std = (torch.tensor(cfg[key])[:, None, None] for key in ("mean", "std"))
+
+    def forward(images: Tensor) -> Tensor:
+        # The whole patch at the network's size: no centre crop, which would hide its border.
+        pixels = images.float() / 255
+        if pixels.shape[2:] != size:
+            pixels = F.interpolate(pixels, size, mode=mode, antialias=True)
+        return network((pixels - mean) / std)
+
+    return Encoder(name, _fingerprint(network, f"{size} {mode} {cfg['mean']} {cfg['std']}"), forward)
+
+
+def _open_lazyslide(name: str) -> Encoder:
+    try:
+        from lazyslide_models import MODEL_REGISTRY
+    except ImportError:
+        raise ConfigError(
+            f"encoder {name}: neither {SMALL}, nor a folder with {ENCODER}, nor {TIMM}NAME; for the pathology models "
+            "of lazyslide-models run: pip install 'histoloom[foundation]'"
+        ) from None
+    if name not in MODEL_REGISTRY:
+        near = difflib.get_close_matches(name, [*MODEL_REGISTRY, *(known for known, _, _ in KNOWN)], 3, 0.4)
+        raise ConfigError(f"encoder {name}: unknown; near: {', '.join(near) or ', '.join(k for k, _, _ in KNOWN)}")
+    try:
+        model = MODEL_REGISTRY[name]()
+    except Exception as error:
+        raise _unavailable(name, error, getattr(MODEL_REGISTRY[name], "hf_url", None)) from None
+    prepare = model.get_transform()
+    if prepare is None or not hasattr(model, "encode_image"):
+        raise ConfigError(f"encoder {name}: does not turn single images into features; choose one that does")
+    if isinstance(model.model, nn.Module):
+        model.model.eval()
+
+    def forward(images: Tensor) -> Tensor:
+        return torch.as_tensor(model.encode_image(prepare(images)))
+
+    return Encoder(name, _fingerprint(model.model, repr(prepare)), forward)
+
+
+def _unavailable(name: str, error: Exception, page: str | None = None) -> ModelError:
+    """One line for whatever a library raised while it looked for weights: their reasons are many, the cures few."""
+    reason = " ".join(str(error).split())[:200]
+    if "Unknown model" in reason or "pretrained tag" in reason:
+        return ModelError(f"encoder {name}: {reason}; `timm.list_models(pretrained=True)` lists what there is")
+    where = page or "its page on huggingface.co"
+    return ModelError(
+        f"encoder {name}: its weights cannot be had ({type(error).__name__}: {reason}); if they are gated, ask for "
+        f"access on {where} and run `hf auth login`; without a network, take {SMALL}"
+    )
+
+
+def _fingerprint(network: object, preparation: str) -> str:
+    digest = hashlib.sha256(preparation.encode())
+    for key, value in network.state_dict().items() if isinstance(network, nn.Module) else ():
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

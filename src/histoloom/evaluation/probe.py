@@ -1,0 +1,116 @@
+"""What does an encoder know of tissue? A linear probe: tissue type from features, beside raw colour statistics."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from histoloom.errors import InputError, MissingExtraError, OutputError
+from histoloom.evaluation.bootstrap import mean_interval
+from histoloom.evaluation.stain_following import rgb_to_lab
+from histoloom.patches.heterogeneity import class_fractions
+from histoloom.patches.store import Patches
+from histoloom.stain import rgb_to_hed
+from histoloom.tissue import UNLABELLED
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Share of held-out patches whose type is read rightly, its 95 % interval over cases, the mean over types, n."""
+
+    accuracy: float
+    low: float
+    high: float
+    balanced: float  # mean over types of the share within the type
+    n: int
+
+
+def tissue_labels(semantic_maps: UInt8[np.ndarray, "n h w"], prior: Float[np.ndarray, " k"]) -> Int[np.ndarray, " n"]:
+    """The type that stands out most on each map: the highest share over its share `prior` in the training set.
+
+    The most common type would be stroma nearly everywhere.
+    """
+    shares = np.stack([class_fractions(m, len(prior)) for m in semantic_maps])
+    return np.where(prior > 0, shares / np.where(prior > 0, prior, 1), 0).argmax(axis=1)
+
+
+def colour_statistics(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n 45"]:
+    """Mean, standard deviation and the 10, 50, 90 % quantiles of red, green, blue, of the dyes (HED) and of Lab."""
+    rows = []
+    for image in images:
+        channels = np.concatenate([image, rgb_to_hed(image), rgb_to_lab(image)], axis=-1).reshape(-1, 9)
+        quantiles = np.quantile(channels[::4], [0.1, 0.5, 0.9], axis=0).ravel()
+        rows.append(np.concatenate([channels.mean(axis=0), channels.std(axis=0), quantiles]))
+    return np.asarray(rows, np.float64).reshape(-1, 45)
+
+
+def linear_probe(
+    train_features: Float[np.ndarray, "n d"],
+    train_labels: Int[np.ndarray, " n"],
+    features: Float[np.ndarray, "m d"],
+    labels: Int[np.ndarray, " m"],
+    cases: list[str],
+) -> Probe:
+    """Logistic regression on standardised features, fitted to one split and judged on another, of other cases.
+
+    Raises InputError where the training labels are all the same.
+    """
+    try:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+    except ImportError:
+        raise MissingExtraError("scikit-learn", "evaluate") from None
+    if len(set(train_labels.tolist())) < 2:
+        raise InputError("all training patches show the same tissue type; a probe needs two types at least")
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the last digits of convergence do not matter here
+        read = classifier.fit(train_features, train_labels).predict(features)
+    right = (read == labels).astype(float)
+    low, high = mean_interval(right, cases)
+    of_type = [right[labels == kind].mean() for kind in np.unique(labels)]
+    return Probe(float(right.mean()), low, high, float(np.mean(of_type)), len(right))
+
+
+def probe_encoder(
+    train: Patches, held: Patches, train_features: Float[np.ndarray, "n d"], held_features: Float[np.ndarray, "m d"]
+) -> dict[str, Probe]:
+    """Probes on the features and on colour statistics: learned from `train`, judged on `held`, of other cases."""
+    num_types = 1 + max(int(m[m != UNLABELLED].max(initial=0)) for m in (train.semantic_maps, held.semantic_maps))
+    prior = np.mean([class_fractions(m, num_types) for m in train.semantic_maps], axis=0)
+    labels = [tissue_labels(part.semantic_maps, prior) for part in (train, held)]
+    colours = [colour_statistics(part.images) for part in (train, held)]
+    return {
+        "features": linear_probe(train_features, labels[0], held_features, labels[1], held.cases),
+        "colour statistics": linear_probe(colours[0], labels[0], colours[1], labels[1], held.cases),
+    }
+
+
+def write_card(probes: dict[str, Probe], patches: int, steps: int, seed: int, folder: Path) -> None:
+    """Write the encoder's card, `README.md`, into `folder`."""
+    rows = [
+        f"| {name} | {100 * p.accuracy:.1f} % [{100 * p.low:.1f}, {100 * p.high:.1f}] "
+        f"| {100 * p.balanced:.1f} % | {p.n} |"
+        for name, p in probes.items()
+    ]
+    lines = [
+        "# A small encoder of H&E patches",
+        "",
+        f"Trained without labels by `histoloom train-encoder` on {patches} patches of the split `train`: Barlow Twins, "
+        f"{steps} steps, seed {seed}. For comparing images of the kind it was trained on; its figures compare with no "
+        "published ones, and it is no diagnostic device.",
+        "",
+        "Linear probe: the tissue type that stands out on a patch, learned from `train`, read on `val` (other cases). "
+        "Brackets: 95 % bootstrap over cases.",
+        "",
+        "| read from | accuracy | mean of types | n |",
+        "|---|---|---|---|",
+        *rows,
+    ]
+    try:
+        (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot write the card ({error.strerror or error}); free some space") from None

@@ -1,0 +1,141 @@
+"""The images of one side, from a patch dataset, from woven patches, or from a plain folder of images."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from histoloom.errors import ImageError, InputError
+from histoloom.generation.export import read_woven
+from histoloom.patches.folder import SUFFIXES
+from histoloom.patches.maps import LOSSY, read_image
+from histoloom.patches.store import load_patches, read_table, splits
+from histoloom.tissue import TissueTable
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images `n h w 3` with what is known of them; `semantic_maps` and `table` are none for a plain folder."""
+
+    where: str
+    kind: str  # patch dataset, woven patches, image folder
+    split: str  # empty where there is none
+    file_format: str  # of the files, such as PNG, or JPEG (lossy)
+    images: UInt8[np.ndarray, "n h w 3"]
+    semantic_maps: UInt8[np.ndarray, "n h w"] | None
+    cases: list[str]
+    names: list[str]
+    table: TissueTable | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> "ImageSet":
+        """The images at `indices`, in that order."""
+        at = np.asarray(indices, np.int64)
+        maps = None if self.semantic_maps is None else self.semantic_maps[at]
+        names = [self.cases[i] for i in at], [self.names[i] for i in at]
+        return replace(self, images=self.images[at], semantic_maps=maps, cases=names[0], names=names[1])
+
+    def keys(self) -> list[bytes]:
+        """A hash of the pixels of each image: equal where images are the same."""
+        return [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in self.images]
+
+
+def load_images(folder: Path | str, split: str | None = None) -> ImageSet:
+    """All images of `folder`, which share one size; of a dataset those of `split` (default: val where there is one).
+
+    In a plain folder a sub-folder is a case, and so is an image right in it. Raises InputError or ImageError.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give a patch dataset, woven patches, or a folder of images")
+    if (folder / "tissue.toml").is_file() and (folder / "data").is_dir():
+        return _dataset(folder, split)
+    if (folder / "index.parquet").is_file():
+        return _woven(folder)
+    return _plain(folder)
+
+
+def training_images(folder: Path | str | None, real: ImageSet) -> ImageSet | None:
+    """What copies are searched in: `folder` (its split train, where it has splits), or split train of the real dataset,
+    or none."""
+    if folder is None:
+        is_other = real.kind == "patch dataset" and real.split != "train" and "train" in splits(real.where)
+        return load_images(real.where, "train") if is_other else None
+    return load_images(folder, "train" if splits(folder) else None)
+
+
+def with_cases(fake: ImageSet, real: Sequence[ImageSet]) -> ImageSet:
+    """`fake` with the case of the real patch whose map an image was woven from, where that is known: such images are
+    no independent draws, and must not be told from real ones by the mark of their case."""
+    of_name = {name: case for images in real for name, case in zip(images.names, images.cases, strict=True)}
+    return replace(fake, cases=[of_name.get(case, case) for case in fake.cases])
+
+
+def compare_sizes(real: ImageSet, fake: ImageSet) -> None:
+    """Raise ImageError where sizes differ: a resized image is another image to every metric."""
+    if real.images.shape[1:] != fake.images.shape[1:]:
+        (height, width), (other_height, other_width) = real.images.shape[1:3], fake.images.shape[1:3]
+        raise ImageError(
+            f"{fake.where}: images are {other_width} x {other_height} px where those of {real.where} are {width} x "
+            f"{height}; weave or import both at one size and magnification"
+        )
+
+
+def shared_images(real: ImageSet, fake: ImageSet) -> list[int]:
+    """Indices of fakes that are real images, pixel by pixel; raises InputError where all are: then `fake` is `real`."""
+    known = set(real.keys())
+    found = [i for i, key in enumerate(fake.keys()) if key in known]
+    if len(found) == len(fake):
+        raise InputError(
+            f"{fake.where}: all {len(fake)} images are images of {real.where}, pixel by pixel: this is the real "
+            "folder, not a synthetic one; name the folder of the woven patches as fake"
+        )
+    return found
+
+
+def num_duplicates(images: ImageSet) -> int:
+    """How many images repeat an earlier one, pixel by pixel."""
+    return sum(count - 1 for count in Counter(images.keys()).values())
+
+
+def _dataset(folder: Path, split: str | None) -> ImageSet:
+    known = splits(folder)
+    chosen = split or ("val" if "val" in known else next(iter(known), "train"))
+    patches = load_patches(folder, chosen)
+    return ImageSet(
+        str(folder), "patch dataset", chosen, "PNG", patches.images, patches.semantic_maps, patches.cases,
+        patches.sources, read_table(folder),
+    )  # fmt: skip
+
+
+def _woven(folder: Path) -> ImageSet:
+    woven = read_woven(folder)
+    names, maps = [row["image"] for row in woven.rows], [row["map_source"] for row in woven.rows]
+    return ImageSet(
+        str(folder), "woven patches", "", "PNG", woven.images, woven.semantic_maps, maps, names, woven.table
+    )
+
+
+def _plain(folder: Path) -> ImageSet:
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not paths:
+        raise InputError(f"{folder}: holds no images ({', '.join(s[1:] for s in SUFFIXES)}); name another folder")
+    images = [read_image(path) for path in paths]
+    for path, image in zip(paths, images, strict=True):
+        if image.shape != images[0].shape:
+            (height, width), (first_height, first_width) = image.shape[:2], images[0].shape[:2]
+            raise ImageError(
+                f"{path}: is {width} x {height} px where {paths[0].name} is {first_width} x {first_height}; cut all "
+                "images to one size, for instance with `histoloom import --size`"
+            )
+    kinds = sorted({path.suffix.lower() for path in paths})
+    shown = ", ".join(kind[1:].upper() + (" (lossy)" if kind in LOSSY[:2] else "") for kind in kinds)
+    cases = [p.stem if p.parent == folder else p.parent.relative_to(folder).as_posix() for p in paths]
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    return ImageSet(str(folder), "image folder", "", shown, np.stack(images), None, cases, names)

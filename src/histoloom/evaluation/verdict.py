@@ -1,0 +1,104 @@
+"""The figures in plain words, for someone who reads tissue and not statistics."""
+
+from histoloom.evaluation.measures import EncoderFigures, Figure
+from histoloom.evaluation.report import Evaluation
+
+CLOSE = 1.5  # times the floor within which a distance counts as real
+TELLING = 0.1  # accuracy above the floor's from which a classifier is said to tell
+SHORT = 0.1  # share below the floor's from which something is said to be missing
+
+
+def verdict(evaluation: Evaluation) -> tuple[str, list[str]]:
+    """A headline, and one sentence for each question: true, varied, obedient, new, and in the right stain."""
+    first = evaluation.encoders[0]
+    of_name = {figure.name: figure for figure in first.overall}
+    copied, new = _new(evaluation, of_name)
+    true, looks_real = _true(of_name)
+    varied, is_varied = _varied(of_name)
+    sentences = [true, varied, _obedient(evaluation.maps), new, _stain(evaluation.stain[0])]
+    if evaluation.shared:
+        headline = f"{len(evaluation.shared)} synthetic images are real ones, pixel by pixel. Do not use this set."
+    elif copied:
+        headline = "Parts of training images reappear in the synthetic ones. Look at the suspects before any use."
+    elif looks_real and is_varied:
+        headline = "By these measures the synthetic images are about as real and as varied as real ones, and new."
+    elif looks_real:
+        headline = "Each synthetic image looks real by these measures, but they do not show all that real tissue shows."
+    else:
+        headline = "The synthetic images can be told from real ones. No sign of copying was found."
+    return headline, [sentence for sentence in sentences if sentence]
+
+
+def _true(of_name: dict[str, Figure]) -> tuple[str, bool]:
+    test, precision = of_name["C2ST accuracy"], of_name["precision"]
+    parts, looks_real = [], True
+    if test.value is not None:
+        floor = 0.5 if test.floor is None else max(test.floor, 0.5)
+        looks_real = test.value < floor + TELLING
+        parts.append(
+            f"A simple classifier tells synthetic from real in {100 * test.value:.0f} of 100 cases (50 is guessing; "
+            f"two sets of real patients it tells apart in {100 * floor:.0f})."
+        )
+    far = next((f for f in (of_name["Fréchet distance"], of_name["MMD (RBF) x 1000"]) if f.value is not None), None)
+    if far is not None and far.floor and far.floor > 0:
+        times = far.value / far.floor
+        looks_real = looks_real and times < CLOSE
+        parts.append(f"Synthetic and real lie {times:.1f} times as far apart as two sets of real patients do.")
+    parts.append(
+        f"{100 * precision.value:.0f} % of the synthetic images lie among real ones (real images: "
+        f"{100 * precision.floor:.0f} %)."
+    )
+    return "True? " + " ".join(parts), looks_real and precision.value > precision.floor - SHORT
+
+
+def _varied(of_name: dict[str, Figure]) -> tuple[str, bool]:
+    recall, coverage = of_name["recall"], of_name["coverage"]
+    enough = recall.value > recall.floor - SHORT and coverage.value > coverage.floor - SHORT
+    return (
+        f"Varied? They cover {100 * coverage.value:.0f} % of the real images (real patients among each other: "
+        f"{100 * coverage.floor:.0f} %); {100 * recall.value:.0f} % of real images have a like among them "
+        f"({100 * recall.floor:.0f} %)."
+    ), enough
+
+
+def _obedient(maps: list[Figure]) -> str:
+    if not maps:
+        return "Obedient to the map? Not measured; see the notes."
+    mean = maps[0]
+    share = f", {100 * mean.value / mean.floor:.0f} % of that" if mean.floor else ""
+    return (
+        f"Obedient to the map? A segmenter that learned from real images finds the tissue where the map put it with a "
+        f"mean IoU of {mean.value:.2f}{share} on real images ({mean.floor:.2f})."
+    )
+
+
+def _new(evaluation: Evaluation, of_name: dict[str, Figure]) -> tuple[bool, str]:
+    auth, fake, real = of_name["AuthPct"], evaluation.copying.fake, evaluation.copying.real
+    near = auth.value < auth.floor - 100 * SHORT
+    text = (
+        f"New? {auth.value:.0f} % of the synthetic images keep their distance from the training images (unseen real "
+        f"ones: {auth.floor:.0f} %)."
+    )
+    if fake is None or real is None:
+        return near or bool(evaluation.shared), f"{text} Copied parts were not searched for: {evaluation.copying.note}."
+    pasted = fake.low > max(real.high, 0.02)
+    text += (
+        f" In {100 * fake.rate:.1f} % of {fake.n} a part of the nearest training image reappears (unseen real images: "
+        f"{100 * real.rate:.1f} %; chance: 1 %)."
+    )
+    return pasted or near or bool(evaluation.shared), text
+
+
+def _stain(drift: Figure) -> str:
+    shown = "hardly visible" if drift.value < 2 else "visible" if drift.value < 6 else "plain to see"
+    return (
+        f"Stain? The mean colour is off by delta E {drift.value:.1f}, which is {shown} (two sets of real patients: "
+        f"{drift.floor:.1f})."
+    )
+
+
+def encoder_note(encoder: EncoderFigures) -> str:
+    """What figures of this encoder may be compared with."""
+    if encoder.encoder == "histoloom-small":
+        return "Figures of the bundled small encoder compare with each other, and with no published figure."
+    return "Figures compare with others of the same encoder, images, number and format only."

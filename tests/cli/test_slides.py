@@ -1,0 +1,238 @@
+"""What a user of `histoloom patches` and `histoloom overlay` types and reads; every bad input is one line."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from slide_files import write_aperio, write_asap, write_image, write_qupath, write_tiled_tiff
+
+from histoloom.cli.main import run
+from histoloom.patches.store import iter_rows, splits
+from histoloom.tissue import TissueTable
+
+STROMA_AND_TUMOR = TissueTable.from_names(["stroma", "tumor"]).to_toml()
+OPTIONS = (
+    "--annotations", "annotations", "--tissue", "tissue.toml", "--rest", "stroma",
+    "--mpp", "0.5", "--size", "64", "--stride", "32", "--min-focus", "0",
+)  # fmt: skip
+WIDTH, HEIGHT = 520, 392
+
+
+def pixels(seed: int) -> np.ndarray:
+    """Pink on the left, purple on the right, with grain."""
+    dark = (np.arange(WIDTH) > WIDTH / 2)[None, :, None]
+    grain = np.random.default_rng(seed).normal(0, 9, (HEIGHT, WIDTH, 1))
+    return np.clip(np.where(dark, (110, 60, 140), (220, 150, 190)) + grain, 0, 255).astype(np.uint8)
+
+
+RIGHT = [(WIDTH / 2, 0), (WIDTH, 0), (WIDTH, HEIGHT), (WIDTH / 2, HEIGHT)]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """Two good slides, a and b, with the right half annotated; the commands run in this folder."""
+    (tmp_path / "slides").mkdir()
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "tissue.toml").write_text(STROMA_AND_TUMOR)
+    write_tiled_tiff(tmp_path / "slides" / "a.tif", pixels(0))
+    write_qupath(tmp_path / "annotations" / "a.geojson", [("tumor", [RIGHT])])
+    write_tiled_tiff(tmp_path / "slides" / "b.tif", pixels(1))
+    write_asap(tmp_path / "annotations" / "b.xml", [("tumor", RIGHT)])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def histoloom(monkeypatch, capfd):
+    """`histoloom(*arguments)`: exit code, lines of stdout, lines of stderr."""
+
+    def call(*arguments: str) -> tuple[int, list[str], list[str]]:
+        monkeypatch.setattr(sys, "argv", ["histoloom", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            run()
+        told = capfd.readouterr()
+        return ended.value.code or 0, told.out.splitlines(), told.err.splitlines()
+
+    return call
+
+
+def cut(histoloom, *options: str, out: str = "out"):
+    return histoloom("patches", "slides", *OPTIONS, "--out", out, *options)
+
+
+def test_slides_become_a_dataset_with_pictures_tables_and_a_card(project, histoloom):
+    code, told, errors = cut(histoloom)
+    assert (code, errors) == (0, [])
+    rows = [row for split in splits("out") for row in iter_rows("out", split)]
+    assert {row["source"] for row in rows} == {"a.tif", "b.tif"}
+    assert sum(line.endswith("of 1 cases") for line in told) == 2
+    assert any("tumor" in line and "%" in line for line in told)
+    assert "overlays/" in told[-1]
+    for name in ("a.tif", "b.tif"):
+        with Image.open(project / "out" / "overlays" / f"{name}.jpg") as picture:
+            assert picture.size == (WIDTH, HEIGHT)
+    assert "| tumor |" in (project / "out" / "README.md").read_text()
+    assert "64 x 64 px, 0.5 um per pixel" in (project / "out" / "README.md").read_text()
+
+
+def test_the_same_command_again_does_nothing_and_another_asks_for_another_folder(project, histoloom):
+    cut(histoloom)
+    before = {path: path.stat().st_mtime_ns for path in (project / "out").rglob("*")}
+    code, told, _ = cut(histoloom)
+    assert code == 0
+    assert "up to date" in told[-1]
+    assert {path: path.stat().st_mtime_ns for path in (project / "out").rglob("*")} == before
+    code, _, errors = cut(histoloom, "--seed", "1")
+    assert (code, len(errors)) == (1, 1)
+    assert "exists already; name another folder" in errors[0]
+
+
+ENTITIES = {
+    "laughs": '<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">',
+    "external entity": '<!ENTITY b SYSTEM "file:///etc/passwd">',
+}
+
+
+def bad_slide(project: Path, kind: str) -> str:
+    """Make slide c bad; returns what its line must say beside the file."""
+    slide, annotation = project / "slides" / "c.tif", project / "annotations" / "c.geojson"
+    write_tiled_tiff(slide, pixels(2))
+    write_qupath(annotation, [("tumor", [RIGHT])])
+    outline = [[0, 0], [99, 0], [99, 99], [0, 0]]
+
+    def geojson(*rings) -> None:
+        geometry = {"type": "Polygon", "coordinates": list(rings)}
+        properties = {"classification": {"name": "tumor"}}
+        annotation.write_text(json.dumps({"type": "Feature", "geometry": geometry, "properties": properties}))
+
+    if kind == "cut short":
+        slide.unlink()
+        write_aperio(project / "slides" / "c.svs", pixels(2))
+        data = (project / "slides" / "c.svs").read_bytes()
+        (project / "slides" / "c.svs").write_bytes(data[: len(data) // 2])
+        return "c.svs: damaged or cut short"
+    if kind == "no mpp":
+        slide.unlink()
+        write_image(project / "slides" / "c.png", pixels(2))
+        return "c.png: the file does not say its micrometres per pixel; give them with --slide-mpp"
+    if kind in ENTITIES:
+        annotation.unlink()
+        text = f"<?xml version='1.0'?><!DOCTYPE z [{ENTITIES[kind]}]><ASAP_Annotations>&b;</ASAP_Annotations>"
+        (project / "annotations" / "c.xml").write_text(text)
+        return "c.xml: declares XML entities"
+    if kind == "empty ring":
+        geojson([])
+        return "c.geojson: feature 1 (tumor): a ring is empty; delete this polygon"
+    if kind == "NaN":
+        geojson([[0, 0], [float("nan"), 0], [99, 99], [0, 0]])
+        return "c.geojson: feature 1 (tumor): a coordinate is NaN"
+    if kind == "off the slide":
+        geojson([[x + 9000, y] for x, y in outline])
+        return "c.geojson: feature 1 (tumor): lies off the slide"
+    if kind == "class in no table":
+        write_qupath(annotation, [("necrosis", [RIGHT])])
+        return "class 'necrosis' is in no tissue table (known: stroma, tumor); add it to tissue.toml"
+    if kind == "mask of another slide":
+        annotation.unlink()
+        Image.fromarray(np.ones((300, 100), np.uint8)).save(project / "annotations" / "c.png")
+        return "c.png: the mask is 100 x 300, which is no scale of the slide's 520 x 392 pixels"
+    raise ValueError(kind)
+
+
+BAD = [
+    "cut short", "no mpp", "laughs", "external entity", "empty ring", "NaN", "off the slide", "class in no table",
+    "mask of another slide",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_broken_slide_is_named_skipped_and_counted(project, histoloom, kind):
+    said = bad_slide(project, kind)
+    code, _, errors = cut(histoloom)
+    assert code == 3
+    assert len(errors) == 2
+    assert errors[0].startswith("skipped: ")
+    assert said in errors[0]
+    assert errors[1] == "1 of 3 slides were skipped"
+    rows = [row for split in splits("out") for row in iter_rows("out", split)]
+    assert {row["source"] for row in rows} == {"a.tif", "b.tif"}
+    assert "skipped: " in (project / "out" / "README.md").read_text()
+    assert cut(histoloom)[0] == 3
+
+
+def test_a_self_crossing_outline_is_repaired_not_skipped(project, histoloom):
+    bow = [(0, 0), (WIDTH, HEIGHT), (WIDTH, 0), (0, HEIGHT)]
+    write_qupath(project / "annotations" / "a.geojson", [("tumor", [bow])])
+    assert cut(histoloom)[0] == 0
+    code, _, errors = histoloom(
+        "overlay", "slides/a.tif", "--annotation", "annotations/a.geojson", "--tissue", "tissue.toml", "--out", "a.png"
+    )
+    assert code == 0
+    assert len(errors) == 1
+    assert "the outline crosses itself; repaired" in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--slides-are", "x"), "No such option"),
+        (("--low", "0.9"), "low 0.9 must not exceed high 0.8"),
+        (("--size", "100000"), "no patch of 2 slides was taken: none kept the rules"),
+        (("--annotations", "nowhere"), "nowhere: no such folder; give the folder of the annotations"),
+        (("--tissue", "slides"), "slides: cannot read the tissue table"),
+        (("--workers", "0"), "0 workers; give at least 1"),
+        (("--order", "bone"), "unknown tissue 'bone'; known: stroma, tumor"),
+        (("--case-pattern", "^(c)"), "finds no case in 'a.tif'"),
+        (("--ray", "127.0.0.1:1"), "no Ray cluster answers"),
+    ],
+)
+def test_a_mistake_is_one_line_with_a_cure(project, histoloom, options, said):
+    pytest.importorskip("ray")
+    code, _, errors = cut(histoloom, *options)
+    assert code in (1, 2)
+    assert said in " ".join(errors)
+    assert code == 2 or len(errors) == 1
+    assert not (project / "out").exists()
+
+
+def test_a_folder_that_is_named_as_a_slide_is_no_slide(project, histoloom):
+    code, _, errors = histoloom("overlay", "slides", "--out", "a.png")
+    assert code == 1
+    assert errors == ["histoloom: slides: a folder, not a slide; give the file in it (for DICOM any of its .dcm files)"]
+
+
+def test_an_overlay_shows_what_a_dataset_took(project, histoloom):
+    cut(histoloom)
+    taken = sum(row["source"] == "a.tif" for split in splits("out") for row in iter_rows("out", split))
+    code, told, errors = histoloom("overlay", "slides/a.tif", "--dataset", "out", "--out", "a.png", "--edge", "300")
+    assert (code, told, errors) == (0, [f"wrote a.png: {taken} patches"], [])
+    picture = np.asarray(Image.open(project / "a.png")).astype(int)
+    assert max(picture.shape[:2]) == 300
+    assert (picture.max(-1) < 60).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--annotation", "annotations/a.geojson"), "give --tissue"),
+        (("--dataset", "slides"), "not made by `histoloom patches`"),
+        (("--out", "no/a.png"), "no/a.png: cannot be written"),
+    ],
+)
+def test_a_mistake_in_an_overlay_is_one_line(project, histoloom, options, said):
+    code, _, errors = histoloom("overlay", "slides/a.tif", "--out", "a.png", *options)
+    assert code == 1
+    assert len(errors) == 1
+    assert said in errors[0]
+
+
+def test_a_missing_slide_library_is_named_with_its_extra(project, histoloom, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openslide", None)
+    for name in [name for name in sys.modules if name.startswith(("histoloom.slides", "histoloom.patches"))]:
+        monkeypatch.delitem(sys.modules, name)
+    code, _, errors = cut(histoloom)
+    assert code == 1
+    assert errors == ["histoloom: openslide is not installed; run: pip install 'histoloom[slides]'"]

@@ -1,0 +1,164 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from histoloom.models.pipeline import HistoloomPipeline
+
+SMOKE = Path(__file__).parents[2] / "recipes" / "smoke.toml"
+
+
+@pytest.fixture
+def recipe(image_folder) -> Path:
+    """`recipes/smoke.toml` beside pictures, in a folder of its own, its steps cut down."""
+    text = SMOKE.read_text().replace("steps = 20", "workers = 0\nsteps = 2")
+    assert text.count("steps = 2\n") == 3
+    path = image_folder / "mine.toml"
+    path.write_text(text)
+    return path
+
+
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_a_recipe_becomes_a_model_that_weaves(histoloom, recipe, tmp_path):
+    ended = histoloom("train", recipe)
+    assert (ended.code, ended.stderr) == (0, "")
+    assert "wrote runs/mine/model; weave with: histoloom generate runs/mine/model" in ended.stdout
+    run = tmp_path / "runs" / "mine"
+    assert sorted(p.name for p in run.iterdir()) == [
+        "autoencoder", "dataset", "denoiser", "model", "recipe.toml", "samples", "tensorboard",
+    ]  # fmt: skip
+    assert [p.name for p in (run / "samples").iterdir()] == ["000002.png"]
+    assert HistoloomPipeline.load(run / "model").table.names == ["stroma", "gland"]
+    woven = histoloom("generate", run / "model", "--layouts", 2, "--size", 64, "--steps", 2, "--out", "woven")
+    assert (woven.code, woven.stderr) == (0, "")
+    assert pq.read_table(tmp_path / "woven" / "index.parquet").num_rows == 2
+
+
+def test_the_resolved_copy_of_a_recipe_trains_the_same_model(histoloom, recipe, tmp_path):
+    assert histoloom("train", recipe, "--out", "one").code == 0
+    resolved = tmp_path / "one" / "recipe.toml"
+    assert histoloom("train", resolved, "--out", "two").code == 0
+    assert (tmp_path / "two" / "recipe.toml").read_text() == resolved.read_text()
+    one, two = (HistoloomPipeline.load(tmp_path / name / "model") for name in ("one", "two"))
+    assert one.fingerprint == two.fingerprint
+
+
+def test_the_same_command_on_a_finished_run_changes_no_weight(histoloom, recipe, tmp_path):
+    assert histoloom("train", recipe, "--out", "run").code == 0
+    weights = {p: p.read_bytes() for p in (tmp_path / "run" / "model").rglob("*.safetensors")}
+    assert histoloom("train", recipe, "--out", "run").code == 0
+    assert {p: p.read_bytes() for p in weights} == weights
+
+
+def test_a_recipe_that_is_not_there(fails):
+    assert fails("train", "none.toml") == "histoloom: none.toml: no such recipe; recipes live in recipes/"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("[watch]", "[watsh]", "mine.toml: unknown key 'watsh'; known: data, autoencoder, denoiser, watch"),
+        (
+            "window = 64",
+            "windo = 64",
+            "mine.toml denoiser: unknown key 'windo'; known: conditioning, objective, window",
+        ),
+        ("window = 64", 'window = "64"', "mine.toml denoiser window: expected int, found '64'"),
+        ("base = 24", "base = 20", "mine.toml denoiser crops: crops need 24 <= base <= largest, found base 20"),
+        ("window = 64", "window = 72", "window 72 must be a multiple of 32 px"),
+        ("size = 64", "size = 128", "smaller than autoencoder size 128"),
+        ('source = "images"', 'source = "none"', "none: no such folder of images"),
+    ],
+)
+def test_a_recipe_without_sense(fails, recipe, tmp_path, old, new, told):
+    change(recipe, old, new)
+    assert told in fails("train", recipe, "--out", "run", may_leave="run")
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_a_recipe_whose_data_is_no_table(fails, tmp_path):
+    (tmp_path / "odd.toml").write_text("data = 3\n")
+    assert "odd.toml data: expected DataSource, found 3" in fails("train", "odd.toml")
+
+
+def test_a_recipe_that_is_no_toml(fails, tmp_path):
+    (tmp_path / "broken.toml").write_text("[data\n")
+    assert "broken.toml: not a readable TOML recipe" in fails("train", "broken.toml")
+
+
+def broken_images(folder: Path) -> dict[str, str]:
+    """What is wrong with the second picture, and what is told about it."""
+    image, semantic_map = folder / "images" / "P0" / "1.png", folder / "maps" / "P0" / "1.png"
+    return {
+        "a map of another size": (
+            lambda: Image.fromarray(np.zeros((70, 80), np.uint8)).save(semantic_map), "P0/1.png: "),
+        "a value that the table does not know": (
+            lambda: Image.fromarray(np.full((80, 80), 9, np.uint8)).save(semantic_map), "value 9 belongs to no tissue"),
+        "a truncated image": (lambda: image.write_bytes(image.read_bytes()[:300]), "P0/1.png: cannot read the picture"),
+        "a truncated map": (
+            lambda: semantic_map.write_bytes(semantic_map.read_bytes()[:60]), "P0/1.png: cannot read the picture"),
+        "no map": (semantic_map.unlink, "P0/1"),
+        "no images at all": (lambda: [p.unlink() for p in (folder / "images").rglob("*.png")], "images: "),
+        "a table without a type": (lambda: (folder / "tissue.toml").write_text(""), "tissue.toml: the tissue table is"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", broken_images(Path()))
+def test_pictures_that_cannot_be_used(fails, recipe, tmp_path, fault):
+    breaks, told = broken_images(tmp_path)[fault]
+    breaks()
+    assert told in fails("import", "images", "--maps", "maps", "--tissue", "tissue.toml", "--out", "dataset")
+    assert told in fails("train", recipe, "--out", "run", may_leave="run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.toml"]
+
+
+@pytest.fixture
+def trained(histoloom, recipe, tmp_path) -> Path:
+    """A finished run of the recipe."""
+    assert histoloom("train", recipe, "--out", "run").code == 0
+    return tmp_path / "run"
+
+
+def test_a_checkpoint_of_another_architecture(fails, recipe, trained):
+    before = (trained / "denoiser" / "checkpoint.safetensors").read_bytes()
+    change(recipe, "channels = 32", "channels = 48")
+    told = fails("train", recipe, "--out", "run", may_leave="run")
+    assert (
+        "run/denoiser/checkpoint.safetensors: was made under another configuration (channels: 32 then, 48 now)" in told
+    )
+    assert "give the run another folder, or restore the recipe" in told
+    assert (trained / "denoiser" / "checkpoint.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "denoiser"])
+def test_a_damaged_or_pickled_checkpoint(fails, recipe, trained, stage):
+    path = trained / stage / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:5000])
+    told = fails("train", recipe, "--out", "run", may_leave="run")
+    assert f"run/{stage}/checkpoint.safetensors: not a readable checkpoint" in told
+    assert "delete it to start this stage anew" in told
+    torch.save({"weights": torch.ones(3)}, path)
+    assert "not a readable checkpoint" in fails("train", recipe, "--out", "run", may_leave="run")
+
+
+@pytest.mark.parametrize("largest_file", [100, 3_000, 40_000])
+def test_a_full_disk_while_training(fails, histoloom, recipe, tmp_path, largest_file):
+    told = fails("train", recipe, "--out", "run", largest_file=largest_file, may_leave="run")
+    assert "run" in told
+    assert "cannot" in told
+    assert not (tmp_path / "run" / "model").exists()
+    assert not list((tmp_path / "run").rglob("checkpoint.safetensors.partial"))
+    assert histoloom("train", recipe, "--out", "run").code == 0
+
+
+def test_a_folder_that_cannot_be_made(fails, recipe, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    assert "taken: cannot write the run folder" in fails("train", recipe, "--out", "taken")

@@ -1,0 +1,92 @@
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from histoloom.encoders.encoder import KNOWN, SMALL, open_encoder
+from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, load_small_encoder, save_small_encoder
+from histoloom.errors import ConfigError, ModelError
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+
+
+@pytest.fixture
+def small_folder(tmp_path):
+    torch.manual_seed(0)
+    save_small_encoder(SmallEncoder(SmallEncoderConfig((8, 12), 1)), tmp_path / "small")
+    return tmp_path / "small"
+
+
+@pytest.fixture
+def timm_folder(tmp_path):
+    """A timm model with weights of its own, as `timm:local-dir:FOLDER` reads it."""
+    torch.manual_seed(0)
+    network = timm.create_model("test_resnet", num_classes=0).eval()
+    folder = tmp_path / "timm"
+    folder.mkdir()
+    save_file(network.state_dict(), folder / "model.safetensors")
+    cfg = {"input_size": [3, 96, 96], "mean": [0.7, 0.5, 0.6], "std": [0.2, 0.3, 0.2], "interpolation": "bicubic"}
+    config = {"architecture": "test_resnet", "num_classes": 0, "pretrained_cfg": cfg}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder, network
+
+
+def test_a_folder_with_a_small_encoder_is_an_encoder(small_folder):
+    encoder = open_encoder(str(small_folder))
+    found = encoder(IMAGES)
+    pixels = torch.from_numpy(IMAGES).movedim(-1, 1) / 127.5 - 1
+    with torch.no_grad():
+        np.testing.assert_allclose(found, load_small_encoder(small_folder)(pixels).numpy(), rtol=1e-5, atol=1e-6)
+    assert found.dtype == np.float32
+
+
+def test_the_fingerprint_follows_the_weights(small_folder):
+    before = open_encoder(str(small_folder)).fingerprint
+    assert open_encoder(str(small_folder)).fingerprint == before
+    network = load_small_encoder(small_folder)
+    next(network.parameters()).data[0] += 1
+    save_small_encoder(network, small_folder)
+    assert open_encoder(str(small_folder)).fingerprint != before
+
+
+def test_a_timm_model_sees_the_whole_patch_in_its_own_size_and_colours(timm_folder):
+    folder, network = timm_folder
+    found = open_encoder(f"timm:local-dir:{folder}")(IMAGES)
+    pixels = torch.from_numpy(IMAGES).movedim(-1, 1).float() / 255
+    pixels = torch.nn.functional.interpolate(pixels, (96, 96), mode="bicubic", antialias=True)
+    pixels = (pixels - torch.tensor([0.7, 0.5, 0.6])[:, None, None]) / torch.tensor([0.2, 0.3, 0.2])[:, None, None]
+    with torch.no_grad():
+        expected = network(pixels)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_weights_that_cannot_be_had_end_in_one_line_that_says_how_to_get_them():
+    with pytest.raises(
+        ModelError, match=r"weights cannot be had .* ask for access on .*`hf auth login`.*take histoloom-small"
+    ):
+        open_encoder("timm:hf-hub:MahmoodLab/UNI2-h")
+    with pytest.raises(ModelError, match=r"Unknown model \(nosuch\); `timm.list_models"):
+        open_encoder("timm:nosuch")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("lazyslide_models") is not None, reason="lazyslide-models is installed")
+def test_a_pathology_model_without_its_library_names_the_extra():
+    with pytest.raises(
+        ConfigError, match=r"encoder uni: neither histoloom-small, .* pip install 'histoloom\[foundation\]'"
+    ):
+        open_encoder("uni")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("lazyslide_models") is None, reason="needs lazyslide-models (foundation)")
+def test_names_of_lazyslide_are_known_there_and_others_are_refused():
+    from lazyslide_models import MODEL_REGISTRY
+
+    assert {name for name, _, _ in KNOWN if name != SMALL and ":" not in name} <= set(MODEL_REGISTRY)
+    with pytest.raises(ConfigError, match="encoder un1: unknown; near: uni"):
+        open_encoder("un1")
+    with pytest.raises(ModelError, match=r"weights cannot be had .*huggingface.co/MahmoodLab/UNI"):
+        open_encoder("uni")

@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+from scipy.spatial import cKDTree
+
+from histoloom.errors import InputError
+from histoloom.evaluation import neighbours
+from histoloom.evaluation.neighbours import nearest
+
+RNG = np.random.default_rng(0)
+KEYS, QUERIES = RNG.standard_normal((90, 5)) + 100, RNG.standard_normal((33, 5)) + 100
+
+
+@pytest.mark.parametrize("block", [7, 1024])
+def test_neighbours_are_those_of_a_tree_whatever_the_block(monkeypatch, block):
+    monkeypatch.setattr(neighbours, "BLOCK", block)
+    distances, indices = nearest(QUERIES, KEYS, k=3)
+    expected, places = cKDTree(KEYS).query(QUERIES, k=3)
+    np.testing.assert_allclose(distances, expected, rtol=1e-9)
+    np.testing.assert_array_equal(indices, places)
+
+
+@pytest.mark.parametrize("block", [7, 1024])
+def test_none_is_its_own_neighbour(monkeypatch, block):
+    monkeypatch.setattr(neighbours, "BLOCK", block)
+    distances, indices = nearest(KEYS, KEYS, k=2, same=True)
+    expected, places = cKDTree(KEYS).query(KEYS, k=3)
+    np.testing.assert_allclose(distances, expected[:, 1:], rtol=1e-9)
+    np.testing.assert_array_equal(indices, places[:, 1:])
+
+
+def test_an_image_that_is_there_is_found_at_distance_zero():
+    distances, indices = nearest(KEYS[[4, 70]], KEYS)
+    assert (distances == 0).all()
+    assert indices.ravel().tolist() == [4, 70]
+
+
+def test_more_neighbours_than_images_are_refused():
+    with pytest.raises(InputError, match="3 images have no 3 neighbours each"):
+        nearest(KEYS[:3], KEYS[:3], k=3, same=True)

@@ -1,0 +1,190 @@
+import pytest
+import torch
+
+from histoloom.models.denoiser import Conditions, Context, Denoiser, with_validity
+
+SMALL = {
+    "latent_channels": 4,
+    "channels": 32,
+    "token_channels": 32,
+    "vector_channels": 8,
+    "condition_channels": 16,
+    "crop_edge": 32,
+}
+KINDS = ("unconditional", "map", "embedding", "crops-in-place", "crops-as-reference")
+
+
+def make(kind: str = "crops-as-reference", num_types: int = 3, **values) -> Denoiser:
+    """A denoiser whose layers that start at zero were stirred."""
+    torch.manual_seed(0)
+    denoiser = Denoiser(conditioning=kind, num_types=num_types, **SMALL | values)
+    for parameter in denoiser.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return denoiser.eval()
+
+
+def conditions(kind: str = "crops-as-reference", batch: int = 2, seed: int = 0) -> Conditions:
+    """Maps of 64 px in two halves, types 0 and 1, and one crop per type and sample."""
+    generator = torch.Generator().manual_seed(seed)
+    types = torch.zeros(batch, 32, 32, dtype=torch.long)
+    types[:, :, 16:] = 1
+    found = Conditions(type_map=types)
+    shown = torch.rand(2 * batch, 3, 32, 32, generator=generator) * 2 - 1
+    crops = torch.cat([shown, torch.ones(2 * batch, 1, 32, 32)], 1)
+    if kind == "crops-in-place":
+        found.canvas = crops[:batch].repeat(1, 1, 2, 2)
+    if kind in ("embedding", "crops-as-reference"):
+        found.crops = crops
+        found.crop_types, found.crop_samples = torch.arange(2).repeat(batch), torch.arange(batch).repeat_interleave(2)
+    if kind == "embedding":
+        found.crop_vectors = torch.rand(2 * batch, 8, generator=generator)
+    return found
+
+
+def noise(batch: int = 2, size: int = 8) -> torch.Tensor:
+    return torch.randn(batch, 4, size, size, generator=torch.Generator().manual_seed(9))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_all_conditionings_are_one_network_with_one_switch(kind):
+    predicted = make(kind)(noise(), torch.tensor([0.2, 0.7]), conditions(kind))
+    assert predicted.shape == (2, 4, 8, 8)
+    assert predicted.isfinite().all()
+
+
+def activations(num_types: int) -> list[tuple]:
+    """Shapes of everything that a forward pass makes, in order."""
+    denoiser, shapes = make(num_types=num_types), []
+    for module in denoiser.modules():
+        module.register_forward_hook(lambda _, __, out: shapes.append(getattr(out, "shape", None)))
+    with torch.no_grad():
+        denoiser(noise(), torch.tensor([0.2, 0.7]), conditions())
+    return shapes
+
+
+def test_a_hundred_types_cost_no_more_memory_than_seven():
+    assert activations(7) == activations(100)
+    few, many = (dict(make(num_types=n).named_parameters()) for n in (7, 100))
+    grown = {name for name in few if few[name].shape != many[name].shape}
+    assert grown == {"type_embedding.weight", "token_type.weight"}
+    assert many["type_embedding.weight"].shape == (102, 8)  # and two more: unlabelled, no map
+
+
+@torch.no_grad()
+def test_conditions_may_be_read_once_for_all_steps():
+    denoiser = make()
+    context = denoiser.read(conditions())
+    for time in (torch.tensor([0.1, 0.9]), torch.tensor([0.5, 0.5])):
+        torch.testing.assert_close(denoiser(noise(), time, context), denoiser(noise(), time, conditions()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_contexts_of_single_samples_join_to_that_of_the_batch(kind):
+    denoiser, time = make(kind), torch.tensor([0.3, 0.6, 0.9])
+    many = conditions(kind, batch=3)
+    if many.crops is not None:  # the second sample has one crop, the third none
+        kept = torch.tensor([0, 1, 2])
+        many.crops, many.crop_types, many.crop_samples = (
+            many.crops[kept],
+            many.crop_types[kept],
+            many.crop_samples[kept],
+        )
+        many.crop_vectors = None if many.crop_vectors is None else many.crop_vectors[kept]
+    single = []
+    for i in range(3):
+        mine = None if many.crop_samples is None else many.crop_samples == i
+        part = Conditions(many.type_map[i : i + 1], None if many.canvas is None else many.canvas[i : i + 1])
+        if mine is not None and mine.any():
+            part.crops, part.crop_types, part.crop_samples = (
+                many.crops[mine],
+                many.crop_types[mine],
+                torch.zeros_like(many.crop_samples[mine]),
+            )
+            part.crop_vectors = None if many.crop_vectors is None else many.crop_vectors[mine]
+        single.append(denoiser.read(part))
+    expected = denoiser(noise(3), time, many)
+    torch.testing.assert_close(denoiser(noise(3), time, Context.batch(single)), expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_crop_changes_its_own_half_alone_in_what_is_read():
+    denoiser, one, other = make(), conditions(batch=1), conditions(batch=1)
+    other.crops = other.crops.clone()
+    other.crops[1, :3] *= -1  # the crop of type 1, on the right
+    before, after = denoiser.read(one), denoiser.read(other)
+    changed = (before.features != after.features).any(1)[0]
+    assert not changed[:, :2].any()
+    assert changed[:, 2:].all()
+
+
+@torch.no_grad()
+def test_the_order_of_crops_means_nothing():
+    denoiser, given = make(), conditions()
+    order = torch.tensor([3, 0, 2, 1])
+    turned = Conditions(
+        given.type_map,
+        crops=given.crops[order],
+        crop_types=given.crop_types[order],
+        crop_samples=given.crop_samples[order],
+    )
+    time = torch.tensor([0.4, 0.4])
+    torch.testing.assert_close(denoiser(noise(), time, turned), denoiser(noise(), time, given), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_no_crop_is_not_a_grey_crop():
+    denoiser, grey = make(), conditions(batch=1)
+    grey.crops = grey.crops.clone()
+    grey.crops[:, :3] = 0
+    time = torch.tensor([0.4])
+    without = denoiser(noise(1), time, Conditions(type_map=grey.type_map))
+    assert (denoiser(noise(1), time, grey) - without).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_crops_without_a_map_speak_for_every_place():
+    denoiser, given = make(), conditions(batch=1)
+    given.type_map = torch.full_like(given.type_map, 4)
+    context = denoiser.read(given)
+    assert (context.bias[0][0, 0, :, 1:] > -1).all()
+
+
+@torch.no_grad()
+def test_flow_predictions_are_the_best_linear_guess_while_the_network_is_silent():
+    torch.manual_seed(0)
+    denoiser = Denoiser(conditioning="unconditional", **SMALL).eval()  # its last layer is zero
+    clean, error = noise(1000, 4), torch.randn(1000, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    for time in (0.1, 0.5, 0.8):
+        noisy, velocity = (1 - time) * clean + time * error, error - clean
+        predicted = denoiser(noisy, torch.full((1000,), time), Conditions())
+        slope = (noisy * velocity).mean() / noisy.square().mean()
+        torch.testing.assert_close(predicted, slope * noisy, atol=0.08, rtol=0.05)
+
+
+@torch.no_grad()
+def test_patches_of_any_multiple_are_read():
+    denoiser = make("map")
+    types = torch.zeros(1, 32, 48, dtype=torch.long)
+    assert denoiser.multiple == 32
+    assert denoiser(torch.zeros(1, 4, 8, 12), torch.tensor([0.5]), Conditions(type_map=types)).shape == (1, 4, 8, 12)
+
+
+def test_pixels_that_are_not_valid_are_zero_in_every_channel():
+    pixels = torch.full((1, 4, 4, 3), 200, dtype=torch.uint8)
+    valid = torch.zeros(1, 4, 4, dtype=torch.bool)
+    valid[0, :2] = True
+    shown = with_validity(pixels, valid)
+    assert shown.shape == (1, 4, 4, 4)
+    assert (shown[0, :, 2:] == 0).all()
+    torch.testing.assert_close(shown[0, :, 0, 0], torch.tensor([200 / 127.5 - 1] * 3 + [1.0]))
+
+
+def test_it_learns_from_every_condition_it_reads():
+    denoiser = make().train()
+    given = conditions()
+    denoiser(noise(), torch.tensor([0.2, 0.7]), given).square().mean().backward()
+    silent = {name for name, p in denoiser.named_parameters() if p.grad is None or not p.grad.any()}
+    assert silent == set()

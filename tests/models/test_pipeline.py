@@ -1,0 +1,373 @@
+import json
+import shutil
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, VQModel
+from PIL import Image
+
+from histoloom.conditioning.inputs import Crop
+from histoloom.errors import ConfigError, ImageError, InputError, ModelError, TissueError
+from histoloom.models.autoencoder import load_autoencoder, weights_hash
+from histoloom.models.pipeline import HistoloomPipeline
+from histoloom.models.schedulers import make_sampler
+
+KINDS = ("unconditional", "map", "embedding", "crops-in-place", "crops-as-reference")
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def pipelines(make_pipeline):
+    """The five conditionings, by name."""
+    return {kind: make_pipeline(kind) for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def pipeline(pipelines):
+    return pipelines["crops-as-reference"]
+
+
+def halves(*types: int, size: int = 64) -> np.ndarray:
+    """A map of upright stripes, one per type."""
+    return np.repeat(np.array(types, np.uint8), size // len(types))[None].repeat(size, 0)
+
+
+def grain(seed: int, height: int = 40, width: int = 32) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def weave(pipeline, semantic_map, crops=None, **given) -> np.ndarray:
+    return pipeline(semantic_map, crops, **{"steps": STEPS, "seed": 5} | given)
+
+
+def apart(one: np.ndarray, other: np.ndarray) -> int:
+    """The largest difference of two images, in levels of 255."""
+    return int(np.abs(one.astype(int) - other).max())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_pipeline_weaves_the_same_pixels(pipelines, tmp_path, kind):
+    pipeline, crops = pipelines[kind], {"stroma": grain(0), "gland": [grain(1), grain(2)]}
+    pipeline.save_pretrained(str(tmp_path))
+    assert not list(tmp_path.rglob("*.bin"))
+    again = HistoloomPipeline.load(tmp_path)
+    assert again.fingerprint == pipeline.fingerprint
+    assert again.table == pipeline.table
+    np.testing.assert_array_equal(weave(again, halves(0, 1), crops), weave(pipeline, halves(0, 1), crops))
+
+
+def test_a_model_opens_in_half_precision_and_weaves_nearly_the_same(tiny_model):
+    whole = HistoloomPipeline.load(tiny_model)
+    half = HistoloomPipeline.from_pretrained(str(tiny_model), torch_dtype=torch.bfloat16)
+    assert half.denoiser.dtype == torch.bfloat16
+    woven = (weave(pipeline, halves(0, 1), {0: grain(0)}).astype(float) for pipeline in (half, whole))
+    assert np.abs(np.subtract(*woven)).mean() < 3
+
+
+def test_maps_and_crops_may_be_arrays_or_pictures(pipeline):
+    semantic_map, crop = halves(0, 1), grain(0)
+    indexed = Image.fromarray(semantic_map)
+    indexed.putpalette(pipeline.table.palette())
+    expected = weave(pipeline, semantic_map, {0: crop})
+    assert expected.shape == (1, 64, 64, 3)
+    assert expected.dtype == np.uint8
+    for given in (Image.fromarray(semantic_map), indexed, [semantic_map], semantic_map[None]):
+        np.testing.assert_array_equal(weave(pipeline, given, {"Stroma": Image.fromarray(crop)}), expected)
+    transparent = Image.fromarray(crop).convert("RGBA")
+    for given in ({0: [crop]}, [{0: crop}], [Crop(crop, 0)], [[Crop(crop, 0)]], {"stroma": transparent}):
+        np.testing.assert_array_equal(weave(pipeline, semantic_map, given), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_patch_depends_on_its_seed_and_not_on_its_batch(pipelines, kind):
+    maps = [halves(0, 1), halves(1, 2), halves(2, 0), halves(0, 1)]
+    # Crops of very different size and number: whatever fills the gaps must not show.
+    crops = [[Crop(grain(0), 0)], [Crop(grain(1, 120, 130), 1), Crop(grain(2, 24, 24), 2)], [], [Crop(grain(3), 1)]]
+    seeds = [3, 1, 4, 1]
+    together = weave(pipelines[kind], maps, crops, seed=seeds)
+    for batch_size in (1, 2, 3):
+        assert apart(weave(pipelines[kind], maps, crops, seed=seeds, batch_size=batch_size), together) <= 1
+    alone = [weave(pipelines[kind], maps[i], [crops[i]], seed=seeds[i])[0] for i in range(4)]
+    assert apart(np.stack(alone), together) <= 1
+    backwards = weave(pipelines[kind], maps[::-1], crops[::-1], seed=seeds[::-1])
+    assert apart(backwards[::-1], together) <= 1
+
+
+def test_one_seed_counts_up_over_the_maps(pipeline):
+    maps = [halves(0, 1)] * 3
+    np.testing.assert_array_equal(weave(pipeline, maps, seed=7), weave(pipeline, maps, seed=[7, 8, 9]))
+    images = weave(pipeline, maps, seed=7)
+    assert apart(images[0], images[1]) > 20
+    np.testing.assert_array_equal(weave(pipeline, maps, seed=7), images)
+
+
+def test_the_callback_counts_patches(pipeline):
+    told = []
+    weave(pipeline, [halves(0, 1)] * 5, batch_size=2, callback=lambda *counts: told.append(counts))
+    assert told == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_unconditional_looks_at_neither_map_nor_crops(pipelines):
+    one = weave(pipelines["unconditional"], halves(0, 1), {0: grain(0)})
+    other = weave(pipelines["unconditional"], halves(2, 1), map_guidance=3.0)
+    np.testing.assert_array_equal(one, other)
+
+
+def test_map_looks_at_the_map_alone(pipelines):
+    plain = weave(pipelines["map"], halves(0, 1))
+    np.testing.assert_array_equal(weave(pipelines["map"], halves(0, 1), {0: grain(0)}), plain)
+    assert apart(weave(pipelines["map"], halves(2, 1)), plain) > 10
+
+
+@pytest.mark.parametrize("kind", ["embedding", "crops-in-place", "crops-as-reference"])
+def test_crops_matter_and_may_be_missing_for_any_type(pipelines, kind):
+    pipeline, semantic_map = pipelines[kind], halves(0, 1)
+    dark, light = np.full((40, 40, 3), 60, np.uint8), np.full((40, 40, 3), 220, np.uint8)
+    none, one, both = (weave(pipeline, semantic_map, crops) for crops in (None, {0: dark}, {0: dark, 1: dark}))
+    assert min(apart(none, one), apart(one, both), apart(none, both)) > 2
+    assert apart(weave(pipeline, semantic_map, {0: light}), one) > 2
+    np.testing.assert_array_equal(weave(pipeline, semantic_map, {0: dark, 1: []}), one)
+    np.testing.assert_array_equal(weave(pipeline, semantic_map, {}), none)
+
+
+def test_a_crop_in_place_is_seen_where_its_tissue_lies(pipelines):
+    denoiser = pipelines["crops-in-place"].denoiser
+    conditions = pipelines["crops-in-place"]._conditions(
+        halves(0, 1), [Crop(np.full((24, 24, 3), 255, np.uint8), 1)], True, 0
+    )
+    shown = conditions.canvas[0, 3] > 0
+    assert shown.sum() == 24 * 24
+    assert not shown[:, : 32 - 2].any()  # up to 5 % of a crop may lie outside
+    assert denoiser.read(conditions).tokens is None
+
+
+@pytest.mark.parametrize("kind", ["embedding", "crops-as-reference"])
+def test_a_place_reads_only_the_crops_of_its_type(pipelines, kind):
+    pipeline = pipelines[kind]
+    context = pipeline._read([halves(0, 1)], [[Crop(grain(0, 32, 32), 1)]], True, [0])
+    attention = context.bias[0][0, 0].softmax(-1).unflatten(0, (4, 4))
+    assert attention.shape[-1] == context.tokens.shape[1]
+    assert (attention[:, :2, 1:] == 0).all()
+    assert (attention[:, 2:, 1:].amax(-1) > 0).all()
+
+
+def test_each_guidance_has_an_effect_of_its_own(pipeline):
+    crops = {0: grain(0), 1: grain(1)}
+
+    def guided(map_guidance: float, crop_guidance: float) -> np.ndarray:
+        return weave(pipeline, halves(0, 1), crops, map_guidance=map_guidance, crop_guidance=crop_guidance)
+
+    woven = {(m, c): guided(m, c) for m in (1.0, 3.0) for c in (1.0, 3.0)}
+    keys = list(woven)
+    assert all(apart(woven[a], woven[b]) > 2 for i, a in enumerate(keys) for b in keys[:i])
+    # 0 leaves a condition out.
+    np.testing.assert_array_equal(guided(1.0, 0.0), weave(pipeline, halves(0, 1), map_guidance=1.0))
+    np.testing.assert_array_equal(guided(0.0, 0.0), weave(pipeline, halves(2, 2), map_guidance=0.0))
+
+
+def test_guidance_adds_what_each_condition_changes(pipeline):
+    maps, crops, seeds = [halves(0, 1)], [[Crop(grain(0), 0)]], [0]
+    latents = pipeline._noise(seeds, (64, 64))
+    time = torch.tensor(400.0)
+
+    def predict(with_crops: bool, with_map: bool) -> torch.Tensor:
+        context = pipeline._read(maps, crops if with_crops else [[]], with_map, seeds)
+        return pipeline._predict(latents, time, [(1.0, context)])
+
+    with torch.no_grad():
+        nothing, only_map, both = predict(False, False), predict(False, True), predict(True, True)
+        weights = pipeline._guidance(2.0, 3.5, True)
+        contexts = [(w, pipeline._read(maps, crops if c else [[]], m, seeds)) for (m, c), w in weights.items()]
+        guided = pipeline._predict(latents, time, contexts)
+    torch.testing.assert_close(guided, nothing + 2.0 * (only_map - nothing) + 3.5 * (both - only_map))
+
+
+def test_a_map_of_any_size_is_woven_at_its_size(pipeline):
+    semantic_map = np.pad(halves(0, 1), ((0, 6), (0, 9)), mode="edge")
+    images = weave(pipeline, semantic_map, {0: grain(0)})
+    assert images.shape == (1, 70, 73, 3)
+
+
+@pytest.mark.parametrize("sampler", ["unipc", "dpm++", "euler", "heun"])
+def test_flow_samplers_agree_at_many_steps(pipeline, sampler):
+    fine = weave(pipeline, halves(0, 1), sampler="euler", steps=100)
+    found = weave(pipeline, halves(0, 1), sampler=sampler, steps=50)
+    assert np.abs(found.astype(float) - fine).mean() < 3
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++", "unipc"])
+def test_noise_prediction_has_its_samplers(make_pipeline, sampler):
+    pipeline = make_pipeline("map", "epsilon-l1")
+    images = weave(pipeline, halves(0, 1), sampler=sampler, steps=5)
+    assert images.std() > 5
+
+
+def test_samplers_and_steps_have_defaults(pipeline):
+    _, usual = make_sampler("flow")
+    np.testing.assert_array_equal(
+        weave(pipeline, halves(0, 1), steps=None), weave(pipeline, halves(0, 1), steps=usual, sampler="unipc")
+    )
+
+
+BAD_CALLS = [
+    (lambda p: weave(p, halves(0, 1), {0: grain(0, 23, 40)}), ImageError, "crop of 0: is 40 x 23 px; crops need 24 px"),
+    (lambda p: weave(p, halves(0, 1), {2: grain(0)}), InputError, "crop of 2: is of 'tumour', which is not on the"),
+    (lambda p: weave(p, [halves(0, 1)] * 2, [{}, {2: grain(0)}]), InputError, "is of 'tumour', which is not"),
+    (lambda p: weave(p, halves(0, 1), {7: grain(0)}), InputError, "is of tissue 7; the model knows"),
+    (lambda p: weave(p, halves(0, 1), {"bone": grain(0)}), TissueError, "unknown tissue 'bone'; known: stroma, gland"),
+    (lambda p: weave(p, halves(0, 1), {0: grain(0)[..., 0]}), InputError, "crop of 0: expected uint8 h w 3, found"),
+    (lambda p: weave(p, halves(0, 9)), TissueError, r"semantic map 0: map values \[9\] are in no tissue table"),
+    (lambda p: weave(p, halves(0, 1).astype(np.int64)), InputError, "semantic map 0: expected uint8 of shape h w"),
+    (lambda p: weave(p, grain(0)[..., 0] * 0.5), InputError, "semantic map 0: expected uint8 .* found float64"),
+    (lambda p: weave(p, Image.fromarray(grain(0))), InputError, r"semantic map 0: .* of shape \(40, 32, 3\)"),
+    (lambda p: weave(p, [halves(0, 1), halves(0, 1, size=32)]), InputError, "semantic maps differ in size"),
+    (lambda p: weave(p, []), InputError, "got no semantic map"),
+    (lambda p: weave(p, [halves(0, 1)] * 3, [{0: grain(0)}] * 2), InputError, "got crops for 2 maps, but 3 maps"),
+    (lambda p: weave(p, [halves(0, 1)] * 3, seed=[1, 2]), InputError, r"got seeds \[1, 2\] for 3 maps"),
+    (lambda p: weave(p, halves(0, 1), seed=-1), InputError, r"got seeds \[-1\] for 1 maps; give one of 0 or more"),
+    (lambda p: weave(p, halves(0, 1), steps=0), InputError, "steps 0; both must be 1 or more"),
+    (lambda p: weave(p, halves(0, 1), batch_size=0), InputError, "got batch_size 0"),
+    (lambda p: weave(p, halves(0, 1), sampler="ddim"), ConfigError, "'ddim' does not fit .* known: unipc, dpm"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "error", "told"), BAD_CALLS)
+def test_what_does_not_fit_is_one_clear_error(pipeline, call, error, told):
+    with pytest.raises(error, match=told) as caught:
+        call(pipeline)
+    assert "\n" not in str(caught.value)
+
+
+def small_blocks(levels: int) -> dict:
+    return {
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
+        "block_out_channels": (8,) * levels,
+        "norm_num_groups": 4,
+    }
+
+
+FOREIGN = {
+    "kl": lambda: AutoencoderKL(**small_blocks(4), latent_channels=4),
+    "kl, f4": lambda: AutoencoderKL(**small_blocks(3), latent_channels=8, mid_block_add_attention=False),
+    "vq, f4": lambda: VQModel(**small_blocks(3), latent_channels=3, num_vq_embeddings=32),
+    "tiny": lambda: AutoencoderTiny(
+        encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4,
+        num_encoder_blocks=(1,) * 4, num_decoder_blocks=(1,) * 4,
+    ),
+    "dc, f16": lambda: AutoencoderDC(
+        latent_channels=8, encoder_block_types="ResBlock", decoder_block_types="ResBlock",
+        encoder_block_out_channels=(8,) * 5, decoder_block_out_channels=(8,) * 5,
+        encoder_layers_per_block=(1,) * 5, decoder_layers_per_block=(1,) * 5,
+        encoder_qkv_multiscales=((),) * 5, decoder_qkv_multiscales=((),) * 5,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_any_autoencoder_of_diffusers_can_stand_in(small_patches, tmp_path, kind):
+    from histoloom.conditioning.crops import CropConfig
+    from histoloom.training.denoiser import DenoiserTraining, train_denoiser
+    from histoloom.training.loop import LoopConfig
+
+    torch.manual_seed(0)
+    FOREIGN[kind]().save_pretrained(tmp_path / "foreign")
+    autoencoder = load_autoencoder(tmp_path / "foreign")
+    loop = LoopConfig(steps=2, batch_size=2, workers=0, precision="fp32")
+    crops = CropConfig(base=24, largest=32)
+    config = DenoiserTraining(window=64, views=1, channels=32, crops=crops, loop=loop)
+    denoiser = train_denoiser(small_patches.select(range(4)), 3, autoencoder, config, tmp_path / "run")
+    scheduler, _ = make_sampler("flow")
+    pipeline = HistoloomPipeline(autoencoder, denoiser, scheduler, [{"id": i, "name": n} for i, n in enumerate("abc")])
+    pipeline.save_pretrained(str(tmp_path / "model"))
+    pipeline = HistoloomPipeline.load(tmp_path / "model")
+    assert type(pipeline.autoencoder) is type(autoencoder)
+    images = weave(pipeline, [halves(0, 1), halves(1, 2)], [{0: grain(0)}, {"c": grain(1)}])
+    assert images.shape == (2, 64, 64, 3)
+    assert images.std() > 0
+
+
+def copy_of(model: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(model, folder / "model"))
+
+
+def test_a_folder_that_is_no_model_is_named_with_the_cure(tiny_model, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", tmp_path / "absent", "someone/absent"):
+        with pytest.raises(ModelError, match=f"{folder}: not a Histoloom model .*histoloom train"):
+            HistoloomPipeline.load(folder)
+
+
+@pytest.mark.parametrize("part", ["denoiser", "autoencoder"])
+@pytest.mark.parametrize("kept", [0, 100, -1])
+def test_truncated_weights_are_one_clear_error(tiny_model, tmp_path, part, kept):
+    model = copy_of(tiny_model, tmp_path)
+    [weights] = (model / part).glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:kept])
+    with pytest.raises(ModelError, match="model: not a Histoloom model with safetensors weights") as caught:
+        HistoloomPipeline.load(model)
+    assert "\n" not in str(caught.value)
+
+
+class Trap:
+    """Leaves a file when it is unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("part", ["denoiser", "autoencoder"])
+@pytest.mark.parametrize("name", ["diffusion_pytorch_model.bin", "diffusion_pytorch_model.safetensors"])
+def test_pickled_weights_are_refused_and_never_opened(tiny_model, tmp_path, part, name):
+    model = copy_of(tiny_model, tmp_path)
+    [weights] = (model / part).glob("*.safetensors")
+    weights.unlink()
+    torch.save({"weight": Trap(tmp_path / "sprung")}, model / part / name)
+    with pytest.raises(ModelError, match="model: not a Histoloom model with safetensors weights") as caught:
+        HistoloomPipeline.load(model)
+    assert "\n" not in str(caught.value)
+    if part == "autoencoder":
+        with pytest.raises(ModelError, match="autoencoder: cannot load the weights as safetensors"):
+            load_autoencoder(model / part)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_weights_of_another_shape_are_one_clear_error(tiny_model, tmp_path):
+    model = copy_of(tiny_model, tmp_path)
+    config = json.loads((model / "denoiser" / "config.json").read_text())
+    (model / "denoiser" / "config.json").write_text(json.dumps(config | {"channels": 64}))
+    with pytest.raises(ModelError, match="model: not a Histoloom model") as caught:
+        HistoloomPipeline.load(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_broken_index_is_one_clear_error(tiny_model, tmp_path):
+    model = copy_of(tiny_model, tmp_path)
+    (model / "model_index.json").write_text("{")
+    with pytest.raises(ModelError, match="model: not a Histoloom model"):
+        HistoloomPipeline.load(model)
+    (model / "model_index.json").write_text(json.dumps({"_class_name": "DDPMPipeline"}))
+    with pytest.raises(ModelError, match="model: not a Histoloom model"):
+        HistoloomPipeline.load(model)
+
+
+def test_the_fingerprint_is_of_every_weight(make_pipeline):
+    one, other = make_pipeline(), make_pipeline()
+    assert one.fingerprint == other.fingerprint == weights_hash(one.autoencoder, one.denoiser)
+    assert len(one.fingerprint) == 16
+    with torch.no_grad():
+        next(other.autoencoder.parameters()).flatten()[0] += 1e-3
+    assert one.fingerprint != other.fingerprint
+
+
+def test_a_saved_header_holds_no_pickle(tiny_model):
+    for weights in tiny_model.rglob("*.safetensors"):
+        data = weights.read_bytes()
+        (length,) = struct.unpack("<Q", data[:8])
+        assert json.loads(data[8 : 8 + length])

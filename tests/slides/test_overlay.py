@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+from slide_files import write_image, write_qupath
+
+from histoloom.slides.annotations import read_annotations
+from histoloom.slides.labelling import AnnotationConfig
+from histoloom.slides.overlay import draw_overlay
+from histoloom.slides.reader import open_slide
+from histoloom.slides.tissue import find_tissue, tissue_map
+from histoloom.tissue import TissueTable, TissueType
+
+TABLE = TissueTable((TissueType(0, "gland", "#ff0000"), TissueType(1, "rest", "#0000ff")))
+GREY = 200
+
+
+@pytest.fixture
+def slide(tmp_path):
+    """A grey slide of 801 x 600 px."""
+    with open_slide(write_image(tmp_path / "a.png", np.full((600, 801, 3), GREY, np.uint8)), 0.5) as opened:
+        yield opened
+
+
+def annotation(slide, rest: str = ""):
+    square = [(200, 100), (400, 100), (400, 300), (200, 300)]
+    path = write_qupath(slide.path.with_suffix(".geojson"), [("gland", [square])])
+    return read_annotations(path, TABLE, slide.size, slide.mpp, AnnotationConfig(rest=rest))
+
+
+@pytest.mark.parametrize(("edge", "step"), [(801, 1.0), (267, 3.0), (5000, 1.0)])
+def test_annotated_areas_are_tinted_where_they_lie(slide, edge, step):
+    picture = draw_overlay(slide, None, annotation(slide), TABLE, edge=edge).astype(int)
+    assert max(picture.shape[:2]) == min(edge, 801)
+    tinted = picture[..., 0] > picture[..., 2]
+    rows, columns = np.nonzero(tinted)
+    assert (
+        np.abs(
+            np.array([columns.min(), columns.max() + 1, rows.min(), rows.max() + 1]) * step - [200, 400, 100, 300]
+        ).max()
+        <= step
+    )
+    assert (picture[~tinted] == GREY).all()
+
+
+def test_the_rest_is_tinted_faintly(slide):
+    picture = draw_overlay(slide, None, annotation(slide, "rest"), TABLE).astype(int)
+    drawn, rest = (picture[y, x].max() - picture[y, x].min() for y, x in ((200, 300), (500, 600)))
+    assert drawn > 2 * rest > 0
+
+
+def test_patches_and_tissue_are_outlined(slide):
+    mask = np.zeros((75, 101), bool)
+    mask[10:40, 20:60] = True
+    picture = draw_overlay(slide, tissue_map(mask, 8.0), patches=[(400, 400, 64)])
+    assert (picture[400, 400:464] == picture[400, 400]).all()
+    assert picture[400, 400].max() < 60
+    assert (picture[430, 430] == GREY).all()
+    green = (picture[..., 1] > picture[..., 0] + 50).nonzero()
+    assert abs(green[0].min() - 80) <= 2
+    assert abs(green[1].max() - 480) <= 2
+
+
+def test_a_real_slide_is_drawn_whole(shared_data):
+    with open_slide(shared_data / "slides" / "CMU-1-Small-Region.svs") as real:
+        picture = draw_overlay(real, find_tissue(real), edge=500)
+    assert picture.shape == (500, 375, 3)

@@ -1,0 +1,120 @@
+"""What keeps the front door honest: names, speed, documents, recipes and examples."""
+
+import importlib.util
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import histoloom
+from histoloom.cli.main import app
+from histoloom.weights import find_model
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
+RECIPES = sorted(p for p in (ROOT / "recipes").glob("*.toml") if not p.name.endswith(".tissue.toml"))
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def run(*command: object, folder: Path = ROOT) -> subprocess.CompletedProcess:
+    """A command in a process of its own, as a user gives it."""
+    words = [str(word) for word in command]
+    return subprocess.run(words, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
+
+
+def children_seconds() -> float:
+    """Seconds of one core that commands have taken so far, whatever else the machine is doing."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def test_public_names_are_those_of_all():
+    assert set(dir(histoloom)) == set(histoloom.__all__)
+    assert len(set(histoloom.__all__)) == len(histoloom.__all__)
+    for name in histoloom.__all__:
+        assert getattr(histoloom, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Absent'; public names: HistoloomError"):
+        _ = histoloom.Absent
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    heavy = {"torch", "diffusers", "accelerate", "datasets", "numpy", "PIL", "pyarrow", "typer"}
+    done = run(sys.executable, "-c", "import sys, histoloom; print(*sys.modules)")
+    assert not heavy & set(done.stdout.split()), done.stderr
+    done = run(sys.executable, "-c", "import sys, histoloom.cli.main; print(*sys.modules)")
+    assert not heavy - {"typer"} & set(done.stdout.split()), done.stderr
+
+
+def test_help_is_there_in_half_a_second():
+    command = Path(sys.executable).parent / "histoloom"
+    seconds = []
+    for _ in range(5):
+        before = children_seconds()
+        done = run(command, "--help")
+        seconds.append(children_seconds() - before)
+        assert done.returncode == 0, done.stderr
+    assert min(seconds) < 0.5
+
+
+def test_every_command_is_documented():
+    text = (ROOT / "docs" / "reference" / "cli.md").read_text()
+    for command in app.registered_commands:
+        assert f"\n## {command.name}\n" in text
+        assert command.callback.__doc__
+
+
+def test_no_reference_page_is_stale():
+    spec = importlib.util.spec_from_file_location("make_reference", ROOT / "scripts" / "make_reference.py")
+    make_reference = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = make_reference
+    spec.loader.exec_module(make_reference)
+    stale = [str(path) for path, text in make_reference.render_all(ROOT).items() if (ROOT / path).read_text() != text]
+    assert stale == [], "run: python scripts/make_reference.py"
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
+def test_every_recipe_is_one(recipe):
+    from histoloom.experiments import read_recipe
+
+    assert read_recipe(recipe).denoiser.loop.steps >= 1
+
+
+@pytest.mark.parametrize("table", sorted((ROOT / "recipes").glob("*.tissue.toml")), ids=lambda path: path.name)
+def test_every_tissue_table_is_one(table):
+    assert histoloom.TissueTable.load(table).names
+
+
+def test_the_smoke_recipe_trains_and_weaves_on_drawn_tissue_within_a_minute(tmp_path):
+    before = children_seconds()
+    command = Path(sys.executable).parent / "histoloom"
+    assert run(sys.executable, ROOT / "examples" / "draw_tissue.py", tmp_path).returncode == 0
+    (tmp_path / "smoke.toml").write_text((ROOT / "recipes" / "smoke.toml").read_text())
+    trained = run(command, "train", "smoke.toml", folder=tmp_path)
+    assert (trained.returncode, trained.stderr) == (0, "")
+    woven = run(
+        command, "generate", "runs/smoke/model", "--layouts", 2, "--size", 64, "--out", "woven", folder=tmp_path
+    )
+    assert (woven.returncode, woven.stderr) == (0, "")
+    assert len(histoloom.read_woven(tmp_path / "woven").images) == 2
+    assert children_seconds() - before < 60
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_every_example_runs(example, tmp_path):
+    """`weave.py` fails until the weights lie in src/histoloom/weights/ebhi-seg."""
+    arguments = {"draw_tissue.py": ["drawn", "--patches", "4"], "weave.py": []}
+    if example.name == "weave.py":
+        assert (Path(find_model("ebhi-seg")) / "model_index.json").is_file()
+    done = run(sys.executable, example, *arguments[example.name], folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    if example.name == "draw_tissue.py":
+        maps = sorted((tmp_path / "drawn" / "maps").iterdir())
+        assert len(maps) == len(list((tmp_path / "drawn" / "images").iterdir())) == 4
+        assert all(set(np.unique(np.asarray(Image.open(path)))) == {0, 1} for path in maps)
+    else:
+        assert Image.open(tmp_path / "contact-sheet.png").size[0] > 400

@@ -1,0 +1,73 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from histoloom.encoders.small import SmallEncoderConfig
+from histoloom.errors import ConfigError
+from histoloom.stain import StainJitter
+from histoloom.training.encoder import EncoderTraining, ViewSampler, barlow_twins, train_encoder
+from histoloom.training.loop import LoopConfig
+
+TINY = EncoderTraining(
+    size=48,
+    projector=32,
+    model=SmallEncoderConfig((8, 16, 16), 1),
+    loop=LoopConfig(steps=30, batch_size=12, learning_rate=5e-3, warmup_steps=3, average_decay=0.9, workers=0,
+                    precision="fp32", checkpoint_minutes=1e9),
+)  # fmt: skip
+
+
+def test_the_loss_is_that_of_the_paper_pair_by_pair():
+    a, b = np.random.default_rng(0).standard_normal((2, 40, 5))
+    expected = 0.0
+    for i in range(5):
+        for j in range(5):
+            correlation = np.corrcoef(a[:, i], b[:, j])[0, 1]
+            expected += (1 - correlation) ** 2 if i == j else 0.02 * correlation**2
+    found = barlow_twins(*(torch.from_numpy(x).float() for x in (a, b)), 0.02)
+    assert float(found) == pytest.approx(expected / 5, rel=1e-3)
+
+
+def test_equal_and_independent_features_cost_nothing():
+    rows = torch.linalg.qr(torch.randn(200, 6) - 0).Q
+    rows = torch.linalg.qr(rows - rows.mean(0)).Q
+    assert float(barlow_twins(rows, rows, 1.0)) == pytest.approx(0, abs=5e-3)
+
+
+def test_the_encoder_learns_to_know_a_patch_again(small_patches, tmp_path):
+    losses = []
+    network = train_encoder(small_patches, TINY, tmp_path, lambda progress: losses.append(progress.losses["loss"]))
+    assert not network.training
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_the_same_seed_gives_the_same_weights(small_patches, tmp_path):
+    short = replace(TINY, loop=replace(TINY.loop, steps=3))
+    one, two = (train_encoder(small_patches, short, tmp_path / name).state_dict() for name in ("one", "two"))
+    for key, value in one.items():
+        assert torch.equal(value, two[key]), key
+
+
+def test_a_view_is_a_part_of_a_patch_and_follows_from_its_number(small_patches):
+    still = replace(TINY, zoom=(1.0, 1.0), stain=StainJitter(0.0, 0.0, 0.0))
+    sampler = ViewSampler(small_patches, still)
+    colours = {tuple(c) for c in small_patches.images.reshape(-1, 3)}
+    for n in range(4):
+        sample, again = sampler(n), sampler(n)
+        for key in ("first", "second"):
+            assert sample[key].shape == (48, 48, 3)
+            np.testing.assert_array_equal(sample[key], again[key])
+            assert {tuple(c) for c in sample[key].reshape(-1, 3)} <= colours
+        assert not np.array_equal(sample["first"], sample["second"])
+
+
+def test_sizes_that_do_not_fit_are_refused(small_patches, tmp_path):
+    with pytest.raises(ConfigError, match=r"patches are \(96, 96\) px, smaller than the 150 px of a view"):
+        train_encoder(small_patches, replace(TINY, size=200), tmp_path)
+    for wrong, message in (({"size": 8}, "size 8"), ({"zoom": (2.0, 1.0)}, "zoom"), ({"projector": 0}, "projector")):
+        with pytest.raises(ConfigError, match=message):
+            replace(TINY, **wrong)
+    with pytest.raises(ConfigError, match="batch_size must be 2"):
+        replace(TINY, loop=replace(TINY.loop, batch_size=1))

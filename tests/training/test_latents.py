@@ -1,0 +1,108 @@
+import resource
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+from histoloom.errors import OutputError
+from histoloom.models.autoencoder import AutoencoderConfig, build_autoencoder, encode, to_pixels
+from histoloom.stain import StainJitter, apply_stain
+from histoloom.training.latents import cache_latents, draw_view
+
+JITTER = StainJitter(0.2, 0.02, 0.05)
+
+
+@pytest.fixture(scope="module")
+def autoencoder():
+    torch.manual_seed(0)
+    return build_autoencoder(AutoencoderConfig(4, (8, 8, 16), (1, 1, 1), (1, 1, 1))).eval()
+
+
+def test_cached_latents_are_those_of_the_views_they_name(small_patches, autoencoder, tmp_path):
+    cache = cache_latents(autoencoder, small_patches, 3, 0, JITTER, tmp_path)
+    assert cache.latents.shape == (12, 3, 4, 11, 11)  # 96 px leave 88 once a view is shifted by up to 7
+    for index, number in ((0, 0), (7, 2)):
+        view = cache.view(index, number)
+        pixels = apply_stain(view.part(small_patches.images[index], 0, 0, cache.edge), view.stain)
+        with torch.no_grad():
+            latents = encode(autoencoder, to_pixels(torch.from_numpy(pixels[None])))[0].numpy()
+        np.testing.assert_allclose(cache.latents[index, number], latents, atol=3e-3)
+    latents = np.asarray(cache.latents, np.float64).transpose(2, 0, 1, 3, 4).reshape(4, -1)
+    np.testing.assert_allclose(cache.mean, latents.mean(1), atol=1e-3)
+    np.testing.assert_allclose(cache.std, latents.std(1), rtol=1e-3)
+
+
+def test_views_differ_and_follow_from_their_numbers_alone():
+    views = [draw_view(0, index, number, 8, JITTER) for index in range(20) for number in range(5)]
+    assert {view.symmetry for view in views} == set(range(8))
+    assert {view.y for view in views} == {view.x for view in views} == set(range(8))
+    again = draw_view(0, 3, 2, 8, JITTER)
+    assert (again.symmetry, again.y, again.x) == (views[17].symmetry, views[17].y, views[17].x)
+    np.testing.assert_array_equal(again.stain.matrix, views[17].stain.matrix)
+
+
+@pytest.mark.parametrize("shape", [(96, 96), (96, 120)])
+def test_outside_is_all_but_the_part_whatever_the_symmetry(shape):
+    numbers = np.arange(shape[0] * shape[1]).reshape(shape)
+    for number in range(40):
+        view = draw_view(1, 0, number, 8, JITTER)
+        part = view.part(numbers, 8, 16, 48)
+        outside = view.outside(shape, 8, 16, 48)
+        assert part.shape == (48, 48)
+        assert set(numbers[~outside].tolist()) == set(part.ravel().tolist())
+
+
+def test_latents_are_made_once_and_anew_when_anything_that_shapes_them_changes(small_patches, autoencoder, tmp_path):
+    counted = []
+
+    def cache(model=autoencoder, patches=small_patches, views=2, seed=0, stain=JITTER) -> int:
+        counted.clear()
+        cache_latents(model, patches, views, seed, stain, tmp_path, counted.append)
+        return len(counted)
+
+    assert [cache(), cache()] == [12, 0]
+    torch.manual_seed(1)
+    other = build_autoencoder(AutoencoderConfig(4, (8, 8, 16), (1, 1, 1), (1, 1, 1))).eval()
+    for change in (
+        {"model": other},
+        {"patches": small_patches.select(range(5))},
+        {"views": 1},
+        {"seed": 1},
+        {"stain": replace(JITTER, shift=0.01)},
+    ):
+        assert cache(**change) > 0
+        assert cache(**change) == 0
+
+
+def test_a_record_never_speaks_of_the_latents_of_another_run(small_patches, autoencoder, tmp_path):
+    first = cache_latents(autoencoder, small_patches, 2, 0, JITTER, tmp_path)
+    expected = np.array(first.latents)
+
+    def stop(count: int) -> None:
+        if count == 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache_latents(autoencoder, small_patches, 2, 1, JITTER, tmp_path, stop)
+    np.testing.assert_array_equal(cache_latents(autoencoder, small_patches, 2, 0, JITTER, tmp_path).latents, expected)
+
+
+def test_the_latents_of_another_factor_have_their_own_grid(small_patches, tmp_path):
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 3, "up_block_types": ("UpDecoderBlock2D",) * 3}
+    model = AutoencoderKL(block_out_channels=(8, 8, 8), norm_num_groups=4, latent_channels=6, **blocks).eval()
+    cache = cache_latents(model, small_patches.select(range(2)), 1, 0, JITTER, tmp_path)
+    assert (cache.factor, cache.edge, cache.latents.shape) == (4, 92, (2, 1, 6, 23, 23))
+
+
+def test_latents_for_which_there_is_no_room_are_one_error_and_no_file(small_patches, autoencoder, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(OutputError, match=r"latents\.npy: cannot write .* free space or lower views"):
+            cache_latents(autoencoder, small_patches, 3, 0, JITTER, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
