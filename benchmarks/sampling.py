@@ -73,7 +73,7 @@ def plain_loop(pipeline: HistoloomPipeline, maps: np.ndarray, crops: list, seed:
         for index, semantic_map in enumerate(maps):
             scheduler = FlowMatchEulerDiscreteScheduler()
             scheduler.set_timesteps(50)
-            latents = pipeline._noise([seed + index], semantic_map.shape)
+            latents = pipeline._noise([np.random.default_rng(seed + index)], semantic_map.shape)
             for t in scheduler.timesteps:
                 time_ = (t / 1000).expand(1)
                 both = [

@@ -90,6 +90,7 @@ def render_all(root: Path) -> dict[Path, str]:
         "dataset folder": render_folder(sources[Path("patches/store.py")]),
         "run folder": render_folder(sources[Path("experiments.py")]),
         "woven folder": render_folder(sources[Path("generation/export.py")]),
+        "report folder": render_folder(sources[Path("evaluation/report.py")]),
         "crop bank": render_folder(sources[Path("generation/bank.py")]),
     }
     reference = Path("docs/reference")

@@ -205,6 +205,11 @@ def test_the_same_recipe_again_cuts_nothing_twice(tcga, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "dataset").rglob("*")} == before
 
 
+def test_a_recipe_without_slides_has_no_use_for_a_download(tmp_path):
+    with pytest.raises(ConfigError, match=r"smoke\.toml: names no slides.*leave out --data"):
+        read_recipe(RECIPES / "smoke.toml", tmp_path)
+
+
 @pytest.mark.parametrize("line", ['dataset = "d"\nslides = "s"', 'slides = "s"', ""])
 def test_a_recipe_says_where_its_patches_come_from_in_one_way(tmp_path, line):
     (tmp_path / "r.toml").write_text(f"[data]\n{line}\n")

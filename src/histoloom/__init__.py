@@ -12,6 +12,7 @@ _HOMES = {
     "UNLABELLED": "histoloom.tissue",
     "Patches": "histoloom.patches.store",
     "load_patches": "histoloom.patches.store",
+    "PlaceReader": "histoloom.patches.places",
     "Crop": "histoloom.conditioning.inputs",
     "CropConfig": "histoloom.conditioning.crops",
     "Denoiser": "histoloom.models.denoiser",

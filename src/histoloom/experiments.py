@@ -105,12 +105,15 @@ MakeBar = Callable[..., AbstractContextManager[Bar]]
 def read_recipe(path: Path | str, root: Path | str | None = None) -> Recipe:
     """The recipe of a TOML file, its paths made absolute; raises ConfigError naming table and key.
 
+    A model or autoencoder is a folder beside the recipe where there is one of that name, else a hub or bundled name.
     `root` is the folder of the slides' download, instead of what the recipe says.
     """
     path = Path(path)
     values = load_recipe(path)
     data = values.get("data")
     data = data if isinstance(data, dict) else {}  # `build` refuses what is no table
+    if root is not None and not data.get("slides"):
+        raise ConfigError(f"{path}: names no slides, so there is nothing to look for in {root}; leave out --data")
     if root is not None:
         data["root"] = os.path.abspath(root)
     for key in ("root", "dataset", "source", "maps", "tissue", "slides", "annotations", "listing"):
@@ -118,6 +121,9 @@ def read_recipe(path: Path | str, root: Path | str | None = None) -> Recipe:
             of_slides = key in ("slides", "annotations", "listing") and isinstance(data.get("root"), str)
             home = path.parent / data["root"] if of_slides else path.parent
             data[key] = os.path.abspath(home / os.path.expanduser(data[key]))
+    for key in ("pretrained_autoencoder", "initial_model"):
+        if isinstance(values.get(key), str) and values[key] and (path.parent / values[key]).is_dir():
+            values[key] = os.path.abspath(path.parent / values[key])
     return build(Recipe, values, str(path))
 
 

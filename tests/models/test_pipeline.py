@@ -170,7 +170,7 @@ def test_each_guidance_has_an_effect_of_its_own(pipeline):
 
 def test_guidance_adds_what_each_condition_changes(pipeline):
     maps, crops, seeds = [halves(0, 1)], [[Crop(grain(0), 0)]], [0]
-    latents = pipeline._noise(seeds, (64, 64))
+    latents = pipeline._noise([np.random.default_rng(0)], (64, 64))
     time = torch.tensor(400.0)
 
     def predict(with_crops: bool, with_map: bool) -> torch.Tensor:
@@ -203,6 +203,14 @@ def test_noise_prediction_has_its_samplers(make_pipeline, sampler):
     pipeline = make_pipeline("map", "epsilon-l1")
     images = weave(pipeline, halves(0, 1), sampler=sampler, steps=5)
     assert images.std() > 5
+
+
+def test_the_papers_ddim_draws_fresh_noise_from_the_seed_of_the_patch(make_pipeline):
+    pipeline = make_pipeline("map", "epsilon-l1")
+    maps = [halves(0, 1), halves(1, 2)]
+    together = weave(pipeline, maps, sampler="ddim", steps=5, seed=[4, 9])
+    assert apart(weave(pipeline, maps[1], sampler="ddim", steps=5, seed=9)[0], together[1]) <= 1
+    assert apart(weave(pipeline, maps[1], sampler="ddim", steps=5, seed=8)[0], together[1]) > 2
 
 
 def test_samplers_and_steps_have_defaults(pipeline):

@@ -1,4 +1,5 @@
 import os
+import tracemalloc
 
 import datasets
 import numpy as np
@@ -6,7 +7,17 @@ import pytest
 
 from histoloom.errors import ImageError, InputError
 from histoloom.patches import store
-from histoloom.patches.store import decode, encode_png, iter_rows, load_patches, read_table, splits, write_record
+from histoloom.patches.card import summarize
+from histoloom.patches.store import (
+    decode,
+    encode_png,
+    has_pixels,
+    iter_rows,
+    load_patches,
+    read_table,
+    splits,
+    write_record,
+)
 from histoloom.tissue import TissueTable
 
 TABLE = TissueTable.from_names(["stroma", "gland"])
@@ -129,10 +140,32 @@ def test_patches_of_two_sizes_are_refused_with_the_cure(tmp_path):
         load_patches(tmp_path, "train")
 
 
-def test_an_index_without_pixels_says_so(tmp_path):
-    write(tmp_path, [row(0, image=None, semantic_map=None)])
-    with pytest.raises(InputError, match="index without pixels"):
+def test_an_index_without_pixels_says_so_unless_it_is_told_how_to_read_them(tmp_path):
+    write(tmp_path, [row(index, image=None, semantic_map=None) for index in range(3)])
+    with pytest.raises(InputError, match=r"index without pixels.*PlaceReader"):
         load_patches(tmp_path, "train")
+    assert not has_pixels(tmp_path, "train")
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    patches = load_patches(tmp_path, "train", lambda place: (pixels + int(place["source"][0]), pixels[..., 0]))
+    np.testing.assert_array_equal(patches.images, [pixels + index for index in range(3)])
+    np.testing.assert_array_equal(patches.semantic_maps, [pixels[..., 0]] * 3)
+
+
+def test_memory_is_flat_in_the_number_of_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "INDEX_ROWS_PER_SHARD", 200)
+
+    def peak(count: int) -> int:
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        tracemalloc.start()
+        write(folder, (row(index, image=None, semantic_map=None) for index in range(count)))
+        assert summarize(folder)[0].patches == sum(1 for _ in iter_rows(folder, "train")) == count
+        highest = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return highest
+
+    peak(200)  # what is imported and cached once
+    assert peak(2000) < 1.5 * peak(400)
 
 
 def test_a_folder_that_is_no_dataset_says_so(tmp_path):

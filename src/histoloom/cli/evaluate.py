@@ -1,4 +1,4 @@
-"""`histoloom evaluate` and `train-encoder`: is the synthetic tissue true, varied, obedient and new?"""
+"""`histoloom evaluate`, `downstream` and `train-encoder`: is the synthetic tissue true, varied, obedient and new?"""
 
 from pathlib import Path
 from typing import Annotated
@@ -102,3 +102,44 @@ def train_encoder(
             f"[{100 * probe.low:.1f}, {100 * probe.high:.1f}], {100 * probe.balanced:.1f} % in the mean of types"
         )
     typer.echo(f"wrote {out}; use it with: histoloom evaluate --encoder {out}")
+
+
+def downstream(
+    real: Annotated[Path, typer.Option(help="Patch dataset with the splits train and val.")],
+    fake: Annotated[Path, typer.Option(help="Folder of `histoloom generate`, woven from maps of split train.")],
+    out: Annotated[Path, typer.Option(help="File to write, such as downstream.json.")],
+    steps: Annotated[int, typer.Option(help="Training steps, the same for every training set.")] = 400,
+    batch_size: Annotated[int, typer.Option(help="Patches per step.")] = 8,
+    seeds: Annotated[int, typer.Option(help="Networks per training set.")] = 3,
+    backbone: Annotated[str, typer.Option(help="Encoder of segmentation-models-pytorch.")] = "mobilenet_v2",
+) -> None:
+    """Train DeepLabv3+ on real, on synthetic, and on both patches, and test each on real ones of split val."""
+    import json
+    import os
+    from dataclasses import asdict
+
+    from histoloom.cli.progress import bar
+    from histoloom.errors import OutputError
+    from histoloom.evaluation.downstream import DownstreamConfig
+    from histoloom.evaluation.downstream import downstream as measure
+    from histoloom.evaluation.sources import load_images
+    from histoloom.patches.store import read_table
+
+    table = read_table(real)
+    config = DownstreamConfig(backbone, steps=steps, batch_size=batch_size, seeds=tuple(range(seeds)))
+    sets = load_images(real, "train"), load_images(fake), load_images(real, "val")
+    with bar("segmenters", 3 * seeds * steps, "steps") as running:
+        found = measure(*sets, table.num_ids, config, running.advance)
+    record = {"config": asdict(config), "reduction": "pixels pooled, mean over types present"}
+    record |= {"results": {name: asdict(result) for name, result in found.items()}}
+    aside = out.with_name(out.name + ".partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(json.dumps(record, indent=2).replace("NaN", "null") + "\n", encoding="utf-8")
+        os.replace(aside, out)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written ({error.strerror or error}); name another file") from None
+    for name, result in found.items():
+        types = ", ".join(f"{n} {result.of_type[i]:.2f}" for i, n in zip(table.ids, table.names, strict=True))
+        typer.echo(f"{name}: mean IoU {result.mean_iou:.3f} [{result.low:.3f}, {result.high:.3f}]; {types}")
+    typer.echo(f"wrote {out}")

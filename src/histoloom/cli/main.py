@@ -9,7 +9,7 @@ from histoloom.errors import HistoloomError, MissingExtraError
 
 EXTRAS = {
     "slides": {"defusedxml", "openslide", "scipy", "shapely", "tifffile"},
-    "evaluate": {"matplotlib", "sklearn", "timm"},
+    "evaluate": {"matplotlib", "segmentation_models_pytorch", "sklearn", "timm"},
 }  # packages that are loaded only where they are needed
 
 app = typer.Typer(
@@ -48,6 +48,7 @@ app.command("train")(train.train)
 app.command("generate")(weave.generate)
 app.command("bank")(weave.bank)
 app.command("evaluate")(evaluate.evaluate)
+app.command("downstream")(evaluate.downstream)
 app.command("train-encoder")(evaluate.train_encoder)
 
 if __name__ == "__main__":

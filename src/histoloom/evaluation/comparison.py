@@ -69,15 +69,8 @@ def compare(real: ImageSet, fake: ImageSet, train: ImageSet | None, most: int = 
             f"Formats differ (real {real.file_format}, synthetic {fake.file_format}): part of every distance may be "
             "the format's."
         )
-    return Comparison(reference, _whole_cases(pool, number, rng), _at_most(fake, number, rng), train, tuple(notes))
+    return Comparison(reference, _at_most(pool, number, rng), _at_most(fake, number, rng), train, tuple(notes))
 
 
 def _at_most(images: ImageSet, most: int, rng: np.random.Generator) -> ImageSet:
     return images if len(images) <= most else images.select(np.sort(rng.permutation(len(images))[:most]))
-
-
-def _whole_cases(images: ImageSet, number: int, rng: np.random.Generator) -> ImageSet:
-    """`number` images, case after case in random order, so that the control is as clustered as real images are."""
-    names, of_case = np.unique(np.asarray(images.cases), return_inverse=True)
-    order = np.argsort(rng.permutation(len(names))[of_case], kind="stable")
-    return images.select(order[:number])

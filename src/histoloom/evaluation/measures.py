@@ -154,6 +154,8 @@ def _of_type(sets: Comparison, features: FeatureSets, at: dict[str, np.ndarray],
     if number < 10:
         counts = ", ".join(f"{len(of)} {side}" for side, of in at.items())
         return [Figure("all figures", len(at["fake"]), note=f"not given: too few patches of this type ({counts})")]
+    equal = min(len(at["control"]), len(at["fake"]))
+    at = {"reference": at["reference"], "control": at["control"][:equal], "fake": at["fake"][:equal]}
     part = Comparison(
         sets.reference.select(at["reference"]), sets.control.select(at["control"]), sets.fake.select(at["fake"]),
         sets.train, (),

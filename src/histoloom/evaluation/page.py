@@ -156,8 +156,9 @@ def _how_made(evaluation: Evaluation) -> list[str]:
     return [
         "<h2>How this was made</h2>",
         f'<p class="small">Encoders (fingerprint): {escape(prints)}. At most {config.most} images a side, '
-        f"{config.pairs} searched for copied parts, seed {config.seed}. report.json beside this page holds every figure. "
-        "Distances move with the number, size and file format of images: compare reports that share them, and nothing else.</p>",
+        f"{config.pairs} searched for copied parts, seed {config.seed}. report.json beside this page holds every "
+        "figure. Distances move with the number, size and file format of images: compare reports that share them, and "
+        "nothing else.</p>",
     ]
 
 

@@ -21,11 +21,14 @@ def verdict(evaluation: Evaluation) -> tuple[str, list[str]]:
     elif copied:
         headline = "Parts of training images reappear in the synthetic ones. Look at the suspects before any use."
     elif looks_real and is_varied:
-        headline = "By these measures the synthetic images are about as real and as varied as real ones, and new."
+        headline = "By these measures the synthetic images are about as true and as varied as real ones."
     elif looks_real:
         headline = "Each synthetic image looks real by these measures, but they do not show all that real tissue shows."
     else:
-        headline = "The synthetic images can be told from real ones. No sign of copying was found."
+        headline = "The synthetic images can be told from real ones."
+    if not (copied or evaluation.shared):
+        known = evaluation.copying.fake is not None
+        headline += " No sign of copying was found." if known else " Copied parts could not be searched for."
     return headline, [sentence for sentence in sentences if sentence]
 
 
@@ -74,7 +77,7 @@ def _obedient(maps: list[Figure]) -> str:
 
 def _new(evaluation: Evaluation, of_name: dict[str, Figure]) -> tuple[bool, str]:
     auth, fake, real = of_name["AuthPct"], evaluation.copying.fake, evaluation.copying.real
-    near = auth.value < auth.floor - 100 * SHORT
+    near = auth.value < auth.floor - 100 * SHORT and auth.high < auth.floor
     text = (
         f"New? {auth.value:.0f} % of the synthetic images keep their distance from the training images (unseen real "
         f"ones: {auth.floor:.0f} %)."

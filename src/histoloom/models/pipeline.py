@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
+from diffusers import DDIMScheduler, DiffusionPipeline, ModelMixin, SchedulerMixin
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
@@ -128,11 +128,15 @@ class HistoloomPipeline(DiffusionPipeline):
             (weight, self._read(padded, crops if with_crops else [[]] * len(maps), with_map, seeds))
             for (with_map, with_crops), weight in weights.items()
         ]
-        latents = self._noise(seeds, padded[0].shape)
+        draws = [np.random.default_rng(seed) for seed in seeds]
+        latents = self._noise(draws, padded[0].shape)
         scheduler.set_timesteps(steps, device=latents.device)
         latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
         for t in scheduler.timesteps:
-            latents = scheduler.step(self._predict(latents, t, contexts), t, latents, return_dict=False)[0]
+            # The paper samples with eta 1: fresh noise at every step, here from the patch's own seed.
+            is_ddim = isinstance(scheduler, DDIMScheduler)
+            fresh = {"eta": 1.0, "variance_noise": self._noise(draws, padded[0].shape)} if is_ddim else {}
+            latents = scheduler.step(self._predict(latents, t, contexts), t, latents, return_dict=False, **fresh)[0]
         pixels = decode(self.autoencoder, self._denormalise(latents).to(self.autoencoder.dtype))
         return list(to_images(pixels.float())[:, :height, :width].cpu().numpy())
 
@@ -184,10 +188,10 @@ class HistoloomPipeline(DiffusionPipeline):
             self.denoiser.device, self.denoiser.dtype
         )
 
-    def _noise(self, seeds: list[int], shape: tuple[int, int]) -> Float[Tensor, "b c h w"]:
+    def _noise(self, draws: list[np.random.Generator], shape: tuple[int, int]) -> Float[Tensor, "b c h w"]:
         config = self.denoiser.config
         size = (config.latent_channels, shape[0] // config.latent_factor, shape[1] // config.latent_factor)
-        drawn = [np.random.default_rng(seed).standard_normal(size, dtype=np.float32) for seed in seeds]
+        drawn = [draw.standard_normal(size, dtype=np.float32) for draw in draws]
         return torch.from_numpy(np.stack(drawn)).to(self.denoiser.device)
 
     def _denormalise(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

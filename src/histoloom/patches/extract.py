@@ -93,12 +93,15 @@ def judge_grid(
     if min(room) < 0:
         return _join([], table)
     start = [rng.uniform(0, min(step, space)) if space else 0.0 for space in room]
-    counts = [int((space - first) // step) + 1 for space, first in zip(room, start, strict=True)]
-    columns = np.floor(start[0] + np.arange(counts[0]) * step).astype(np.int64)
-    bands = []
-    for first in range(0, counts[1], _BAND):
-        rows = np.floor(start[1] + np.arange(first, min(first + _BAND, counts[1])) * step).astype(np.int64)
-        bands.append(_judge_band(slide, annotation, tissue, table, rules, columns, rows))
+    # Steps of less than a level-0 pixel would meet the same place twice.
+    columns, rows = (
+        np.unique(np.floor(np.arange(first, space + 1e-6, step)).astype(np.int64))
+        for space, first in zip(room, start, strict=True)
+    )
+    bands = [
+        _judge_band(slide, annotation, tissue, table, rules, columns, rows[first : first + _BAND])
+        for first in range(0, len(rows), _BAND)
+    ]
     return _join(bands, table)
 
 

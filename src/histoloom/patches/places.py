@@ -14,6 +14,7 @@ from histoloom.errors import InputError
 from histoloom.patches.dataset import read_record
 from histoloom.patches.from_slides import COMMAND, annotation_of
 from histoloom.patches.rules import SlideDataset
+from histoloom.patches.slide_jobs import file_sha256
 from histoloom.patches.store import iter_rows, read_table, splits
 from histoloom.slides.annotations import AnnotationMap
 from histoloom.slides.reader import Slide, open_slide
@@ -34,14 +35,14 @@ class PlaceReader:
             raise InputError(f"{folder}: not made by `histoloom {COMMAND}`, so it has no slides to read from")
         self.table = read_table(self.folder)
         self.config: SlideDataset = build(SlideDataset, record["config"], f"{folder}/dataset.json")
-        self._paths = {
-            job["source"]: (Path(job["slide"]), Path(job["annotation"]) if job["annotation"] else None)
-            for job in record["slides"]
-        }
+        self._jobs: dict[str, dict] = {job["source"]: job for job in record["slides"]}
         self._open: OrderedDict[str, tuple[Slide, AnnotationMap]] = OrderedDict()
 
     def read(self, row: dict) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
-        """Image and semantic map of a row (its source, x and y). Raises SlideError where the slide has gone."""
+        """Image and semantic map of a row (its source, x and y).
+
+        Raises SlideError where the slide has gone, InputError where it or its annotation is no longer what it was.
+        """
         slide, annotation = self._slide(row["source"])
         place = row["x"], row["y"], self.config.rules.size, self.config.rules.mpp
         return slide.read(*place), annotation.read(*place)
@@ -52,10 +53,10 @@ class PlaceReader:
 
     def source_of(self, slide: Path) -> str:
         """The `source` of a slide file; raises InputError where the dataset has none of it."""
-        found = [source for source, (path, _) in self._paths.items() if path == slide.absolute()]
-        found = found or [source for source in self._paths if Path(source).name == slide.name]
+        found = [source for source, job in self._jobs.items() if Path(job["slide"]) == slide.absolute()]
+        found = found or [source for source in self._jobs if Path(source).name == slide.name]
         if len(found) != 1:
-            known = ", ".join(sorted(self._paths)[:3])
+            known = ", ".join(sorted(self._jobs)[:3])
             raise InputError(f"{self.folder}: has {len(found)} slides named {slide.name}; it was made of {known}, ...")
         return found[0]
 
@@ -70,14 +71,19 @@ class PlaceReader:
 
     def _slide(self, source: str) -> tuple[Slide, AnnotationMap]:
         if source not in self._open:
-            if source not in self._paths:
+            if source not in self._jobs:
                 raise InputError(
-                    f"{self.folder}: no slide {source!r} in its dataset.json; known: {len(self._paths)} others"
+                    f"{self.folder}: no slide {source!r} in its dataset.json; known: {len(self._jobs)} others"
                 )
-            path, annotation = self._paths[source]
-            slide = open_slide(path, self.config.slide_mpp)
-            self._open[source] = slide, annotation_of(annotation, slide, self.table, self.config.annotations)
+            self._open[source] = self._open_slide(self._jobs[source])
             if len(self._open) > OPEN_SLIDES:
                 self._open.popitem(last=False)[1][0].close()
         self._open.move_to_end(source)
         return self._open[source]
+
+    def _open_slide(self, job: dict) -> tuple[Slide, AnnotationMap]:
+        path, annotation = Path(job["slide"]), Path(job["annotation"]) if job["annotation"] else None
+        slide = open_slide(path, self.config.slide_mpp)
+        if path.stat().st_size != job["slide_bytes"] or file_sha256(annotation) != job["annotation_sha256"]:
+            raise InputError(f"{path}: it or its annotation changed since {self.folder} was made; make that anew")
+        return slide, annotation_of(annotation, slide, self.table, self.config.annotations)

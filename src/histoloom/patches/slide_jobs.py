@@ -74,7 +74,9 @@ def find_jobs(
     cases = [listed[stem(path)] or _case(path, config.case_pattern) for path in taken]
     split = split_by_case(cases, config.val_share, config.rules.seed)
     return [
-        SlideJob(path, found[path], str(path.relative_to(root)), case, part, path.stat().st_size, _sha256(found[path]))
+        SlideJob(
+            path, found[path], str(path.relative_to(root)), case, part, path.stat().st_size, file_sha256(found[path])
+        )
         for path, case, part in zip(taken, cases, split, strict=True)
     ], notes
 
@@ -84,6 +86,17 @@ def stem(slide: Path) -> str:
     return (
         slide.parent.name if slide.suffix.lower() == ".dcm" else slide.name[: -len(slide.suffix)].removesuffix(".ome")
     )
+
+
+def file_sha256(path: Path | None) -> str:
+    """SHA-256 of a file; "" for none. Raises InputError where it cannot be read."""
+    if path is None:
+        return ""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
 
 
 def _slides_in(folder: Path) -> list[Path]:
@@ -161,13 +174,3 @@ def _nothing(slides: Path, annotations: Path | None, listing: Path | None, first
         return f"{slides}: no slide is left without annotations; give their folder, or take slides unannotated"
     listed = f" and in {listing}" if listing else ""
     return f"{annotations}: no file here{listed} is named as a slide, such as {stem(first)}.geojson; rename them"
-
-
-def _sha256(path: Path | None) -> str:
-    if path is None:
-        return ""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None

@@ -192,7 +192,7 @@ def open_source(path: Path) -> Source:
     if path.is_dir():
         raise SlideError(f"{path}: a folder, not a slide; give the file in it (for DICOM any of its .dcm files)")
     if not path.is_file():
-        raise SlideError(f"{path}: no such slide")
+        raise SlideError(f"{path}: no such slide; check the path")
     try:
         vendor = openslide.OpenSlide.detect_format(str(path))
         if vendor is not None and not (vendor == "generic-tiff" and _is_ome(path)):

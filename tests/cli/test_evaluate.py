@@ -1,0 +1,67 @@
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
+from histoloom.tissue import TissueTable
+
+
+@pytest.fixture
+def folders(tmp_path, make_patches):
+    """real/CASE/*.png, fake/*.png and a tiny encoder in the folder in which the command runs."""
+    for name, seed in (("real", 0), ("fake", 1)):
+        drawn = make_patches(24, 6, 64, 3, seed)
+        for i, image in enumerate(drawn.images):
+            path = tmp_path / name / (drawn.cases[i] if name == "real" else "") / f"{i:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+    torch.manual_seed(0)
+    save_small_encoder(SmallEncoder(SmallEncoderConfig((8, 6), 1)).eval(), tmp_path / "encoder")
+    return tmp_path
+
+
+COMMON = ("--encoder", "encoder", "--pairs", 2, "--cache", "cache.sqlite", "--out", "report")
+
+
+def test_two_folders_of_images_become_a_report(histoloom, folders):
+    done = histoloom("evaluate", "--real", "real", "--fake", "fake", *COMMON)
+    assert done.code == 0, done.stderr
+    assert "True? " in done.stdout
+    assert "wrote report/report.html and report/report.json" in done.stdout
+    written = json.loads((folders / "report" / "report.json").read_text())
+    assert written["sets"]["reference"]["cases"] == 3
+    assert (folders / "report" / "report.html").stat().st_size > 50_000
+
+
+def test_the_real_folder_as_fake_is_one_line(histoloom, folders):
+    done = histoloom("evaluate", "--real", "real", "--fake", "real", *COMMON)
+    assert done.code == 1
+    assert done.stderr.startswith("histoloom: real: all 24 images are images of real, pixel by pixel")
+    assert done.stderr.count("\n") == 1
+    assert not (folders / "report").exists()
+
+
+def test_an_encoder_that_does_not_exist_is_one_line(histoloom, folders):
+    done = histoloom("evaluate", "--real", "real", "--fake", "fake", "--encoder", "timm:nosuch", "--out", "report")
+    assert done.code == 1
+    assert "encoder timm:nosuch: Unknown model" in done.stderr
+
+
+def test_an_encoder_is_trained_probed_and_described(histoloom, tmp_path, make_patches):
+    drawn = make_patches(12, 4, 96, 2)
+    for i, (image, semantic_map) in enumerate(zip(drawn.images, drawn.semantic_maps, strict=True)):
+        for kind, pixels in (("images", image), ("maps", semantic_map)):
+            (tmp_path / kind / drawn.cases[i]).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / kind / drawn.cases[i] / f"{i}.png")
+    (tmp_path / "tissue.toml").write_text(TissueTable.from_names(["stroma", "gland"]).to_toml())
+    made = histoloom(
+        "import", "images", "--maps", "maps", "--tissue", "tissue.toml", "--val-share", 0.4, "--out", "set"
+    )
+    assert made.code == 0, made.stderr
+    done = histoloom("train-encoder", "set", "--steps", 1, "--out", "mine")
+    assert done.code == 0, done.stderr
+    assert "linear probe on colour statistics" in done.stdout
+    assert "| features |" in (tmp_path / "mine" / "README.md").read_text()
+    assert (tmp_path / "mine" / "encoder.safetensors").stat().st_size < 12e6

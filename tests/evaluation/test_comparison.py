@@ -1,0 +1,62 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from histoloom.errors import InputError
+from histoloom.evaluation.comparison import compare
+from histoloom.evaluation.sources import ImageSet
+
+
+def image_set(name: str, count: int, cases: int, kind: str = "patch dataset") -> ImageSet:
+    numbers = [f"{name} {i}" for i in range(count)]
+    images = np.random.default_rng(0).integers(0, 256, (count, 4, 4, 3), np.uint8)
+    return ImageSet(name, kind, "", "PNG", images, None, [f"{name} case {i % cases}" for i in range(count)], numbers)
+
+
+def test_with_training_images_all_real_ones_are_the_reference_and_the_floor_comes_from_training_cases():
+    real, fake, train = image_set("real", 30, 6), image_set("fake", 25, 25), image_set("train", 40, 8)
+    sets = compare(real, fake, train)
+    assert sets.reference is real
+    assert len(sets.control) == len(sets.fake) == 25
+    assert set(sets.control.names) <= set(train.names)
+    assert sets.train is train
+    assert sets.unseen == "reference"
+
+
+def test_without_training_images_the_real_ones_are_halved_by_case():
+    sets = compare(image_set("real", 40, 10), image_set("fake", 90, 90), None)
+    assert set(sets.reference.cases).isdisjoint(sets.control.cases)
+    assert len(sets.reference) + len(sets.control) == 40
+    assert len(sets.fake) == len(sets.control)
+    assert sets.train is sets.reference
+    assert sets.unseen == "control"
+    assert any("No training images" in note for note in sets.notes)
+    assert any("of 90 synthetic images were drawn" in note for note in sets.notes)
+
+
+def test_no_side_is_larger_than_asked():
+    sets = compare(image_set("real", 30, 6), image_set("fake", 25, 25), image_set("train", 40, 8), most=10)
+    assert len(sets.reference) == len(sets.control) == len(sets.fake) == 10
+    assert len(sets.train) == 40
+
+
+def test_the_seed_decides_what_is_drawn():
+    sides = image_set("real", 30, 6), image_set("fake", 25, 25), image_set("train", 40, 8)
+    drawn = [compare(*sides, most=10, seed=seed).fake.names for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_what_weakens_a_figure_is_noted():
+    real = image_set("real", 20, 20, "image folder")
+    notes = compare(real, replace(image_set("fake", 20, 5), file_format="JPG (lossy)"), None).notes
+    assert any("Cases of real are unknown" in note for note in notes)
+    assert any("Formats differ (real PNG, synthetic JPG (lossy))" in note for note in notes)
+
+
+def test_what_cannot_be_compared_is_refused():
+    real = image_set("real", 20, 5)
+    with pytest.raises(InputError, match="fake: 1 fake image is no distribution"):
+        compare(real, image_set("fake", 1, 1), None)
+    with pytest.raises(InputError, match="train: case 'real case 0' is in real"):
+        compare(real, image_set("fake", 9, 9), replace(image_set("real", 9, 3), where="train"))

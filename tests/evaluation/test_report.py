@@ -1,0 +1,150 @@
+"""Whole reports on tissue that is drawn: good synthetic sets, bad ones, copies."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
+from histoloom.errors import ConfigError, ImageError, InputError, OutputError
+from histoloom.evaluation.page import render_page
+from histoloom.evaluation.report import EvaluationConfig, evaluate, to_json, write_report
+from histoloom.evaluation.segmenter import SegmenterConfig, train_segmenter
+from histoloom.evaluation.sources import ImageSet
+from histoloom.evaluation.verdict import verdict
+from histoloom.tissue import TissueTable
+
+TABLE = TissueTable.from_names(["stroma", "gland", "tumour"])
+
+
+@pytest.fixture(scope="module")
+def image_sets(make_patches):
+    """`image_sets(where, seed, count)`: drawn tissue of ten cases as one side of a comparison."""
+
+    def make(where: str, seed: int, count: int = 40) -> ImageSet:
+        drawn = make_patches(count, 10, 64, 3, seed)
+        cases, names = [f"{where} {c}" for c in drawn.cases], [f"{where} {s}" for s in drawn.sources]
+        return ImageSet(where, "patch dataset", "", "PNG", drawn.images, drawn.semantic_maps, cases, names, TABLE)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder")
+    torch.manual_seed(0)
+    save_small_encoder(SmallEncoder(SmallEncoderConfig((8, 16, 6), 1)).eval(), folder)
+    return EvaluationConfig((str(folder),), pairs=4)
+
+
+@pytest.fixture(scope="module")
+def good(image_sets, config):
+    """A report on synthetic images that are as real ones, maps and segmenter included."""
+    real, train = image_sets("real", 0), image_sets("train", 1)
+    network = train_segmenter(
+        train.images, train.semantic_maps, 3, SegmenterConfig((8, 8), size=32, steps=2, batch_size=2)
+    )
+    return evaluate(real, replace(image_sets("fake", 2), kind="woven patches"), train, config, network)
+
+
+@pytest.fixture(scope="module")
+def copied(image_sets, config):
+    """A report on training images with a little noise, and one real image among them; no maps."""
+    real, train = image_sets("real", 0), image_sets("train", 1)
+    noise = np.random.default_rng(0).integers(-2, 3, train.images.shape)
+    images = np.clip(train.images + noise, 0, 255).astype(np.uint8)
+    images[3] = real.images[5]
+    fake = replace(train, where="fake", images=images, semantic_maps=None, cases=train.names)
+    return evaluate(real, fake, train, config)
+
+
+def test_every_figure_stands_beside_its_floor_and_its_number(good):
+    figures = {f.name: f for f in good.encoders[0].overall}
+    assert list(figures) == [
+        "Fréchet distance", "Fréchet, n to infinity", "KID x 1000", "MMD (RBF) x 1000", "precision", "recall",
+        "density", "coverage", "C2ST accuracy", "AuthPct",
+    ]  # fmt: skip
+    for figure in [*figures.values(), *good.stain, *good.maps]:
+        assert figure.floor is not None, figure.name
+        assert figure.n == 40
+    assert figures["precision"].low <= figures["precision"].value <= figures["precision"].high
+
+
+def test_images_as_good_as_real_ones_score_as_real_ones_do(good):
+    figures = {f.name: f for f in good.encoders[0].overall}
+    assert figures["precision"].value == pytest.approx(figures["precision"].floor, abs=0.3)
+    assert not good.shared
+    assert good.copying.fake.rate <= 0.25
+    assert {f.name for f in good.maps} >= {"mean IoU", "mean Dice", "IoU, stroma"}
+
+
+def test_types_have_rows_of_their_own_and_small_ones_say_so(good):
+    assert set(good.encoders[0].of_type) == set(TABLE.names)
+    for figures in good.encoders[0].of_type.values():
+        assert len(figures) > 1 or "too few patches of this type" in figures[0].note
+
+
+def test_copies_are_called_copies(copied):
+    figures = {f.name: f for f in copied.encoders[0].overall}
+    assert figures["AuthPct"].value < 10
+    assert copied.copying.fake.rate == 1
+    assert copied.shared == ["train 03.png"]
+    headline, _ = verdict(copied)
+    assert headline == "1 synthetic images are real ones, pixel by pixel. Do not use this set."
+    assert verdict(replace(copied, shared=[]))[0].startswith("Parts of training images reappear")
+    assert "Map fidelity not given: fake has no maps." in copied.notes
+
+
+def test_the_verdict_is_one_sentence_for_each_question(good):
+    headline, sentences = verdict(good)
+    assert [s.split("?")[0] for s in sentences] == ["True", "Varied", "Obedient to the map", "New", "Stain"]
+    assert "copying" in headline or "reappear" in headline
+
+
+def test_too_few_images_for_an_encoder_give_a_reason_instead_of_a_number(image_sets, config):
+    few = replace(config, most=6)
+    found = evaluate(image_sets("real", 0), image_sets("fake", 2), image_sets("train", 1), few)
+    distance = found.encoders[0].overall[0]
+    assert distance.value is None
+    assert "6 images a side are too few for 6 dimensions" in distance.note
+    assert distance.note in render_page(found)
+
+
+def test_the_page_stands_alone_and_the_json_holds_every_figure(good, tmp_path):
+    write_report(good, render_page(good), tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "http" not in page
+    assert "<script" not in page
+    assert page.index(verdict(good)[0]) < page.index("<table>")
+    assert page.count("data:image/png;base64,") >= 3 + 6 * 2 * 2 + 12
+    written = json.loads((tmp_path / "out" / "report.json").read_text())
+    (encoder,) = written["encoders"].values()
+    assert encoder["overall"][0]["value"] == good.encoders[0].overall[0].value
+    assert written["sets"]["fake"]["images"] == 40
+    assert written == to_json(good)
+
+
+def test_a_name_from_a_folder_cannot_become_markup(good):
+    sets = replace(good.sets, fake=replace(good.sets.fake, where="<img src=x>"))
+    assert "<img src=x>" not in render_page(replace(good, sets=sets))
+
+
+def test_the_same_input_gives_the_same_page(image_sets, config):
+    few = replace(config, most=12, pairs=2)
+    sides = image_sets("real", 0, 12), image_sets("fake", 2, 12), image_sets("train", 1, 12)
+    assert render_page(evaluate(*sides, few)) == render_page(evaluate(*sides, few))
+
+
+def test_bad_input_is_refused_before_anything_is_computed(image_sets, config, tmp_path, good):
+    real = image_sets("real", 0, 12)
+    with pytest.raises(InputError, match="this is the real folder"):
+        evaluate(real, replace(real, where="fake"), None, config)
+    with pytest.raises(ImageError, match="images are 32 x 32 px where those of real are 64 x 64"):
+        evaluate(real, replace(real, images=real.images[:, :32, :32]), None, config)
+    with pytest.raises(ConfigError, match="name one encoder"):
+        EvaluationConfig(())
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file: cannot be written"):
+        write_report(good, "", tmp_path / "file")

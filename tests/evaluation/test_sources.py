@@ -1,0 +1,134 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from histoloom.errors import ImageError, InputError
+from histoloom.evaluation.sources import (
+    ImageSet,
+    compare_sizes,
+    load_images,
+    num_duplicates,
+    shared_images,
+    training_images,
+    with_cases,
+)
+from histoloom.generation.export import AnnotatedPatch, Provenance, write_patches
+from histoloom.patches.store import encode_png, write_record, write_shards
+from histoloom.tissue import TissueTable
+
+TABLE = TissueTable.from_names(["stroma", "gland"])
+
+
+def pixels(seed: int, edge: int = 12) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (edge, edge, 3), np.uint8)
+
+
+def save(folder, names: list[str], edge: int = 12) -> None:
+    for seed, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels(seed, edge)).save(folder / name)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A patch dataset with two patches to train on and one to validate."""
+    folder = tmp_path / "dataset"
+    for split, seeds in (("train", (0, 1)), ("val", (2,))):
+        rows = [
+            {"image": encode_png(pixels(s)), "semantic_map": encode_png(np.full((12, 12), s % 2, np.uint8)),
+             "source": f"{s}.png", "x": 0, "y": 0, "size": 12, "mpp": None, "fractions": [0.5, 0.5], "entropy": 0.0,
+             "case": f"case {s}", "split": split}
+            for s in seeds
+        ]  # fmt: skip
+        write_shards(rows, TABLE, folder, split)
+    (folder / "tissue.toml").write_text(TABLE.to_toml())
+    write_record(folder, {})
+    return folder
+
+
+@pytest.fixture
+def woven(tmp_path):
+    """Two woven patches, the first from the map of 2.png."""
+
+    def weave(first: int):
+        for seed, source in ((7, "2.png"), (8, "layout 1"))[first:]:
+            made = Provenance(seed, source, (), "map", 1.0, 1.0, 5, "unipc", "abc", "0")
+            yield AnnotatedPatch(pixels(seed), np.zeros((12, 12), np.uint8), made)
+
+    write_patches(weave, TABLE, tmp_path / "woven", {})
+    return tmp_path / "woven"
+
+
+def test_a_dataset_is_read_by_split_val_unless_asked(dataset):
+    found = load_images(dataset)
+    assert (found.split, found.kind, found.cases) == ("val", "patch dataset", ["case 2"])
+    np.testing.assert_array_equal(found.images[0], pixels(2))
+    assert found.table == TABLE
+    assert load_images(dataset, "train").names == ["0.png", "1.png"]
+    with pytest.raises(InputError, match=r"no shards of split 'test'.*known: train, val"):
+        load_images(dataset, "test")
+
+
+def test_training_images_are_those_of_the_dataset_unless_named(dataset, tmp_path):
+    real = load_images(dataset)
+    assert training_images(None, real).split == "train"
+    assert training_images(None, load_images(dataset, "train")) is None
+    save(tmp_path / "plain", ["a.png", "b.png"])
+    assert training_images(tmp_path / "plain", real).kind == "image folder"
+    assert training_images(None, load_images(tmp_path / "plain")) is None
+
+
+def test_woven_patches_keep_their_maps_and_take_the_case_of_a_known_map(dataset, woven):
+    found = load_images(woven)
+    assert (found.kind, found.cases) == ("woven patches", ["2.png", "layout 1"])
+    assert found.semantic_maps.shape == (2, 12, 12)
+    assert with_cases(found, [load_images(dataset)]).cases == ["case 2", "layout 1"]
+
+
+def test_in_a_plain_folder_a_sub_folder_is_a_case(tmp_path):
+    save(tmp_path, ["P1/a.png", "P1/b.png", "P2/a.png", "c.png"])
+    found = load_images(tmp_path)
+    assert found.names == ["P1/a.png", "P1/b.png", "P2/a.png", "c.png"]
+    assert found.cases == ["P1", "P1", "P2", "c"]
+    assert found.semantic_maps is None
+    assert found.file_format == "PNG"
+
+
+def test_a_lossy_format_is_named(tmp_path):
+    save(tmp_path, ["a.jpg", "b.png"])
+    assert load_images(tmp_path).file_format == "JPG (lossy), PNG"
+
+
+def test_folders_that_are_no_use_are_refused_in_one_line(tmp_path):
+    with pytest.raises(InputError, match="absent: no such folder"):
+        load_images(tmp_path / "absent")
+    with pytest.raises(InputError, match="holds no images"):
+        load_images(tmp_path)
+    save(tmp_path, ["a.png"])
+    Image.fromarray(pixels(0, 20)).save(tmp_path / "b.png")
+    with pytest.raises(ImageError, match=r"b\.png: is 20 x 20 px where a\.png is 12 x 12; cut all images to one size"):
+        load_images(tmp_path)
+
+
+def image_set(seeds: list[int], edge: int = 12) -> ImageSet:
+    names = [f"{s}.png" for s in seeds]
+    return ImageSet("here", "image folder", "", "PNG", np.stack([pixels(s, edge) for s in seeds]), None, names, names)
+
+
+def test_the_real_folder_in_the_place_of_the_synthetic_one_is_noticed():
+    real = image_set([0, 1, 2, 3])
+    with pytest.raises(InputError, match="all 2 images are images of here, pixel by pixel: this is the real folder"):
+        shared_images(real, image_set([3, 1]))
+    assert shared_images(real, image_set([9, 2, 8])) == [1]
+
+
+def test_repeated_images_are_counted():
+    assert num_duplicates(image_set([0, 1, 2])) == 0
+    assert num_duplicates(image_set([0, 1, 0, 0, 1])) == 3
+
+
+def test_other_sizes_are_refused():
+    with pytest.raises(ImageError, match="images are 20 x 20 px where those of here are 12 x 12"):
+        compare_sizes(image_set([0]), replace(image_set([1], 20), where="there"))

@@ -1,0 +1,98 @@
+"""What a recipe may say beyond the smoke recipe: whom to watch with, and what to begin with."""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from histoloom.errors import ConfigError, ModelError
+from histoloom.experiments import read_recipe, run_recipe
+from histoloom.models.pipeline import HistoloomPipeline
+
+RECIPE = """
+{first}
+[data]
+source = "images"
+maps = "maps"
+tissue = "tissue.toml"
+
+[autoencoder]
+size = 32
+model = {{ latent_channels = 4, channels = [8, 8, 16], encoder_blocks = [1, 1, 1], decoder_blocks = [1, 1, 1] }}
+loop = {{ steps = 3, batch_size = 2, workers = 0 }}
+
+[denoiser]
+window = 32
+views = 1
+channels = {channels}
+crops = {{ base = 24, largest = 32 }}
+loop = {{ steps = 3, batch_size = 2, workers = 0, learning_rate = {rate} }}
+
+[watch]
+patches = 2
+steps = 2
+{watch}
+"""
+
+
+class Silent:
+    """A bar that nobody sees."""
+
+    def advance(self, count: int = 1, note: str | None = None) -> None:
+        """Count."""
+
+
+def train(
+    folder, name: str, first: str = "", channels: int = 32, watch: str = "", rate: float = 1e-2
+) -> HistoloomPipeline:
+    (folder / f"{name}.toml").write_text(RECIPE.format(first=first, channels=channels, watch=watch, rate=rate))
+    recipe = read_recipe(folder / f"{name}.toml")
+    return HistoloomPipeline.load(run_recipe(recipe, folder / name, lambda *_: nullcontext(Silent())))
+
+
+def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.fixture
+def trained(image_folder):
+    return train(image_folder, "first")
+
+
+def test_each_checkpoint_is_looked_at_and_read_by_a_segmenter(image_folder):
+    train(image_folder, "run", watch="segmenter = { steps = 2, batch_size = 2, size = 64 }")
+    run = image_folder / "run"
+    assert [path.name for path in (run / "samples").iterdir()] == ["000003.png"]
+    curves = EventAccumulator(str(run / "tensorboard"))
+    curves.Reload()
+    fidelity = curves.Scalars("denoiser/map_fidelity_iou")
+    assert [(event.step, 0 <= event.value <= 1) for event in fidelity] == [(3, True)]
+    assert {"denoiser/loss", "denoiser/waiting_for_data", "autoencoder/loss"} <= set(curves.Tags()["scalars"])
+    assert "woven" in curves.Tags()["images"]
+
+
+def test_an_initial_model_beside_the_recipe_is_where_training_begins(image_folder, trained):
+    further = train(image_folder, "second", 'initial_model = "first/model"', rate=1e-12)
+    assert same(further.autoencoder, trained.autoencoder)
+    assert same(further.denoiser, trained.denoiser)
+    trained_on = train(image_folder, "third", 'initial_model = "first/model"')
+    assert not same(trained_on.denoiser, trained.denoiser)
+
+
+def test_a_pretrained_autoencoder_beside_the_recipe_is_taken_as_it_is(image_folder, trained):
+    fresh = train(image_folder, "second", 'pretrained_autoencoder = "first/model/autoencoder"', rate=1e-12)
+    assert same(fresh.autoencoder, trained.autoencoder)
+    assert not same(fresh.denoiser, trained.denoiser)
+
+
+def test_an_initial_model_of_another_architecture_is_refused(image_folder, trained):
+    with pytest.raises(ModelError, match="initial denoiser has another architecture"):
+        train(image_folder, "second", 'initial_model = "first/model"', channels=48)
+
+
+def test_data_is_a_dataset_or_pictures(image_folder):
+    (image_folder / "both.toml").write_text('[data]\ndataset = "a"\nsource = "images"\ntissue = "tissue.toml"\n')
+    with pytest.raises(ConfigError, match=r"both\.toml data: "):
+        read_recipe(image_folder / "both.toml")
