@@ -22,7 +22,8 @@ from histoloom.evaluation.frechet import frechet_distance
 def features(n: int, d: int, seed: int) -> np.ndarray:
     """`n` rows of `d` correlated features, single precision as encoders give them."""
     rng = np.random.default_rng(seed)
-    turn = np.linalg.qr(np.random.default_rng(d).standard_normal((d, d))).Q
+    # Each side has directions of its own: with common ones the covariances commute, which no real ones do.
+    turn = np.linalg.qr(np.random.default_rng((d, seed)).standard_normal((d, d))).Q
     scales = (1 + 0.1 * seed) / np.sqrt(np.arange(1, d + 1))
     return ((rng.standard_normal((n, d)) * scales + 0.05 * seed * scales) @ turn).astype(np.float32)
 

@@ -9,7 +9,9 @@ had before the call. `pip install prdc`.
 import argparse
 import multiprocessing
 import resource
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -26,6 +28,8 @@ def features(n: int, d: int) -> tuple[np.ndarray, np.ndarray]:
 def measure(name: str, n: int, d: int, answers: multiprocessing.Queue) -> None:
     """Run one method and put (figures, seconds, MB) into `answers`."""
     real, fake = features(n, d)
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [p for p in sys.path if Path(p).resolve() != here]  # where this file would be taken for the package
     try:
         if name == "Histoloom":
             from histoloom.evaluation.prdc import prdc

@@ -142,7 +142,7 @@ def test_bad_input_is_refused_before_anything_is_computed(image_sets, config, tm
     with pytest.raises(InputError, match="this is the real folder"):
         evaluate(real, replace(real, where="fake"), None, config)
     with pytest.raises(ImageError, match="images are 32 x 32 px where those of real are 64 x 64"):
-        evaluate(real, replace(real, images=real.images[:, :32, :32]), None, config)
+        evaluate(real, replace(real, images=real.images[:, :32, :32], semantic_maps=None), None, config)
     with pytest.raises(ConfigError, match="name one encoder"):
         EvaluationConfig(())
     (tmp_path / "file").touch()

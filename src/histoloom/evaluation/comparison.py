@@ -1,9 +1,11 @@
 """Which images stand against which: real against synthetic, and real against real of the same size, split by case.
 
-reference   real images                          stands against both
-control     real images of other cases           the floor: no model could do better
-fake        synthetic images, as many as control
-train       what a model may have copied from
+    reference   real images                          stands against both
+    control     real images of other cases           the floor: no model could do better
+    fake        synthetic images, as many as control
+    train       what a model may have copied from
+
+A figure of fake is read beside the same figure of control.
 """
 
 from dataclasses import dataclass

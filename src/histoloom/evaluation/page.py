@@ -98,7 +98,10 @@ def _encoder(encoder: EncoderFigures) -> list[str]:
             _plot(scores(encoder.two_sample), "Held-out scores of the classifier. Two hills apart: it can tell.")
         )
     parts.append(
-        _plot(feature_map(encoder.features), "Every point is an image. Gaps in orange are tissue never woven.")
+        _plot(
+            feature_map(encoder.features),
+            "Every point is an image. Blue without orange near it: real tissue that is missing.",
+        )
     )
     if encoder.of_type:
         parts.append("<h3>By tissue type (the type that stands out on a patch)</h3>")

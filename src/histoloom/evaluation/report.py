@@ -1,8 +1,10 @@
 """One evaluation from start to end: images in, every figure with its floor, a page for people and a JSON for machines.
 
-OUT/
-  report.html            one file, no network; shows real patches, so treat it as patient data
-  report.json            every figure, with n, intervals, floors, settings, fingerprints
+    OUT/
+      report.html            one file, no network; shows real patches, so treat it as patient data
+      report.json            every figure, with n, intervals, floors, settings, fingerprints
+
+Both are written aside and renamed.
 """
 
 import json
