@@ -5,8 +5,8 @@
 (a) HTD's prototype (method.md; arXiv 2509.17847's public code) rebuilt from diffusers parts with random weights, since
 a network's speed does not depend on what it has learned: VQ-f4 autoencoder, 64 x 64 x 3 latents, the 215 M U-Net of
 latent diffusion's semantic synthesis, condition concatenated, 200 DDIM steps at eta 1, fp32, one patch of 256 px.
-(b) our network in a plain loop: fp32, 50 Euler steps, one patch of 224 px at a time, conditions encoded and both
-predictions of the guidance made one after the other at every step.
+(b) our network in a plain loop: fp32, 50 Euler steps, one patch of 224 px at a time, conditions encoded and the
+three predictions of the guidance made one after the other at every step.
 (c) `HistoloomPipeline` as it comes, in batches. Layouts are drawn, crops come from the model's own bank.
 """
 
@@ -23,7 +23,7 @@ from histoloom import HistoloomPipeline, LayoutConfig, draw_layouts, find_model,
 from histoloom.models.autoencoder import decode
 from histoloom.models.schedulers import PAPER_SCHEDULE
 
-GUIDANCE = 1.5
+MAP_GUIDANCE, CROP_GUIDANCE = 1.5, 2.5  # the defaults
 
 
 @torch.no_grad()
@@ -76,11 +76,11 @@ def plain_loop(pipeline: HistoloomPipeline, maps: np.ndarray, crops: list, seed:
             latents = pipeline._noise([np.random.default_rng(seed + index)], semantic_map.shape)
             for t in scheduler.timesteps:
                 time_ = (t / 1000).expand(1)
-                both = [
+                both, only_map, nothing = (
                     denoiser(latents, time_, pipeline._conditions(semantic_map, mine, with_map, seed))
-                    for with_map, mine in ((True, crops[index]), (False, []))
-                ]
-                velocity = GUIDANCE * both[0] + (1 - GUIDANCE) * both[1]
+                    for with_map, mine in ((True, crops[index]), (True, []), (False, []))
+                )
+                velocity = nothing + MAP_GUIDANCE * (only_map - nothing) + CROP_GUIDANCE * (both - only_map)
                 latents = scheduler.step(velocity, t, latents, return_dict=False)[0]
             decode(autoencoder, pipeline._denormalise(latents))
 
@@ -116,7 +116,7 @@ def main() -> None:
     print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     default = seconds(
         lambda: pipeline(
-            list(maps), crops, map_guidance=GUIDANCE, crop_guidance=GUIDANCE, seed=arguments.seed
+            list(maps), crops, map_guidance=MAP_GUIDANCE, crop_guidance=CROP_GUIDANCE, seed=arguments.seed
         ),
         arguments.repeats,
     ) / len(maps)  # fmt: skip
