@@ -46,6 +46,7 @@ JUDGE = SegmenterConfig(stain=StainJitter(shift=0.015))  # a larger shift tints 
 DRAWS = 1000  # of the bootstrap
 COPYING_ROWS = {
     "woven": "crops that reappear",
+    "unlike": "crops of other cases that appear in woven patches",
     "same_case": "crops that reappear in the real patch of the map (same case)",
     "unrelated": "real pairs of different cases (1 % by construction)",
     "pasted": "planted pastes found",
@@ -73,7 +74,7 @@ class Task:
 def make_task(patches: Patches, count: int, seed: int, per_type: int) -> Task:
     """`count` patches drawn without replacement, and their crops, which come from other patches of the case."""
     rng = np.random.default_rng(seed)
-    references = ReferenceCrops(patches, CropConfig(per_type=per_type, drop_type=0.0))
+    references = ReferenceCrops(patches, CropConfig(per_type=per_type, drop_type=0.0, candidates=1))
     chosen = rng.permutation(len(patches))[:count].tolist()
     orders = []
     for index in chosen:
@@ -123,14 +124,15 @@ def measure_map(task: Task, woven: np.ndarray, judge: Segmenter, table: TissueTa
 
 
 def measure_copying(task: Task, woven: np.ndarray, pairs: int, seed: int) -> dict[str, CopyRate]:
-    """Share of crops that reappear in what was woven from them, in the real patch of the map, and where pasted.
+    """Share of crops that reappear in what was woven from them, in the real patch of the map, and where pasted;
+    and of crops of another case in woven patches, which tells likeness of all woven tissue from copying.
 
     The threshold is what 99 % of `pairs` real pairs of different cases stay below, made with these very crops.
     """
     rng = np.random.default_rng((seed, 1))
     own = task.pairs()
     cases = np.asarray(task.patches.cases)
-    unrelated, pasted, same_case, scores = [], [], [], []
+    unrelated, pasted, same_case, unlike, scores = [], [], [], [], []
     for n in track(range(pairs), "unrelated pairs", unit="pairs"):
         i, j = own[n % len(own)]
         other = task.patches.images[rng.choice(np.flatnonzero(cases != task.cases[i]))]
@@ -139,9 +141,12 @@ def measure_copying(task: Task, woven: np.ndarray, pairs: int, seed: int) -> dic
         crop = task.orders[i].crops[j].pixels
         scores.append(best_match(crop, woven[i], PART))
         same_case.append(best_match(crop, task.patches.images[task.chosen[i]], PART))
+        others = [(k, m) for k, m in own if task.cases[k] != task.cases[i]]
+        k, m = others[rng.integers(len(others))]
+        unlike.append(best_match(task.orders[k].crops[m].pixels, woven[i], PART))
         pasted.append(best_match(crop, _paste(crop, woven[i], rng), PART))
     threshold = copy_threshold(np.asarray(unrelated))
-    found = {"woven": scores, "same_case": same_case, "unrelated": unrelated, "pasted": pasted}
+    found = {"woven": scores, "unlike": unlike, "same_case": same_case, "unrelated": unrelated, "pasted": pasted}
     return {name: copy_rate(np.asarray(values), threshold) for name, values in found.items()}
 
 

@@ -25,7 +25,8 @@ loop = {{ steps = 3, batch_size = 2, workers = 0 }}
 [denoiser]
 window = 32
 views = 1
-channels = {channels}
+channels = [32, {channels}]
+blocks = [1, 1]
 crops = {{ base = 24, largest = 32 }}
 loop = {{ steps = 3, batch_size = 2, workers = 0, learning_rate = {rate} }}
 
@@ -44,7 +45,7 @@ class Silent:
 
 
 def train(
-    folder, name: str, first: str = "", channels: int = 32, watch: str = "", rate: float = 1e-2
+    folder, name: str, first: str = "", channels: int = 64, watch: str = "", rate: float = 1e-2
 ) -> HistoloomPipeline:
     (folder / f"{name}.toml").write_text(RECIPE.format(first=first, channels=channels, watch=watch, rate=rate))
     recipe = read_recipe(folder / f"{name}.toml")
@@ -89,7 +90,7 @@ def test_a_pretrained_autoencoder_beside_the_recipe_is_taken_as_it_is(image_fold
 
 def test_an_initial_model_of_another_architecture_is_refused(image_folder, trained):
     with pytest.raises(ModelError, match="initial denoiser has another architecture"):
-        train(image_folder, "second", 'initial_model = "first/model"', channels=48)
+        train(image_folder, "second", 'initial_model = "first/model"', channels=96)
 
 
 def test_data_is_a_dataset_or_pictures(image_folder):

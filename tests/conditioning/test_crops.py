@@ -66,7 +66,7 @@ def windows(patches: Patches, folder, count: int, window: int = 64, crops: CropC
     """Training samples: the pixels that are predicted, and the crops that help."""
     config = DenoiserTraining(window=window, views=4, crops=crops, stain=NO_STAIN, map_dropout=0.0, crop_dropout=0.0)
     cache = cache_latents(Lossless(), patches, config.views, 0, NO_STAIN, folder)
-    sampler = WindowSampler(patches, cache, ReferenceCrops(patches, crops), config, 2, 16)
+    sampler = WindowSampler(patches, cache, ReferenceCrops(patches, crops), config, 2)
     for n in range(count):
         sample = sampler(n)
         latents = torch.from_numpy(sample["latents"] * cache.std[:, None, None] + cache.mean[:, None, None])
@@ -145,6 +145,19 @@ def test_crops_of_a_type_are_as_many_as_asked_for_and_now_and_then_missing(make_
     assert min(counts[0][1:]) > 0.15
     assert counts[1][0] == 1
     assert 0.2 < counts[2][0] < 0.6
+
+
+def test_of_several_places_the_one_that_looks_most_like_what_is_predicted_is_taken(make_patches):
+    patches = make_patches(count=6, cases=1, size=128, types=2)
+    nowhere = np.zeros((128, 128), bool)
+    wanted = {t: patches.images[0][patches.semantic_maps[0] == t].mean(axis=0) for t in (0, 1)}
+    missed = []
+    for candidates in (1, 8):
+        references = ReferenceCrops(patches, replace(SMALL, drop_type=0.0, candidates=candidates))
+        rng = np.random.default_rng(0)
+        crops = [c for _ in range(60) for c in references.draw(0, nowhere, patches.semantic_maps[0], None, rng)]
+        missed.append(np.mean([np.linalg.norm(crop.pixels.mean(axis=(0, 1)) - wanted[crop.tissue]) for crop in crops]))
+    assert missed[1] < 0.5 * missed[0]
 
 
 def test_a_stain_shift_restains_crops_and_nothing_else(make_patches):
@@ -228,7 +241,16 @@ def test_types_present_are_those_above_a_share_and_never_the_unlabelled():
 
 
 @pytest.mark.parametrize(
-    "values", [{"base": 20}, {"largest": 50}, {"per_type": 0}, {"drop_type": 1.5}, {"spread": 1.0}, {"alpha": -1.0}]
+    "values",
+    [
+        {"base": 20},
+        {"largest": 50},
+        {"per_type": 0},
+        {"candidates": 0},
+        {"drop_type": 1.5},
+        {"spread": 1.0},
+        {"alpha": -1.0},
+    ],
 )
 def test_crop_settings_without_sense_are_refused(values):
     with pytest.raises(ConfigError, match="crops need"):

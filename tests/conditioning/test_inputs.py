@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from histoloom.conditioning.inputs import CROP_MULTIPLE, MAP_SAMPLES, Crop, canvas, no_map, pack_crops, type_map
+from histoloom.conditioning.inputs import CROP_MULTIPLE, MAP_STEP, Crop, canvas, no_map, pack_crops, type_map
 from histoloom.errors import ImageError, InputError
 
 
@@ -12,19 +12,19 @@ def pixels(height: int, width: int, value: int = 200) -> np.ndarray:
 def test_a_map_is_sampled_in_the_middle_of_steps_and_unlabelled_gets_an_id_of_its_own():
     semantic_map = np.repeat(np.repeat(np.arange(16, dtype=np.uint8).reshape(4, 4) % 3, 8, 0), 8, 1)
     semantic_map[:8, :8] = 255
-    small = type_map(semantic_map, num_types=3, cell=16)
-    assert small.shape == (32 * MAP_SAMPLES // 16,) * 2
+    small = type_map(semantic_map, num_types=3)
+    assert small.shape == (32 // MAP_STEP,) * 2
     np.testing.assert_array_equal(small[::4, ::4], [[3, 1, 2, 0], [1, 2, 0, 1], [2, 0, 1, 2], [0, 1, 2, 0]])
 
 
 def test_no_map_is_another_id_than_unlabelled():
-    assert set(np.unique(no_map(32, 64, num_types=3, cell=16))) == {4}
-    assert no_map(32, 64, 3, 16).shape == type_map(np.zeros((32, 64), np.uint8), 3, 16).shape
+    assert set(np.unique(no_map(32, 64, num_types=3))) == {4}
+    assert no_map(32, 64, 3).shape == type_map(np.zeros((32, 64), np.uint8), 3).shape
 
 
 def test_an_id_that_the_model_does_not_know_is_named():
     with pytest.raises(InputError, match="holds id 7; the model knows 3 types"):
-        type_map(np.full((32, 32), 7, np.uint8), 3, 16)
+        type_map(np.full((32, 32), 7, np.uint8), 3)
 
 
 @pytest.mark.parametrize("shape", [(23, 64), (64, 23)])

@@ -295,7 +295,7 @@ def test_any_autoencoder_of_diffusers_can_stand_in(small_patches, tmp_path, kind
     autoencoder = load_autoencoder(tmp_path / "foreign")
     loop = LoopConfig(steps=2, batch_size=2, workers=0, precision="fp32")
     crops = CropConfig(base=24, largest=32)
-    config = DenoiserTraining(window=64, views=1, channels=32, crops=crops, loop=loop)
+    config = DenoiserTraining(window=64, views=1, channels=(32, 64), blocks=(1, 1), crops=crops, loop=loop)
     denoiser = train_denoiser(small_patches.select(range(4)), 3, autoencoder, config, tmp_path / "run")
     scheduler, _ = make_sampler("flow")
     pipeline = HistoloomPipeline(autoencoder, denoiser, scheduler, [{"id": i, "name": n} for i, n in enumerate("abc")])
@@ -358,7 +358,7 @@ def test_pickled_weights_are_refused_and_never_opened(tiny_model, tmp_path, part
 def test_weights_of_another_shape_are_one_clear_error(tiny_model, tmp_path):
     model = copy_of(tiny_model, tmp_path)
     config = json.loads((model / "denoiser" / "config.json").read_text())
-    (model / "denoiser" / "config.json").write_text(json.dumps(config | {"channels": 64}))
+    (model / "denoiser" / "config.json").write_text(json.dumps(config | {"channels": [64, 64]}))
     with pytest.raises(ModelError, match="model: not a Histoloom model") as caught:
         HistoloomPipeline.load(model)
     assert "\n" not in str(caught.value)

@@ -19,7 +19,8 @@ KINDS = ("unconditional", "map", "embedding", "crops-in-place", "crops-as-refere
 SMALL = DenoiserTraining(
     window=64,
     views=2,
-    channels=32,
+    channels=(32, 64),
+    blocks=(1, 1),
     crops=CropConfig(base=24, largest=48),
     loop=LoopConfig(steps=6, batch_size=4, warmup_steps=2, workers=0, precision="fp32", checkpoint_minutes=1e-9),
 )
@@ -190,17 +191,28 @@ def test_a_trained_denoiser_can_be_the_start_of_another(small_patches, small_aut
     for one, other in zip(first.parameters(), again.parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
     with pytest.raises(ModelError, match="initial denoiser has another architecture"):
-        train_denoiser(small_patches, 3, small_autoencoder, replace(config, channels=48), tmp_path / "c", initial=first)
+        train_denoiser(
+            small_patches, 3, small_autoencoder, replace(config, channels=(32, 96)), tmp_path / "c", initial=first
+        )
 
 
-@pytest.mark.parametrize(("window", "told"), [(72, "must be a multiple of 32 px"), (96, "at most 88 px")])
+@pytest.mark.parametrize(("window", "told"), [(72, "must be a multiple of 16 px"), (96, "at most 88 px")])
 def test_a_window_that_does_not_fit_is_refused(small_patches, small_autoencoder, tmp_path, window, told):
     with pytest.raises(ConfigError, match=told):
         prepare(small_patches, 3, small_autoencoder, replace(SMALL, window=window), tmp_path)
 
 
 @pytest.mark.parametrize(
-    "values", [{"map_dropout": 1.2}, {"crop_dropout": -0.1}, {"objective": "flo"}, {"views": 0}, {"channels": 50}]
+    "values",
+    [
+        {"map_dropout": 1.2},
+        {"crop_dropout": -0.1},
+        {"objective": "flo"},
+        {"views": 0},
+        {"channels": (32, 50)},
+        {"channels": (32,), "blocks": (1,)},
+        {"blocks": (1, 1)},
+    ],
 )
 def test_settings_without_sense_are_refused(values):
     with pytest.raises(ConfigError):

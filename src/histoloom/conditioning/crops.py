@@ -32,6 +32,7 @@ class CropConfig:
     largest: int = 96  # px
     per_type: int = 2  # crops per type, at most; their number is drawn
     drop_type: float = 0.1  # share of types that go without a crop
+    candidates: int = 3  # places looked at per crop; the one nearest in mean colour to what is to be predicted is taken
     color_tolerance: float = 20.0  # RGB units (of 255): a type's mean colour here against that in the lending patch
 
     def __post_init__(self):
@@ -39,8 +40,15 @@ class CropConfig:
             raise ConfigError(
                 f"crops need {SMALLEST_CROP} <= base <= largest, found base {self.base}, largest {self.largest}"
             )
-        if self.per_type < 1 or not 0 <= self.drop_type <= 1 or not 0 <= self.spread < 1 or self.alpha < 0:
-            raise ConfigError("crops need per_type >= 1, drop_type in [0, 1], spread in [0, 1), alpha >= 0")
+        if (
+            min(self.per_type, self.candidates) < 1
+            or not 0 <= self.drop_type <= 1
+            or not 0 <= self.spread < 1
+            or self.alpha < 0
+        ):
+            raise ConfigError(
+                "crops need per_type and candidates >= 1, drop_type in [0, 1], spread in [0, 1), alpha >= 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -146,23 +154,38 @@ class ReferenceCrops:
                 continue
             others = self.lenders(index, tissue)
             for _ in range(count):
-                source = int(rng.choice(others)) if others else index
-                crop = self._cut(source, tissue, outside if source == index else None, stain, rng)
-                if crop is not None:
-                    crops.append(crop)
+                place = self._nearest_place(index, others or [index], tissue, outside, rng)
+                if place is not None:
+                    crops.append(self._cut(*place, tissue, place[0] == index, stain, rng))
         return crops
 
-    def _cut(
-        self, source: int, tissue: int, allowed: np.ndarray | None, stain: StainShift | None, rng: np.random.Generator
-    ) -> Crop | None:
+    def _nearest_place(
+        self, index: int, sources: list[int], tissue: int, outside: np.ndarray, rng: np.random.Generator
+    ) -> tuple[int, Box] | None:
+        """Of several random places, the one whose mean colour is nearest to that of the tissue in patch `index`."""
+        places = []
+        for _ in range(self.config.candidates):
+            source = int(rng.choice(sources))
+            box = self._draw_box(source, tissue, outside if source == index else None, rng)
+            if box is not None:
+                places.append((source, box))
+        here = self._colors.get((index, tissue))
+        if here is None or len(places) < 2:
+            return places[0] if places else None
+        means = [box.of(self.patches.images[source]).mean(axis=(0, 1)) for source, box in places]
+        return places[int(np.argmin([np.linalg.norm(mean - here) for mean in means]))]
+
+    def _draw_box(self, source: int, tissue: int, allowed: np.ndarray | None, rng: np.random.Generator) -> Box | None:
         image, mask = self.patches.images[source], self.patches.semantic_maps[source] == tissue
         edge = adaptive_edge(complexity(image[::4, ::4], mask[::4, ::4]), self.config)
         edge = int(np.clip(edge * (1 + self.config.spread * rng.uniform(-1, 1)), SMALLEST_CROP, self.config.largest))
-        box = draw_box(mask, edge, rng, allowed)
-        if box is None:
-            return None
+        return draw_box(mask, edge, rng, allowed)
+
+    def _cut(
+        self, source: int, box: Box, tissue: int, same_patch: bool, stain: StainShift | None, rng: np.random.Generator
+    ) -> Crop:
         # In the same patch "turned" must differ from the target: the identity is left out.
-        pixels = dihedral(box.of(image), int(rng.integers(0 if allowed is None else 1, 8)))
+        pixels = dihedral(box.of(self.patches.images[source]), int(rng.integers(1 if same_patch else 0, 8)))
         pixels = pixels if stain is None else apply_stain(pixels, stain)
         return Crop(pixels, tissue, self.patches.sources[source], box.x, box.y)
 

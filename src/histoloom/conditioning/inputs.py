@@ -14,7 +14,7 @@ from histoloom.errors import ImageError, InputError
 from histoloom.tissue import UNLABELLED
 
 Conditioning = Literal["unconditional", "map", "embedding", "crops-in-place", "crops-as-reference"]
-MAP_SAMPLES = 8  # map samples along the edge of a cell of the network's grid
+MAP_STEP = 2  # px from one sample of the map to the next
 CROP_MULTIPLE = 16  # crops are padded to a multiple of this, in px
 SMALLEST_CROP = 24  # px; smaller ones show too few nuclei to follow
 
@@ -48,10 +48,9 @@ class PackedCrops:
     samples: Int[np.ndarray, " m"]
 
 
-def type_map(semantic_map: UInt8[np.ndarray, "h w"], num_types: int, cell: int) -> UInt8[np.ndarray, "y x"]:
-    """The map at MAP_SAMPLES samples per cell of `cell` px; unlabelled becomes `num_types`."""
-    step = cell // MAP_SAMPLES
-    small = semantic_map[step // 2 :: step, step // 2 :: step]
+def type_map(semantic_map: UInt8[np.ndarray, "h w"], num_types: int) -> UInt8[np.ndarray, "y x"]:
+    """The map at every MAP_STEP px; unlabelled becomes `num_types`."""
+    small = semantic_map[MAP_STEP // 2 :: MAP_STEP, MAP_STEP // 2 :: MAP_STEP]
     if (small[small != UNLABELLED] >= num_types).any():
         raise InputError(
             f"the semantic map holds id {small[small != UNLABELLED].max()}; the model knows {num_types} types"
@@ -59,10 +58,9 @@ def type_map(semantic_map: UInt8[np.ndarray, "h w"], num_types: int, cell: int) 
     return np.where(small == UNLABELLED, np.uint8(num_types), small)
 
 
-def no_map(height: int, width: int, num_types: int, cell: int) -> UInt8[np.ndarray, "y x"]:
+def no_map(height: int, width: int, num_types: int) -> UInt8[np.ndarray, "y x"]:
     """What stands in for a map that was left out."""
-    step = cell // MAP_SAMPLES
-    return np.full((height // step, width // step), num_types + 1, np.uint8)
+    return np.full((height // MAP_STEP, width // MAP_STEP), num_types + 1, np.uint8)
 
 
 def pack_crops(crops: list[list[Crop]], edge: int = 0) -> PackedCrops | None:

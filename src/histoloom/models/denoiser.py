@@ -1,12 +1,16 @@
 """The U-Net that reads map, crops and time, and says where the latents should go.
 
-Latents are folded space-to-depth, so that one cell of the grid is `fold` latents wide (16 px with ours). Three paths
-carry the conditions: the map is embedded pixel by pixel and joins the input and every norm; colours of the crops
-modulate every norm where their tissue lies; tokens of the crops are read by cross-attention that the map masks. A cell
-sees only the crops of the types in it, weighted by their share, and one learned null token.
+One cell of the finest grid is 8 px wide with ours, about one nucleus: latents are folded space-to-depth where an
+autoencoder's are finer. Three paths carry the conditions: the map is embedded every second pixel and joins the input
+and every norm; colours of the crops modulate every norm where their tissue lies; tokens of the crops are read, below
+the finest level, by cross-attention that the map masks. A cell sees only the crops of the types in it, weighted by
+their share, and one learned null token.
 """
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -16,8 +20,9 @@ from diffusers.models.embeddings import get_timestep_embedding
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from histoloom.conditioning.inputs import MAP_SAMPLES, Conditioning
+from histoloom.conditioning.inputs import MAP_STEP, Conditioning
 from histoloom.models.autoencoder import to_pixels
 from histoloom.models.crop_encoder import CropEncoder, colour_statistics
 
@@ -28,8 +33,8 @@ HIDDEN = -1e4  # attention bias of what must not be seen; finite, so that half p
 class Conditions:
     """What the network reads beside latents and time; anything may be absent. Crops of all samples lie in one list.
 
-    type_map `b y x` holds ids of types, `num_types` for unlabelled, `num_types + 1` for "no map", `MAP_SAMPLES` per
-    cell.
+    type_map `b y x` holds ids of types, `num_types` for unlabelled, `num_types + 1` for "no map"; one for
+    every MAP_STEP px.
     """
 
     type_map: Int[Tensor, "b y x"] | None = None
@@ -42,7 +47,7 @@ class Conditions:
 
 @dataclass
 class Context:
-    """Conditions after encoding: computed once, read at every step. One list entry per level of the U-Net."""
+    """Conditions after encoding: computed once, read at every step. `bias` has an entry per level below the finest."""
 
     features: Float[Tensor, "b d y x"] | None
     tokens: Float[Tensor, "b t c"] | None
@@ -84,9 +89,10 @@ class Denoiser(ModelMixin, ConfigMixin):
         num_types: int = 2,
         latent_channels: int = 20,
         latent_factor: int = 8,
-        fold: int = 2,
-        channels: int = 160,
-        token_channels: int = 160,
+        fold: int = 1,
+        channels: Sequence[int] = (128, 192, 256),  # per level, fine to coarse; each level halves the grid
+        blocks: Sequence[int] = (1, 2, 2),  # per level, on the way down and again on the way up
+        token_channels: int = 192,
         vector_channels: int = 40,
         condition_channels: int = 96,
         objective: Literal["flow", "epsilon-l1", "epsilon-l2"] = "flow",
@@ -95,18 +101,16 @@ class Denoiser(ModelMixin, ConfigMixin):
         crop_edge: int = 96,  # px that crops are padded to
     ):
         super().__init__()
-        wide, inputs = 2 * channels, latent_channels * fold**2
-        time_channels = 2 * channels
-        self.time = nn.Sequential(
-            nn.Linear(channels, time_channels), nn.SiLU(), nn.Linear(time_channels, time_channels)
-        )
-        self.enter = nn.Conv2d(inputs, channels, 3, padding=1)
+        finest, inputs, samples = channels[0], latent_channels * fold**2, self.map_samples
+        time_channels = 4 * finest
+        self.time = nn.Sequential(nn.Linear(finest, time_channels), nn.SiLU(), nn.Linear(time_channels, time_channels))
+        self.enter = nn.Conv2d(inputs, finest, 3, padding=1)
         if self.reads_map:
             self.type_embedding = nn.Embedding(num_types + 2, 8)
-            self.map_features = nn.Conv2d(8 * MAP_SAMPLES**2, condition_channels, 1)
-            self.map_join = nn.Conv2d(8 * MAP_SAMPLES**2, channels, 1)
+            self.map_features = nn.Conv2d(8 * samples**2, condition_channels, 1)
+            self.map_join = nn.Conv2d(8 * samples**2, finest, 1)
         if conditioning == "crops-in-place":
-            self.canvas_join = nn.Conv2d(4 * MAP_SAMPLES**2, channels, 1)
+            self.canvas_join = nn.Conv2d(4 * samples**2, finest, 1)
         if self.reads_tokens:
             self.null_token = nn.Parameter(torch.randn(token_channels) * 0.02)
             self.token_type = nn.Embedding(num_types, token_channels)
@@ -116,18 +120,20 @@ class Denoiser(ModelMixin, ConfigMixin):
             self.no_colour = nn.Parameter(torch.zeros(condition_channels))
         if conditioning == "embedding":
             self.vector_token = nn.Sequential(nn.Linear(vector_channels, token_channels), nn.LayerNorm(token_channels))
-        shape = (time_channels, condition_channels if self.reads_map else 0, token_channels if self.reads_tokens else 0)
-        blind = (*shape[:2], 0)
-        self.down = Block(channels, *shape)
-        self.shrink = nn.Conv2d(channels, wide, 3, stride=2, padding=1)
-        self.middle = nn.ModuleList(
-            [Block(wide, *blind, self_attention=True), Block(wide, *shape, self_attention=True)]
-        )
-        self.grow = nn.Conv2d(wide, 4 * channels, 1)
-        self.up = nn.ModuleList([Block(channels, *shape), Block(channels, *blind)])
-        self.leave = nn.Sequential(
-            nn.GroupNorm(16, channels), nn.SiLU(), _zero(nn.Conv2d(channels, inputs, 3, padding=1))
-        )
+        coarsest = len(channels) - 1
+
+        def level(i: int) -> nn.ModuleList:
+            tokens = token_channels if self.reads_tokens and i else 0
+            condition = condition_channels if self.reads_map else 0
+            made = [Block(channels[i], time_channels, condition, tokens, i == coarsest) for _ in range(blocks[i])]
+            return nn.ModuleList(made)
+
+        self.down = nn.ModuleList(level(i) for i in range(coarsest + 1))
+        self.up = nn.ModuleList(level(i) for i in range(coarsest))
+        steps = list(pairwise(channels))
+        self.shrink = nn.ModuleList(nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in steps)
+        self.grow = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in steps)
+        self.leave = nn.Sequential(nn.GroupNorm(16, finest), nn.SiLU(), _zero(nn.Conv2d(finest, inputs, 3, padding=1)))
 
     @property
     def reads_map(self) -> bool:
@@ -141,24 +147,29 @@ class Denoiser(ModelMixin, ConfigMixin):
 
     @property
     def cell(self) -> int:
-        """Pixels along the edge of one cell of the grid."""
+        """Pixels along the edge of one cell of the finest grid."""
         return self.config.latent_factor * self.config.fold
+
+    @property
+    def map_samples(self) -> int:
+        """Samples of the map along the edge of one cell."""
+        return self.cell // MAP_STEP
 
     @property
     def multiple(self) -> int:
         """Heights and widths of patches, in px, must be multiples of this."""
-        return 2 * self.cell
+        return self.cell * 2 ** (len(self.config.channels) - 1)
 
     def read(self, conditions: Conditions) -> Context:
         """Encode the conditions of a batch, once for all steps."""
         if not self.reads_map:
             return Context(None, None, [], 0.0)
         types = conditions.type_map
-        embedded = F.pixel_unshuffle(self.type_embedding(types).movedim(-1, 1), MAP_SAMPLES)
+        embedded = F.pixel_unshuffle(self.type_embedding(types).movedim(-1, 1), self.map_samples)
         features, joined = self.map_features(embedded), self.map_join(embedded)
         if self.config.conditioning == "crops-in-place" and conditions.canvas is not None:
-            small = F.avg_pool2d(conditions.canvas, self.cell // MAP_SAMPLES)
-            joined = joined + self.canvas_join(F.pixel_unshuffle(small, MAP_SAMPLES))
+            small = F.avg_pool2d(conditions.canvas, MAP_STEP)
+            joined = joined + self.canvas_join(F.pixel_unshuffle(small, self.map_samples))
         if not self.reads_tokens:
             return Context(features, None, [], joined)
         return self._read_crops(conditions, features, joined)
@@ -168,22 +179,30 @@ class Denoiser(ModelMixin, ConfigMixin):
     ) -> Float[Tensor, "b c h w"]:
         """The prediction that the objective asks for (velocity, or noise)."""
         context = self.read(context) if isinstance(context, Conditions) else context
-        emb = F.silu(self.time(get_timestep_embedding(1000 * time, self.config.channels).to(latents.dtype)))
-        features = [None, None]
-        if context.features is not None:
-            features = [F.silu(context.features), F.silu(F.avg_pool2d(context.features, 2))]
-        fine, coarse = ((features[i], context.tokens, context.bias[i] if context.bias else None) for i in range(2))
+        emb = F.silu(self.time(get_timestep_embedding(1000 * time, self.config.channels[0]).to(latents.dtype)))
+        levels = [self._seen(context, i) for i in range(len(self.down))]
         skip_scale, in_out_scale = self._preconditioning(time)
         scaled = (latents * in_out_scale).to(self.enter.weight.dtype)
         x = self.enter(F.pixel_unshuffle(scaled, self.config.fold)) + context.joined
-        x = skip = self.down(x, emb, *fine)
-        x = self.shrink(x)
-        for block in self.middle:
-            x = block(x, emb, *coarse)
-        x = (F.pixel_shuffle(self.grow(x), 2) + skip) / 2**0.5
-        for block in self.up:
-            x = block(x, emb, *fine)
+        skips = []
+        for i, blocks in enumerate(self.down):
+            if i:
+                skips.append(x)
+                x = self.shrink[i - 1](x)
+            for block in blocks:
+                x = block(x, emb, *levels[i])
+        for i in reversed(range(len(self.up))):
+            x = (F.pixel_shuffle(self.grow[i](x), 2) + skips.pop()) / 2**0.5
+            for block in self.up[i]:
+                x = block(x, emb, *levels[i])
         return latents * skip_scale + F.pixel_shuffle(self.leave(x), self.config.fold) * in_out_scale
+
+    def _seen(self, context: Context, level: int) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """What the blocks of a level see: features of map and colours, tokens, and how far each is open to a place."""
+        if context.features is None:
+            return None, None, None
+        pooled = F.avg_pool2d(context.features, 2**level)
+        return F.silu(pooled), context.tokens, context.bias[level - 1] if context.bias and level else None
 
     def _preconditioning(self, time: Float[Tensor, " b"]) -> tuple[Tensor | float, Tensor | float]:
         """Scales of the skip from input to output, and of what enters and leaves the network.
@@ -202,10 +221,10 @@ class Denoiser(ModelMixin, ConfigMixin):
         device, count = types.device, 0 if conditions.crop_types is None else len(conditions.crop_types)
         null = self.null_token.expand(batch, 1, -1)
         grid = features.shape[2:]
-        open_bias = features.new_zeros(batch, 1, grid.numel(), 1)
         if not count:
             features = features + self.no_colour[:, None, None] if hasattr(self, "no_colour") else features
-            return Context(features, null, [open_bias, features.new_zeros(batch, 1, grid.numel() // 4, 1)], joined)
+            biases = [features.new_zeros(batch, 1, grid.numel() // 4**i, 1) for i in range(1, len(self.down))]
+            return Context(features, null, biases, joined)
         order, slots = _slots(conditions.crop_samples, batch)
         owner = conditions.crop_samples
         if self.config.conditioning == "embedding":
@@ -229,7 +248,7 @@ class Denoiser(ModelMixin, ConfigMixin):
         packed = _pack(tokens, owner, order, batch, slots).reshape(batch, width, -1)
         seen = _pack(valid, owner, order, batch, slots).reshape(batch, 1, width)
         biases = []
-        for level_share in (share, F.avg_pool2d(share, 2)):
+        for level_share in (F.avg_pool2d(share, 2**i) for i in range(1, len(self.down))):
             log_share = torch.where(level_share > 0, level_share.clamp(min=1e-6).log(), HIDDEN).flatten(1)
             per_slot = _pack(log_share, owner, order, batch, slots).transpose(1, 2)
             bias = per_slot.repeat_interleave(tokens.shape[1], 2).masked_fill(~seen, HIDDEN)
@@ -240,7 +259,7 @@ class Denoiser(ModelMixin, ConfigMixin):
         """Share of each cell that a crop speaks for: the pixels of its type, or everything where there is no map."""
         maps = types[owner]
         mine = (maps == crop_types[:, None, None]) | (maps == self.config.num_types + 1)
-        return F.avg_pool2d(mine.to(self.null_token.dtype), MAP_SAMPLES)
+        return F.avg_pool2d(mine.to(self.null_token.dtype), self.map_samples)
 
 
 class Block(nn.Module):
@@ -292,7 +311,9 @@ class Attention(nn.Module):
         query, keys, values = (
             t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (self.query(flat), keys, values)
         )
-        read = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias).transpose(1, 2).flatten(2)
+        # On CPUs the fused kernel is slow on few tokens, above all backwards: a training step takes 1.2 times as long.
+        with sdpa_kernel(SDPBackend.MATH) if x.device.type == "cpu" else nullcontext():
+            read = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias).transpose(1, 2).flatten(2)
         return self.out(read).transpose(1, 2).reshape(b, c, h, w)
 
 

@@ -50,12 +50,16 @@ class HistoloomPipeline(DiffusionPipeline):
         dtype = dtype or (torch.bfloat16 if bf16_is_faster() else torch.float32)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            return cls.from_pretrained(str(folder), use_safetensors=True).to(device, dtype)
+            pipeline = cls.from_pretrained(str(folder), use_safetensors=True).to(device, dtype)
         except (OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ModelError(
                 f"{folder}: not a Histoloom model with safetensors weights ({reason}); train one with `histoloom train`"
             ) from None
+        # Mapped weights start at any byte, and CPU kernels round by alignment: copies weave what the saved model wove.
+        for parameter in (*pipeline.autoencoder.parameters(), *pipeline.denoiser.parameters()):
+            parameter.data = parameter.data.clone()
+        return pipeline
 
     @property
     def table(self) -> TissueTable:
@@ -173,8 +177,8 @@ class HistoloomPipeline(DiffusionPipeline):
         config, device = self.denoiser.config, self.denoiser.device
         if config.conditioning == "unconditional":
             return Conditions()
-        shape, types, cell = semantic_map.shape, config.num_types, self.denoiser.cell
-        grid = type_map(semantic_map, types, cell) if with_map else no_map(*shape, types, cell)
+        shape, types = semantic_map.shape, config.num_types
+        grid = type_map(semantic_map, types) if with_map else no_map(*shape, types)
         conditions = Conditions(type_map=torch.from_numpy(grid).long().to(device)[None])
         if config.conditioning == "crops-in-place":
             pixels, valid = canvas(shape, place_crops(semantic_map, crops, np.random.default_rng(seed)))

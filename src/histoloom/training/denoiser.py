@@ -30,22 +30,29 @@ class DenoiserTraining:
 
     conditioning: Conditioning = "crops-as-reference"
     objective: str = "flow"  # flow, epsilon-l1 or epsilon-l2 (the paper's)
-    window: int = 160  # px, edge of the part of a patch that is predicted at once
-    views: int = 16  # augmented views per patch in the cache of latents
-    channels: int = 144  # of the U-Net at its finer level; twice as many at the coarser
+    window: int = 128  # px, edge of the part of a patch that is predicted at once
+    views: int = 8  # augmented views per patch in the cache of latents
+    channels: tuple[int, ...] = (128, 192, 256)  # of the U-Net, per level, fine to coarse; multiples of 32
+    blocks: tuple[int, ...] = (1, 2, 2)  # per level, on the way down and again on the way up
     map_dropout: float = 0.1  # share of samples without a map
     crop_dropout: float = 0.15  # share of samples without crops; independent of the map's
     crops: CropConfig = field(default_factory=CropConfig)
     stain: StainJitter = field(default_factory=StainJitter)
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=6500, batch_size=32, learning_rate=6e-4))
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(steps=13000, batch_size=16, learning_rate=5e-4, warmup_steps=200)
+    )
 
     def __post_init__(self):
         if not (0 <= self.map_dropout <= 1 and 0 <= self.crop_dropout <= 1):
             raise ConfigError("map_dropout and crop_dropout must lie in [0, 1]")
         if self.objective not in ("flow", "epsilon-l1", "epsilon-l2"):
             raise ConfigError(f"objective {self.objective!r} is unknown; known: flow, epsilon-l1, epsilon-l2")
-        if self.views < 1 or self.channels % 16:
-            raise ConfigError("views must be 1 or more, channels a multiple of 16")
+        if self.views < 1:
+            raise ConfigError("views must be 1 or more")
+        if any(c % 32 for c in self.channels) or len(self.channels) < 2 or len(self.blocks) != len(self.channels):
+            raise ConfigError(
+                "channels must be multiples of 32, one per level for two levels or more; blocks one per level"
+            )
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,6 @@ class WindowSampler:
     references: ReferenceCrops
     config: DenoiserTraining
     num_types: int
-    cell: int
 
     def __call__(self, n: int) -> dict:
         rng = np.random.default_rng((self.config.loop.seed, n))
@@ -81,8 +87,8 @@ class WindowSampler:
         if kind == "unconditional":
             return {}
         wanted = view.part(self.patches.semantic_maps[index], *part)
-        empty = no_map(height, width, self.num_types, self.cell)
-        conditions = {"type_map": empty if without_map else type_map(wanted, self.num_types, self.cell)}
+        empty = no_map(height, width, self.num_types)
+        conditions = {"type_map": empty if without_map else type_map(wanted, self.num_types)}
         if kind == "crops-in-place":
             image = apply_stain(view.part(self.patches.images[index], *part), view.stain)
             placed = [] if without_crops else crops_in_place(image, wanted, self.config.crops, rng)
@@ -142,7 +148,7 @@ class DenoiserObjective(nn.Module):
 
 
 def build_denoiser(autoencoder: ModelMixin, config: DenoiserTraining, num_types: int, cache: LatentCache) -> Denoiser:
-    """A fresh denoiser that fits the autoencoder's channels and factor; its cell is 16 px, or one latent where that
+    """A fresh denoiser that fits the autoencoder's channels and factor; its cell is 8 px, or one latent where that
     is more."""
     channels, factor = latent_channels(autoencoder), latent_factor(autoencoder)
     return Denoiser(
@@ -150,9 +156,10 @@ def build_denoiser(autoencoder: ModelMixin, config: DenoiserTraining, num_types:
         num_types=num_types,
         latent_channels=channels,
         latent_factor=factor,
-        fold=max(1, 16 // factor),
+        fold=max(1, 8 // factor),
         channels=config.channels,
-        token_channels=config.channels,
+        blocks=config.blocks,
+        token_channels=config.channels[1],
         vector_channels=2 * channels,
         crop_edge=config.crops.largest,
         objective=config.objective,
@@ -179,7 +186,7 @@ def prepare(
             f"window {config.window} must be a multiple of {denoiser.multiple} px and at most {cache.edge} px"
         )
     references = ReferenceCrops(patches, config.crops)
-    return denoiser, WindowSampler(patches, cache, references, config, num_types, denoiser.cell)
+    return denoiser, WindowSampler(patches, cache, references, config, num_types)
 
 
 def train_denoiser(
