@@ -125,6 +125,7 @@ class ReferenceCrops:
         self._overlapping = overlapping_fields(patches)
         self._holders: dict[tuple[str, int], list[int]] = {}
         self._colors: dict[tuple[int, int], np.ndarray] = {}
+        self._edges: dict[tuple[int, int], float] = {}
         for index, (case, semantic_map) in enumerate(zip(patches.cases, patches.semantic_maps, strict=True)):
             for tissue in present_types(semantic_map, smallest_share):
                 self._holders.setdefault((case, tissue), []).append(index)
@@ -176,10 +177,12 @@ class ReferenceCrops:
         return places[int(np.argmin([np.linalg.norm(mean - here) for mean in means]))]
 
     def _draw_box(self, source: int, tissue: int, allowed: np.ndarray | None, rng: np.random.Generator) -> Box | None:
-        image, mask = self.patches.images[source], self.patches.semantic_maps[source] == tissue
-        edge = adaptive_edge(complexity(image[::4, ::4], mask[::4, ::4]), self.config)
-        edge = int(np.clip(edge * (1 + self.config.spread * rng.uniform(-1, 1)), SMALLEST_CROP, self.config.largest))
-        return draw_box(mask, edge, rng, allowed)
+        mask = self.patches.semantic_maps[source] == tissue
+        if (source, tissue) not in self._edges:
+            small = complexity(self.patches.images[source, ::4, ::4], mask[::4, ::4])
+            self._edges[source, tissue] = adaptive_edge(small, self.config)
+        edge = self._edges[source, tissue] * (1 + self.config.spread * rng.uniform(-1, 1))
+        return draw_box(mask, int(np.clip(edge, SMALLEST_CROP, self.config.largest)), rng, allowed)
 
     def _cut(
         self, source: int, box: Box, tissue: int, same_patch: bool, stain: StainShift | None, rng: np.random.Generator
