@@ -103,6 +103,7 @@ def test_a_run_killed_at_step_7_and_started_again_ends_with_the_bytes_of_a_whole
     assert (tmp_path / "killed" / CHECKPOINT).exists() == (minutes == EVERY_STEP)
     assert run("killed", precision=precision) == run("whole", minutes=NEVER, precision=precision) == 0
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+    assert (tmp_path / "killed" / CHECKPOINT).read_bytes() == (tmp_path / "whole" / CHECKPOINT).read_bytes()
     resumed, whole = (json.loads((tmp_path / name / "losses.json").read_text()) for name in ("killed", "whole"))
     assert resumed == whole[-len(resumed) :]
     assert len(resumed) == {"after it is saved": 5}.get(moment, 6) if minutes == EVERY_STEP else 12
