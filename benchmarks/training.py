@@ -61,7 +61,7 @@ def measure(kind: str, arguments: argparse.Namespace) -> dict:
     """One way, in this process."""
     table, patches = read_table(Path(arguments.dataset)), load_patches(Path(arguments.dataset), "train")
     patches = patches.select(range(arguments.patches))
-    pipeline = HistoloomPipeline.load(find_model(arguments.model)).to(torch.float32)
+    pipeline = HistoloomPipeline.load(find_model(arguments.model), torch.float32)
     config = DenoiserTraining(views=2, loop=LoopConfig(steps=arguments.steps, batch_size=32, workers=1))
     with tempfile.TemporaryDirectory() as folder:
         denoiser, sampler = prepare(patches, table.num_ids, pipeline.autoencoder, config, Path(folder))

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -5,8 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from histoloom.models.pipeline import HistoloomPipeline
+from histoloom.training.checkpoint import CHECKPOINT
 
 SMOKE = Path(__file__).parents[2] / "recipes" / "smoke.toml"
 
@@ -56,6 +62,25 @@ def test_the_same_command_on_a_finished_run_changes_no_weight(histoloom, recipe,
     weights = {p: p.read_bytes() for p in (tmp_path / "run" / "model").rglob("*.safetensors")}
     assert histoloom("train", recipe, "--out", "run").code == 0
     assert {p: p.read_bytes() for p in weights} == weights
+
+
+def test_accelerate_launches_two_processes_that_train_as_one(histoloom, recipe, tmp_path):
+    recipe.write_text(recipe.read_text().replace("steps = 2\n", 'steps = 2\nprecision = "fp32"\n', 2))
+    assert histoloom("train", recipe, "--out", "one").code == 0
+    launcher = (sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--main_process_port", "0")
+    launched = (*launcher, "--num_processes", "2", "-m", "histoloom.cli.main", "train", recipe, "--out", "two")
+    world = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(launched, cwd=tmp_path, env=world, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("wrote two/model") == 1
+    for stage in ("autoencoder", "denoiser"):
+        alone, pair = (load_file(tmp_path / name / stage / CHECKPOINT) for name in ("one", "two"))
+        for name, tensor in alone.items():
+            torch.testing.assert_close(pair[name], tensor, rtol=1e-4, atol=1e-5)
+    curves = [EventAccumulator(str(tmp_path / name / "tensorboard")).Reload() for name in ("one", "two")]
+    for stage in ("autoencoder", "denoiser"):
+        losses = [[event.value for event in curve.Scalars(f"{stage}/loss")] for curve in curves]
+        np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
 def test_a_recipe_that_is_not_there(fails):

@@ -59,14 +59,15 @@ def test_the_same_command_again_changes_nothing_and_another_asks_for_another_fol
     assert "woven: was woven under another record (differs in config, seed)" in fails(*command, "--seed", 1)
 
 
-def test_a_run_cut_short_goes_on_to_the_same_bytes(histoloom, tiny_model, maps, tmp_path):
-    command = ("generate", tiny_model, "--maps", maps, "--batch-size", 1, *QUICK)
+@pytest.mark.parametrize(("batch_size", "kept"), [(1, 2), (2, 1)])
+def test_a_run_cut_short_goes_on_to_the_same_bytes(histoloom, tiny_model, maps, tmp_path, batch_size, kept):
+    command = ("generate", tiny_model, "--maps", maps, "--batch-size", batch_size, *QUICK)
     assert histoloom(*command, "--out", "whole").code == 0
     assert histoloom(*command, "--out", "cut").code == 0
-    # As a kill after the second patch leaves it: no index, no sheet, no third image.
+    # As a kill leaves it, perhaps between the patches of a batch: no index, no sheet, not all images.
     aside = tmp_path / "cut.partial"
     (tmp_path / "cut").rename(aside)
-    for name in ("index.parquet", "contact-sheet.png", "images/00002.png"):
+    for name in ("index.parquet", "contact-sheet.png", *(f"images/{i:05d}.png" for i in range(kept, 3))):
         (aside / name).unlink()
     assert histoloom(*command, "--out", "cut").code == 0
     assert not aside.exists()
@@ -117,7 +118,10 @@ MISTAKES = {
         lambda maps, crops: (crops / "gland").rename(crops / "bone"), "bone: is named after no tissue type"),
     "crops without tissues": (
         lambda maps, crops: [(crops / n).rename(crops / f"{n}-1") for n in ("stroma", "gland", "tumour")],
-        "gland-1: holds no pictures; put crops into a folder per tissue type"),
+        "gland-1: is named after no tissue type; known: stroma, gland, tumour"),
+    "crops of tissues that no map shows": (
+        lambda maps, crops: [shutil.rmtree(crops / n) for n in ("stroma", "gland")] + [(maps / "1.png").unlink()] +
+        [(maps / "2.png").unlink()], "crops: none of its crops is of a tissue on the maps"),
     "a folder of crops that is empty": (
         lambda maps, crops: [shutil.rmtree(d) for d in crops.iterdir()], "crops: holds no folder named after a tissue"),
     "no folder of crops": (lambda maps, crops: shutil.rmtree(crops), "crops: no such folder of crops"),

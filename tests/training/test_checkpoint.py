@@ -43,12 +43,13 @@ def test_an_empty_folder_is_step_0(tmp_path):
     assert load_checkpoint(tmp_path, *state(0), identity="{}") == 0
 
 
-def test_a_checkpoint_is_plain_tensors_with_step_and_identity_in_the_header(tmp_path):
+def test_a_checkpoint_is_plain_tensors_with_the_identity_in_the_header(tmp_path):
     save_checkpoint(tmp_path, 3, *state(0), identity='{"seed": 0}')
     with safe_open(tmp_path / CHECKPOINT, "pt") as file:
-        assert file.metadata() == {"step": "3", "identity": '{"seed": 0}'}
+        assert file.metadata() == {"identity": '{"seed": 0}'}
+        assert file.get_tensor("step") == 3
         kinds = {key.split(".")[0] for key in file.keys()}  # noqa: SIM118 (not a dict)
-    assert kinds == {"model", "average", "optimizer"}
+    assert kinds == {"model", "average", "optimizer", "step"}
 
 
 def test_a_full_disk_is_one_error_and_leaves_the_checkpoint_before_it(tmp_path):

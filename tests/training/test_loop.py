@@ -86,23 +86,24 @@ def weights(folder: Path) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("moment", "minutes", "signalled"),
+    ("moment", "minutes", "signalled", "precision"),
     [
-        ("before it is saved", NEVER, signal.SIGKILL),
-        ("before it is saved", EVERY_STEP, signal.SIGKILL),
-        ("in the middle of writing", EVERY_STEP, signal.SIGXFSZ),
-        ("between writing and renaming", EVERY_STEP, signal.SIGKILL),
-        ("after it is saved", EVERY_STEP, signal.SIGKILL),
+        ("before it is saved", NEVER, signal.SIGKILL, "fp32"),
+        ("before it is saved", EVERY_STEP, signal.SIGKILL, "fp32"),
+        ("in the middle of writing", EVERY_STEP, signal.SIGXFSZ, "fp32"),
+        ("between writing and renaming", EVERY_STEP, signal.SIGKILL, "bf16"),
+        ("after it is saved", EVERY_STEP, signal.SIGKILL, "bf16"),
     ],
 )
 def test_a_run_killed_at_step_7_and_started_again_ends_with_the_bytes_of_a_whole_one(
-    run, tmp_path, moment, minutes, signalled
+    run, tmp_path, moment, minutes, signalled, precision
 ):
-    assert run("killed", moment, minutes=minutes) == -signalled
+    assert run("killed", moment, minutes=minutes, precision=precision) == -signalled
     assert not (tmp_path / "killed" / "weights.safetensors").exists()
     assert (tmp_path / "killed" / CHECKPOINT).exists() == (minutes == EVERY_STEP)
-    assert run("killed") == run("whole", minutes=NEVER) == 0
+    assert run("killed", precision=precision) == run("whole", minutes=NEVER, precision=precision) == 0
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+    assert (tmp_path / "killed" / CHECKPOINT).read_bytes() == (tmp_path / "whole" / CHECKPOINT).read_bytes()
     resumed, whole = (json.loads((tmp_path / name / "losses.json").read_text()) for name in ("killed", "whole"))
     assert resumed == whole[-len(resumed) :]
     assert len(resumed) == {"after it is saved": 5}.get(moment, 6) if minutes == EVERY_STEP else 12

@@ -72,6 +72,8 @@ def load_bank(folder: Path | str, table: TissueTable) -> CropBank:
     direct = {d.name for d in _folders(folder) if _knows(table, d.name)}
     if direct:
         return CropBank({folder.name: _read_set(folder, table)})
+    for stray in (d for d in _folders(folder) if not _folders(d)):
+        raise TissueError(f"{stray}: is named after no tissue type; known: {', '.join(table.names)}")
     sets = {d.name: _read_set(d, table) for d in _folders(folder)}
     if not sets:
         raise TissueError(f"{folder}: holds no folder named after a tissue type; known: {', '.join(table.names)}")
@@ -139,9 +141,11 @@ def farthest_first(points: Float[np.ndarray, "n d"]) -> list[int]:
 def _cut(image: np.ndarray, layout: np.ndarray, source: str, rng: np.random.Generator) -> list[Crop]:
     crops = []
     for tissue in present_types(layout, 0.05):
+        untold = np.ones(layout.shape, bool)  # a second crop of the same pixels would say nothing new
         for edge in WOVEN_EDGES:
-            box: Box | None = draw_box(layout == tissue, edge, rng)
+            box: Box | None = draw_box(layout == tissue, edge, rng, untold)
             if box is not None:
+                box.of(untold)[:] = False
                 crops.append(Crop(box.of(image), tissue, source, box.x, box.y))
     return crops
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from histoloom.errors import ConfigError, OutputError
+from histoloom.errors import ConfigError, InputError, OutputError
 from histoloom.generation.bank import CropBank, load_bank
 from histoloom.generation.contact_sheet import SheetRow, contact_sheet
 from histoloom.generation.export import AnnotatedPatch, read_woven, write_patches
@@ -37,17 +37,22 @@ class Source:
 
 def place_orders(source: Source, table: TissueTable, seed: int) -> list[Order]:
     """One order per map; crops of order i are a function of (seed, i). Drawn layouts show one type beside the
-    background."""
+    background. Raises InputError for crops whose tissues are on none of the maps."""
     if source.maps is not None:
         maps = read_maps(source.maps, table)
     else:
         drawn = draw_layouts(LayoutConfig(two_types=0.0), table, source.layouts, seed, source.size)
         maps = [(f"layout {i} of seed {seed}", layout) for i, layout in enumerate(drawn)]
     bank = load_bank(source.crops, table) if source.crops is not None else CropBank({})
-    return [
+    orders = [
         Order(semantic_map, name, bank.draw(semantic_map, np.random.default_rng((seed, i))) if bank.sets else [])
         for i, (name, semantic_map) in enumerate(maps)
     ]
+    if bank.sets and not any(order.crops for order in orders):
+        raise InputError(
+            f"{source.crops}: none of its crops is of a tissue on the maps; add crops of those, or change the maps"
+        )
+    return orders
 
 
 def weave_folder(

