@@ -8,7 +8,6 @@ their share, and one learned null token.
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -20,7 +19,6 @@ from diffusers.models.embeddings import get_timestep_embedding
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from histoloom.conditioning.inputs import MAP_STEP, Conditioning
 from histoloom.models.autoencoder import to_pixels
@@ -311,9 +309,7 @@ class Attention(nn.Module):
         query, keys, values = (
             t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (self.query(flat), keys, values)
         )
-        # On CPUs the fused kernel is slow on few tokens, above all backwards: a training step takes 1.2 times as long.
-        with sdpa_kernel(SDPBackend.MATH) if x.device.type == "cpu" else nullcontext():
-            read = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias).transpose(1, 2).flatten(2)
+        read = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias).transpose(1, 2).flatten(2)
         return self.out(read).transpose(1, 2).reshape(b, c, h, w)
 
 
