@@ -9,6 +9,7 @@ from PIL import Image
 
 from histoloom.generation.bank import load_bank
 from histoloom.generation.export import read_woven
+from histoloom.generation.orders import Source, place_orders
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.tissue import TissueTable
 from histoloom.weights import find_model
@@ -215,4 +216,14 @@ def test_the_demo_weaves_with_the_bundled_model_and_its_bank(histoloom, tmp_path
     assert (ended.code, ended.stderr) == (0, "")
     rows = pq.read_table(tmp_path / "woven" / "index.parquet").to_pylist()
     assert all(row["crops"] for row in rows)
+    named = {"seed", "semantic_map", "crops", "map_guidance", "crop_guidance", "steps", "model_hash", "version"}
+    assert named <= rows[0].keys()
     assert Image.open(tmp_path / "woven" / "images" / "00000.png").size == (224, 224)
+
+
+def test_the_demo_shows_four_stains_and_four_tissue_types_at_least():
+    folder = Path(find_model("ebhi-seg"))
+    orders = place_orders(Source(None, 16, 224, folder / "crops"), HistoloomPipeline.load(folder).table, 0)
+    crops = [crop for order in orders for crop in order.crops]
+    assert len({crop.source.split("/")[0] for crop in crops}) >= 4  # a set of the bank is a stain
+    assert len({crop.tissue for crop in crops}) >= 4
