@@ -54,13 +54,10 @@ def test_a_saved_pipeline_weaves_the_same_pixels(pipelines, tmp_path, kind):
     pipeline, crops = pipelines[kind], {"stroma": grain(0), "gland": [grain(1), grain(2)]}
     pipeline.save_pretrained(str(tmp_path))
     assert not list(tmp_path.rglob("*.bin"))
-    again, once_more = (HistoloomPipeline.load(tmp_path, torch.float32) for _ in range(2))
+    again = HistoloomPipeline.load(tmp_path, torch.float32)
     assert again.fingerprint == pipeline.fingerprint
     assert again.table == pipeline.table
-    woven = weave(again, halves(0, 1), crops)
-    np.testing.assert_array_equal(woven, weave(once_more, halves(0, 1), crops))
-    # Weights in a mapped file are aligned otherwise than fresh ones, and some CPUs then add in another order.
-    assert apart(woven, weave(pipeline, halves(0, 1), crops)) <= 1
+    np.testing.assert_array_equal(weave(again, halves(0, 1), crops), weave(pipeline, halves(0, 1), crops))
 
 
 def test_a_model_opens_in_half_precision_and_weaves_nearly_the_same(tiny_model):
