@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from scanner_files import FORMATS
 from slide_files import (
-    FORMATS,
     MPP,
     WAVE,
     coordinate_image,
@@ -45,7 +45,9 @@ def position_error(pixels: np.ndarray, x: float, y: float, scale: float) -> floa
 
 
 SIZED_FORMATS = [(name, 501, 373) for name in FORMATS] + [
-    (name, width, height) for name in ("tiled.tif", "pyramid.ome.tif") for width, height in ((320, 256), (379, 597))
+    (name, width, height)
+    for name in ("tiled.tif", "pyramid.ome.tif", "3dhistech.mrxs", "hamamatsu.ndpi")
+    for width, height in ((320, 256), (379, 597))
 ]
 
 

@@ -8,6 +8,7 @@ file has no pixels, and the position of its top-left corner in pixels of that le
 so it may differ by a fraction from what was asked for.
 """
 
+import math
 import re
 import threading
 import warnings
@@ -50,6 +51,7 @@ class OpenSlideSource:
     def __init__(self, path: Path):
         self._slide = openslide.OpenSlide(str(path))
         properties = self._slide.properties
+        self._is_leica = properties.get("openslide.vendor") == "leica"
         self.level_sizes = list(self._slide.level_dimensions)
         self._downsamples = self._slide.level_downsamples
         self.mpp = _plausible(*(_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy"))
@@ -68,14 +70,28 @@ class OpenSlideSource:
         self, level: int, left: int, top: int, width: int, height: int
     ) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[float, float]]:
         scale = self._downsamples[level]
-        x, y = round(left * scale), round(top * scale)
+        (x, from_left), (y, from_top) = (self._start(*place, scale) for place in ((left, 0), (top, 1)))
         image = self._slide.read_region((x, y), level, (width, height))
         alpha = np.asarray(image)[..., 3]
         pixels = np.asarray(image.convert("RGB"))
         if alpha.min() < 255:
             # Half transparent is only the rim of a level at a fractional place, and its colour is that of the level.
             pixels = np.where(alpha[..., None] < 128, np.uint8(WHITE), pixels)
-        return pixels, (x / scale, y / scale)
+        return pixels, (from_left, from_top)
+
+    def _start(self, place: int, axis: int, scale: float) -> tuple[int, float]:
+        """The level-0 pixel to ask for, and where in pixels of the level OpenSlide then begins.
+
+        On Leica slides OpenSlide 4.0 cuts off the fraction of the scan's margin and of the place: what it takes for a
+        whole pixel of the scan is aimed at in the middle, and lies where the uncut margin says.
+        """
+        if not self._is_leica:
+            start = round(place * scale)
+            return start, start / scale
+        margin = self.bounds[axis] / scale
+        pixel = round(place - margin)
+        aim, half = (math.ceil, 0.5) if pixel >= 0 else (math.floor, -0.5)
+        return aim((pixel + math.floor(margin)) * scale + half * (scale - 1)), pixel + margin
 
     def close(self) -> None:
         self._slide.close()
