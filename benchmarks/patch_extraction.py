@@ -1,10 +1,11 @@
 """Patches per second from one slide, in one run: a bare OpenSlide loop (the limit), Histoloom, and its peers.
 
-    python benchmarks/patch_extraction.py SLIDE [--times 12] [--rounds 5] [--peers /tmp/peers/bin/python]
+    python benchmarks/patch_extraction.py SLIDE [--times 12] [--rounds 5] [--peers /tmp/peers]
 
 The slide is repeated `--times` along each axis into a pyramidal JPEG TIFF, so that it is as large as slides are. All
 read the same patches of 256 px at level 0 in the same order, each opens the slide in its time; one core counts seconds
-of the processor, two count seconds of the clock. Peers run in the Python that has them; what fails is printed as such.
+of the processor, two count seconds of the clock. Peers run in Pythons of their own,
+`PEERS/histolab/bin/python` and so on; what fails is printed as such.
 """
 
 import argparse
@@ -192,9 +193,9 @@ def together(loop: Callable[..., int], path: str, pool: ProcessPoolExecutor) -> 
     return sum(pool.map(loop, [path] * 2, range(2), [2] * 2)) / (time.perf_counter() - started)
 
 
-def peer(name: str, path: str, python: str, rounds: int) -> str:
+def peer(name: str, path: str, folder: str, rounds: int) -> str:
     """Median rate of a peer in its own Python, or why there is none."""
-    command = [python, __file__, path, "--only", name, "--rounds", str(rounds)]
+    command = [f"{folder}/{name}/bin/python", __file__, path, "--only", name, "--rounds", str(rounds)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         return f"does not run: {done.stderr.strip().splitlines()[-1][:120]}" if done.stderr else "does not run"
@@ -221,7 +222,7 @@ def main() -> None:
         report(path, Path(home), chosen.rounds, chosen.peers)
 
 
-def report(path: str, home: Path, rounds: int, python: str) -> None:
+def report(path: str, home: Path, rounds: int, peers: str) -> None:
     """All rows, for one mosaic; the bare loop and ours take turns."""
     print(f"{SIZE} px patches, median (range) of {rounds} rounds of {READ}\n| what | patches/s |\n|---|---|")
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
@@ -237,8 +238,8 @@ def report(path: str, home: Path, rounds: int, python: str) -> None:
         seconds = [run[2] for run in runs]
         rate = f"{candidates / np.median(seconds):.0f} candidates/s, {taken / np.median(seconds):.0f} taken/s"
         print(f"| Histoloom, {what} ({candidates} candidates, {taken} taken), one core | {rate} |", flush=True)
-    for name in PEERS if python else ():
-        print(f"| {name}, one core | {peer(name, path, python, rounds)} |", flush=True)
+    for name in PEERS if peers else ():
+        print(f"| {name}, one core | {peer(name, path, peers, rounds)} |", flush=True)
 
 
 if __name__ == "__main__":

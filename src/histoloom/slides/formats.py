@@ -10,6 +10,7 @@ so it may differ by a fraction from what was asked for.
 
 import math
 import re
+import struct
 import threading
 import warnings
 from collections import OrderedDict
@@ -42,6 +43,7 @@ READ_ERRORS = (
     IndexError,
     SyntaxError,
     tifffile.TiffFileError,
+    struct.error,
 )
 
 
@@ -102,6 +104,7 @@ class TiffSource:
 
     def __init__(self, path: Path):
         self._tiff = tifffile.TiffFile(path)
+        _check_directories(self._tiff)
         self._lock = threading.Lock()
         self._cache: OrderedDict[tuple, np.ndarray | None] = OrderedDict()
         self._cached_bytes = 0
@@ -236,6 +239,19 @@ def _paste(target: np.ndarray, piece: np.ndarray, x: int, y: int) -> None:
     bottom, right = min(y + piece.shape[0], target.shape[0]), min(x + piece.shape[1], target.shape[1])
     if top < bottom and left < right:
         target[top:bottom, left:right] = piece[top - y : bottom - y, left - x : right - x, : target.shape[2]]
+
+
+def _check_directories(tiff: tifffile.TiffFile) -> None:
+    """Raise TiffFileError where a page is missing: tifffile takes the pages before it for the whole file."""
+    if not len(tiff.pages):
+        raise tifffile.TiffFileError("its directory is missing")
+    layout, file, start = tiff.tiff, tiff.filehandle, tiff.pages[-1].offset
+    file.seek(start)
+    (tags,) = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
+    file.seek(start + layout.tagnosize + tags * layout.tagsize)
+    (following,) = struct.unpack(layout.offsetformat, file.read(layout.offsetsize).ljust(layout.offsetsize, b"\1"))
+    if following:
+        raise tifffile.TiffFileError("a directory lies beyond its end")
 
 
 def _color_pages(level: tifffile.TiffPageSeries, tiff: tifffile.TiffFile, path: Path) -> list[tifffile.TiffPage]:
