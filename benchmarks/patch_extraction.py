@@ -127,7 +127,8 @@ def histolab(path: str, part: int = 0, parts: int = 1) -> int:
     slide = Slide(path, processed_path=tempfile.gettempdir())
     todo = places(*slide.dimensions)
     for x, y in todo:
-        slide.extract_tile(CoordinatePair(x, y, x + SIZE, y + SIZE), tile_size=(SIZE, SIZE), level=0)
+        tile = slide.extract_tile(CoordinatePair(x, y, x + SIZE, y + SIZE), tile_size=(SIZE, SIZE), level=0)
+        np.asarray(tile.image.convert("RGB"))  # as the others hand it over
     return len(todo)
 
 
