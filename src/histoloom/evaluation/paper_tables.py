@@ -16,7 +16,7 @@ def paper_tables(result: dict) -> str:
         "seeds, mean over types), 95 % over cases.",
         _downstream(result),
         "**True, varied, new, obedient**. Crops that reappear: of the crops that came with the maps, in the woven "
-        "patch; the floor is the real patch of the map, of the same case. Models that read no crops are a second floor.",
+        "patch; the floor is the real patch of the map, of the same case. A model that reads no crops is another.",
         _qualities(result),
         "**The squares of the crops left out**, of synthetic and real images alike: what is not pasted.",
         _left_out(result),

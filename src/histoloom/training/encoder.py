@@ -34,7 +34,7 @@ class EncoderTraining:
     stain: StainJitter = field(default_factory=lambda: StainJitter(scale=0.1, shift=0.015, brightness=0.03))
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=600, batch_size=96, learning_rate=2e-3, warmup_steps=60, weight_decay=0.01, average_decay=0.99
+            steps=240, batch_size=64, learning_rate=2e-3, warmup_steps=24, weight_decay=0.01, average_decay=0.97
         )
     )
 
