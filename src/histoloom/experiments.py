@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Protocol, get_args, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from diffusers import ModelMixin
@@ -88,7 +88,9 @@ class Reproduction:
     Networks are those of `[denoiser]`, always from random weights; one autoencoder serves all.
     """
 
-    conditionings: tuple[Conditioning, ...] = get_args(Conditioning)
+    conditionings: tuple[Conditioning, ...] = (
+        "unconditional", "map", "embedding", "crops-in-place", "crops-as-reference",
+    )  # fmt: skip
     autoencoder_of: str = ""  # folder, hub name or bundled name of a model; empty: the recipe's autoencoder
     steps: int = 600  # of training, for each conditioning
     views: int = 4  # augmented views per patch in the shared cache of latents
