@@ -84,7 +84,8 @@ def test_accelerate_launches_two_processes_that_train_as_one(histoloom, recipe, 
 
 
 def test_a_recipe_that_is_not_there(fails):
-    assert fails("train", "none.toml") == "histoloom: none.toml: no such recipe; recipes live in recipes/"
+    for command in ("train", "reproduce"):
+        assert fails(command, "none.toml") == "histoloom: none.toml: no such recipe; recipes live in recipes/"
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ app.command("train")(train.train)
 app.command("generate")(weave.generate)
 app.command("bank")(weave.bank)
 app.command("evaluate")(evaluate.evaluate)
+app.command("reproduce")(train.reproduce)
 app.command("downstream")(evaluate.downstream)
 app.command("train-encoder")(evaluate.train_encoder)
 
