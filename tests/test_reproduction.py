@@ -27,7 +27,8 @@ loop = {{ steps = 2, batch_size = 2, workers = 0 }}
 
 [denoiser]
 window = 32
-channels = 32
+channels = [32, 64]
+blocks = [1, 1]
 crops = {{ base = 24, largest = 32 }}
 loop = {{ batch_size = 2, workers = 0 }}
 

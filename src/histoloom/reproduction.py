@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from diffusers import ModelMixin
 
 from histoloom.conditioning.crops import ReferenceCrops
@@ -117,7 +118,7 @@ def place_orders(patches: Patches, budget: Reproduction) -> list[Order]:
 def _train_all(ground: _Ground) -> dict[str, Path]:
     budget, recipe = ground.budget, ground.recipe
     if budget.autoencoder_of:
-        autoencoder = HistoloomPipeline.load(find_model(budget.autoencoder_of)).autoencoder
+        autoencoder = HistoloomPipeline.load(find_model(budget.autoencoder_of), torch.float32).autoencoder
     else:
         autoencoder = open_autoencoder(recipe, ground.train, ground.folder, ground.make_bar, None)
     models = {}
