@@ -197,7 +197,7 @@ def test_damaged_weights_are_named(dataset, tmp_path):
 def test_settings_without_sense_are_refused():
     with pytest.raises(ConfigError, match="batch_size 0 and readers 2 must be at least 1"):
         EmbedConfig(batch_size=0)
-    with pytest.raises(ConfigError, match="mpp -1.0, size None"):
+    with pytest.raises(ConfigError, match=r"mpp -1.0, size None"):
         Cutting(mpp=-1.0)
-    with pytest.raises(ConfigError, match="min_tissue 2.0 must lie"):
+    with pytest.raises(ConfigError, match=r"min_tissue 2.0 must lie"):
         Cutting(min_tissue=2.0)

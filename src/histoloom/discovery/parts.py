@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int, UInt8
 
+from histoloom.discovery.embeddings import CHOSEN, open_chosen
 from histoloom.errors import ConfigError, InputError, SlideError
 from histoloom.patches.dataset import read_record
 from histoloom.patches.from_slides import COMMAND
@@ -46,6 +47,7 @@ class Cutting:
     split: str = "train"  # of a dataset
     slide_mpp: float | None = None  # micrometres per level-0 pixel where a slide does not say
     case_pattern: str | None = None  # regular expression whose one group, in the file name of a slide, is the case
+    of_chosen: str | None = None  # folder whose chosen patches of these slides are embedded, and no others
 
     def __post_init__(self):
         if not (math.isfinite(self.mpp) and self.mpp > 0) or (self.size or 8) < 8 or (self.stride or 1) < 1:
@@ -93,7 +95,10 @@ class SlidePart:
         Raises SlideError where there is no tissue, or for a damaged file.
         """
         with open_slide(self.slide, cutting.slide_mpp) as slide:
-            places = iter(tissue_places(slide, find_tissue(slide), cutting))
+            if cutting.of_chosen is None:
+                places = iter(tissue_places(slide, find_tissue(slide), cutting))
+            else:
+                places = iter(_chosen_places(Path(cutting.of_chosen), self.source, slide, cutting))
             yield (partial(self._read, slide, some, cutting) for some in _some(places, batch_size))
 
     def _read(self, slide: Slide, places: list[tuple[int, int]], cutting: Cutting) -> list[Batch]:
@@ -149,6 +154,8 @@ def find_parts(source: Path, cutting: Cutting, listing: Path | None = None) -> t
     `listing` is a CSV file whose column `slide` names the slides to take. Raises InputError where there is nothing.
     """
     if (source / "tissue.toml").is_file() and (source / "data").is_dir():
+        if cutting.of_chosen is not None:
+            raise ConfigError("--of-chosen is for slides; a dataset is embedded whole")
         return _dataset_parts(source.absolute(), cutting.split), []
     whole = AnnotationConfig(rest="tissue")  # what find_jobs wants for slides that nobody annotated
     config = SlideDataset(
@@ -194,6 +201,21 @@ def _dataset_parts(dataset: Path, split: str) -> list[Part]:
                 borders.append(row)
             row, last = row + 1, source
     return [RowsPart(dataset, split, *ends) for ends in zip(borders, [*borders[1:], row], strict=True)]
+
+
+def _chosen_places(folder: Path, source: str, slide: Slide, cutting: Cutting) -> list[tuple[int, int]]:
+    """Corners of the patches of a slide in `chosen.parquet`, which must be as large as those that are cut now."""
+    open_chosen(folder)
+    rows = pq.read_table(folder / CHOSEN, columns=["x", "y", "size"], filters=[("slide", "=", source)])
+    if not len(rows):
+        raise InputError(f"{slide.path}: {folder}/{CHOSEN} has no patch of it; choose there first, or leave it out")
+    edge = round((cutting.size or 256) * cutting.mpp / slide.mpp)
+    if rows["size"][0].as_py() != edge:
+        raise InputError(
+            f"{slide.path}: patches in {folder}/{CHOSEN} span {rows['size'][0]} level-0 pixels, not {edge}; give the "
+            "--mpp and --size that they were chosen with"
+        )
+    return list(zip(rows["x"].to_pylist(), rows["y"].to_pylist(), strict=True))
 
 
 def _some(items: Iterator, count: int) -> Iterator[list]:
