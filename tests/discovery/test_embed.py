@@ -1,6 +1,11 @@
 """Patches become vectors: from slides or a dataset, part by part, resumed, with the same bytes wherever it ran."""
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,6 +99,64 @@ def test_two_ray_workers_write_the_same_bytes_as_one_process(slides, encoder, tm
     run(slides, tmp_path / "one", config)
     run(slides, tmp_path / "ray", config, ray="local")
     assert files(tmp_path / "ray") == files(tmp_path / "one")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the worker in /proc")
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_ray_worker_killed_in_the_middle_costs_time_and_nothing_else(slides, encoder, tmp_path):
+    killed = []
+
+    def kill_a_worker(count: int, note: str) -> None:
+        if count == 1 and not killed:
+            killed.append(min(ray_workers()))
+            os.kill(killed[0], signal.SIGKILL)
+
+    config = EmbedConfig(encoder, CUTTING)
+    run(slides, tmp_path / "one", config)
+    done, _ = run(slides, tmp_path / "ray", config, ray="local", advance=kill_a_worker)
+    assert killed
+    assert done.failures == []
+    assert files(tmp_path / "ray") == files(tmp_path / "one")
+
+
+def ray_workers() -> list[int]:
+    """Processes in which Ray runs our callable, started by this process and no other."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ValueError):
+            pid, parents = int(folder.name), []
+            if b"_RayWorker" in (folder / "cmdline").read_bytes():
+                while pid > 1:
+                    pid = int((Path("/proc") / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                    parents.append(pid)
+            if os.getpid() in parents:
+                found.append(int(folder.name))
+    return found
+
+
+STOPS = """
+import os, signal, sys
+from pathlib import Path
+from histoloom.discovery.embed import EmbedConfig, embed
+from histoloom.discovery.parts import Cutting, find_parts
+
+source, out, encoder = sys.argv[1:]
+config = EmbedConfig(encoder, Cutting(mpp=0.5, size=64, slide_mpp=0.25))
+kill = lambda count, note: count and os.kill(os.getpid(), signal.SIGKILL)
+embed(find_parts(Path(source), config.cutting)[0], config, Path(out), Path(source), advance=kill)
+"""
+
+
+def test_a_run_killed_for_good_goes_on_when_it_is_repeated(slides, encoder, tmp_path):
+    config = EmbedConfig(encoder, CUTTING)
+    run(slides, tmp_path / "whole", config)
+    done = subprocess.run([sys.executable, "-c", STOPS, slides, tmp_path / "killed", encoder])
+    assert done.returncode == -signal.SIGKILL
+    (kept,) = (tmp_path / "killed" / "embeddings").glob("*.parquet")
+    before = kept.stat().st_mtime_ns
+    run(slides, tmp_path / "killed", config)
+    assert kept.stat().st_mtime_ns == before
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
 def test_a_slide_without_tissue_a_broken_one_and_a_copy_are_named_and_the_rest_is_embedded(slides, encoder, tmp_path):
