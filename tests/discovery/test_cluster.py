@@ -14,7 +14,7 @@ from sklearn.metrics import adjusted_rand_score
 from histoloom.discovery.choose import ChooseConfig, choose
 from histoloom.discovery.cluster import ClusterConfig, cluster, draw_sample, grow_tree
 from histoloom.discovery.embeddings import open_chosen
-from histoloom.discovery.kmeans import Clusters, KMeansConfig, find_clusters, measure, nearest, ward
+from histoloom.discovery.kmeans import Clusters, KMeansConfig, find_clusters, measure, nearest, nest, ward
 from histoloom.discovery.tree import TypeTree, unit
 from histoloom.errors import ConfigError, InputError
 
@@ -64,6 +64,19 @@ def test_ward_heeds_sizes():
     centroids = np.array([[0.0], [1.0], [2.1]], np.float32)
     assert ward(centroids, np.array([1, 1, 1]), (2,)).tolist() == [[0, 0, 1]]
     assert ward(centroids, np.array([1000, 1000, 1]), (2,)).tolist() == [[1, 0, 0]]
+
+
+def test_the_coarsest_level_is_k_means_of_the_centroids_and_the_others_refine_it():
+    rng = np.random.default_rng(0)
+    centroids, sizes = rng.normal(size=(40, 6)).astype(np.float32), rng.integers(1, 99, 40)
+    coarse, middle, fine = nest(centroids, sizes, (4, 12, 40), seed=0)
+    best = KMeans(4, n_init=50, random_state=0).fit(centroids, sample_weight=sizes)
+    groups = [(centroids[coarse == i], sizes[coarse == i]) for i in range(4)]
+    spread = sum((n * ((c - np.average(c, 0, n)) ** 2).sum(1)).sum() for c, n in groups)
+    assert spread < 1.01 * best.inertia_
+    assert len(set(zip(coarse, middle, strict=True))) == 12
+    assert fine.tolist() == list(range(40))
+    assert np.all(np.diff(np.bincount(coarse, sizes)) <= 0)  # largest first
 
 
 def test_levels_are_nested_and_families_are_the_coarsest():

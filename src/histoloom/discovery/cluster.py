@@ -1,4 +1,4 @@
-"""Chosen patches become nested tissue types: k-means for the finest, merges of those for every coarser level.
+"""Chosen patches become nested tissue types: k-means for the finest, and groups of those for every coarser level.
 
 Only a sample is held in memory; all chosen patches are read once more, in blocks, to be given their type.
 
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from histoloom.discovery.embeddings import PLACE, Table, open_chosen, vectors_of
-from histoloom.discovery.kmeans import SAMPLES, KMeansConfig, find_clusters, nearest, ward
+from histoloom.discovery.kmeans import SAMPLES, KMeansConfig, find_clusters, nearest, nest
 from histoloom.discovery.tree import TypeTree, unit
 from histoloom.errors import ConfigError, InputError, OutputError
 
@@ -78,7 +78,7 @@ def grow_tree(
         )
     left_out = [str(level) for level in config.levels if level not in levels]
     found = find_clusters(vectors, levels[-1], config.kmeans)
-    rows = ward(found.centroids, found.sizes, levels)
+    rows = nest(found.centroids, found.sizes, levels, config.kmeans.seed)
     order = np.lexsort((-found.sizes, *rows[-2::-1]))
     ancestors = np.concatenate([rows[:-1, order], np.arange(len(order))[None]])
     made = {"config": dataclasses.asdict(config), "normalisation": "unit length", "sample": len(vectors)}
