@@ -20,8 +20,8 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from histoloom.discovery.choose import coverage, diverse
 from histoloom.discovery.cluster import ClusterConfig, grow_tree
-from histoloom.discovery.kmeans import KMeansConfig, lloyd, nearest
-from histoloom.discovery.tree import unit
+from histoloom.discovery.kmeans import KMeansConfig, lloyd
+from histoloom.discovery.tree import nearest, unit
 from histoloom.encoders.cache import features
 from histoloom.encoders.encoder import open_encoder
 from histoloom.patches.store import Patches, load_patches

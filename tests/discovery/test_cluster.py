@@ -14,8 +14,8 @@ from sklearn.metrics import adjusted_rand_score
 from histoloom.discovery.choose import ChooseConfig, choose
 from histoloom.discovery.cluster import ClusterConfig, cluster, draw_sample, grow_tree
 from histoloom.discovery.embeddings import open_chosen
-from histoloom.discovery.kmeans import Clusters, KMeansConfig, find_clusters, measure, nearest, nest, ward
-from histoloom.discovery.tree import TypeTree, unit
+from histoloom.discovery.kmeans import Clusters, KMeansConfig, find_clusters, measure, nest, ward
+from histoloom.discovery.tree import TypeTree, nearest, unit
 from histoloom.errors import ConfigError, InputError
 
 LEVELS = (3, 6, 12)

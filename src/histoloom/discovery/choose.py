@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -114,7 +115,7 @@ def _choose_part(per_slide: int, aside: Path, path: Path) -> None:
         stop = start + sum(1 for _ in slide)
         kept += (start + np.sort(diverse(vectors[start:stop], per_slide))).tolist()
         start = stop
-    half = aside / f"{path.name}.{os.getpid()}.partial"
+    half = aside / f"{path.name}.{uuid.uuid4().hex}.partial"
     with open_writer(half, rows.schema) as writer:
         writer.write_table(rows.take(pa.array(kept)))
     os.replace(half, aside / path.name)

@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from histoloom.discovery.embeddings import PLACE, Table, open_chosen, vectors_of
-from histoloom.discovery.kmeans import SAMPLES, KMeansConfig, find_clusters, nearest, nest
-from histoloom.discovery.tree import TypeTree, unit
+from histoloom.discovery.kmeans import SAMPLES, KMeansConfig, find_clusters, nest
+from histoloom.discovery.tree import TypeTree, nearest, unit
 from histoloom.errors import ConfigError, InputError, OutputError
 
 ASSIGNMENTS = "assignments.parquet"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from histoloom.discovery.tree import BLOCK
+from histoloom.discovery.tree import nearest
 from histoloom.errors import ConfigError
 
 SAMPLES = (32, 128, 256)  # vectors per centroid: where starts are tried, where types are mended, where all ends
@@ -67,22 +67,6 @@ def find_clusters(vectors: Float[np.ndarray, "n d"], count: int, config: KMeansC
             break
         found = mended
     return measure(many, lloyd(many, found.centroids, ROUNDS[2], rng))
-
-
-def nearest(
-    vectors: Float[np.ndarray, "n d"], centroids: Float[np.ndarray, "k d"]
-) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Nearest centroid of each vector, and the squared distance to it, block by block."""
-    types, distances = np.empty(len(vectors), np.int64), np.empty(len(vectors), np.float32)
-    half = (centroids**2).sum(1) / 2
-    for start in range(0, len(vectors), BLOCK):
-        block = vectors[start : start + BLOCK]
-        closeness = block @ centroids.T - half  # (|v|^2 - |v - c|^2) / 2
-        best = closeness.argmax(1)
-        types[start : start + BLOCK] = best
-        largest = closeness[np.arange(len(block)), best]
-        distances[start : start + BLOCK] = np.einsum("nd,nd->n", block, block) - 2 * largest
-    return types, np.maximum(distances, 0)
 
 
 def lloyd(

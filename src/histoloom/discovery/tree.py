@@ -71,11 +71,9 @@ class TypeTree:
         Raises InputError for vectors of another dimension or that are not finite.
         """
         check_dimension(vectors.shape[1], self.centroids.shape[1], "these vectors")
-        half = (self.centroids**2).sum(1) / 2
         found = np.empty(len(vectors), np.int64)
         for start in range(0, len(vectors), BLOCK):
-            block = unit(vectors[start : start + BLOCK])
-            found[start : start + BLOCK] = (block @ self.centroids.T - half).argmax(1)
+            found[start : start + BLOCK] = nearest(unit(vectors[start : start + BLOCK]), self.centroids)[0]
         return found
 
     def save(self, folder: Path | str) -> None:
@@ -147,6 +145,22 @@ def unit(vectors: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
         raise InputError(f"vector {row} of {len(vectors)} is not finite; embed its patch anew")
     single /= np.maximum(lengths, 1e-12)
     return single
+
+
+def nearest(
+    vectors: Float[np.ndarray, "n d"], centroids: Float[np.ndarray, "k d"]
+) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Nearest centroid of each vector, and the squared distance to it, block by block."""
+    types, distances = np.empty(len(vectors), np.int64), np.empty(len(vectors), np.float32)
+    half = (centroids**2).sum(1) / 2
+    for start in range(0, len(vectors), BLOCK):
+        block = vectors[start : start + BLOCK]
+        closeness = block @ centroids.T - half  # (|v|^2 - |v - c|^2) / 2
+        best = closeness.argmax(1)
+        types[start : start + BLOCK] = best
+        largest = closeness[np.arange(len(block)), best]
+        distances[start : start + BLOCK] = np.einsum("nd,nd->n", block, block) - 2 * largest
+    return types, np.maximum(distances, 0)
 
 
 def check_dimension(found: int, wanted: int, where: str) -> None:
