@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from diffusers import ModelMixin
 from torch.utils.tensorboard import SummaryWriter
 
@@ -175,7 +176,7 @@ def _autoencoder(
     if recipe.pretrained_autoencoder:
         return load_autoencoder(recipe.pretrained_autoencoder)
     if recipe.initial_model:
-        return HistoloomPipeline.load(find_model(recipe.initial_model)).autoencoder
+        return HistoloomPipeline.load(find_model(recipe.initial_model), torch.float32).autoencoder
     config = recipe.autoencoder
     with make_bar("autoencoder", config.loop.steps * config.loop.batch_size, "crops") as bar:
         return train_autoencoder(
@@ -207,7 +208,9 @@ def _denoiser(
             lambda _: caching.advance(),
             _reporter(bar, writer, "denoiser", config.loop.batch_size),
             watcher,
-            HistoloomPipeline.load(find_model(recipe.initial_model)).denoiser if recipe.initial_model else None,
+            HistoloomPipeline.load(find_model(recipe.initial_model), torch.float32).denoiser
+            if recipe.initial_model
+            else None,
         )
 
 

@@ -14,6 +14,7 @@ from histoloom.errors import ConfigError, ImageError, InputError, ModelError, Ti
 from histoloom.models.autoencoder import load_autoencoder, weights_hash
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.schedulers import make_sampler
+from histoloom.precision import bf16_is_faster
 
 KINDS = ("unconditional", "map", "embedding", "crops-in-place", "crops-as-reference")
 STEPS = 3
@@ -53,18 +54,26 @@ def test_a_saved_pipeline_weaves_the_same_pixels(pipelines, tmp_path, kind):
     pipeline, crops = pipelines[kind], {"stroma": grain(0), "gland": [grain(1), grain(2)]}
     pipeline.save_pretrained(str(tmp_path))
     assert not list(tmp_path.rglob("*.bin"))
-    again = HistoloomPipeline.load(tmp_path)
+    again, once_more = (HistoloomPipeline.load(tmp_path, torch.float32) for _ in range(2))
     assert again.fingerprint == pipeline.fingerprint
     assert again.table == pipeline.table
-    np.testing.assert_array_equal(weave(again, halves(0, 1), crops), weave(pipeline, halves(0, 1), crops))
+    woven = weave(again, halves(0, 1), crops)
+    np.testing.assert_array_equal(woven, weave(once_more, halves(0, 1), crops))
+    # Weights in a mapped file are aligned otherwise than fresh ones, and some CPUs then add in another order.
+    assert apart(woven, weave(pipeline, halves(0, 1), crops)) <= 1
 
 
 def test_a_model_opens_in_half_precision_and_weaves_nearly_the_same(tiny_model):
-    whole = HistoloomPipeline.load(tiny_model)
-    half = HistoloomPipeline.from_pretrained(str(tiny_model), torch_dtype=torch.bfloat16)
-    assert half.denoiser.dtype == torch.bfloat16
+    whole, half = (HistoloomPipeline.load(tiny_model, dtype) for dtype in (torch.float32, torch.bfloat16))
+    assert (whole.denoiser.dtype, half.denoiser.dtype) == (torch.float32, torch.bfloat16)
+    assert whole.fingerprint == half.fingerprint
     woven = (weave(pipeline, halves(0, 1), {0: grain(0)}).astype(float) for pipeline in (half, whole))
     assert np.abs(np.subtract(*woven)).mean() < 3
+
+
+def test_a_model_opens_in_the_precision_that_this_machine_is_faster_in(tiny_model):
+    fast = torch.bfloat16 if bf16_is_faster() else torch.float32
+    assert HistoloomPipeline.load(tiny_model).dtype == fast
 
 
 def test_maps_and_crops_may_be_arrays_or_pictures(pipeline):

@@ -130,11 +130,11 @@ def decode(autoencoder: ModelMixin, latents: Float[Tensor, "b c h w"]) -> Float[
 
 
 def weights_hash(*models: ModelMixin) -> str:
-    """First 16 digits of the SHA-256 of all weights, by name: the model hash in every record."""
+    """First 16 digits of the SHA-256 of all weights as bf16, by name: the model hash in every record."""
     digest = hashlib.sha256()
     for model in models:
         for name, tensor in sorted(model.state_dict().items()):
-            digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
+            digest.update(name.encode() + tensor.detach().bfloat16().float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

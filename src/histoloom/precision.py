@@ -1,0 +1,26 @@
+"""Whether this machine computes faster in bf16 than in fp32: one fixed rule, so that the same machine always answers
+alike.
+
+Measured on CPUs: AMX tiles win; so does AVX512-BF16 on AMD from Zen 4 on (a training step takes 0.77 of the CPU time, a
+woven patch 0.6); on an Intel Xeon without AMX the same instructions train 1.7 times slower; AVX2 is far slower still.
+"""
+
+from pathlib import Path
+
+import torch
+
+
+def bf16_is_faster(cpu_description: Path = Path("/proc/cpuinfo")) -> bool:
+    """True on a GPU that computes in bf16, else on a CPU with AMX, or with AVX512-BF16 from AMD."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if torch.cpu._is_amx_tile_supported():
+        return True
+    return torch.cpu._is_avx512_bf16_supported() and _is_amd(cpu_description)
+
+
+def _is_amd(cpu_description: Path) -> bool:
+    try:
+        return "AuthenticAMD" in cpu_description.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False  # not Linux: fp32 is never wrong
