@@ -117,6 +117,7 @@ def main() -> None:
     parser.add_argument("--dimensions", type=int, default=384)
     parser.add_argument("--types", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--methods", nargs="*", default=METHODS, help="the first is what inertia is divided by")
     arguments = parser.parse_args()
     n, d, types = arguments.n, arguments.dimensions, arguments.types
     print(f"n = {n:,}, d = {d}, k = {types}, seed {arguments.seed}\n")
@@ -128,7 +129,7 @@ def main() -> None:
         folder = Path(name)
         write_vectors(folder / "vectors.npy", n, d)
         write_table(np.load(folder / "vectors.npy", mmap_mode="r"), folder)
-        for method in METHODS:
+        for method in arguments.methods:
             answers = context.Queue()
             given = (method, folder / "vectors.npy", folder, types, arguments.seed, answers)
             process = context.Process(target=measure, args=given)

@@ -23,9 +23,9 @@ class KMeansConfig:
     """How centroids are found and mended."""
 
     starts: int = 3  # of which the one with the least inertia is kept; the first stage is cheap
-    split_above: float = 2.0  # a type is split whose variance is above this share of the mean variance
+    split_above: float = 1.5  # a type is split whose variance is above this share of the mean variance
     merge_below: float = 0.1  # a type is merged into others whose size is below this share of the mean size
-    mends: int = 5  # rounds of splitting and merging at most
+    mends: int = 20  # rounds of splitting and merging at most
     seed: int = 0
 
     def __post_init__(self):
