@@ -1,10 +1,11 @@
 """Patches per second from one slide, in one run: a bare OpenSlide loop (the limit), Histoloom, and its peers.
 
-    python benchmarks/patch_extraction.py SLIDE [--times 12] [--rounds 5] [--peers /tmp/peers/bin/python]
+    python benchmarks/patch_extraction.py SLIDE [--times 12] [--rounds 5] [--peers /tmp/peers] [--cores-only]
 
 The slide is repeated `--times` along each axis into a pyramidal JPEG TIFF, so that it is as large as slides are. All
 read the same patches of 256 px at level 0 in the same order, each opens the slide in its time; one core counts seconds
-of the processor, two count seconds of the clock. Peers run in the Python that has them; what fails is printed as such.
+of the processor, two count seconds of the clock, which `--cores-only` leaves out for where other work runs. Peers run
+in Pythons of their own, `PEERS/histolab/bin/python` and so on; what fails is printed as such.
 """
 
 import argparse
@@ -21,7 +22,8 @@ from pathlib import Path
 import numpy as np
 
 SIZE, MPP = 256, 0.5
-READ = 1500  # patches of a round of reading
+READ = 600  # patches of a round of reading
+TAKEN = 1500  # at most, by `histoloom patches`
 PEERS = ("lazyslide", "hs2p", "histolab", "tiatoolbox")
 
 
@@ -125,7 +127,8 @@ def histolab(path: str, part: int = 0, parts: int = 1) -> int:
     slide = Slide(path, processed_path=tempfile.gettempdir())
     todo = places(*slide.dimensions)
     for x, y in todo:
-        slide.extract_tile(CoordinatePair(x, y, x + SIZE, y + SIZE), tile_size=(SIZE, SIZE), level=0)
+        tile = slide.extract_tile(CoordinatePair(x, y, x + SIZE, y + SIZE), tile_size=(SIZE, SIZE), level=0)
+        np.asarray(tile.image.convert("RGB"))  # as the others hand it over
     return len(todo)
 
 
@@ -156,7 +159,7 @@ def index(path: str, folder: Path, pixels: bool) -> tuple[int, int, float]:
     if not (folder / f"{Path(path).stem}.geojson").exists():
         _write_circles(folder / f"{Path(path).stem}.geojson", edge)
     (folder / "parts").mkdir(exist_ok=True)
-    rules = PatchRules(MPP, SIZE, SIZE, per_slide=READ, per_type=READ, min_focus=0.02 if pixels else 0.0)
+    rules = PatchRules(MPP, SIZE, SIZE, per_slide=TAKEN, per_type=TAKEN, min_focus=0.02 if pixels else 0.0)
     config = SlideDataset(rules, AnnotationConfig(rest="stroma"), pixels=pixels, val_share=0.0)
     (job,), _ = find_jobs(Path(path), folder, config)
     started = time.process_time()
@@ -192,9 +195,9 @@ def together(loop: Callable[..., int], path: str, pool: ProcessPoolExecutor) -> 
     return sum(pool.map(loop, [path] * 2, range(2), [2] * 2)) / (time.perf_counter() - started)
 
 
-def peer(name: str, path: str, python: str, rounds: int) -> str:
+def peer(name: str, path: str, folder: str, rounds: int) -> str:
     """Median rate of a peer in its own Python, or why there is none."""
-    command = [python, __file__, path, "--only", name, "--rounds", str(rounds)]
+    command = [f"{folder}/{name}/bin/python", __file__, path, "--only", name, "--rounds", str(rounds)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         return f"does not run: {done.stderr.strip().splitlines()[-1][:120]}" if done.stderr else "does not run"
@@ -208,6 +211,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peers", default="")
+    parser.add_argument("--cores-only", action="store_true")
     parser.add_argument("--only", choices=PEERS)
     chosen = parser.parse_args()
     if chosen.only:
@@ -218,14 +222,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         path = str(Path(home) / "mosaic.tif")
         write_mosaic(Path(chosen.slide), Path(path), chosen.times)
-        report(path, Path(home), chosen.rounds, chosen.peers)
+        report(path, Path(home), chosen.rounds, chosen.peers, chosen.cores_only)
 
 
-def report(path: str, home: Path, rounds: int, python: str) -> None:
+def report(path: str, home: Path, rounds: int, peers: str, cores_only: bool) -> None:
     """All rows, for one mosaic; the bare loop and ours take turns."""
     print(f"{SIZE} px patches, median (range) of {rounds} rounds of {READ}\n| what | patches/s |\n|---|---|")
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        for name, rate in (("one core", per_core), ("two processes", lambda *args: together(*args, pool))):
+        ways = (("one core", per_core), ("two processes", lambda *args: together(*args, pool)))
+        for name, rate in ways[:1] if cores_only else ways:
             _ = [rate(loop, path) for loop in (bare, ours)]  # imports, starts the processes, warms the disk
             found = np.array([[rate(loop, path) for loop in (bare, ours)] for _ in range(rounds)])
             for column, what in enumerate(("bare OpenSlide loop", "Histoloom, reading")):
@@ -237,8 +242,8 @@ def report(path: str, home: Path, rounds: int, python: str) -> None:
         seconds = [run[2] for run in runs]
         rate = f"{candidates / np.median(seconds):.0f} candidates/s, {taken / np.median(seconds):.0f} taken/s"
         print(f"| Histoloom, {what} ({candidates} candidates, {taken} taken), one core | {rate} |", flush=True)
-    for name in PEERS if python else ():
-        print(f"| {name}, one core | {peer(name, path, python, rounds)} |", flush=True)
+    for name in PEERS if peers else ():
+        print(f"| {name}, one core | {peer(name, path, peers, rounds)} |", flush=True)
 
 
 if __name__ == "__main__":

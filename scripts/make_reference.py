@@ -240,7 +240,8 @@ def _toml_type(annotation: str) -> str:
     if annotation.startswith("Literal["):
         return " or ".join(f"`{choice}`" for choice in re.findall(r'"[^"]+"', annotation))
     if annotation.startswith("tuple["):
-        return f"list of {words[annotation[6:].split(',')[0]]}"
+        item = annotation[6:].split(",")[0]
+        return f"list of {words[item] if item in words else _toml_type(item)}"
     return words[annotation]
 
 

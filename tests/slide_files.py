@@ -92,17 +92,6 @@ def write_stripped_tiff(path: Path, pixels: np.ndarray, mpp: float = MPP) -> Pat
     return path
 
 
-FORMATS = {
-    "tiled.tif": write_tiled_tiff,
-    "pyramid.ome.tif": write_ome_tiff,
-    "planar.ome.tif": lambda path, pixels: write_ome_tiff(path, pixels, planar=True),
-    "strips.tif": write_stripped_tiff,
-    "jpeg.svs": write_aperio,
-    "jpeg2000.svs": lambda path, pixels: write_aperio(path, pixels, codec="aperio_jp2000_rgb"),
-    "plain.png": write_image,
-}
-
-
 def write_qupath(path: Path, areas: Iterable[tuple[str, list[Ring]]]) -> Path:
     """QuPath's GeoJSON; each area is a class and its rings, outline first."""
     features = [

@@ -60,6 +60,14 @@ def test_help_is_there_in_half_a_second():
     assert min(seconds) < 0.5
 
 
+def test_the_slide_readers_are_there_in_a_second():
+    modules = "reader, tissue, overlay, annotations, rasterize"
+    before = children_seconds()
+    done = run(sys.executable, "-c", f"import sys; from histoloom.slides import {modules}; print(*sys.modules)")
+    assert children_seconds() - before < 1
+    assert not {"torch", "pyarrow", "pandas"} & set(done.stdout.split()), done.stderr
+
+
 def test_every_command_is_documented():
     text = (ROOT / "docs" / "reference" / "cli.md").read_text()
     for command in app.registered_commands:

@@ -25,12 +25,14 @@ from diffusers import ModelMixin
 from torch.utils.tensorboard import SummaryWriter
 
 from histoloom.conditioning.crops import ReferenceCrops
-from histoloom.conditioning.inputs import Crop
+from histoloom.conditioning.inputs import Conditioning, Crop
 from histoloom.config import build, load_recipe, to_toml
 from histoloom.errors import ConfigError, OutputError
+from histoloom.evaluation.downstream import DownstreamConfig
 from histoloom.evaluation.map_fidelity import confusion, iou, mean_over_present
 from histoloom.evaluation.segmenter import Segmenter, SegmenterConfig, load_segmenter, save_segmenter, train_segmenter
 from histoloom.generation.contact_sheet import SheetRow, contact_sheet
+from histoloom.generation.patches import WeaveConfig
 from histoloom.models.autoencoder import load_autoencoder
 from histoloom.models.denoiser import Denoiser
 from histoloom.models.pipeline import HistoloomPipeline
@@ -81,6 +83,35 @@ class Watch:
 
 
 @dataclass(frozen=True)
+class Reproduction:
+    """`histoloom reproduce`: every conditioning trained, woven from and measured at one equal budget.
+
+    Networks are those of `[denoiser]`, always from random weights; one autoencoder serves all.
+    """
+
+    conditionings: tuple[Conditioning, ...] = (
+        "unconditional", "map", "embedding", "crops-in-place", "crops-as-reference",
+    )  # fmt: skip
+    autoencoder_of: str = ""  # folder, hub name or bundled name of a model; empty: the recipe's autoencoder
+    steps: int = 600  # of training, for each conditioning
+    views: int = 4  # augmented views per patch in the shared cache of latents
+    patches: int = 237  # woven for each conditioning, from maps and crops of the training split
+    weave: WeaveConfig = field(default_factory=lambda: WeaveConfig(steps=12))
+    encoders: tuple[str, ...] = ("histoloom-small",)
+    pairs: int = 100  # images and crops searched for copied parts, 100 or more
+    segmenter: SegmenterConfig = field(default_factory=lambda: SegmenterConfig(steps=400))  # reads maps off images
+    downstream: DownstreamConfig = field(default_factory=lambda: DownstreamConfig(steps=100))
+    shown: int = 6  # patches on the contact sheet
+    seed: int = 0
+
+    def __post_init__(self):
+        if len(set(self.conditionings)) < max(len(self.conditionings), 2):
+            raise ConfigError("name two conditionings at least, none of them twice")
+        if min(self.steps, self.views, self.shown) < 1 or self.patches < 2 or self.pairs < 100 or not self.encoders:
+            raise ConfigError("steps, views, shown must be 1 or more, patches 2, pairs 100; name one encoder at least")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One experiment."""
 
@@ -88,6 +119,7 @@ class Recipe:
     autoencoder: AutoencoderTraining = field(default_factory=AutoencoderTraining)
     denoiser: DenoiserTraining = field(default_factory=DenoiserTraining)
     watch: Watch = field(default_factory=Watch)
+    reproduce: Reproduction = field(default_factory=Reproduction)
     pretrained_autoencoder: str = ""  # folder or hub name of any diffusers autoencoder, instead of training one
     initial_model: str = ""  # folder, hub name or bundled name of a model whose denoiser is trained further
 
@@ -136,11 +168,11 @@ def run_recipe(recipe: Recipe, folder: Path, make_bar: MakeBar) -> Path:
     state = process_state()
     with state.main_process_first():
         if state.is_main_process:
-            _keep_recipe(recipe, folder)
-        dataset = _dataset(recipe.data, folder, make_bar)
-    table, patches = read_table(dataset), _load(dataset, recipe.data.split)
+            keep_recipe(recipe, folder)
+        dataset = open_dataset(recipe.data, folder, make_bar)
+    table, patches = read_table(dataset), open_split(dataset, recipe.data.split)
     writer = SummaryWriter(str(folder / "tensorboard")) if state.is_main_process else None
-    autoencoder = _autoencoder(recipe, patches, folder, make_bar, writer)
+    autoencoder = open_autoencoder(recipe, patches, folder, make_bar, writer)
     watcher = _Watcher(recipe.watch, patches, table, autoencoder, folder, writer, make_bar) if writer else None
     state.wait_for_everyone()
     denoiser = _denoiser(recipe, patches, table, autoencoder, folder, make_bar, writer, watcher)
@@ -170,9 +202,10 @@ def save_model(denoiser: Denoiser, autoencoder: ModelMixin, table: TissueTable, 
         raise OutputError(f"{folder}: cannot save the model ({error}); free some space and run again") from None
 
 
-def _autoencoder(
+def open_autoencoder(
     recipe: Recipe, patches: Patches, folder: Path, make_bar: MakeBar, writer: SummaryWriter | None
 ) -> ModelMixin:
+    """The autoencoder that a recipe names, or the one that it trains."""
     if recipe.pretrained_autoencoder:
         return load_autoencoder(recipe.pretrained_autoencoder)
     if recipe.initial_model:
@@ -180,7 +213,7 @@ def _autoencoder(
     config = recipe.autoencoder
     with make_bar("autoencoder", config.loop.steps * config.loop.batch_size, "crops") as bar:
         return train_autoencoder(
-            patches, config, folder / "autoencoder", _reporter(bar, writer, "autoencoder", config.loop.batch_size)
+            patches, config, folder / "autoencoder", reporter(bar, writer, "autoencoder", config.loop.batch_size)
         )
 
 
@@ -206,7 +239,7 @@ def _denoiser(
             config,
             folder / "denoiser",
             lambda _: caching.advance(),
-            _reporter(bar, writer, "denoiser", config.loop.batch_size),
+            reporter(bar, writer, "denoiser", config.loop.batch_size),
             watcher,
             HistoloomPipeline.load(find_model(recipe.initial_model), torch.float32).denoiser
             if recipe.initial_model
@@ -214,7 +247,8 @@ def _denoiser(
         )
 
 
-def _reporter(bar: Bar, writer: SummaryWriter | None, stage: str, batch_size: int) -> Callable[[Progress], None]:
+def reporter(bar: Bar, writer: SummaryWriter | None, stage: str, batch_size: int) -> Callable[[Progress], None]:
+    """What tells a bar and TensorBoard, if any, of each step."""
     seen = [0]
 
     def report(progress: Progress) -> None:
@@ -292,7 +326,8 @@ class _Watcher:
         return load_segmenter(home)
 
 
-def _dataset(data: DataSource, folder: Path, make_bar: MakeBar) -> Path:
+def open_dataset(data: DataSource, folder: Path, make_bar: MakeBar) -> Path:
+    """The folder of the recipe's patches, imported or cut first where they are not yet there."""
     if data.dataset:
         return Path(data.dataset)
     table, out = TissueTable.load(data.tissue), folder / "dataset"
@@ -318,7 +353,7 @@ def _cut(data: DataSource, table: TissueTable, out: Path, make_bar: MakeBar) -> 
             extract_slides(jobs, notes, table, data.cut, out, workers, advance=bar.advance)
 
 
-def _load(dataset: Path, split: str) -> Patches:
+def open_split(dataset: Path, split: str) -> Patches:
     """The patches of a dataset; the pixels of an index come from its slides."""
     if has_pixels(dataset, split):
         return load_patches(dataset, split)
@@ -327,7 +362,8 @@ def _load(dataset: Path, split: str) -> Patches:
     return load_patches(dataset, split, PlaceReader(dataset).read)
 
 
-def _keep_recipe(recipe: Recipe, folder: Path) -> None:
+def keep_recipe(recipe: Recipe, folder: Path) -> None:
+    """Write the resolved recipe into the run folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         names = [f.name for f in fields(recipe)]

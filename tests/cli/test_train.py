@@ -59,7 +59,8 @@ def test_the_same_command_on_a_finished_run_changes_no_weight(histoloom, recipe,
 
 
 def test_a_recipe_that_is_not_there(fails):
-    assert fails("train", "none.toml") == "histoloom: none.toml: no such recipe; recipes live in recipes/"
+    for command in ("train", "reproduce"):
+        assert fails(command, "none.toml") == "histoloom: none.toml: no such recipe; recipes live in recipes/"
 
 
 @pytest.mark.parametrize(

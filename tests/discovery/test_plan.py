@@ -38,7 +38,7 @@ def test_a_given_rate_wins_and_few_patches_are_all_chosen():
 
 def test_the_count_is_that_of_the_run(tmp_path):
     torch.manual_seed(0)
-    save_small_encoder(SmallEncoder(SmallEncoderConfig((8, 12), 1)), tmp_path / "encoder")
+    save_small_encoder(SmallEncoder(SmallEncoderConfig((8, 12), 1, 3)), tmp_path / "encoder")
     slides = tmp_path / "slides"
     slides.mkdir()
     pixels = np.full((400, 900, 3), 245, np.uint8)

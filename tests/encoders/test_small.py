@@ -4,16 +4,37 @@ import torch
 
 from histoloom.encoders.small import ENCODER, SmallEncoder, SmallEncoderConfig, load_small_encoder, save_small_encoder
 from histoloom.errors import ConfigError, ModelError
+from histoloom.weights import SMALL_ENCODER
 
 
 def small(seed: int = 0) -> SmallEncoder:
     torch.manual_seed(seed)
-    return SmallEncoder(SmallEncoderConfig((8, 16, 12), 1)).eval()
+    return SmallEncoder(SmallEncoderConfig((8, 16, 12), 1, 5)).eval()
 
 
-def test_features_are_as_many_as_the_last_channels_whatever_the_edge():
+def test_features_are_as_many_as_the_config_says_whatever_the_edge():
     for edge in (32, 50, 96):
-        assert small()(torch.rand(2, 3, edge, edge)).shape == (2, 12)
+        assert small()(torch.rand(2, 3, edge, edge)).shape == (2, small().config.dimensions) == (2, 30)
+
+
+def test_features_are_mean_and_spread_of_what_each_level_tells():
+    network, pixels = small(), torch.rand(2, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        told = network.heads[0](network.levels[0](pixels)).numpy()
+        found = network(pixels).numpy()
+    np.testing.assert_allclose(found[:, :5], told.mean(axis=(2, 3)), atol=1e-5)
+    np.testing.assert_allclose(found[:, 5:10], np.sqrt(told.var(axis=(2, 3)) + 1e-4), rtol=1e-3)
+
+
+def test_the_bundled_encoder_tells_textures_apart_and_knows_a_turned_patch_again(make_patches):
+    network = load_small_encoder(SMALL_ENCODER)
+    images = make_patches(6, 1, 96, 2).images
+    noise = np.random.default_rng(0).permuted(images.reshape(6, -1, 3), axis=1).reshape(images.shape)
+    sides = [torch.from_numpy(x.copy()).movedim(-1, 1).float() / 127.5 - 1 for x in (images, noise, images[:, ::-1])]
+    with torch.no_grad():
+        real, shuffled, turned = (network(x) for x in sides)
+    assert real.shape == (6, 120)
+    assert torch.cdist(real, turned).diagonal().max() < 0.5 * torch.cdist(real, shuffled).min()
 
 
 def test_the_encoder_fits_into_the_package():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from histoloom.errors import InputError, TissueError
-from histoloom.generation.contact_sheet import contact_sheet, overlay
+from histoloom.generation.contact_sheet import comparison_sheet, contact_sheet, overlay
 from histoloom.tissue import TissueTable, TissueType
 
 TABLE = TissueTable(
@@ -73,6 +73,17 @@ def test_the_last_line_may_be_short_and_one_patch_makes_a_narrow_sheet():
 
 def test_the_same_rows_draw_the_same_sheet():
     assert contact_sheet([row()], TABLE, title="x").tobytes() == contact_sheet([row()], TABLE, title="x").tobytes()
+
+
+def test_a_comparison_shows_every_image_of_a_map_in_the_order_of_the_names():
+    semantic_map, crops, image = row()
+    green = np.full_like(image, 40)
+    pixels = np.asarray(comparison_sheet([(semantic_map, crops, [image, green])], ["one", "two"], TABLE, tile=64))
+    first, second = (np.flatnonzero((pixels == colour).all(-1).sum(0) == 64) for colour in (RED, (40, 40, 40)))
+    assert len(first) == len(second) == 64
+    assert first.max() < second.min()
+    with pytest.raises(InputError, match="rows of 2 images each, one for each of one, two"):
+        comparison_sheet([(semantic_map, crops, [image])], ["one", "two"], TABLE)
 
 
 def test_no_rows_and_unknown_tissue_are_refused():

@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scanner_files import write_dicom, write_mrxs, write_ndpi, write_scn
+from slide_files import coordinate_image, write_qupath
 
 from histoloom.errors import ConfigError, InputError, OutputError, SlideError
 from histoloom.patches.from_slides import extract_slides, write_part
 from histoloom.patches.places import PlaceReader
 from histoloom.patches.rules import PatchRules, SlideDataset
 from histoloom.patches.slide_jobs import find_jobs
-from histoloom.patches.store import iter_rows, load_patches
+from histoloom.patches.store import decode, iter_rows, load_patches
+from histoloom.slides.labelling import AnnotationConfig
 from histoloom.tissue import TissueTable
 
 WIDTH, HEIGHT = 520, 392
@@ -191,6 +194,27 @@ def test_a_broken_slide_is_named_skipped_and_counted(folder):
     assert len(result.failures) == 1
     assert "P1_b.png" in result.failures[0]
     assert {row["source"] for row in rows_of(folder / "out")} == {"P1_a.png", "P2_a.png"}
+
+
+def test_slides_of_every_scanner_lie_in_one_dataset(tmp_path):
+    slides, annotations = tmp_path / "slides", tmp_path / "annotations"
+    (slides / "dicom").mkdir(parents=True)
+    annotations.mkdir()
+    names = ["a.scn", "b.ndpi", "c.mrxs", "dicom/level-0.dcm"]
+    for name, write in zip(names, (write_scn, write_ndpi, write_mrxs, write_dicom), strict=True):
+        write(slides / name, coordinate_image(501, 373))
+    for stem in ("a", "b", "c", "dicom"):
+        square = [(60, 40), (420, 40), (420, 330), (60, 330)]
+        write_qupath(annotations / f"{stem}.geojson", [("tumour", [square])])
+    rules = dataclasses.replace(RULES, mpp=0.5, min_tissue=0.0, per_slide=6)
+    config = SlideDataset(rules=rules, annotations=AnnotationConfig(rest="stroma"), val_share=0.3)
+    assert extract(tmp_path, "index", config).failures == []
+    extract(tmp_path, "pixels", dataclasses.replace(config, pixels=True))
+    rows = rows_of(tmp_path / "pixels")
+    assert {row["source"] for row in rows} == set(names)
+    reader = PlaceReader(tmp_path / "index")
+    for row in rows:
+        assert np.array_equal(reader.read(row)[0], decode(row["image"]["bytes"], row["source"]))
 
 
 def test_no_case_lies_on_both_sides(folder):

@@ -58,8 +58,9 @@ def test_slides_of_one_name_need_subfolders_of_annotations(tmp_path):
 
 def test_a_slide_of_many_files_is_one_slide(tmp_path):
     touch(tmp_path / "slides", "s/1.dcm", "s/2.dcm", "t/1.dcm", "m.mrxs", "m/Data0000.dat", "v.vms", "v_macro.jpg")
-    touch(tmp_path / "annotations", "s.xml", "t.xml", "m.xml", "v.xml")
-    assert list(pairs(tmp_path)) == ["m.mrxs", "s/1.dcm", "t/1.dcm", "v.vms"]
+    touch(tmp_path / "slides", "s/beside.svs")
+    touch(tmp_path / "annotations", "s.xml", "t.xml", "m.xml", "v.xml", "beside.xml")
+    assert list(pairs(tmp_path)) == ["m.mrxs", "s/1.dcm", "s/beside.svs", "t/1.dcm", "v.vms"]
 
 
 def test_what_is_left_out_is_counted_with_an_example(tmp_path):

@@ -4,6 +4,7 @@ The pixels of the slide encode their own coordinates. What they say is looked up
 draws no maps; the map of the window must agree, but for pixels less than one target pixel from an outline.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ import pytest
 import shapely
 import tifffile
 from PIL import Image
-from slide_files import FORMATS, MPP, WAVE, coordinate_image, write_asap, write_panda_mask, write_qupath
+from scanner_files import FORMATS, write_mrxs, write_scn
+from slide_files import MPP, WAVE, coordinate_image, write_asap, write_panda_mask, write_qupath
 
+from histoloom.patches.from_slides import annotation_of
 from histoloom.slides.annotations import AnnotationMap, read_annotations
 from histoloom.slides.labelling import AnnotationConfig
 from histoloom.slides.reader import Slide, open_slide
@@ -83,10 +86,10 @@ def said_places(pixels: np.ndarray, x: float, y: float, scale: float) -> tuple[n
     return want_x + off_x * WAVE / (2 * np.pi), want_y + off_y * WAVE / (2 * np.pi), np.abs(np.cos(turn_y)) > 0.7
 
 
-def windows(slide: Slide, scale: float) -> list[tuple[int, int, int]]:
-    """x, y and edge of windows in the middle and at all borders."""
-    edge = int(min(96, min(slide.size) / scale))
-    far_x, far_y = (int(length - edge * scale) for length in slide.size)
+def windows(size: tuple[int, int], scale: float) -> list[tuple[int, int, int]]:
+    """x, y and edge of windows in the middle and at all borders of a scan."""
+    edge = int(min(96, min(size) / scale))
+    far_x, far_y = (int(length - edge * scale) for length in size)
     return [(x, y, edge) for x, y in {(0, 0), (far_x // 2 + 1, far_y // 3), (far_x, 0), (0, far_y), (far_x, far_y)}]
 
 
@@ -96,11 +99,13 @@ def worst_disagreement(slide: Slide, annotation: AnnotationMap, scale: float, ra
     A label raster itself knows an outline to half the diagonal of its own pixel only.
     """
     worst, seen, blur = 0.0, set(), raster_pixel / 2**0.5
-    outlines = shapely.union_all([area.boundary for area in areas(*slide.size)])
-    for x, y, edge in windows(slide, scale):
-        pixels, semantic_map = slide.read(x, y, edge, MPP * scale), annotation.read(x, y, edge, MPP * scale)
+    (left, top), size = slide.bounds[:2], slide.bounds[2:]
+    outlines = shapely.union_all([area.boundary for area in areas(*size)])
+    for x, y, edge in windows(size, scale):
+        place = (left + x, top + y, edge, MPP * scale)
+        pixels, semantic_map = slide.read(*place), annotation.read(*place)
         said_x, said_y, readable = said_places(pixels, x, y, scale)
-        wrong = readable & (ids_at(said_x, said_y, *slide.size) != semantic_map)
+        wrong = readable & (ids_at(said_x, said_y, *size) != semantic_map)
         away = shapely.distance(outlines, shapely.points(said_x[wrong], said_y[wrong])) - blur
         worst = max(worst, away.max(initial=0) / scale)
         assert readable.mean() > 0.3
@@ -116,6 +121,19 @@ def test_pixels_and_map_agree_within_a_pixel_on_every_slide_format(tmp_path, nam
     drawn, _ = annotate(tmp_path, "qupath", width, height)
     with open_slide(path, MPP) as slide:
         annotation = read_annotations(drawn, TABLE, slide.size, slide.mpp)
+        for scale in SCALES:
+            assert worst_disagreement(slide, annotation, scale) < 1, scale
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+@pytest.mark.parametrize("write", [partial(write_scn, margin=37), partial(write_mrxs, empty=1)])
+def test_pixels_and_map_agree_where_the_scan_lies_off_the_corner_of_the_glass(tmp_path, write, width, height):
+    path = write(tmp_path / f"slide.{write.func.__name__.removeprefix('write_')}", coordinate_image(width, height))
+    drawn, _ = annotate(tmp_path, "qupath", width, height)
+    with open_slide(path) as slide:
+        assert slide.bounds[0] > 0
+        assert slide.bounds[2:] == (width, height)
+        annotation = annotation_of(drawn, slide, TABLE, AnnotationConfig())  # QuPath counts from the scan
         for scale in SCALES:
             assert worst_disagreement(slide, annotation, scale) < 1, scale
 

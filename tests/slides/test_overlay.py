@@ -1,12 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from slide_files import write_image, write_qupath
+from slide_files import coordinate_image, write_image, write_qupath, write_tiled_tiff
 
 from histoloom.slides.annotations import read_annotations
 from histoloom.slides.labelling import AnnotationConfig
 from histoloom.slides.overlay import draw_overlay
 from histoloom.slides.reader import open_slide
-from histoloom.slides.tissue import find_tissue, tissue_map
+from histoloom.slides.tissue import TissueRules, find_tissue, tissue_map
 from histoloom.tissue import TissueTable, TissueType
 
 TABLE = TissueTable((TissueType(0, "gland", "#ff0000"), TissueType(1, "rest", "#0000ff")))
@@ -57,6 +59,16 @@ def test_patches_and_tissue_are_outlined(slide):
     green = (picture[..., 1] > picture[..., 0] + 50).nonzero()
     assert abs(green[0].min() - 80) <= 2
     assert abs(green[1].max() - 480) <= 2
+
+
+def test_a_picture_from_what_the_tissue_was_seen_on_is_the_one_that_is_read(tmp_path):
+    with open_slide(write_tiled_tiff(tmp_path / "a.tif", coordinate_image(501, 373))) as slide:
+        seen = find_tissue(slide, TissueRules(mpp=0.6))
+        nothing = tissue_map(np.zeros_like(seen.mask), seen.step)
+        read = draw_overlay(slide, nothing, edge=180).astype(int)
+        resized = draw_overlay(slide, replace(nothing, thumbnail=seen.thumbnail), edge=180).astype(int)
+    assert read.shape == resized.shape == (135, 180, 3)
+    assert np.abs(read - resized)[2:-2, 2:-2].max() < 25  # a shift by a pixel would differ by 30
 
 
 def test_a_real_slide_is_drawn_whole(shared_data):

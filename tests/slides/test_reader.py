@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from scanner_files import FORMATS
 from slide_files import (
-    FORMATS,
     MPP,
     WAVE,
     coordinate_image,
@@ -45,7 +45,9 @@ def position_error(pixels: np.ndarray, x: float, y: float, scale: float) -> floa
 
 
 SIZED_FORMATS = [(name, 501, 373) for name in FORMATS] + [
-    (name, width, height) for name in ("tiled.tif", "pyramid.ome.tif") for width, height in ((320, 256), (379, 597))
+    (name, width, height)
+    for name in ("tiled.tif", "pyramid.ome.tif", "3dhistech.mrxs", "hamamatsu.ndpi")
+    for width, height in ((320, 256), (379, 597))
 ]
 
 
@@ -198,11 +200,13 @@ def test_a_tiled_tiff_in_inches_and_an_ome_tiff_in_nanometres_know_their_mpp(tmp
 
 def broken_inputs(folder: Path) -> dict[str, Path]:
     """Files that are no slides, by what is wrong with them."""
-    paths = {name: folder / name for name in ("cut.svs", "cut.ome.tif", "cut.png", "notes.svs", "empty.tif", "no.svs")}
+    cut = ("cut.svs", "cut.ome.tif", "cut.png", "levels.tif")
+    paths = {name: folder / name for name in (*cut, "notes.svs", "empty.tif", "no.svs")}
     write_aperio(paths["cut.svs"], coordinate_image(640, 512))
     write_ome_tiff(paths["cut.ome.tif"], coordinate_image(640, 512))
     write_image(paths["cut.png"], coordinate_image(640, 512))
-    for name in ("cut.svs", "cut.ome.tif", "cut.png"):
+    write_tiled_tiff(paths["levels.tif"], coordinate_image(640, 512))  # its levels follow each other: the last are lost
+    for name in cut:
         paths[name].write_bytes(paths[name].read_bytes()[: paths[name].stat().st_size // 2])
     paths["notes.svs"].write_text("not a slide at all")
     paths["empty.tif"].touch()
@@ -210,8 +214,9 @@ def broken_inputs(folder: Path) -> dict[str, Path]:
     return {**paths, "folder.svs": folder / "folder.svs"}
 
 
-def test_bad_input_is_one_line_that_names_file_and_cure(tmp_path):
+def test_bad_input_is_one_line_that_names_file_and_cure(tmp_path, capfd):
     cures = {
+        "levels.tif": "copy it again",
         "cut.svs": "copy it again",
         "cut.ome.tif": "copy it again",
         "cut.png": "copy it again",
@@ -226,6 +231,7 @@ def test_bad_input_is_one_line_that_names_file_and_cure(tmp_path):
         assert str(path) in str(caught.value)
         assert cures[name] in str(caught.value), caught.value
         assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")  # and no line of a library beside it
 
 
 def test_what_is_not_8_bit_rgb_is_refused_by_name(tmp_path):

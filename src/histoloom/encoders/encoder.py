@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from histoloom.encoders.small import ENCODER, load_small_encoder
+from histoloom.encoders.small import ENCODER, SmallEncoder, load_small_encoder
 from histoloom.errors import ConfigError, MissingExtraError, ModelError
 from histoloom.weights import SMALL_ENCODER
 
@@ -30,7 +30,7 @@ KNOWN = (
     ("gigapath",                                    1536, "Prov-GigaPath ViT-g/14 (Microsoft, gated)"),
     ("h-optimus-1",                                 1536, "H-optimus-1 ViT-g/14 (Bioptimus, gated)"),
     ("phikonv2",                                    1024, "Phikon-v2 ViT-L/16 (Owkin)"),
-    (SMALL,                                          128, "bundled; compares with no published figure"),
+    (SMALL,                                          120, "bundled; compares with no published figure"),
 )  # fmt: skip
 
 
@@ -58,14 +58,15 @@ def open_encoder(name: str, device: str = "cpu") -> Encoder:
     be had, and says how to get access; ConfigError for an unknown name.
     """
     if name == SMALL or (Path(name) / ENCODER).is_file():
-        return _open_small(name, SMALL_ENCODER if name == SMALL else Path(name), device)
+        return as_encoder(name, load_small_encoder(SMALL_ENCODER if name == SMALL else Path(name)), device)
     if name.startswith(TIMM):
         return _open_timm(name, device)
     return _open_lazyslide(name, device)
 
 
-def _open_small(name: str, folder: Path, device: str) -> Encoder:
-    network = load_small_encoder(folder).to(device)
+def as_encoder(name: str, network: SmallEncoder, device: str = "cpu") -> Encoder:
+    """A small encoder in memory, in eval mode, as one that is opened by name."""
+    network = network.to(device)
 
     def forward(images: Tensor) -> Tensor:
         return network(images.float() / 127.5 - 1)

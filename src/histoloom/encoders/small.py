@@ -1,7 +1,8 @@
 """The small encoder: a residual network that comes with the package, so that everything works without a download.
 
-Its 128 features are few on purpose: a Fréchet distance needs more images than features. Its figures are the small
-encoder's and compare with no published ones.
+Its features are the mean and the spread, over all places, of what each level sees: spread tells texture. There are only
+120, on purpose: a Fréchet distance needs more images than features. Its figures are the small encoder's and compare
+with no published ones.
 """
 
 import json
@@ -27,32 +28,44 @@ ENCODER = "encoder.safetensors"
 class SmallEncoderConfig:
     """Shape of the small encoder."""
 
-    channels: tuple[int, ...] = (48, 96, 160, 128)  # at 1/4, 1/8, 1/16, 1/32 of the edge; the last are the features
+    channels: tuple[int, ...] = (48, 96, 128)  # at 1/4, 1/8, 1/16 of the edge
     blocks: int = 2  # residual blocks at each level
+    told: int = 20  # channels that each level tells of itself; mean and spread of them are the features
 
     def __post_init__(self):
-        if len(self.channels) < 2 or min(self.channels) < 1 or self.blocks < 1:
-            raise ConfigError(f"encoder channels {self.channels} need two levels at least, blocks {self.blocks} one")
+        if len(self.channels) < 2 or min(*self.channels, self.blocks, self.told) < 1:
+            raise ConfigError(f"encoder channels {self.channels} need two levels at least, blocks and told 1 or more")
+
+    @property
+    def dimensions(self) -> int:
+        """Number of features."""
+        return 2 * self.told * len(self.channels)
 
 
 class SmallEncoder(nn.Module):
-    """Pixels in [-1, 1], `b 3 h w` with edges of 32 px at least, -> features `b d`: the mean over all places."""
+    """Pixels in [-1, 1], `b 3 h w` with edges of 32 px at least, -> features `b d`."""
 
     def __init__(self, config: SmallEncoderConfig):
         super().__init__()
         self.config = config
-        first, *_ = config.channels
-        levels = [nn.PixelUnshuffle(4), _conv(48, first, 3), nn.ReLU(), *(_Block(first) for _ in range(config.blocks))]
-        for fine, coarse in pairwise(config.channels):
-            levels += [nn.PixelUnshuffle(2), _conv(4 * fine, coarse, 1), nn.ReLU()]
-            levels += [_Block(coarse) for _ in range(config.blocks)]
-        self.levels = nn.Sequential(*levels)
+        stems = [(nn.PixelUnshuffle(4), _conv(48, config.channels[0], 3))]
+        stems += [(nn.PixelUnshuffle(2), _conv(4 * fine, coarse, 1)) for fine, coarse in pairwise(config.channels)]
+        self.levels = nn.ModuleList(
+            nn.Sequential(*stem, nn.ReLU(), *(_Block(width) for _ in range(config.blocks)))
+            for stem, width in zip(stems, config.channels, strict=True)
+        )
+        self.heads = nn.ModuleList(_conv(width, config.told, 1) for width in config.channels)
 
     def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         stride = 2 ** (len(self.config.channels) + 1)
         height, width = pixels.shape[2:]
         padded = F.pad(pixels, (0, -width % stride, 0, -height % stride), mode="reflect")
-        return self.levels(padded.contiguous(memory_format=torch.channels_last)).mean((2, 3))
+        seen, features = padded.contiguous(memory_format=torch.channels_last), []
+        for level, head in zip(self.levels, self.heads, strict=True):
+            seen = level(seen)
+            told = head(seen).float().flatten(2)
+            features += [told.mean(2), (told.var(2, correction=0) + 1e-4).sqrt()]
+        return torch.cat(features, dim=1)
 
 
 def save_small_encoder(network: SmallEncoder, folder: Path | str) -> Path:

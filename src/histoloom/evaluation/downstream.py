@@ -68,7 +68,7 @@ def downstream(
 
     Raises InputError for sides without maps, cases of `real` in `held`, or fakes woven from maps of `held`.
     """
-    _check(real, fake, held)
+    check_sets(real, fake, held)
     trained_on = {REAL: [real], SYNTHETIC: [fake], BOTH: [real, fake]}
     results = {}
     for name, sources in trained_on.items():
@@ -76,7 +76,7 @@ def downstream(
         for seed in config.seeds:
             network = train_deeplab(sources, num_types, config, seed, on_step)
             counts.append(confusion(predict(network, held.images), held.semantic_maps, num_types))
-        results[name] = _result(counts, held.cases)
+        results[name] = pooled(counts, held.cases)
     return results
 
 
@@ -125,7 +125,8 @@ def predict(
     return np.concatenate(found)
 
 
-def _result(counts: list[Int[np.ndarray, "n k k"]], cases: list[str]) -> Downstream:
+def pooled(counts: list[Int[np.ndarray, "n k k"]], cases: list[str]) -> Downstream:
+    """The result of one training set from the confusion matrices of each seed, one per test patch."""
     whole = np.sum(counts, axis=0)
     low, high = mean_iou_interval(whole, cases)
     of_type = iou(whole.sum(axis=0))
@@ -155,7 +156,8 @@ def _pixels(images: Tensor) -> Tensor:
     return images.movedim(-1, 1).to(torch.float32) / 127.5 - 1
 
 
-def _check(real: ImageSet, fake: ImageSet, held: ImageSet) -> None:
+def check_sets(real: ImageSet, fake: ImageSet, held: ImageSet) -> None:
+    """Raise InputError for sides without maps, cases of `real` in `held`, or fakes woven from maps of `held`."""
     for images in (real, fake, held):
         if images.semantic_maps is None:
             raise InputError(f"{images.where}: has no maps; segmenters learn from a dataset or from woven patches")

@@ -88,6 +88,6 @@ def _trace_of_root(a: Tensor, b: Tensor) -> Tensor:
 
     By the eigenvalues of the smaller Gram matrix, three times as fast as singular values at 2,048 dimensions.
     """
-    product = a @ b.T
-    gram = product @ product.T if len(a) <= len(b) else product.T @ product
+    product = (a @ b.T if len(a) <= len(b) else b @ a.T).numpy()
+    gram = torch.from_numpy(product @ product.T)  # by NumPy, which computes half of a symmetric product
     return torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().sum()

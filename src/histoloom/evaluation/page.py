@@ -16,16 +16,38 @@ MEANINGS = {
     "fake": "synthetic images",
     "train": "images that copies are searched in",
 }
+_TEXT = ("", ' class="text"')  # of a cell of figures, and of one of words
 CSS = """
-body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:62em;margin:2em auto;padding:0 1em}
-h1{font-size:1.5em}h2{font-size:1.2em;margin-top:2em;border-bottom:1px solid #ccc}h3{font-size:1em}
-.verdict{background:#f4f1ec;border-left:6px solid #cc6644;padding:.6em 1em}.verdict strong{font-size:1.15em}
-table{border-collapse:collapse;margin:.8em 0}td,th{padding:.25em .8em;text-align:right;border-bottom:1px solid #ddd}
-td:first-child,th:first-child{text-align:left}.why,td.why{color:#666;text-align:left}
-figure{display:inline-block;margin:.4em;vertical-align:top;break-inside:avoid}figcaption{font-size:.85em;color:#555}
-figure img{max-width:100%}.pair img{width:168px;image-rendering:auto;margin-right:2px}.patch img{width:150px}
-.warn{border:1px solid #cc6644;padding:.4em .8em}.small{font-size:.85em;color:#555}
-@media print{body{margin:0;max-width:none;font-size:11px}h2{break-after:avoid}table{break-inside:avoid}}
+:root{--ink:#23212b;--soft:#66626f;--line:#e3dfe6;--rose:#a8325e;--paper:#fff;--tint:#faf6f8}
+*{box-sizing:border-box}
+body{font:16px/1.55 "Source Sans 3","Segoe UI",system-ui,sans-serif;color:var(--ink);background:var(--paper);
+max-width:64rem;margin:2.5rem auto;padding:0 1.5rem}
+h1{font-size:1.7rem;line-height:1.2;margin:0 0 1.2rem;overflow-wrap:anywhere}
+h2{font-size:1.3rem;margin:3rem 0 .6rem;padding-top:.8rem;border-top:2px solid var(--ink)}
+h3{font-size:1rem;margin:1.6rem 0 .3rem}
+.verdict{background:var(--tint);border-left:5px solid var(--rose);padding:1.1rem 1.4rem;border-radius:0 6px 6px 0}
+.verdict strong{font-size:1.25rem;line-height:1.35;display:block}
+dl{display:grid;grid-template-columns:minmax(7em,auto) 1fr;gap:.5rem 1.2rem;margin:1rem 0 0}
+dt{font-weight:600;color:var(--rose)}dd{margin:0}
+table{border-collapse:collapse;width:100%;margin:.6rem 0 1rem;font-variant-numeric:tabular-nums;font-size:.93em}
+td,th{padding:.35em .7em;text-align:right;border-bottom:1px solid var(--line);vertical-align:top}
+th{font-weight:600;color:var(--soft);border-bottom:2px solid var(--line)}
+td:first-child,th:first-child{text-align:left;padding-left:0}td.text,th.text{text-align:left}
+td.text{overflow-wrap:anywhere}td:not(.text,.why,:first-child){white-space:nowrap}.why,td.why{color:var(--soft);text-align:left}
+figure{margin:0;break-inside:avoid}figcaption{font-size:.8em;line-height:1.35;color:var(--soft);margin-top:.3em;
+overflow-wrap:anywhere}img{display:block;max-width:100%;height:auto}
+.plots{display:grid;grid-template-columns:repeat(3,1fr);gap:1.4rem;align-items:start;margin:1.2rem 0}
+.patches{display:grid;grid-template-columns:repeat(6,1fr);gap:.9rem}.pairs{display:grid;grid-template-columns:repeat(3,1fr);
+gap:1.1rem}.pair div{display:grid;grid-template-columns:1fr 1fr;gap:3px}
+.patches img,.pairs img{width:100%;border-radius:3px}
+.warn{border:1px solid var(--rose);border-radius:6px;padding:.5em .9em;font-size:.93em}
+.small{font-size:.88em;color:var(--soft)}
+@media(max-width:44rem){.plots,.pairs{grid-template-columns:1fr}.patches{grid-template-columns:repeat(3,1fr)}
+dl{grid-template-columns:1fr;gap:.1rem}dd{margin-bottom:.6rem}}
+@page{size:A4;margin:14mm}
+@media print{body{margin:0;padding:0;max-width:none;font-size:10.5px;print-color-adjust:exact;
+-webkit-print-color-adjust:exact}h1{font-size:18px}h2{font-size:14px;margin-top:1.6rem}h2,h3{break-after:avoid}
+tr,.verdict{break-inside:avoid}}
 """
 
 
@@ -35,9 +57,9 @@ def render_page(evaluation: Evaluation) -> str:
     sets = evaluation.sets
     parts = [
         f"<h1>Synthetic tissue: {escape(sets.fake.where)}</h1>",
-        f'<div class="verdict"><strong>{escape(headline)}</strong>',
-        *(f"<p>{escape(sentence)}</p>" for sentence in sentences),
-        "</div>",
+        f'<div class="verdict"><strong>{escape(headline)}</strong><dl>',
+        *(_answer(sentence) for sentence in sentences),
+        "</dl></div>",
         '<p class="warn">This page shows real patches. Keep it as carefully as their source.</p>',
         _identical(evaluation),
         "<h2>What was compared</h2>",
@@ -55,6 +77,11 @@ def render_page(evaluation: Evaluation) -> str:
         '<meta name="viewport" content="width=device-width">'
         f"<title>Histoloom evaluation</title><style>{CSS}</style></head>\n<body>\n{body}\n</body></html>\n"
     )
+
+
+def _answer(sentence: str) -> str:
+    question, answer = sentence.split("? ", 1)
+    return f"<dt>{escape(question)}?</dt><dd>{escape(answer)}</dd>"
 
 
 def _identical(evaluation: Evaluation) -> str:
@@ -80,8 +107,8 @@ def _sets_table(evaluation: Evaluation) -> str:
             size,
             images.where,
         )
-        rows.append("".join(f"<td>{escape(str(cell))}</td>" for cell in cells))
-    return _table(("set", "images", "cases", "kind", "size", "folder"), rows)
+        rows.append("".join(f"<td{_TEXT[i > 2]}>{escape(str(cell))}</td>" for i, cell in enumerate(cells)))
+    return _table(("set", "images", "cases", "kind", "size", "folder"), rows, text=(3, 4, 5))
 
 
 def _encoder(encoder: EncoderFigures) -> list[str]:
@@ -90,6 +117,7 @@ def _encoder(encoder: EncoderFigures) -> list[str]:
         f'<p class="small">{encoder.dimensions} dimensions. {encoder_note(encoder)} A perfect model scores the floor: '
         "real against real of other cases, at the same number of images. Brackets: 95 % intervals over cases.</p>",
         _figures(encoder.overall),
+        '<div class="plots">',
         _plot(bars(encoder), "Do synthetic images lie among real ones (precision, density), and real among synthetic "
               "ones (recall, coverage)?"),
     ]  # fmt: skip
@@ -103,11 +131,24 @@ def _encoder(encoder: EncoderFigures) -> list[str]:
             "Every point is an image. Blue without orange near it: real tissue that is missing.",
         )
     )
+    parts.append("</div>")
     if encoder.of_type:
-        parts.append("<h3>By tissue type (the type that stands out on a patch)</h3>")
-        for name, figures in encoder.of_type.items():
-            parts += [f"<h3>{escape(name)}</h3>", _figures(figures)]
+        parts += ["<h3>By tissue type (the type that stands out on a patch); floor in brackets</h3>", _by_type(encoder)]
     return parts
+
+
+def _by_type(encoder: EncoderFigures) -> str:
+    """One row per type, one column per figure."""
+    titles = [f.name for f in max(encoder.of_type.values(), key=len)]
+    rows = []
+    for name, figures in encoder.of_type.items():
+        head = f"<td>{escape(name)}</td><td>{figures[0].n}</td>"
+        if len(figures) == 1:
+            rows.append(f'{head}<td class="why" colspan="{len(titles)}">{escape(figures[0].note)}</td>')
+            continue
+        cells = ["too few" if f.value is None else f"{_number(f.value)}<br>({_number(f.floor)})" for f in figures]
+        rows.append(head + "".join(f"<td>{cell}</td>" for cell in cells))
+    return _table(("type", "n", *titles), rows)
 
 
 def _copying(evaluation: Evaluation) -> list[str]:
@@ -130,13 +171,14 @@ def _copying(evaluation: Evaluation) -> list[str]:
     suspects = np.argsort(copies.ratio, kind="stable")[:SHOWN]
     pairs = np.random.default_rng(evaluation.config.seed).permutation(len(copies.ratio))[:SHOWN]
     for title, chosen in (("Copy suspects: nearest to a training image", suspects), ("Any six, with theirs", pairs)):
-        parts.append(f"<h3>{title} (left synthetic, right training)</h3>")
+        parts.append(f'<h3>{title} (left synthetic, right training)</h3><div class="pairs">')
         for i in chosen:
             found = f", part score {score[i]:.2f}" if np.isfinite(score.get(int(i), np.nan)) else ""
             caption = f"{sets.fake.names[i]}, distance ratio {copies.ratio[i]:.2f}{found}"
             images = (sets.fake.images[i], sets.train.images[copies.neighbour[i]])
             shown = "".join(f'<img alt="" src="{inline(picture(image))}">' for image in images)
-            parts.append(f'<figure class="pair">{shown}<figcaption>{escape(caption)}</figcaption></figure>')
+            parts.append(f'<figure class="pair"><div>{shown}</div><figcaption>{escape(caption)}</figcaption></figure>')
+        parts.append("</div>")
     return parts
 
 
@@ -146,10 +188,11 @@ def _best_and_worst(evaluation: Evaluation) -> list[str]:
     order = np.argsort(-likeness, kind="stable")
     parts = ["<h2>Best and worst patches</h2>"]
     for title, chosen in (("Most like real ones", order[:SHOWN]), ("Least like real ones", order[::-1][:SHOWN])):
-        parts.append(f"<h3>{title}</h3>")
+        parts.append(f'<h3>{title}</h3><div class="patches">')
         for i in chosen:
             shown = f'<img alt="" src="{inline(picture(fake.images[i]))}">'
-            parts.append(f'<figure class="patch">{shown}<figcaption>{escape(fake.names[i])}</figcaption></figure>')
+            parts.append(f"<figure>{shown}<figcaption>{escape(fake.names[i])}</figcaption></figure>")
+        parts.append("</div>")
     return parts
 
 
@@ -184,10 +227,11 @@ def _number(value: float | None) -> str:
 
 
 def _plot(png: bytes, caption: str) -> str:
-    image = f'<img alt="{escape(caption)}" width="420" src="{inline(png)}">'
+    image = f'<img alt="{escape(caption)}" src="{inline(png)}">'
     return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _table(titles: tuple[str, ...], rows: list[str]) -> str:
-    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
+def _table(titles: tuple[str, ...], rows: list[str], text: tuple[int, ...] = ()) -> str:
+    """`text` are the columns that hold words, set to the left."""
+    head = "".join(f"<th{_TEXT[i in text]}>{escape(title)}</th>" for i, title in enumerate(titles))
     return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"

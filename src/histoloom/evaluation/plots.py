@@ -49,7 +49,7 @@ def feature_map(features: FeatureSets) -> bytes:
     places = principal_plane(np.concatenate(list(sets.values())))
     parts = np.split(places, np.cumsum([len(s) for s in sets.values()])[:-1])
     with matplotlib.rc_context(STYLE):
-        canvas = Canvas(figsize=(4.8, 4.0), layout="constrained")
+        canvas = Canvas(figsize=(4.2, 2.8), layout="constrained")
         axes = canvas.subplots()
         for part, name, color, mark in zip(parts, sets, (REAL, CONTROL, FAKE), "os^", strict=True):
             axes.scatter(*part.T, s=9, c=color, marker=mark, alpha=0.7, linewidths=0, label=name)

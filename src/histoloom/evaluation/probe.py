@@ -76,17 +76,16 @@ def linear_probe(
 
 
 def probe_encoder(
-    train: Patches, held: Patches, train_features: Float[np.ndarray, "n d"], held_features: Float[np.ndarray, "m d"]
+    train: Patches, held: Patches, features: dict[str, tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]]]
 ) -> dict[str, Probe]:
-    """Probes on the features and on colour statistics: learned from `train`, judged on `held`, of other cases."""
+    """Probes on features by name, of `train` and `held`, and on colour statistics: learned from `train`, judged on
+    `held`, of other cases."""
     num_types = 1 + max(int(m[m != UNLABELLED].max(initial=0)) for m in (train.semantic_maps, held.semantic_maps))
     prior = np.mean([class_fractions(m, num_types) for m in train.semantic_maps], axis=0)
     labels = [tissue_labels(part.semantic_maps, prior) for part in (train, held)]
     colours = [colour_statistics(part.images) for part in (train, held)]
-    return {
-        "features": linear_probe(train_features, labels[0], held_features, labels[1], held.cases),
-        "colour statistics": linear_probe(colours[0], labels[0], colours[1], labels[1], held.cases),
-    }
+    read = features | {"colour statistics": colours}
+    return {name: linear_probe(a, labels[0], b, labels[1], held.cases) for name, (a, b) in read.items()}
 
 
 def write_card(probes: dict[str, Probe], patches: int, steps: int, seed: int, folder: Path) -> None:

@@ -64,6 +64,38 @@ def contact_sheet(
     return sheet
 
 
+def comparison_sheet(
+    rows: Sequence[tuple[np.ndarray, Sequence[tuple[int, np.ndarray]], Sequence[np.ndarray]]],
+    names: Sequence[str],
+    table: TissueTable,
+    tile: int = 168,
+) -> Image.Image:
+    """One line per (map, crops, images): the same map and crops, and what each of the `names` made of them.
+
+    Raises InputError without rows, or where a row has another number of images than there are names.
+    """
+    if not rows or any(len(images) != len(names) for _, _, images in rows):
+        raise InputError(f"a comparison needs rows of {len(names)} images each, one for each of {', '.join(names)}")
+    gap, margin = max(4, tile // 40), max(16, tile // 8)
+    font = ImageFont.load_default(max(12, tile // 12))
+    shown = [SheetRow(semantic_map, crops, images[0]) for semantic_map, crops, images in rows]
+    headings = ("map", "crops", *names)
+    width = 2 * margin + len(headings) * (tile + gap) - gap
+    legend = _legend(shown, table, width - 2 * margin, font)
+    top = margin + legend.height + int(font.size * 2.2)
+    sheet = Image.new("RGB", (width, top + len(rows) * (tile + gap) - gap + margin), PAPER)
+    sheet.paste(legend, (margin, margin))
+    draw = ImageDraw.Draw(sheet)
+    for place, text in enumerate(headings):
+        draw.text((margin + place * (tile + gap), top - font.size // 2), text, FAINT, font, anchor="ls")
+    for line, (row, (_, _, images)) in enumerate(zip(shown, rows, strict=True)):
+        drawn, crops, _ = _triptych(row, table, tile, font)
+        resized = [Image.fromarray(image).resize((tile, tile), Image.Resampling.LANCZOS) for image in images]
+        for place, picture in enumerate((drawn, crops, *resized)):
+            sheet.paste(picture, (margin + place * (tile + gap), top + line * (tile + gap)))
+    return sheet
+
+
 def overlay(
     image: UInt8[np.ndarray, "h w 3"], semantic_map: UInt8[np.ndarray, "h w"], table: TissueTable, alpha: float = 0.3
 ) -> UInt8[np.ndarray, "h w 3"]:

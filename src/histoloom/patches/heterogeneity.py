@@ -12,8 +12,9 @@ from histoloom.tissue import UNLABELLED
 
 def class_fractions(semantic_map: UInt8[np.ndarray, "h w"], num_types: int) -> Float[np.ndarray, " k"]:
     """Share of each type among the labelled pixels; all zeros when no pixel is labelled."""
-    labelled = semantic_map[semantic_map != UNLABELLED]
-    return np.bincount(labelled, minlength=num_types) / max(labelled.size, 1)
+    counts = np.bincount(semantic_map.ravel(), minlength=UNLABELLED + 1)
+    counts[UNLABELLED] = 0
+    return counts[:num_types] / max(counts.sum(), 1)
 
 
 def is_heterogeneous(

@@ -109,7 +109,7 @@ def _slides_in(folder: Path) -> list[Path]:
     return [
         path
         for path in paths
-        if dicom.get(path.parent, path) == path
+        if not (path.suffix.lower() == ".dcm" and dicom[path.parent] != path)
         and not (path.parent in indexed and path.suffix.lower() in (".jpg", ".jpeg"))
     ]
 

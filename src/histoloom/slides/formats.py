@@ -8,7 +8,9 @@ file has no pixels, and the position of its top-left corner in pixels of that le
 so it may differ by a fraction from what was asked for.
 """
 
+import math
 import re
+import struct
 import threading
 import warnings
 from collections import OrderedDict
@@ -41,6 +43,7 @@ READ_ERRORS = (
     IndexError,
     SyntaxError,
     tifffile.TiffFileError,
+    struct.error,
 )
 
 
@@ -50,6 +53,7 @@ class OpenSlideSource:
     def __init__(self, path: Path):
         self._slide = openslide.OpenSlide(str(path))
         properties = self._slide.properties
+        self._is_leica = properties.get("openslide.vendor") == "leica"
         self.level_sizes = list(self._slide.level_dimensions)
         self._downsamples = self._slide.level_downsamples
         self.mpp = _plausible(*(_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy"))
@@ -68,14 +72,28 @@ class OpenSlideSource:
         self, level: int, left: int, top: int, width: int, height: int
     ) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[float, float]]:
         scale = self._downsamples[level]
-        x, y = round(left * scale), round(top * scale)
+        (x, from_left), (y, from_top) = (self._start(*place, scale) for place in ((left, 0), (top, 1)))
         image = self._slide.read_region((x, y), level, (width, height))
         alpha = np.asarray(image)[..., 3]
         pixels = np.asarray(image.convert("RGB"))
         if alpha.min() < 255:
             # Half transparent is only the rim of a level at a fractional place, and its colour is that of the level.
             pixels = np.where(alpha[..., None] < 128, np.uint8(WHITE), pixels)
-        return pixels, (x / scale, y / scale)
+        return pixels, (from_left, from_top)
+
+    def _start(self, place: int, axis: int, scale: float) -> tuple[int, float]:
+        """The level-0 pixel to ask for, and where in pixels of the level OpenSlide then begins.
+
+        On Leica slides OpenSlide 4.0 cuts off the fraction of the scan's margin and of the place: what it takes for a
+        whole pixel of the scan is aimed at in the middle, and lies where the uncut margin says.
+        """
+        if not self._is_leica:
+            start = round(place * scale)
+            return start, start / scale
+        margin = self.bounds[axis] / scale
+        pixel = round(place - margin)
+        aim, half = (math.ceil, 0.5) if pixel >= 0 else (math.floor, -0.5)
+        return aim((pixel + math.floor(margin)) * scale + half * (scale - 1)), pixel + margin
 
     def close(self) -> None:
         self._slide.close()
@@ -86,6 +104,7 @@ class TiffSource:
 
     def __init__(self, path: Path):
         self._tiff = tifffile.TiffFile(path)
+        _check_directories(self._tiff)
         self._lock = threading.Lock()
         self._cache: OrderedDict[tuple, np.ndarray | None] = OrderedDict()
         self._cached_bytes = 0
@@ -220,6 +239,19 @@ def _paste(target: np.ndarray, piece: np.ndarray, x: int, y: int) -> None:
     bottom, right = min(y + piece.shape[0], target.shape[0]), min(x + piece.shape[1], target.shape[1])
     if top < bottom and left < right:
         target[top:bottom, left:right] = piece[top - y : bottom - y, left - x : right - x, : target.shape[2]]
+
+
+def _check_directories(tiff: tifffile.TiffFile) -> None:
+    """Raise TiffFileError where a page is missing: tifffile takes the pages before it for the whole file."""
+    if not len(tiff.pages):
+        raise tifffile.TiffFileError("its directory is missing")
+    layout, file, start = tiff.tiff, tiff.filehandle, tiff.pages[-1].offset
+    file.seek(start)
+    (tags,) = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
+    file.seek(start + layout.tagnosize + tags * layout.tagsize)
+    (following,) = struct.unpack(layout.offsetformat, file.read(layout.offsetsize).ljust(layout.offsetsize, b"\1"))
+    if following:
+        raise tifffile.TiffFileError("a directory lies beyond its end")
 
 
 def _color_pages(level: tifffile.TiffPageSeries, tiff: tifffile.TiffFile, path: Path) -> list[tifffile.TiffPage]:

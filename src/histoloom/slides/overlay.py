@@ -8,7 +8,8 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from histoloom.slides.annotations import AnnotationMap
-from histoloom.slides.reader import Slide
+from histoloom.slides.rasterize import overview_size
+from histoloom.slides.reader import RESAMPLING, Slide
 from histoloom.slides.tissue import TissueMap
 from histoloom.tissue import UNLABELLED, TissueTable
 
@@ -33,7 +34,7 @@ def draw_overlay(
     is green, patches are dark squares.
     """
     step = max(max(slide.size) / edge, 1.0)
-    picture = slide.thumbnail(step * slide.mpp)
+    picture = _picture(slide, tissue, step)
     if annotation is not None and table is not None:
         picture = _tint(picture, annotation.overview(step), annotation.rest, table)
     image = Image.fromarray(picture)
@@ -46,6 +47,18 @@ def draw_overlay(
     for x, y, size in patches:
         draw.rectangle((x / step, y / step, (x + size) / step, (y + size) / step), outline=_PATCH_LINE, width=2)
     return np.asarray(image)
+
+
+def _picture(slide: Slide, tissue: TissueMap | None, step: float) -> UInt8[np.ndarray, "h w 3"]:
+    """The slide, one pixel per `step` level-0 pixels: from what its tissue was seen on, where that is fine enough.
+
+    An index decodes nothing but thumbnails, so that one less is half of its decoding.
+    """
+    if tissue is None or tissue.thumbnail is None or tissue.step > step:
+        return slide.thumbnail(step * slide.mpp)
+    size = overview_size(slide.size, step)
+    seen = Image.fromarray(tissue.thumbnail)
+    return np.asarray(seen.resize(size, RESAMPLING, box=_box(tissue, size, step)))
 
 
 def _tint(
@@ -61,4 +74,5 @@ def _tint(
 def _box(tissue: TissueMap, size: tuple[int, int], step: float) -> tuple[float, float, float, float]:
     """The part of the mask that the picture shows: both are rounded up to whole pixels of their own."""
     height, width = tissue.mask.shape
-    return (0.0, 0.0, min(size[0] * step / tissue.step, width), min(size[1] * step / tissue.step, height))
+    right, bottom = (float(min(n * step / tissue.step, seen)) for n, seen in zip(size, (width, height), strict=True))
+    return 0.0, 0.0, right, bottom

@@ -37,11 +37,12 @@ class TissueRules:
 
 @dataclass(frozen=True, eq=False)
 class TissueMap:
-    """The tissue of a slide: `mask` with one pixel per `step` level-0 pixels, and its integral image."""
+    """The tissue of a slide: `mask`, a pixel per `step` level-0 pixels, its integral image, and what it was seen on."""
 
     mask: Bool[np.ndarray, "h w"]
     step: float
     integral: Int[np.ndarray, "h+1 w+1"]
+    thumbnail: UInt8[np.ndarray, "h w 3"] | None = None
 
     def fraction(self, boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
         """Share of tissue in boxes (left, top, right, bottom) of level-0 pixels; off the slide there is none."""
@@ -66,13 +67,16 @@ def find_tissue(slide: Slide, rules: TissueRules | None = None) -> TissueMap:
     """Tissue on a thumbnail of the slide. Raises SlideError where the file is damaged."""
     rules = rules or TissueRules()
     mpp = max(rules.mpp, slide.mpp)
-    return tissue_map(tissue_mask(slide.thumbnail(mpp), mpp, rules), mpp / slide.mpp)
+    thumbnail = slide.thumbnail(mpp)
+    return tissue_map(tissue_mask(thumbnail, mpp, rules), mpp / slide.mpp, thumbnail)
 
 
-def tissue_map(mask: Bool[np.ndarray, "h w"], step: float) -> TissueMap:
+def tissue_map(
+    mask: Bool[np.ndarray, "h w"], step: float, thumbnail: UInt8[np.ndarray, "h w 3"] | None = None
+) -> TissueMap:
     """A mask, one pixel per `step` level-0 pixels, ready to be asked for fractions."""
     integral = np.pad(np.cumsum(np.cumsum(mask, 0, dtype=np.int64), 1), ((1, 0), (1, 0)))
-    return TissueMap(mask, step, integral)
+    return TissueMap(mask, step, integral, thumbnail)
 
 
 def tissue_mask(
@@ -85,7 +89,9 @@ def tissue_mask(
     glass = max(float(np.percentile(brightness, 99)), 1.0)
     # Neither the border of the scan nor a black marker is stained: below a tenth of the light nothing is transmitted.
     opaque = brightness < 0.1 * glass
-    chroma = (smooth.max(-1) - smooth.min(-1)) / 255
+    red, green, blue = np.moveaxis(smooth, -1, 0)  # pairwise: five times as fast as over an axis of three
+    largest, least = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+    chroma = (largest - least) / 255
     density = -np.log(np.maximum(brightness, 1) / glass)
     colored = chroma > _otsu(chroma[~opaque], _SATURATION_BOUNDS)
     dark = density > _otsu(density[~opaque], _DENSITY_BOUNDS)

@@ -26,15 +26,15 @@ from histoloom.training.loop import LoopConfig, Progress, fit, identity_of
 class EncoderTraining:
     """How the small encoder is trained."""
 
-    size: int = 112  # px, edge of a view
-    zoom: tuple[float, float] = (0.75, 1.75)  # a view shows this many times its edge, as far as the patch goes
+    size: int = 96  # px, edge of a view; a multiple of the cells of features wastes no border
+    zoom: tuple[float, float] = (0.8, 2.0)  # a view shows this many times its edge, as far as the patch goes
     projector: int = 512  # width of the layers between features and loss, which are thrown away
     redundancy: float = 0.01  # weight of the off-diagonal correlations
     model: SmallEncoderConfig = field(default_factory=SmallEncoderConfig)
     stain: StainJitter = field(default_factory=lambda: StainJitter(scale=0.1, shift=0.015, brightness=0.03))
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=600, batch_size=96, learning_rate=2e-3, warmup_steps=60, weight_decay=0.01, average_decay=0.99
+            steps=240, batch_size=64, learning_rate=2e-3, warmup_steps=24, weight_decay=0.01, average_decay=0.97
         )
     )
 
@@ -64,7 +64,7 @@ class EncoderObjective(nn.Module):
         self.config, width = config, config.projector
         self.encoder = SmallEncoder(config.model)
         self.projector = nn.Sequential(
-            nn.Linear(config.model.channels[-1], width, bias=False),
+            nn.Linear(config.model.dimensions, width, bias=False),
             nn.BatchNorm1d(width),
             nn.ReLU(),
             nn.Linear(width, width, bias=False),

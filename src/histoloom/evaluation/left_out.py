@@ -1,0 +1,69 @@
+"""What remains of a figure when pasted crops do not count: the squares are blanked in synthetic and real images alike.
+
+A model that pastes its crops shows real pixels there, and gains by them. Each synthetic image loses its squares, the
+real ones lose squares at the same places, and both are filled with the mean colour of what is left of the image. So the
+floor loses as much as the figure.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from histoloom.conditioning.crops import place_crops
+from histoloom.conditioning.inputs import Crop
+from histoloom.encoders.cache import features
+from histoloom.encoders.encoder import Encoder
+from histoloom.evaluation.comparison import Comparison
+from histoloom.evaluation.features import too_few
+from histoloom.evaluation.frechet import frechet_distance
+from histoloom.evaluation.kernel import kid
+from histoloom.evaluation.measures import Figure
+from histoloom.evaluation.prdc import prdc
+
+
+def pasted_squares(
+    semantic_map: UInt8[np.ndarray, "h w"], crops: Sequence[Crop], seed: int, multiple: int
+) -> Bool[np.ndarray, "h w"]:
+    """Where `crops-in-place` puts its crops in the patch of this seed; maps are padded to the network's `multiple`."""
+    height, width = semantic_map.shape
+    padded = np.pad(semantic_map, ((0, -height % multiple), (0, -width % multiple)), mode="edge")
+    mask = np.zeros(padded.shape, bool)
+    for crop, y, x in place_crops(padded, list(crops), np.random.default_rng(seed)):
+        mask[y : y + crop.pixels.shape[0], x : x + crop.pixels.shape[1]] = True
+    return mask[:height, :width]
+
+
+def blank(images: UInt8[np.ndarray, "n h w 3"], masks: Bool[np.ndarray, "n h w"]) -> UInt8[np.ndarray, "n h w 3"]:
+    """Images whose masked pixels have the mean colour of the others; an image that is masked in full becomes white."""
+    filled = images.copy()
+    for image, mask in zip(filled, masks, strict=True):
+        image[mask] = 255 if mask.all() else np.rint(image[~mask].mean(axis=0)).astype(np.uint8)
+    return filled
+
+
+def measure_left_out(
+    sets: Comparison,
+    masks: Bool[np.ndarray, "m h w"],
+    encoder: Encoder,
+    cache: Path | None = None,
+    on_done: Callable[[int], None] | None = None,
+) -> list[Figure]:
+    """Distances, precision and recall without the masked squares, one mask per synthetic image, each with its floor."""
+    sides = {name: getattr(sets, name).images for name in ("reference", "control", "fake")}
+    real, control, fake = (
+        features(encoder, blank(images, masks[np.arange(len(images)) % len(masks)]), cache, on_done)
+        for images in sides.values()
+    )
+    n = min(len(real), len(fake))
+    reason = too_few(n, fake.shape[1])
+    figures = [
+        Figure("Fréchet distance", n, note=reason)
+        if reason
+        else Figure("Fréchet distance", n, frechet_distance(real, fake), floor=frechet_distance(real, control)),
+        Figure("KID x 1000", n, 1000 * kid(real, fake), floor=1000 * kid(real, control)),
+    ]
+    k = min(5, n - 1)
+    found, floor = (prdc(real, other, k).means() for other in (fake, control))
+    return figures + [Figure(name, n, found[name], floor=floor[name]) for name in ("precision", "recall")]

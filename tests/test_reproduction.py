@@ -1,0 +1,116 @@
+"""The paper's comparison, whole, at the size of a thumbnail; and resumed."""
+
+import json
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
+from histoloom.errors import ConfigError, InputError
+from histoloom.experiments import Reproduction, read_recipe
+from histoloom.reproduction import place_orders, reproduce
+
+RECIPE = """
+[data]
+source = "images"
+maps = "maps"
+tissue = "tissue.toml"
+pictures = {{ val_share = {val_share} }}
+
+[autoencoder]
+size = 32
+model = {{ latent_channels = 4, channels = [8, 8, 16], encoder_blocks = [1, 1, 1], decoder_blocks = [1, 1, 1] }}
+loop = {{ steps = 2, batch_size = 2, workers = 0 }}
+
+[denoiser]
+window = 32
+channels = 32
+crops = {{ base = 24, largest = 32 }}
+loop = {{ batch_size = 2, workers = 0 }}
+
+[reproduce]
+conditionings = ["unconditional", "crops-in-place"]
+steps = 2
+views = 1
+patches = 4
+weave = {{ steps = 1 }}
+encoders = ["encoder"]
+segmenter = {{ steps = 1, batch_size = 2, size = 64, channels = [4, 8] }}
+downstream = {{ steps = 1, batch_size = 2, size = 32, seeds = [0, 1] }}
+"""
+
+
+class Silent:
+    """A bar that nobody sees."""
+
+    def advance(self, count: int = 1, note: str | None = None) -> None:
+        """Count."""
+
+
+def run(folder, val_share: float = 0.4, bar=lambda *_: nullcontext(Silent())) -> dict:
+    (folder / "tiny.toml").write_text(RECIPE.format(val_share=val_share))
+    return reproduce(read_recipe(folder / "tiny.toml"), folder / "run", bar)
+
+
+@pytest.fixture
+def folder(image_folder, monkeypatch):
+    torch.manual_seed(0)
+    save_small_encoder(SmallEncoder(SmallEncoderConfig((8, 6), 1, 1)).eval(), image_folder / "encoder")
+    monkeypatch.chdir(image_folder)
+    return image_folder
+
+
+def test_all_are_trained_woven_and_measured_alike_and_a_run_that_stopped_makes_nothing_twice(folder):
+    found = run(folder)
+    kinds = ["unconditional", "crops-in-place"]
+    assert list(found["sets"]) == kinds
+    assert list(found["downstream"]) == [*kinds, "real"]
+    assert all(len(of["of_seed"]) == 2 for of in found["downstream"].values())
+    for kind in kinds:
+        assert len(list((folder / "run" / kind / "woven" / "images").iterdir())) == 4
+        assert found["sets"][kind]["report"]["sets"]["fake"]["images"] == 4
+        assert found["sets"][kind]["left_out"]["encoder"]
+    assert found["sets"][kinds[0]]["left_out_share"] == found["sets"][kinds[1]]["left_out_share"]
+    tables = (folder / "run" / "tables.md").read_text()
+    for words in ("| encoder | floor: real | unconditional | crops-in-place |", "| trained on | mean IoU |",
+                  "crops that reappear", "map fidelity", "How much of the gain is copying?"):  # fmt: skip
+        assert words in tables
+    assert Image.open(folder / "run" / "sheet.png").width > 800
+    assert json.loads((folder / "run" / "reproduce.json").read_text()) == found
+
+    kept = {path: path.stat().st_mtime_ns for path in (folder / "run").rglob("*") if path.is_file()}
+    (folder / "run" / "downstream" / "real-1.json").unlink()
+    opened = []
+
+    def bar(label: str, *_):
+        opened.append(label)
+        return nullcontext(Silent())
+
+    assert run(folder, bar=bar) == found
+    changed = {path.name for path, then in kept.items() if path.stat().st_mtime_ns != then}
+    assert changed == {"real-1.json", "recipe.toml", "reproduce.json", "tables.md", "sheet.png"}
+    assert not {"unconditional", "crops-in-place", "segmenter", "encoder"} & set(opened)
+
+
+def test_maps_and_crops_are_those_of_the_training_patches_and_no_crop_comes_from_its_own_patch(small_patches):
+    orders, again = (place_orders(small_patches, Reproduction(patches=5)) for _ in range(2))
+    assert len(orders) == 5
+    assert any(order.crops for order in orders)
+    for order, same in zip(orders, again, strict=True):
+        assert order.map_source == same.map_source
+        np.testing.assert_array_equal(
+            order.semantic_map, small_patches.semantic_maps[small_patches.sources.index(order.map_source)]
+        )
+        assert all(crop.source != order.map_source for crop in order.crops)
+
+
+def test_a_budget_without_sense_or_a_dataset_without_val_is_refused(folder):
+    with pytest.raises(ConfigError, match="two conditionings at least, none of them twice"):
+        Reproduction(conditionings=("map", "map"))
+    with pytest.raises(ConfigError, match="pairs 100"):
+        Reproduction(pairs=10)
+    with pytest.raises(InputError, match="no shards of split 'val'"):
+        run(folder, val_share=0.0)
