@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from histoloom.cli import discover, evaluate, patches, slides, train, weave
+from histoloom.cli import discover, discover_maps, evaluate, patches, slides, train, weave
 from histoloom.errors import HistoloomError, MissingExtraError
 
 EXTRAS = {
@@ -61,6 +61,9 @@ app.add_typer(found, name="discover")
 found.command("embed")(discover.embed)
 found.command("choose")(discover.choose)
 found.command("cluster")(discover.cluster)
+found.command("classify")(discover_maps.classify)
+found.command("maps")(discover_maps.maps)
+found.command("look")(discover_maps.look)
 found.command("plan")(discover.plan)
 
 if __name__ == "__main__":
