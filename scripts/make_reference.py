@@ -114,6 +114,12 @@ def fill(text: str, blocks: dict[str, str]) -> str:
     )
 
 
+def commands(group: typer.Typer, before: str = "") -> list[tuple[str, typer.models.CommandInfo]]:
+    """Commands by the words that call them, those of a group after those that stand alone."""
+    own = [(f"{before}{command.name}", command) for command in group.registered_commands]
+    return own + [row for g in group.registered_groups for row in commands(g.typer_instance, f"{before}{g.name} ")]
+
+
 def render_cli() -> str:
     """Every command: its help, its usage, a table of its arguments and options."""
     parts = [
@@ -121,11 +127,11 @@ def render_cli() -> str:
         "`histoloom COMMAND --help` says the same. An error is one line and exit code 1; `--debug` shows where it came "
         "from.\n",
     ]
-    for command in app.registered_commands:
+    for name, command in commands(app):
         params = _params(command.callback)
         needed = [p.spelled for p in params if p.default == "required"]
-        usage = " ".join(["histoloom", command.name, *needed, "[OPTIONS]"])
-        parts.append(f"## {command.name}\n\n    {usage}\n")
+        usage = " ".join(["histoloom", name, *needed, "[OPTIONS]"])
+        parts.append(f"## {name}\n\n    {usage}\n")
         parts.append(_paragraphs(inspect.getdoc(command.callback)))
         rows = [(f"`{p.spelled}`", p.default, p.help) for p in params]
         parts.append(_table(("argument or option", "default", "meaning"), rows))

@@ -36,7 +36,7 @@ def test_results_come_in_order_and_a_broken_item_is_handed_back(tmp_path, way):
     assert str(outcomes[7].error).startswith(f"{folders[7]}/tissue.toml: cannot read the tissue table")
 
 
-@pytest.mark.parametrize("way", [*WAYS, RAY])
+@pytest.mark.parametrize("way", WAYS)
 def test_no_more_items_are_taken_than_workers_need(way):
     taken = []
 

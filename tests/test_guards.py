@@ -73,6 +73,10 @@ def test_every_command_is_documented():
     for command in app.registered_commands:
         assert f"\n## {command.name}\n" in text
         assert command.callback.__doc__
+    for group in app.registered_groups:
+        for command in group.typer_instance.registered_commands:
+            assert f"\n## {group.name} {command.name}\n" in text
+            assert command.callback.__doc__
 
 
 def test_no_reference_page_is_stale():

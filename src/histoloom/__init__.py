@@ -13,6 +13,7 @@ _HOMES = {
     "Patches": "histoloom.patches.store",
     "load_patches": "histoloom.patches.store",
     "PlaceReader": "histoloom.patches.places",
+    "TypeTree": "histoloom.discovery.tree",
     "Crop": "histoloom.conditioning.inputs",
     "CropConfig": "histoloom.conditioning.crops",
     "Denoiser": "histoloom.models.denoiser",

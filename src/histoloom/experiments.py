@@ -27,6 +27,7 @@ from torch.utils.tensorboard import SummaryWriter
 from histoloom.conditioning.crops import ReferenceCrops
 from histoloom.conditioning.inputs import Conditioning, Crop
 from histoloom.config import build, load_recipe, to_toml
+from histoloom.discovery.levels import LEVELS, Levels, read_levels
 from histoloom.errors import ConfigError, OutputError
 from histoloom.evaluation.downstream import DownstreamConfig
 from histoloom.evaluation.map_fidelity import confusion, iou, mean_over_present
@@ -157,6 +158,10 @@ def read_recipe(path: Path | str, root: Path | str | None = None) -> Recipe:
     for key in ("pretrained_autoencoder", "initial_model"):
         if isinstance(values.get(key), str) and values[key] and (path.parent / values[key]).is_dir():
             values[key] = os.path.abspath(path.parent / values[key])
+    denoiser = values.get("denoiser")
+    curriculum = denoiser.get("curriculum") if isinstance(denoiser, dict) else None
+    if isinstance(curriculum, dict) and isinstance(curriculum.get("levels"), str) and curriculum["levels"]:
+        curriculum["levels"] = os.path.abspath(path.parent / os.path.expanduser(curriculum["levels"]))
     return build(Recipe, values, str(path))
 
 
@@ -175,7 +180,8 @@ def run_recipe(recipe: Recipe, folder: Path, make_bar: MakeBar) -> Path:
     autoencoder = open_autoencoder(recipe, patches, folder, make_bar, writer)
     watcher = _Watcher(recipe.watch, patches, table, autoencoder, folder, writer, make_bar) if writer else None
     state.wait_for_everyone()
-    denoiser = _denoiser(recipe, patches, table, autoencoder, folder, make_bar, writer, watcher)
+    levels = _levels(recipe.denoiser, dataset, table)
+    denoiser = _denoiser(recipe, patches, table, autoencoder, folder, make_bar, writer, watcher, levels)
     if state.is_main_process:
         save_model(denoiser, autoencoder, table, folder / "model")
     return folder / "model"
@@ -226,6 +232,7 @@ def _denoiser(
     make_bar: MakeBar,
     writer: SummaryWriter | None,
     watcher: "_Watcher | None",
+    levels: Levels | None,
 ) -> Denoiser:
     config = recipe.denoiser
     with (
@@ -244,7 +251,19 @@ def _denoiser(
             HistoloomPipeline.load(find_model(recipe.initial_model), torch.float32).denoiser
             if recipe.initial_model
             else None,
+            levels,
         )
+
+
+def _levels(config: DenoiserTraining, dataset: Path, table: TissueTable) -> Levels | None:
+    """How the types of the dataset are nested, where the recipe has a curriculum."""
+    if config.curriculum is None:
+        return None
+    path = Path(config.curriculum.levels or dataset / LEVELS)
+    levels = read_levels(path)
+    if unknown := sorted(set(table.ids) - set(levels.of[-1].tolist())):
+        raise ConfigError(f"{path}: knows no type {unknown[0]}, which {dataset} has; take the levels of these types")
+    return levels
 
 
 def reporter(bar: Bar, writer: SummaryWriter | None, stage: str, batch_size: int) -> Callable[[Progress], None]:

@@ -93,7 +93,8 @@ def test_a_list_says_which_slides_are_taken_and_whose_they_are(tmp_path):
     config = SlideDataset(listed=SlideList(case="patient", where=("hospital=two",)), val_share=0.0)
     jobs, notes = find_jobs(tmp_path / "slides", tmp_path / "annotations", config, listing)
     assert {job.source: job.case for job in jobs} == {"b.tiff": "P2", "c.tiff": "P3"}
-    assert notes == [f"1 of 3 slides listed in {listing} are not in {tmp_path}/slides: gone"]
+    where = f"listed in {listing} are not in {tmp_path}/slides"
+    assert notes == [f"1 of 3 slides {where} (add them, or take them off the list): gone"]
 
 
 @pytest.mark.parametrize(

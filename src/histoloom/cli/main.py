@@ -4,16 +4,22 @@ import sys
 
 import typer
 
-from histoloom.cli import evaluate, patches, slides, train, weave
+from histoloom.cli import discover, discover_maps, evaluate, patches, slides, train, weave
 from histoloom.errors import HistoloomError, MissingExtraError
 
 EXTRAS = {
     "slides": {"defusedxml", "openslide", "scipy", "shapely", "tifffile"},
     "evaluate": {"matplotlib", "segmentation_models_pytorch", "sklearn", "timm"},
+    "discover": {"faiss"},
 }  # packages that are loaded only where they are needed
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+)
+found = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Find tissue types in slides without annotations, in steps.",
 )
 
 
@@ -51,6 +57,14 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("reproduce")(train.reproduce)
 app.command("downstream")(evaluate.downstream)
 app.command("train-encoder")(evaluate.train_encoder)
+app.add_typer(found, name="discover")
+found.command("embed")(discover.embed)
+found.command("choose")(discover.choose)
+found.command("cluster")(discover.cluster)
+found.command("classify")(discover_maps.classify)
+found.command("maps")(discover_maps.maps)
+found.command("look")(discover_maps.look)
+found.command("plan")(discover.plan)
 
 if __name__ == "__main__":
     run()

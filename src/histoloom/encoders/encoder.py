@@ -41,14 +41,16 @@ class Encoder:
     name: str
     fingerprint: str
     forward: Callable[[Tensor], Tensor]  # uint8 `b 3 h w` -> features `b d`
+    device: str = "cpu"
 
     @torch.inference_mode()
     def __call__(self, images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n d"]:
         """Features in single precision, of one batch."""
-        return self.forward(torch.from_numpy(np.array(images)).movedim(-1, 1)).float().cpu().numpy()
+        pixels = torch.from_numpy(np.array(images)).to(self.device).movedim(-1, 1)
+        return self.forward(pixels).float().cpu().numpy()
 
 
-def open_encoder(name: str) -> Encoder:
+def open_encoder(name: str, device: str = "cpu") -> Encoder:
     """The encoder `name`: `histoloom-small`, a folder of `histoloom train-encoder`, `timm:NAME`, or a name of
     lazyslide-models.
 
@@ -56,34 +58,35 @@ def open_encoder(name: str) -> Encoder:
     be had, and says how to get access; ConfigError for an unknown name.
     """
     if name == SMALL or (Path(name) / ENCODER).is_file():
-        return as_encoder(name, load_small_encoder(SMALL_ENCODER if name == SMALL else Path(name)))
+        return as_encoder(name, load_small_encoder(SMALL_ENCODER if name == SMALL else Path(name)), device)
     if name.startswith(TIMM):
-        return _open_timm(name)
-    return _open_lazyslide(name)
+        return _open_timm(name, device)
+    return _open_lazyslide(name, device)
 
 
-def as_encoder(name: str, network: SmallEncoder) -> Encoder:
+def as_encoder(name: str, network: SmallEncoder, device: str = "cpu") -> Encoder:
     """A small encoder in memory, in eval mode, as one that is opened by name."""
+    network = network.to(device)
 
     def forward(images: Tensor) -> Tensor:
         return network(images.float() / 127.5 - 1)
 
-    return Encoder(name, _fingerprint(network, "small"), forward)
+    return Encoder(name, _fingerprint(network, "small"), forward, device)
 
 
-def _open_timm(name: str) -> Encoder:
+def _open_timm(name: str, device: str) -> Encoder:
     try:
         import timm
     except ImportError:
         raise MissingExtraError("timm", "evaluate") from None
     try:
-        network = timm.create_model(name.removeprefix(TIMM), pretrained=True, num_classes=0).eval()
+        network = timm.create_model(name.removeprefix(TIMM), pretrained=True, num_classes=0).eval().to(device)
     except Exception as error:
         raise _unavailable(name, error) from None
     cfg = timm.data.resolve_model_data_config(network)
     size, mode = cfg["input_size"][1:], cfg["interpolation"]
     mode = mode if mode in ("bilinear", "bicubic") else "bicubic"
-    mean, std = (torch.tensor(cfg[key])[:, None, None] for key in ("mean", "std"))
+    mean, std = (torch.tensor(cfg[key], device=device)[:, None, None] for key in ("mean", "std"))
 
     def forward(images: Tensor) -> Tensor:
         # The whole patch at the network's size: no centre crop, which would hide its border.
@@ -92,10 +95,10 @@ def _open_timm(name: str) -> Encoder:
             pixels = F.interpolate(pixels, size, mode=mode, antialias=True)
         return network((pixels - mean) / std)
 
-    return Encoder(name, _fingerprint(network, f"{size} {mode} {cfg['mean']} {cfg['std']}"), forward)
+    return Encoder(name, _fingerprint(network, f"{size} {mode} {cfg['mean']} {cfg['std']}"), forward, device)
 
 
-def _open_lazyslide(name: str) -> Encoder:
+def _open_lazyslide(name: str, device: str) -> Encoder:
     try:
         from lazyslide_models import MODEL_REGISTRY
     except ImportError:
@@ -114,12 +117,12 @@ def _open_lazyslide(name: str) -> Encoder:
     if prepare is None or not hasattr(model, "encode_image"):
         raise ConfigError(f"encoder {name}: does not turn single images into features; choose one that does")
     if isinstance(model.model, nn.Module):
-        model.model.eval()
+        model.model.eval().to(device)
 
     def forward(images: Tensor) -> Tensor:
         return torch.as_tensor(model.encode_image(prepare(images)))
 
-    return Encoder(name, _fingerprint(model.model, repr(prepare)), forward)
+    return Encoder(name, _fingerprint(model.model, repr(prepare)), forward, device)
 
 
 def _unavailable(name: str, error: Exception, page: str | None = None) -> ModelError:

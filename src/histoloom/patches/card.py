@@ -55,7 +55,8 @@ def card_text(summaries: list[SplitSummary], table: TissueTable, record: dict, l
     total = sum(summary.patches for summary in summaries)
     parts = (
         _header(summaries, record["name"], total, license_name),
-        f"# {record['name']}\n\n{total:,} H&E patches with pixel-exact tissue maps, {_geometry(summaries, record)}.",
+        f"# {record['name']}\n\n{total:,} H&E patches with {record.get('maps', 'pixel-exact tissue maps')}, "
+        f"{_geometry(summaries, record)}.",
         "## Splits\n\nA case (patient) is never in two splits.\n\n" + _split_table(summaries),
         "## Tissue types\n\nShare: mean over the patches of the type's part of the labelled pixels. Map value 255 is "
         "unlabelled.\n\n" + type_table(summaries, table),

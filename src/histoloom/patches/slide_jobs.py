@@ -59,7 +59,7 @@ def find_jobs(
     notes: list[str] = []
     listed = _read_listing(listing, config.listed) if listing is not None else {stem(path): "" for path in paths}
     missing = sorted(set(listed) - {stem(path) for path in paths})
-    _note(notes, missing, len(listed), f"listed in {listing} are not in {slides}")
+    _note(notes, missing, len(listed), f"listed in {listing} are not in {slides} (add them, or take them off the list)")
     left_out = {p for p in paths if any(fnmatch.fnmatch(p.name, pattern) for pattern in config.leave_out)}
     _note(notes, [p.name for p in paths if p in left_out], len(paths), "are to be left out")
     taken = [path for path in paths if stem(path) in listed and path not in left_out]

@@ -2,7 +2,7 @@
 either."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from histoloom.conditioning.crops import CropConfig, ReferenceCrops, crops_in_place
 from histoloom.conditioning.inputs import Conditioning, canvas, no_map, pack_crops, type_map
+from histoloom.discovery.levels import Levels
 from histoloom.errors import ConfigError, ModelError
 from histoloom.models.autoencoder import latent_channels, latent_factor, weights_hash
 from histoloom.models.crop_encoder import embed_crops
@@ -20,6 +21,7 @@ from histoloom.models.denoiser import Conditions, Denoiser, with_validity
 from histoloom.patches.store import Patches
 from histoloom.stain import StainJitter, apply_stain
 from histoloom.training import objective
+from histoloom.training.curriculum import Curriculum, level_at, spoken_as
 from histoloom.training.latents import LatentCache, View, cache_latents
 from histoloom.training.loop import LoopConfig, Progress, fit, identity_of
 
@@ -38,6 +40,7 @@ class DenoiserTraining:
     crop_dropout: float = 0.15  # share of samples without crops; independent of the map's
     crops: CropConfig = field(default_factory=CropConfig)
     stain: StainJitter = field(default_factory=StainJitter)
+    curriculum: Curriculum | None = None  # for nested types: maps that go from coarse to fine
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=13000, batch_size=16, learning_rate=5e-4, warmup_steps=200)
     )
@@ -64,6 +67,7 @@ class WindowSampler:
     references: ReferenceCrops
     config: DenoiserTraining
     num_types: int
+    levels: Levels | None = None
 
     def __call__(self, n: int) -> dict:
         rng = np.random.default_rng((self.config.loop.seed, n))
@@ -78,26 +82,37 @@ class WindowSampler:
             "time_draw": np.float32(rng.standard_normal() if self.config.objective == "flow" else rng.random()),
         }
         return sample | self._conditions(
-            index, view, (int(row) * factor, int(column) * factor, self.config.window), rng
+            index, view, (int(row) * factor, int(column) * factor, self.config.window), self._spoken(n), rng
         )
 
-    def _conditions(self, index: int, view: View, part: tuple[int, int, int], rng: np.random.Generator) -> dict:
+    def _spoken(self, n: int) -> np.ndarray:
+        """The id by which sample n speaks of each type: its own, or under a curriculum that of its coarse type."""
+        if self.config.curriculum is None or self.levels is None:
+            return np.arange(256, dtype=np.uint8)
+        step = n // self.config.loop.batch_size
+        level = level_at(step, self.levels.counts, self.config.curriculum)
+        # A stream of its own, so that a run with a curriculum sees the same windows as one without.
+        return spoken_as(self.levels, level, np.random.default_rng((self.config.loop.seed, n, 1)))
+
+    def _conditions(
+        self, index: int, view: View, part: tuple[int, int, int], spoken: np.ndarray, rng: np.random.Generator
+    ) -> dict:
         kind, (height, width) = self.config.conditioning, (self.config.window,) * 2
         without_map, without_crops = rng.random() < self.config.map_dropout, rng.random() < self.config.crop_dropout
         if kind == "unconditional":
             return {}
         wanted = view.part(self.patches.semantic_maps[index], *part)
         empty = no_map(height, width, self.num_types)
-        conditions = {"type_map": empty if without_map else type_map(wanted, self.num_types)}
+        conditions = {"type_map": empty if without_map else type_map(spoken[wanted], self.num_types)}
         if kind == "crops-in-place":
             image = apply_stain(view.part(self.patches.images[index], *part), view.stain)
-            placed = [] if without_crops else crops_in_place(image, wanted, self.config.crops, rng)
+            placed = [] if without_crops else crops_in_place(image, spoken[wanted], self.config.crops, rng)
             pixels, valid = canvas((height, width), placed)
             conditions |= {"canvas": pixels, "canvas_valid": valid}
         if kind in ("embedding", "crops-as-reference"):
             outside = view.outside(self.patches.semantic_maps[index].shape, *part)
             drawn = [] if without_crops else self.references.draw(index, outside, wanted, view.stain, rng)
-            conditions["crops"] = drawn
+            conditions["crops"] = [replace(crop, tissue=int(spoken[crop.tissue])) for crop in drawn]
         return conditions
 
 
@@ -175,8 +190,11 @@ def prepare(
     config: DenoiserTraining,
     folder: Path,
     on_patch: Callable[[int], None] | None = None,
+    levels: Levels | None = None,
 ) -> tuple[Denoiser, WindowSampler]:
     """A fresh denoiser and what draws its samples; latents are cached in `folder` first."""
+    if config.curriculum is not None and levels is None:
+        raise ConfigError("a curriculum needs types that are nested; give their levels, or leave it out")
     seed = config.loop.seed
     cache = cache_latents(autoencoder, patches, config.views, seed, config.stain, folder, on_patch)
     torch.manual_seed(seed)
@@ -186,7 +204,7 @@ def prepare(
             f"window {config.window} must be a multiple of {denoiser.multiple} px and at most {cache.edge} px"
         )
     references = ReferenceCrops(patches, config.crops)
-    return denoiser, WindowSampler(patches, cache, references, config, num_types)
+    return denoiser, WindowSampler(patches, cache, references, config, num_types, levels)
 
 
 def train_denoiser(
@@ -199,18 +217,21 @@ def train_denoiser(
     on_step: Callable[[Progress], None] | None = None,
     on_checkpoint: Callable[[int, Denoiser], None] | None = None,
     initial: Denoiser | None = None,
+    levels: Levels | None = None,
 ) -> Denoiser:
     """Train on `patches`, resuming from `folder`; returns the averaged denoiser in eval mode.
 
     `on_patch` counts patches while latents are cached, before the first step. `initial` is a trained denoiser whose
-    weights are the start instead of random ones; raises ModelError where its architecture is another one.
+    weights are the start instead of random ones; raises ModelError where its architecture is another one. `levels` say
+    how the types are nested, for a curriculum.
     """
-    denoiser, sampler = prepare(patches, num_types, autoencoder, config, folder, on_patch)
+    denoiser, sampler = prepare(patches, num_types, autoencoder, config, folder, on_patch, levels)
     if initial is not None:
         _start_from(denoiser, initial)
     report = None if on_checkpoint is None else (lambda step, averaged: on_checkpoint(step, averaged.denoiser))
     identity = identity_of(config, patches=patches.fingerprint(), weights=str(sampler.cache.mean.tolist()))
     identity |= {} if initial is None else {"initial": weights_hash(initial)}
+    identity |= {} if config.curriculum is None else {"levels": str(levels.of.tolist())}
     model, together = DenoiserObjective(denoiser, autoencoder), partial(collate, crop_edge=config.crops.largest)
     averaged = fit(model, sampler, together, config.loop, folder, identity, on_step, report)
     return averaged.denoiser.eval()

@@ -1,0 +1,164 @@
+"""Maps on disk: an indexed, tiled TIFF that lies on its slide, and the same as polygons for QuPath."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import shapely
+import tifffile
+from jaxtyping import Int, UInt8
+
+from histoloom.discovery.pseudo_maps import MapGrid
+from histoloom.errors import InputError
+from histoloom.slides.outlines import outlines
+from histoloom.tissue import UNLABELLED, TissueTable
+
+TILE = 256  # px of the map
+FULL = 2**22  # px; polygons of a larger map are drawn on every other pixel, or fewer
+SIMPLER = 1.5  # px: polygons lose corners that cut off less than the square of this
+
+
+def write_map(
+    path: Path, rows: Iterable[UInt8[np.ndarray, "f m"]], grid: MapGrid, slide_mpp: float, about: dict
+) -> None:
+    """Write rows of a map as an indexed TIFF of tiles, aside and renamed; `about` is JSON for its description.
+
+    The description says how the map lies on the slide, the resolution is in the tags. Memory is that of a row of tiles.
+    """
+    described = {"slide_size": grid.size, "slide_mpp": slide_mpp, "downsample": grid.pixel, "unlabelled": UNLABELLED}
+    _write(path, _tiles(rows, grid.shape), grid.shape, grid.pixel * slide_mpp, _grey(), described | about)
+
+
+def relabel(found: Path, path: Path, ids: UInt8[np.ndarray, " k"], table: TissueTable, about: dict) -> None:
+    """Write the map `found` with `ids` in the place of its types and the colours of `table`, tile by tile.
+
+    Raises InputError where `found` is broken or was not written by `write_map`.
+    """
+    lookup = np.full(256, UNLABELLED, np.uint8)
+    lookup[: len(ids)] = ids
+    with _opened(found) as tiff:
+        page, described = tiff.pages[0], described_in(tiff, found)
+
+        def tiles() -> Iterator[np.ndarray]:
+            for tile, _, _ in page.segments():
+                named = np.full((TILE, TILE), UNLABELLED, np.uint8)
+                part = lookup[tile[0, ..., 0]]
+                named[: part.shape[0], : part.shape[1]] = part
+                yield named
+
+        colors = np.asarray(table.palette(), np.uint16).reshape(256, 3).T * 257
+        mpp = described["downsample"] * described["slide_mpp"]
+        _write(path, tiles(), page.shape, mpp, colors, described | about)
+
+
+def count_types(path: Path) -> Int[np.ndarray, " 255"]:
+    """Pixels of each id on a map, tile by tile."""
+    counts = np.zeros(256, np.int64)
+    with _opened(path) as tiff:
+        for tile, _, _ in tiff.pages[0].segments():
+            counts += np.bincount(tile.ravel(), minlength=256)
+    return counts[:UNLABELLED]
+
+
+def described_of(path: Path) -> dict:
+    """What the description of a map says; raises InputError for another file."""
+    with _opened(path) as tiff:
+        return described_in(tiff, path)
+
+
+def read_map(path: Path) -> tuple[UInt8[np.ndarray, "h w"], dict]:
+    """A whole map, and what its description says."""
+    with _opened(path) as tiff:
+        return tiff.pages[0].asarray(), described_in(tiff, path)
+
+
+def write_polygons(
+    path: Path, map_path: Path, table: TissueTable, origin: tuple[int | float, int | float] = (0.0, 0.0)
+) -> None:
+    """The regions of a map as QuPath's GeoJSON: a feature each, with name and colour of its type, in level-0 pixels.
+
+    Neighbours share their simplified border, so that there is neither gap nor overlap. `origin` is the level-0 place of
+    QuPath's (0, 0), the corner of the scanned area.
+    """
+    semantic_map, described = read_map(map_path)
+    stride = max(1, int(np.ceil(np.sqrt(semantic_map.size / FULL))))
+    semantic_map = semantic_map[stride // 2 :: stride, stride // 2 :: stride]
+    regions, ids = outlines(semantic_map, SIMPLER)
+    step = described["downsample"] * stride
+    regions = shapely.transform(regions, lambda points: points * step - np.asarray(origin))
+    named = {t.id: {"name": t.name, "color": list(bytes.fromhex(t.color[1:]))} for t in table.types}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".partial")
+    with aside.open("w", encoding="utf-8") as file:
+        file.write('{"type": "FeatureCollection", "features": [')
+        for number, (region, tissue) in enumerate(zip(regions, ids.tolist(), strict=True)):
+            properties = {"objectType": "annotation", "classification": named[tissue]}
+            rings = [
+                np.round(shapely.get_coordinates(ring), 1).tolist() for ring in (region.exterior, *region.interiors)
+            ]
+            feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": rings}}
+            file.write((",\n" if number else "\n") + json.dumps(feature | {"properties": properties}))
+        file.write("\n]}\n")
+    os.replace(aside, path)
+
+
+def described_in(tiff: tifffile.TiffFile, path: Path) -> dict:
+    """What `write_map` wrote into the description; raises InputError for another TIFF."""
+    try:
+        described = json.loads(tiff.pages[0].description)
+        return {key: described[key] for key in ("slide_size", "slide_mpp", "downsample")} | described
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path}: is no map of `histoloom discover maps`; move it away and draw anew") from None
+
+
+def _opened(path: Path) -> tifffile.TiffFile:
+    try:
+        return tifffile.TiffFile(path)
+    except (OSError, tifffile.TiffFileError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); remove it and draw it again") from None
+
+
+def _write(
+    path: Path, tiles: Iterator[np.ndarray], shape: tuple[int, int], mpp: float, colors: np.ndarray, about: dict
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".partial")
+    with tifffile.TiffWriter(aside) as tiff:
+        tiff.write(
+            tiles,
+            shape=shape,
+            dtype=np.uint8,
+            tile=(TILE, TILE),
+            photometric="palette",
+            colormap=colors,
+            compression="zlib",
+            predictor=False,
+            resolution=(1e4 / mpp, 1e4 / mpp),
+            resolutionunit="CENTIMETER",
+            description=json.dumps(about, sort_keys=True),
+            metadata=None,
+            software=False,
+        )
+    os.replace(aside, path)
+
+
+def _tiles(rows: Iterable[UInt8[np.ndarray, "f m"]], shape: tuple[int, int]) -> Iterator[UInt8[np.ndarray, "t t"]]:
+    """Rows gathered into rows of tiles, 255 beyond the map."""
+    across = -(-shape[1] // TILE)
+    band, filled = np.full((TILE, across * TILE), UNLABELLED, np.uint8), 0
+    for part in rows:
+        while len(part):
+            taken = part[: TILE - filled]
+            band[filled : filled + len(taken), : shape[1]] = taken
+            filled, part = filled + len(taken), part[len(taken) :]
+            if filled == TILE:
+                yield from np.hsplit(band, across)
+                band, filled = np.full_like(band, UNLABELLED), 0
+    if filled:
+        yield from np.hsplit(band, across)
+
+
+def _grey() -> np.ndarray:
+    return np.repeat(np.arange(256, dtype=np.uint16)[None] * 257, 3, 0)

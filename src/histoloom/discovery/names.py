@@ -1,0 +1,162 @@
+"""What a person calls the types that were found, and which of them are one: `discovered.toml`, obeyed by every step.
+
+    [[type]]
+    id = 17
+    name = "loose stroma"
+    color = "#e8b4c8"   # optional
+    merge = 3           # optional: id or name of the type that this one belongs to
+    level = 5           # optional: the row is about a coarser level, by its number of types
+
+Rows that are left out keep the name "type 17" and a colour of their own. What merges at a fine level counts as one at
+all coarser ones, so that types stay nested.
+"""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from histoloom.discovery.colors import nested_colors
+from histoloom.discovery.levels import Levels
+from histoloom.errors import ConfigError, TissueError
+from histoloom.tissue import UNLABELLED, TissueTable, TissueType
+
+KEYS = {"id", "name", "color", "merge", "level"}
+HEAD = """# Name and merge the types that were found; every step that gets this file by --names obeys it.
+# Add to a row: merge = 3 (this type is part of type 3); level = 5 (the row is about the level of 5 types).
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class NamedTypes:
+    """The levels, merges obeyed, and a tissue table for each, coarse to fine."""
+
+    levels: Levels
+    tables: tuple[TissueTable, ...]
+
+    @property
+    def finest(self) -> TissueTable:
+        """The table of the finest level."""
+        return self.tables[-1]
+
+    def at(self, count: int | None) -> int:
+        """The index of the level of `count` types, the finest without one; raises ConfigError for an unknown level."""
+        if count is None:
+            return len(self.levels.counts) - 1
+        if count not in self.levels.counts:
+            known = ", ".join(map(str, self.levels.counts))
+            raise ConfigError(f"there is no level of {count} types; known: {known}")
+        return self.levels.counts.index(count)
+
+
+def name_types(ancestors: Int[np.ndarray, "l k"], counts: tuple[int, ...], path: Path | None = None) -> NamedTypes:
+    """The types of a tree by the names in `path`; `ancestors` holds the type at each level of each finest type.
+
+    Raises TissueError naming the file for an unknown id or level, a name given twice, and merges that run in a circle.
+    """
+    if ancestors.shape[1] > UNLABELLED:
+        raise ConfigError(f"{ancestors.shape[1]} types are more than a map can hold (255); discover fewer")
+    rows = [] if path is None else _read(path)
+    colors = nested_colors(ancestors)
+    try:
+        by_level = _by_level(rows, counts)
+        tables, merges = zip(
+            *(
+                _level(rows, colors[i], f" of level {n}" if n != counts[-1] else "")
+                for i, (n, rows) in enumerate(zip(counts, by_level, strict=True))
+            ),
+            strict=True,
+        )
+        of = _nest(ancestors, merges)
+        kept = [
+            TissueTable(tuple(t for t in table.types if t.id in row)) for table, row in zip(tables, of, strict=True)
+        ]
+    except TissueError as error:
+        raise TissueError(f"{path}: {error}") from None
+    return NamedTypes(Levels(counts, of.astype(np.uint8)), tuple(kept))
+
+
+def draft_names(named: NamedTypes) -> str:
+    """The text of a `discovered.toml` with a row for each of the finest types, to be edited."""
+    rows = [f'[[type]]\nid = {t.id}\nname = "{t.name}"\ncolor = "{t.color}"\n' for t in named.finest.types]
+    return HEAD + "\n" + "\n".join(rows)
+
+
+def _read(path: Path) -> list[dict]:
+    try:
+        rows = tomllib.loads(path.read_text(encoding="utf-8")).get("type", [])
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise TissueError(f"{path}: cannot read the names ({error}); `histoloom discover look` drafts one") from None
+    for number, row in enumerate(rows if isinstance(rows, list) else [None], start=1):
+        if not isinstance(row, dict) or type(row.get("id")) is not int:
+            raise TissueError(f"{path}: type entry {number} needs an integer id; write each type as [[type]]")
+        if unknown := sorted(set(row) - KEYS):
+            raise TissueError(f"{path}: type {row['id']} has unknown key {unknown[0]!r}; known: id, name, color, "
+                              "merge, level")  # fmt: skip
+    return rows
+
+
+def _by_level(rows: list[dict], counts: tuple[int, ...]) -> list[list[dict]]:
+    """The rows of each level, coarse to fine; of one type there is one row at most."""
+    sorted_rows: dict[int, dict[int, dict]] = {count: {} for count in counts}
+    for row in rows:
+        level = row.get("level", counts[-1])
+        if level not in sorted_rows:
+            raise TissueError(f"type {row['id']} names level {level}; known: {', '.join(map(str, counts))}")
+        if row["id"] in sorted_rows[level]:
+            raise TissueError(f"type {row['id']} has two rows; keep one")
+        sorted_rows[level][row["id"]] = row
+    return [list(of_level.values()) for of_level in sorted_rows.values()]
+
+
+def _level(rows: list[dict], colors: list[str], where: str) -> tuple[TissueTable, dict[int, int]]:
+    """All types of a level under their names, and the id that each type merges into, at the end of its chain."""
+    for row in rows:
+        if not 0 <= row["id"] < len(colors):
+            raise TissueError(f"type {row['id']}{where} was not found; ids run from 0 to {len(colors) - 1}")
+    said = {row["id"]: row for row in rows}
+    names = {i: str(said.get(i, {}).get("name", f"type {i}")) for i in range(len(colors))}
+    into = {i: _target(row, names, where) for i, row in said.items() if "merge" in row}
+    roots = {i: _root(i, into, where) for i in names}
+    owner: dict[str, int] = {}
+    for i in sorted(set(roots.values())):
+        if (other := owner.setdefault(names[i].strip().lower(), i)) != i:
+            raise TissueError(f"types {other} and {i}{where} are both named {names[i]!r}; rename one, or write "
+                              f"merge = {other} into the row of {i}")  # fmt: skip
+    types = (TissueType(i, names[i], str(said.get(i, {}).get("color", colors[i]))) for i in owner.values())
+    return TissueTable(tuple(types)), roots
+
+
+def _target(row: dict, names: dict[int, str], where: str) -> int:
+    wanted = row["merge"]
+    by_name = {name.strip().lower(): i for i, name in names.items()}
+    found = by_name.get(wanted.strip().lower()) if isinstance(wanted, str) else wanted
+    if type(found) is not int or found not in names:
+        raise TissueError(f"type {row['id']}{where} merges into {wanted!r}, which was not found; give an id from 0 to "
+                          f"{len(names) - 1}, or a name")  # fmt: skip
+    return found
+
+
+def _root(start: int, into: dict[int, int], where: str) -> int:
+    seen = [start]
+    while (at := seen[-1]) in into:
+        if into[at] in seen:
+            circle = " -> ".join(map(str, [*seen[seen.index(into[at]) :], into[at]]))
+            raise TissueError(f"types{where} merge in a circle: {circle}; leave out one merge")
+        seen.append(into[at])
+    return seen[-1]
+
+
+def _nest(ancestors: Int[np.ndarray, "l k"], merges: tuple[dict[int, int], ...]) -> Int[np.ndarray, "l k"]:
+    """The type at each level of each finest type: up the tree from fine to coarse, merging on the way."""
+    here = ancestors[-1]
+    of = np.empty_like(ancestors)
+    for level in reversed(range(len(ancestors))):
+        # The parents of all types of the level below, by that type's id.
+        parent = dict(zip(ancestors[min(level + 1, len(ancestors) - 1)].tolist(), ancestors[level].tolist(),
+                          strict=True))  # fmt: skip
+        here = np.array([merges[level][parent[i]] for i in here.tolist()])
+        of[level] = here
+    return of

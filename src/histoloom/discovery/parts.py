@@ -1,0 +1,294 @@
+"""What is embedded, in parts: a slide, or some rows of a patch dataset; each gives batches of pixels with their places.
+
+A part is done as a whole, and its bytes depend on nothing but itself, so that parts may be done anywhere, in any order.
+"""
+
+import hashlib
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby, islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Int, UInt8
+
+from histoloom.discovery.embeddings import CHOSEN, open_chosen
+from histoloom.errors import ConfigError, InputError, SlideError
+from histoloom.patches.dataset import read_record
+from histoloom.patches.from_slides import COMMAND
+from histoloom.patches.places import PlaceReader
+from histoloom.patches.rules import SlideDataset, SlideList
+from histoloom.patches.slide_jobs import SlideJob, find_jobs
+from histoloom.patches.store import decode, iter_batches, splits
+from histoloom.slides.labelling import AnnotationConfig
+from histoloom.slides.reader import Slide, open_slide
+from histoloom.slides.tissue import TissueMap, find_tissue, focus
+
+ROWS_PER_PART = 1024  # patches of a dataset, or more where they are of one slide
+_ENDS = 2**20  # bytes at both ends of a file by which a copy is recognized
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """Which patches are cut out of slides, or out of the patches of a dataset."""
+
+    mpp: float = 0.5  # micrometres per pixel; a dataset keeps its own
+    size: int | None = None  # edge in pixels; none: 256 on slides, the whole patch of a dataset
+    stride: int | None = None  # pixels from one patch to the next; none: the edge
+    min_tissue: float = 0.5  # share of tissue, against glass; slides only
+    min_focus: float = 0.02  # see histoloom.slides.tissue.focus; slides only, 0 takes blurred patches too
+    split: str = "train"  # of a dataset
+    slide_mpp: float | None = None  # micrometres per level-0 pixel where a slide does not say
+    case_pattern: str | None = None  # regular expression whose one group, in the file name of a slide, is the case
+    of_chosen: str | None = None  # folder whose chosen patches of these slides are embedded, and no others
+
+    def __post_init__(self):
+        if not (math.isfinite(self.mpp) and self.mpp > 0) or (self.size or 8) < 8 or (self.stride or 1) < 1:
+            raise ConfigError(
+                f"mpp {self.mpp}, size {self.size}, stride {self.stride}: need mpp > 0, size >= 8, stride >= 1"
+            )
+        if not 0 <= self.min_tissue <= 1 or not self.min_focus >= 0:
+            raise ConfigError(f"min_tissue {self.min_tissue} must lie in [0, 1], min_focus {self.min_focus} above 0")
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Patches of one size, and where they lie."""
+
+    slides: list[str]
+    cases: list[str]
+    places: Int[np.ndarray, "n 3"]  # x, y and edge in level-0 pixels
+    mpp: list[float | None]
+    images: UInt8[np.ndarray, "n h w 3"]
+
+
+Read = Callable[[], list[Batch]]  # reads pixels when it is called, in any thread
+
+
+@dataclass(frozen=True)
+class SlidePart:
+    """One slide; `source` is its path relative to the folder of slides."""
+
+    slide: Path
+    source: str
+    case: str
+
+    @property
+    def name(self) -> str:
+        """File name of the finished part."""
+        return hashlib.sha256(self.source.encode()).hexdigest()[:16] + ".parquet"
+
+    def __str__(self) -> str:
+        return str(self.slide)
+
+    @contextmanager
+    def opened(self, cutting: Cutting, batch_size: int) -> Iterator[Iterator[Read]]:
+        """Its patches on a grid, where there is tissue; the slide stays open as long as the block.
+
+        Raises SlideError where there is no tissue, or for a damaged file.
+        """
+        with open_slide(self.slide, cutting.slide_mpp) as slide:
+            if cutting.of_chosen is None:
+                places = iter(tissue_places(slide, find_tissue(slide), cutting))
+            else:
+                places = iter(_chosen_places(Path(cutting.of_chosen), self.source, slide, cutting))
+            yield (partial(self._read, slide, some, cutting) for some in _some(places, batch_size))
+
+    def _read(self, slide: Slide, places: list[tuple[int, int]], cutting: Cutting) -> list[Batch]:
+        size = cutting.size or 256
+        images = np.stack([slide.read(x, y, size, cutting.mpp) for x, y in places])
+        sharp = focus(images) >= cutting.min_focus if cutting.min_focus > 0 else np.ones(len(images), bool)
+        edge = round(size * cutting.mpp / slide.mpp)
+        where = np.array([(x, y, edge) for x, y in places], np.int64)[sharp]
+        count = len(where)
+        return [Batch([self.source] * count, [self.case] * count, where, [cutting.mpp] * count, images[sharp])]
+
+
+@dataclass(frozen=True)
+class RowsPart:
+    """Rows `start` to `stop` of one split of a patch dataset."""
+
+    dataset: Path
+    split: str
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        """File name of the finished part."""
+        return f"{self.split}-{self.start:010d}.parquet"
+
+    def __str__(self) -> str:
+        return f"{self.dataset}: {self.split}, rows {self.start} to {self.stop}"
+
+    @contextmanager
+    def opened(self, cutting: Cutting, batch_size: int) -> Iterator[Iterator[Read]]:
+        """Its patches, or the windows of `cutting.size` in them."""
+        read_place = _place_reader(self.dataset)
+        yield (partial(self._read, some, cutting, read_place) for some in _some(_rows_between(self), batch_size))
+
+    def _read(self, rows: list[dict], cutting: Cutting, read_place: Callable[[dict], np.ndarray]) -> list[Batch]:
+        cut = [piece for row in rows for piece in _windows(row, _pixels(row, read_place), cutting)]
+        batches = []
+        for _, same in groupby(cut, key=lambda piece: piece[2].shape):
+            of, where, images = zip(*same, strict=True)
+            names = [row["source"] for row in of], [row["case"] for row in of]
+            mpp = [row["mpp"] for row in of]
+            batches.append(Batch(*names, np.array(where, np.int64), mpp, np.stack(images)))
+        return batches
+
+
+Part = SlidePart | RowsPart
+
+
+def find_parts(source: Path, cutting: Cutting, listing: Path | None = None) -> tuple[list[Part], list[str]]:
+    """The parts of a patch dataset, of a slide or of a folder of slides, and a note on each kind that is left out.
+
+    `listing` is a CSV file whose column `slide` names the slides to take. Raises InputError where there is nothing.
+    """
+    if (source / "tissue.toml").is_file() and (source / "data").is_dir():
+        if cutting.of_chosen is not None:
+            raise ConfigError("--of-chosen is for slides; a dataset is embedded whole")
+        return _dataset_parts(source.absolute(), cutting.split), []
+    whole = AnnotationConfig(rest="tissue")  # what find_jobs wants for slides that nobody annotated
+    config = SlideDataset(
+        annotations=whole,
+        listed=SlideList(slide="slide"),
+        slide_mpp=cutting.slide_mpp,
+        unannotated=True,
+        val_share=0.0,
+        case_pattern=cutting.case_pattern,
+    )
+    jobs, notes = find_jobs(source, None, config, listing)
+    kept, copies = _without_copies(jobs)
+    return [SlidePart(job.slide, job.source, job.case) for job in kept], notes + copies
+
+
+def tissue_places(slide: Slide, tissue: TissueMap, cutting: Cutting) -> list[tuple[int, int]]:
+    """Corners (x, y) of the patches on a grid from the slide's corner on that hold enough tissue.
+
+    Raises SlideError where none does.
+    """
+    scale, size = cutting.mpp / slide.mpp, cutting.size or 256
+    edge, step = size * scale, (cutting.stride or size) * scale
+    axes = [np.arange(0, length - edge + 1e-6, step).astype(np.int64) for length in slide.size]
+    x, y = (np.unique(axis) for axis in axes)
+    x, y = (grid.ravel() for grid in np.meshgrid(x, y))
+    filled = tissue.fraction(np.stack([x, y, x + edge, y + edge], 1).astype(np.float64)) >= cutting.min_tissue
+    if not filled.any():
+        raise SlideError(
+            f"{slide.path}: no patch of {size} px at {cutting.mpp:g} um/px holds {cutting.min_tissue:.0%} tissue; look "
+            "at it with `histoloom overlay`, lower --min-tissue, or leave it out"
+        )
+    return list(zip(x[filled].tolist(), y[filled].tolist(), strict=True))
+
+
+def _dataset_parts(dataset: Path, split: str) -> list[Part]:
+    """Parts of whole slides: rows of one source stay together where they follow each other."""
+    if split not in splits(dataset):
+        raise InputError(f"{dataset}: no split {split!r}; known: {', '.join(splits(dataset)) or 'none'}")
+    borders, row, last = [0], 0, None
+    for batch in iter_batches(dataset, split, ["source"]):
+        for source in batch.column("source").to_pylist():
+            if source != last and row - borders[-1] >= ROWS_PER_PART:
+                borders.append(row)
+            row, last = row + 1, source
+    return [RowsPart(dataset, split, *ends) for ends in zip(borders, [*borders[1:], row], strict=True)]
+
+
+def _chosen_places(folder: Path, source: str, slide: Slide, cutting: Cutting) -> list[tuple[int, int]]:
+    """Corners of the patches of a slide in `chosen.parquet`, which must be as large as those that are cut now."""
+    open_chosen(folder)
+    rows = pq.read_table(folder / CHOSEN, columns=["x", "y", "size"], filters=[("slide", "=", source)])
+    if not len(rows):
+        raise InputError(f"{slide.path}: {folder}/{CHOSEN} has no patch of it; choose there first, or leave it out")
+    edge = round((cutting.size or 256) * cutting.mpp / slide.mpp)
+    if rows["size"][0].as_py() != edge:
+        raise InputError(
+            f"{slide.path}: patches in {folder}/{CHOSEN} span {rows['size'][0]} level-0 pixels, not {edge}; give the "
+            "--mpp and --size that they were chosen with"
+        )
+    return list(zip(rows["x"].to_pylist(), rows["y"].to_pylist(), strict=True))
+
+
+def _some(items: Iterator, count: int) -> Iterator[list]:
+    while some := list(islice(items, count)):
+        yield some
+
+
+def _rows_between(part: RowsPart) -> Iterator[dict]:
+    columns = ["image", "source", "x", "y", "size", "mpp", "case"]
+    seen = 0
+    for shard in sorted((part.dataset / "data").glob(f"{part.split}-*.parquet")):
+        try:
+            file = pq.ParquetFile(shard)
+            for group in range(file.num_row_groups):
+                count = file.metadata.row_group(group).num_rows
+                if seen + count > part.start and seen < part.stop:
+                    rows = file.read_row_group(group, columns).to_pylist()
+                    yield from rows[max(part.start - seen, 0) : part.stop - seen]
+                seen += count
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"{shard}: cannot be read ({error}); make the dataset again") from None
+
+
+def _place_reader(dataset: Path) -> Callable[[dict], np.ndarray]:
+    """Pixels of an index of places, one at a time: a PlaceReader closes slides that other threads may read."""
+    record = read_record(dataset)
+    if record is None or record.get("command") != COMMAND:
+        return lambda row: None
+    reader, lock = PlaceReader(dataset), threading.Lock()
+
+    def read(row: dict) -> np.ndarray:
+        with lock:
+            return reader.read(row)[0]
+
+    return read
+
+
+def _pixels(row: dict, read_place: Callable[[dict], np.ndarray]) -> UInt8[np.ndarray, "h w 3"]:
+    return decode(row["image"]["bytes"], row["source"]) if row["image"] is not None else read_place(row)
+
+
+def _windows(row: dict, image: np.ndarray, cutting: Cutting) -> Iterator[tuple[dict, tuple[int, int, int], np.ndarray]]:
+    """The row with each window of its image and the window's place; windows that do not fit are left out."""
+    height, width = image.shape[:2]
+    if cutting.size is None:
+        yield row, (row["x"], row["y"], row["size"]), image
+        return
+    size, stride, scale = cutting.size, cutting.stride or cutting.size, row["size"] / width
+    if size > min(height, width):
+        raise InputError(f"{row['source']}: a patch of {width} x {height} px has no window of {size} px; lower --size")
+    for top in range(0, height - size + 1, stride):
+        for left in range(0, width - size + 1, stride):
+            place = row["x"] + round(left * scale), row["y"] + round(top * scale), round(size * scale)
+            yield row, place, image[top : top + size, left : left + size]
+
+
+def _without_copies(jobs: list[SlideJob]) -> tuple[list[SlideJob], list[str]]:
+    """The slides without later copies of earlier ones: a slide that counts twice would pull types towards itself."""
+    sizes = Counter(job.slide_bytes for job in jobs)
+    kept, seen, notes = [], {}, []
+    for job in jobs:
+        mark = (job.slide_bytes, _ends(job.slide) if sizes[job.slide_bytes] > 1 else "")
+        if mark in seen:
+            notes.append(f"{job.slide}: the same file as {seen[mark]}, left out; remove one of them")
+            continue
+        seen[mark] = job.slide
+        kept.append(job)
+    return kept, notes
+
+
+def _ends(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256(file.read(_ENDS))
+        file.seek(-min(_ENDS, path.stat().st_size), 2)
+        digest.update(file.read())
+    return digest.hexdigest()

@@ -1,0 +1,192 @@
+"""What a discovery will cost, before it starts: patches, hours of GPUs and processors, storage, for each encoder.
+
+Two ways are priced. *Every patch* by the encoder, as the paper did. Or by the small encoder, which is enough to choose
+a thousand different patches of each slide, whereupon the encoder sees those alone, and a classifier distilled from
+their types names all others.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from histoloom.discovery.parts import Cutting, Part, RowsPart, tissue_places
+from histoloom.distributed import run_items
+from histoloom.encoders.encoder import KNOWN, SMALL, open_encoder
+from histoloom.errors import ConfigError, InputError
+from histoloom.slides.reader import open_slide
+from histoloom.slides.tissue import find_tissue
+
+# 10^9 operations per patch, counted by benchmarks/encoder_cost.py.
+COSTS = {
+    "lunit-bt": 8.2,
+    "timm:vit_large_patch14_dinov2.lvd142m": 1013.6,  # at its own 518 px
+    "uni": 123.1,
+    "uni2": 370.9,
+    "virchow2": 340.1,
+    "gigapath": 456.2,
+    "h-optimus-1": 608.3,
+    "phikonv2": 123.1,
+    SMALL: 2.2,
+}
+CLASSIFIER = 9.2  # ViT-S/16
+PLACE_BYTES = 2  # of a row without its vector: 1.7 measured on a slide of 54,000 places on a grid
+HALF = 2  # bytes of a number that is stored
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """What a run is priced by."""
+
+    encoders: tuple[str, ...] = tuple(COSTS)
+    per_slide: int = 1000  # patches chosen of each slide
+    tflops: float = 100.0  # 10^12 operations per second that a GPU keeps up: a third of an A100's peak
+    rate: float | None = None  # patches per second of one worker instead, measured or known
+    read_rate: float = 450.0  # patches per second that one processor reads from slides; benchmarks/patch_extraction.py
+
+    def __post_init__(self):
+        for name in ("tflops", "read_rate", "per_slide", "rate"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"{name} {value} must be a number above 0")
+        known = {name for name, _, _ in KNOWN}
+        unknown = [name for name in self.encoders if name not in known]
+        if unknown and self.rate is None:
+            raise ConfigError(
+                f"encoder {unknown[0]}: its cost is not known; give its --rate in patches per second, or --measure it; "
+                f"known: {', '.join(COSTS)}"
+            )
+        if self.rate is not None and len(self.encoders) != 1:
+            raise ConfigError("a rate is that of one encoder; give one --encoder with it")
+
+
+@dataclass(frozen=True)
+class Price:
+    """Of one encoder, hours of one worker (a GPU) and bytes of vectors: for every patch, and for the chosen ones."""
+
+    encoder: str
+    rate: float  # patches per second
+    hours: float
+    bytes: int
+    chosen_hours: float
+    chosen_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The price of a run; the second way pays `small_hours` and `classifier_hours` beside those for the chosen."""
+
+    slides: int
+    patches: int
+    chosen: int
+    read_rate: float
+    read_hours: float
+    index_bytes: int
+    small_hours: float
+    classifier_hours: float
+    prices: tuple[Price, ...]
+
+
+def make_plan(slides: int, patches: int, config: PlanConfig, dimensions: int | None = None) -> Plan:
+    """Price `patches` of `slides`; `dimensions` are those of an encoder that is in no table."""
+    if slides < 1 or patches < 1:
+        raise ConfigError(f"{patches} patches of {slides} slides: nothing to price; give a folder, or both numbers")
+    chosen = min(patches, slides * config.per_slide)
+    widths = {name: width for name, width, _ in KNOWN}
+
+    def hours(count: int, cost: float) -> float:
+        return count * cost / (config.tflops * 1e3) / 3600
+
+    prices = []
+    for name in config.encoders:
+        rate = config.rate or config.tflops * 1e3 / COSTS[name]
+        row = (widths.get(name) or dimensions or 0) * HALF + PLACE_BYTES
+        prices.append(Price(name, rate, patches / rate / 3600, patches * row, chosen / rate / 3600, chosen * row))
+    return Plan(
+        slides,
+        patches,
+        chosen,
+        config.read_rate,
+        patches / config.read_rate / 3600,
+        patches * PLACE_BYTES,
+        hours(patches, COSTS[SMALL]),
+        hours(patches, CLASSIFIER),
+        tuple(prices),
+    )
+
+
+def count_patches(
+    parts: list[Part],
+    cutting: Cutting,
+    workers: int = 1,
+    ray: str = "",
+    advance: Callable[[int, str], None] = lambda count, note: None,
+) -> tuple[int, int, list[str]]:
+    """Slides that have tissue, their patches, and a line for each slide that has none or is broken.
+
+    Slides are looked at by thumbnail; patches out of focus are counted too.
+    """
+    slides, patches, failures = 0, 0, []
+    for outcome in run_items(_Counter(cutting), parts, workers, ray):
+        if outcome.error is not None:
+            failures.append(" ".join(str(outcome.error).split()))
+        else:
+            slides, patches = slides + 1, patches + outcome.result
+        advance(1, f"{patches:,} patches")
+    if not patches:
+        raise InputError(f"no patch in {len(parts)} slides: {failures[0] if failures else 'none is there'}")
+    return slides, patches, failures
+
+
+def measure_rate(encoder: str, size: int, seconds: float = 5.0, batch_size: int = 32) -> tuple[float, int]:
+    """Patches per second of an encoder on this machine, and the dimensions of its vectors."""
+    opened = open_encoder(encoder)
+    images = np.random.default_rng(0).integers(0, 256, (batch_size, size, size, 3)).astype(np.uint8)
+    dimensions = opened(images).shape[1]
+    count, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        opened(images)
+        count += batch_size
+    return count / (time.perf_counter() - start), dimensions
+
+
+def describe(plan: Plan) -> str:
+    """The plan as text, with a table of encoders in Markdown."""
+    small = plan.small_hours + plan.classifier_hours
+    lines = [
+        f"{plan.patches:,} patches of {plan.slides:,} slides; {plan.chosen:,} of them chosen for clustering",
+        f"reading them once: {plan.read_hours:,.0f} hours of one processor",
+        f"index without pixels or vectors: {_size(plan.index_bytes)}",
+        f"small encoder over every patch: {plan.small_hours:,.1f} h; classifier: {plan.classifier_hours:,.1f} h",
+        "hours are those of computing on one GPU; it waits where fewer processors read than stand in the third column",
+        "",
+        "| encoder | patches/s | readers | every patch, h | vectors | chosen alone, h | vectors | second way, h |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {p.encoder} | {p.rate:,.0f} | {math.ceil(p.rate / plan.read_rate)} "
+        f"| {p.hours:,.1f} | {_size(p.bytes)} | {p.chosen_hours:,.1f} | {_size(p.chosen_bytes)} "
+        f"| {p.chosen_hours + small:,.1f} |"
+        for p in plan.prices
+    ]
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Counter:
+    """Counts the patches of a part; pickles for workers."""
+
+    cutting: Cutting
+
+    def __call__(self, part: Part) -> int:
+        if isinstance(part, RowsPart):
+            return part.stop - part.start
+        with open_slide(part.slide, self.cutting.slide_mpp) as slide:
+            return len(tissue_places(slide, find_tissue(slide), self.cutting))
+
+
+def _size(count: int) -> str:
+    power = min(max(int(math.log(max(count, 1), 1000)), 0), 4)
+    return f"{count / 1000**power:,.1f} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"

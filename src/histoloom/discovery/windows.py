@@ -1,0 +1,136 @@
+"""Pixels of single windows, by the places that embeddings and assignments name: from slides or from a patch dataset."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Bool, Int, UInt8
+
+from histoloom.discovery.classifier import Window
+from histoloom.discovery.cluster import ASSIGNMENTS
+from histoloom.discovery.embed import read_record
+from histoloom.discovery.embeddings import open_table
+from histoloom.discovery.parts import Cutting
+from histoloom.errors import InputError
+from histoloom.patches.places import OPEN_SLIDES, PlaceReader
+from histoloom.patches.split import hold_out
+from histoloom.patches.store import decode, has_pixels, iter_rows, load_patches
+from histoloom.slides.reader import Slide, open_slide
+
+ReadWindow = Callable[[str, int, int, int], UInt8[np.ndarray, "h w 3"]]  # slide, x, y and edge in level-0 pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Assigned:
+    """Windows by place, each with its finest type and its case."""
+
+    slides: list[str]
+    cases: list[str]
+    places: Int[np.ndarray, "n 3"]  # x, y and edge in level-0 pixels
+    types: Int[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.slides)
+
+    def held_out(self, share: float, seed: int) -> Bool[np.ndarray, " n"]:
+        """Which windows are for testing, by case; raises InputError where there is one case only."""
+        return hold_out(self.cases, share, seed)
+
+
+def read_assigned(folder: Path) -> Assigned:
+    """The windows in a folder of `histoloom discover`, with their types and cases; raises InputError for none."""
+    path = folder / ASSIGNMENTS
+    if not path.is_file():
+        raise InputError(f"{folder}: no window has a type yet; run `histoloom discover cluster` first")
+    try:
+        found = pq.read_table(path, columns=["slide", "x", "y", "size", "type"])
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); run `histoloom discover cluster` again") from None
+    cases: dict[str, str] = {}
+    for batch in open_table(folder).batches(columns=["slide", "case_id"]):
+        cases |= dict(zip(batch["slide"].to_pylist(), batch["case_id"].to_pylist(), strict=True))
+    slides = found["slide"].to_pylist()
+    if missing := set(slides) - set(cases):
+        raise InputError(f"{path}: {min(missing)} was never embedded here; run `histoloom discover cluster` again")
+    places = np.stack([found[name].to_numpy() for name in ("x", "y", "size")], 1).astype(np.int64)
+    return Assigned(slides, [cases[s] for s in slides], places, found["type"].to_numpy().astype(np.int64))
+
+
+def open_windows(folder: Path) -> tuple[ReadWindow, Window]:
+    """What reads the windows that were embedded in `folder`, and what they are; raises InputError where none were."""
+    source, config = read_record(folder)
+    if not source.exists():
+        raise InputError(f"{source}: not there any more, and pixels are needed; move it back, or embed anew")
+    window = window_of(folder)
+    if is_dataset(source):
+        return DatasetWindows(source, config.cutting), window
+    return SlideWindows(source, window, config.cutting.slide_mpp), window
+
+
+def window_of(folder: Path) -> Window:
+    """What the encoder saw at once when it embedded `folder`."""
+    source, config = read_record(folder)
+    cutting = config.cutting
+    if not is_dataset(source):
+        return Window(cutting.size or 256, cutting.mpp)
+    first = next(open_table(folder).batches(1, ["mpp"])).to_pylist()[0]
+    return Window(cutting.size or _width(source, cutting.split), first["mpp"])
+
+
+def is_dataset(source: Path) -> bool:
+    """Whether it is a patch dataset, and neither a slide nor a folder of slides."""
+    return (source / "tissue.toml").is_file() and (source / "data").is_dir()
+
+
+def _width(dataset: Path, split: str) -> int:
+    """Edge of the patches of a dataset, in their own px."""
+    row = next(iter_rows(dataset, split, ["image", "source", "x", "y", "size"]))
+    image = decode(row["image"]["bytes"], row["source"]) if row["image"] else PlaceReader(dataset).read(row)[0]
+    return image.shape[1]
+
+
+class DatasetWindows:
+    """Windows in the patches of one split of a dataset, which are kept in memory."""
+
+    def __init__(self, dataset: Path, cutting: Cutting):
+        read = None if has_pixels(dataset, cutting.split) else PlaceReader(dataset).read
+        self._dataset, self._patches = dataset, load_patches(dataset, cutting.split, read)
+        self.width = self._patches.images.shape[2]
+        self._by_source: dict[str, list[int]] = {}
+        for index, source in enumerate(self._patches.sources):
+            self._by_source.setdefault(source, []).append(index)
+
+    def __call__(self, slide: str, x: int, y: int, size: int) -> UInt8[np.ndarray, "h w 3"]:
+        """The window at a place; raises InputError where no patch holds it."""
+        for index in self._by_source.get(slide, ()):
+            left, top, edge = self._patches.places[index].tolist()
+            if left <= x and top <= y and x + size <= left + edge and y + size <= top + edge:
+                scale = self.width / edge
+                column, row, length = (round(value * scale) for value in (x - left, y - top, size))
+                return self._patches.images[index][row : row + length, column : column + length]
+        raise InputError(f"{self._dataset}: has no patch of {slide} at {x}, {y}; embed it anew")
+
+
+class SlideWindows:
+    """Windows of slides, of which a few are kept open; pickles for data workers."""
+
+    def __init__(self, slides: Path, window: Window, slide_mpp: float | None = None):
+        self._root = slides if slides.is_dir() else slides.parent
+        self._window, self._slide_mpp = window, slide_mpp
+        self._open: OrderedDict[str, Slide] = OrderedDict()
+
+    def __call__(self, slide: str, x: int, y: int, size: int) -> UInt8[np.ndarray, "h w 3"]:
+        """The window at a place."""
+        if slide not in self._open:
+            self._open[slide] = open_slide(self._root / slide, self._slide_mpp)
+            if len(self._open) > OPEN_SLIDES:
+                self._open.popitem(last=False)[1].close()
+        self._open.move_to_end(slide)
+        return self._open[slide].read(x, y, self._window.edge, self._window.mpp)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_open": OrderedDict()}

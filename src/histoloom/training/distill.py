@@ -1,0 +1,194 @@
+"""Distil the types that an encoder and its clusters found into a small classifier, and say how well it names them.
+
+The paper (arXiv 2509.17847) reports 47 % top-1 over 100 types at about 85 % less cost than its foundation model.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from histoloom.augmentation import dihedral
+from histoloom.discovery.classifier import Classifier, ClassifierConfig, ViT, Window
+from histoloom.discovery.tree import TypeTree
+from histoloom.discovery.windows import Assigned, ReadWindow
+from histoloom.encoders.encoder import Encoder
+from histoloom.errors import ConfigError, InputError
+from histoloom.stain import StainJitter, apply_stain, draw_stain
+from histoloom.training.loop import LoopConfig, Progress, fit, identity_of
+
+BINS = 15  # of confidence, for calibration
+BATCH = 128  # windows named at a time when it is tested
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How the classifier is trained."""
+
+    val_share: float = 0.2  # of the windows, by case
+    balance: float = 0.5  # 0: windows as they are; 1: every type is drawn as often as any other
+    stain: StainJitter = field(default_factory=lambda: StainJitter(scale=0.1, shift=0.015, brightness=0.03))
+    model: ClassifierConfig = field(default_factory=ClassifierConfig)
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=2000, batch_size=64, learning_rate=1e-3, weight_decay=0.05, average_decay=0.99
+        )
+    )
+
+    def __post_init__(self):
+        if not 0 < self.val_share < 1 or not 0 <= self.balance <= 1:
+            raise ConfigError("val_share must lie between 0 and 1, balance in [0, 1]")
+
+
+@dataclass(frozen=True)
+class LevelReport:
+    """How well the types of one level are named, on cases that training did not see."""
+
+    types: int
+    top1: float
+    top5: float
+    commonest: float  # top-1 of always naming the commonest type of the training windows
+    calibration_error: float  # expected: |accuracy - confidence| over bins of confidence, weighted by windows
+    reliability: list[tuple[float, float, int]]  # mean confidence, accuracy and windows of each bin that has any
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What naming one window takes: operations (multiply-adds), and windows per second of one processor core."""
+
+    multiply_adds: int
+    windows_per_core_second: float
+
+
+class ClassifierObjective(nn.Module):
+    """Batch of windows, uint8 `b h w 3`, and their types -> cross-entropy."""
+
+    def __init__(self, network: ViT):
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        logits = self.network(batch["windows"].movedim(-1, 1)).float()
+        return {"loss": F.cross_entropy(logits, batch["types"])}
+
+
+@dataclass(frozen=True)
+class WindowSampler:
+    """Sample n: a window, turned and slightly restained, and its type."""
+
+    assigned: Assigned
+    chances: Float[np.ndarray, " n"]  # summed up: of drawing this window or one before
+    read: ReadWindow
+    config: Distillation
+
+    def __call__(self, n: int) -> dict:
+        rng = np.random.default_rng((self.config.loop.seed, n))
+        index = int(np.searchsorted(self.chances, rng.random(), side="right"))
+        image = self.read(self.assigned.slides[index], *self.assigned.places[index].tolist())
+        image = apply_stain(dihedral(image, int(rng.integers(8))), draw_stain(self.config.stain, rng))
+        return {"windows": np.ascontiguousarray(image), "types": np.int64(self.assigned.types[index])}
+
+
+def distil(
+    assigned: Assigned,
+    tree: TypeTree,
+    read: ReadWindow,
+    window: Window,
+    config: Distillation,
+    folder: Path,
+    on_step: Callable[[Progress], None] | None = None,
+) -> Classifier:
+    """Train on the windows of all cases that are not held out, resuming from `folder`; returns the averaged classifier.
+
+    Raises InputError where there is one case only, or a type that the tree does not know.
+    """
+    if len(assigned) == 0 or assigned.types.max() >= len(tree.centroids):
+        raise InputError(f"the windows are not assigned to these {len(tree.centroids)} types; cluster them anew")
+    learned = np.flatnonzero(~assigned.held_out(config.val_share, config.loop.seed))
+    chances = np.zeros(len(assigned))
+    chances[learned] = _chances(assigned.types[learned], config.balance)
+    sampler = WindowSampler(assigned, np.cumsum(chances) / chances.sum(), read, config)
+    torch.manual_seed(config.loop.seed)
+    network = ViT(config.model, len(tree.centroids))
+    marks = {"types": str(assigned.types.tolist()), "places": str(assigned.places.tolist()), "tree": tree.fingerprint}
+    identity = identity_of(config, window=str(window), **{k: _digest(v) for k, v in marks.items()})
+    averaged = fit(ClassifierObjective(network), sampler, _collate, config.loop, folder, identity, on_step)
+    return Classifier(averaged.network.eval(), tree, window)
+
+
+def probabilities_of(
+    classifier: Classifier, assigned: Assigned, read: ReadWindow, indices: Int[np.ndarray, " m"]
+) -> Float[np.ndarray, "m k"]:
+    """What the classifier says of the windows at `indices`."""
+    found = []
+    for start in range(0, len(indices), BATCH):
+        some = indices[start : start + BATCH]
+        windows = np.stack([read(assigned.slides[i], *assigned.places[i].tolist()) for i in some.tolist()])
+        found.append(classifier(windows))
+    return np.concatenate(found)
+
+
+def report_level(
+    probabilities: Float[np.ndarray, "n k"],
+    types: Int[np.ndarray, " n"],
+    learned: Int[np.ndarray, " m"],
+    ancestors: Int[np.ndarray, " k"],
+) -> LevelReport:
+    """The report of the level at which each finest type is of the type in `ancestors`: probabilities are summed.
+
+    `types` are the true finest types of the tested windows, `learned` those of the windows of training.
+    """
+    count = int(ancestors.max()) + 1
+    summed = probabilities @ np.eye(count)[ancestors]
+    true = ancestors[types]
+    ranks = (summed > summed[np.arange(len(true)), true][:, None]).sum(1)
+    confidence, right = summed.max(1), summed.argmax(1) == true
+    error, bins = calibration(confidence, right)
+    commonest = np.bincount(ancestors[learned], minlength=count).argmax()
+    return LevelReport(
+        count, float(right.mean()), float((ranks < 5).mean()), float((true == commonest).mean()), error, bins
+    )
+
+
+def calibration(
+    confidence: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"]
+) -> tuple[float, list[tuple[float, float, int]]]:
+    """Expected calibration error over BINS equal bins (Naeini et al. 2015), and confidence, accuracy, size of each."""
+    bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    found = [
+        (float(confidence[bins == i].mean()), float(right[bins == i].mean()), int((bins == i).sum()))
+        for i in np.unique(bins)
+    ]
+    return sum(size * abs(accuracy - mean) for mean, accuracy, size in found) / len(confidence), found
+
+
+def cost_of(names: Classifier | Encoder, windows: np.ndarray, seconds: float = 0.5) -> Cost:
+    """What one window costs, measured on `windows` for `seconds` of the processor, whatever else it does."""
+    with FlopCounterMode(display=False) as counted:
+        names(windows[:1])
+    names(windows[:8])
+    start, count = time.process_time(), 0
+    while (taken := time.process_time() - start) < seconds:
+        names(windows)
+        count += len(windows)
+    return Cost(counted.get_total_flops() // 2, count / max(taken, 1e-9))
+
+
+def _chances(types: Int[np.ndarray, " m"], balance: float) -> Float[np.ndarray, " m"]:
+    return np.bincount(types)[types].astype(np.float64) ** -balance
+
+
+def _collate(samples: list[dict]) -> dict[str, Tensor]:
+    return {key: torch.from_numpy(np.stack([s[key] for s in samples])) for key in samples[0]}
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

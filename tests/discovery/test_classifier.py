@@ -1,0 +1,127 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from histoloom.discovery.classifier import (
+    WEIGHTS,
+    ClassifierConfig,
+    NearestType,
+    check_encoder,
+    load_classifier,
+    save_classifier,
+)
+from histoloom.discovery.namers import namer_print, open_namer
+from histoloom.discovery.tree import TypeTree
+from histoloom.discovery.windows import open_windows, read_assigned
+from histoloom.encoders.encoder import open_encoder
+from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
+from histoloom.errors import ConfigError, InputError, ModelError
+from histoloom.training.distill import Distillation, distil
+from histoloom.training.distill_report import examine, write_card
+from histoloom.training.loop import LoopConfig
+
+TINY = Distillation(
+    val_share=0.3,
+    model=ClassifierConfig(input=32, patch=8, depth=1),
+    loop=LoopConfig(steps=40, batch_size=16, learning_rate=1e-3, warmup_steps=5, average_decay=0.9, workers=0,
+                    precision="fp32", checkpoint_minutes=1e9),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def lesson(discovered):
+    read, window = open_windows(discovered)
+    return read_assigned(discovered), TypeTree.load(discovered), read, window
+
+
+@pytest.fixture(scope="module")
+def classifier(lesson, tmp_path_factory):
+    return distil(*lesson, TINY, tmp_path_factory.mktemp("run"))
+
+
+def test_it_learns_the_types_and_is_tested_on_cases_it_has_not_seen(lesson, classifier, tmp_path):
+    assigned, tree, read, window = lesson
+    assert (window.edge, window.mpp) == (32, 0.5)
+    held = assigned.held_out(TINY.val_share, 0)
+    cases = np.array(assigned.cases)
+    assert not set(cases[held]) & set(cases[~held])
+    found = examine(classifier, open_encoder(tree.encoder), assigned, read, TINY)
+    assert found.windows == held.sum()
+    assert [level.types for level in found.levels] == [2, 3]
+    assert found.levels[-1].top1 > 0.8 > found.levels[-1].commonest
+    assert found.levels[0].top1 >= found.levels[-1].top1 - 0.02
+    write_card(found, tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert f"{found.windows} windows of {found.cases} cases" in card
+    assert "nothing is saved" in card
+
+
+def test_the_same_seed_gives_the_same_weights_and_a_stopped_run_goes_on(lesson, tmp_path):
+    class Stopped(Exception):
+        pass
+
+    def stop(progress):
+        if progress.step == 3:
+            raise Stopped
+
+    short = replace(TINY, loop=replace(TINY.loop, steps=4, checkpoint_minutes=1e-9))
+    whole = distil(*lesson, short, tmp_path / "whole").network.state_dict()
+    with pytest.raises(Stopped):
+        distil(*lesson, short, tmp_path / "stopped", stop)
+    for key, value in distil(*lesson, short, tmp_path / "stopped").network.state_dict().items():
+        assert torch.equal(value, whole[key]), key
+
+
+def test_it_is_read_back_as_saved_and_names_alike(classifier, lesson, tmp_path):
+    save_classifier(classifier, tmp_path)
+    again = load_classifier(tmp_path)
+    windows = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(again(windows), classifier(windows))
+    np.testing.assert_allclose(again(windows).sum(1), 1, atol=1e-5)
+    assert again.window == classifier.window
+    save_classifier(again, tmp_path / "again")
+    assert (tmp_path / "again" / WEIGHTS).read_bytes() == (tmp_path / WEIGHTS).read_bytes()
+    assert open_namer(tmp_path)(windows).shape == (5, 3)
+
+
+def test_the_encoder_itself_names_as_the_windows_were_assigned(discovered, lesson):
+    assigned, _, read, _ = lesson
+    namer = open_namer(discovered)
+    assert isinstance(namer, NearestType)
+    windows = np.stack([read(assigned.slides[i], *assigned.places[i].tolist()) for i in range(0, len(assigned), 9)])
+    np.testing.assert_array_equal(namer(windows).argmax(1), assigned.types[::9])
+
+
+def test_types_of_another_encoder_are_refused(classifier, discovered, tmp_path):
+    torch.manual_seed(1)
+    save_small_encoder(SmallEncoder(SmallEncoderConfig((8, 16), 1)), tmp_path / "other")
+    with pytest.raises(ModelError, match=r"types were found by encoder .* not by .*other .*give that encoder"):
+        check_encoder(TypeTree.load(discovered), open_encoder(str(tmp_path / "other")))
+    save_classifier(classifier, tmp_path / "mixed")
+    replace(classifier.tree, fingerprint="0" * 64).save(tmp_path / "mixed")
+    with pytest.raises(ModelError, match="found by another encoder than those of its classifier; train it again"):
+        load_classifier(tmp_path / "mixed")
+
+
+def test_what_is_no_classifier_is_one_line(classifier, tmp_path):
+    with pytest.raises(ModelError, match="no classifier there; train one with `histoloom discover classify`"):
+        load_classifier(tmp_path)
+    with pytest.raises(InputError, match="neither a classifier nor tissue types"):
+        namer_print(tmp_path)
+    save_classifier(classifier, tmp_path)
+    (tmp_path / "classifier.safetensors").write_bytes(b"no")
+    with pytest.raises(ModelError, match="not a classifier of these types"):
+        load_classifier(tmp_path)
+
+
+def test_settings_without_sense_are_refused(lesson, tmp_path):
+    for wrong in ({"input": 30}, {"depth": 0}):
+        with pytest.raises(ConfigError, match="multiple of patch"):
+            ClassifierConfig(**wrong)
+    with pytest.raises(ConfigError, match="no vision transformer that timm can build"):
+        distil(*lesson, replace(TINY, model=ClassifierConfig("resnet18", 32, 8, 1)), tmp_path)
+    one = replace(lesson[0], cases=["a"] * len(lesson[0]))
+    with pytest.raises(InputError, match="all patches are of one case"):
+        distil(one, *lesson[1:], TINY, tmp_path)

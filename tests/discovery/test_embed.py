@@ -1,0 +1,266 @@
+"""Patches become vectors: from slides or a dataset, part by part, resumed, with the same bytes wherever it ran."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import draw_tissue
+from slide_files import MPP, write_tiled_tiff
+
+from histoloom.discovery.embed import EmbedConfig, embed, read_record
+from histoloom.discovery.embeddings import open_table
+from histoloom.discovery.parts import Cutting, find_parts
+from histoloom.encoders.encoder import open_encoder
+from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
+from histoloom.errors import ConfigError, InputError, ModelError, OutputError
+from histoloom.patches.folder import FolderImport, find_pictures
+from histoloom.patches.importer import import_pictures
+from histoloom.slides.reader import open_slide
+from histoloom.tissue import TissueTable
+
+CUTTING = Cutting(mpp=2 * MPP, size=64, slide_mpp=MPP)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory) -> str:
+    """A small encoder with random weights."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("encoder")
+    save_small_encoder(SmallEncoder(SmallEncoderConfig((8, 12), 1, 3)), folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory) -> Path:
+    """Three slides: tissue on the left two thirds, glass on the right."""
+    folder = tmp_path_factory.mktemp("slides")
+    for number in range(3):
+        rng = np.random.default_rng(number)
+        pixels = np.full((400, 900, 3), 245, np.uint8)
+        pixels[:, :600] = np.concatenate([draw_tissue(rng, 600, 3)[0][:400]])
+        write_tiled_tiff(folder / f"P{number}-a.tif", pixels)
+    return folder
+
+
+def run(source: Path, out: Path, config: EmbedConfig, **how):
+    parts, notes = find_parts(source, config.cutting)
+    return embed(parts, config, out, source, **how), notes
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "embeddings").iterdir()}
+
+
+def test_a_row_is_the_encoders_vector_of_the_pixels_at_its_place(slides, encoder, tmp_path):
+    config = EmbedConfig(encoder, replace(CUTTING, case_pattern="^(P[0-9])"), precision="float32")
+    done, notes = run(slides, tmp_path / "out", config)
+    table = open_table(tmp_path / "out")
+    assert (done.patches, done.parts, done.failures, notes) == (table.rows, 3, [], [])
+    assert read_record(tmp_path / "out") == (slides, config)
+    opened = open_encoder(encoder)
+    assert (table.encoder, table.fingerprint, table.dimensions) == (opened.name, opened.fingerprint, 12)
+    rows = [row for batch in table.batches(7) for row in batch.to_pylist()]
+    assert {row["case_id"] for row in rows} == {"P0", "P1", "P2"}
+    assert {(row["size"], row["mpp"]) for row in rows} == {(128, 2 * MPP)}
+    assert max(row["x"] + row["size"] for row in rows) < 600 + 128  # glass is left out
+    for row in rows[::5]:
+        with open_slide(slides / row["slide"]) as slide:
+            image = slide.read(row["x"], row["y"], 64, 2 * MPP)
+        assert np.allclose(row["vector"], opened(image[None])[0], atol=1e-5)
+
+
+def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(slides, encoder, tmp_path):
+    config = EmbedConfig(encoder, CUTTING)
+    run(slides, tmp_path / "whole", config)
+    run(slides, tmp_path / "killed", config)
+    broken = sorted((tmp_path / "killed" / "embeddings").iterdir())[1]
+    broken.rename(f"{broken}.half.partial")  # as a kill in the middle of a part leaves it
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "killed" / "embeddings").glob("*.parquet")}
+    run(slides, tmp_path / "killed", config)
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+    assert (
+        kept.items() <= {p.name: p.stat().st_mtime_ns for p in (tmp_path / "killed" / "embeddings").iterdir()}.items()
+    )
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_two_ray_workers_write_the_same_bytes_as_one_process(slides, encoder, tmp_path):
+    config = EmbedConfig(encoder, CUTTING)
+    run(slides, tmp_path / "one", config)
+    run(slides, tmp_path / "ray", config, ray="local")
+    assert files(tmp_path / "ray") == files(tmp_path / "one")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the worker in /proc")
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_ray_worker_killed_in_the_middle_costs_time_and_nothing_else(slides, encoder, tmp_path):
+    killed = []
+
+    def kill_a_worker(count: int, note: str) -> None:
+        if count == 1 and not killed:
+            killed.append(min(ray_workers()))
+            os.kill(killed[0], signal.SIGKILL)
+
+    config = EmbedConfig(encoder, CUTTING)
+    run(slides, tmp_path / "one", config)
+    done, _ = run(slides, tmp_path / "ray", config, ray="local", advance=kill_a_worker)
+    assert killed
+    assert done.failures == []
+    assert files(tmp_path / "ray") == files(tmp_path / "one")
+
+
+def ray_workers() -> list[int]:
+    """Processes in which Ray runs our callable, started by this process and no other."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ValueError):
+            pid, parents = int(folder.name), []
+            if b"_RayWorker" in (folder / "cmdline").read_bytes():
+                while pid > 1:
+                    pid = int((Path("/proc") / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                    parents.append(pid)
+            if os.getpid() in parents:
+                found.append(int(folder.name))
+    return found
+
+
+STOPS = """
+import os, signal, sys
+from pathlib import Path
+from histoloom.discovery.embed import EmbedConfig, embed
+from histoloom.discovery.parts import Cutting, find_parts
+
+source, out, encoder = sys.argv[1:]
+config = EmbedConfig(encoder, Cutting(mpp=0.5, size=64, slide_mpp=0.25))
+kill = lambda count, note: count and os.kill(os.getpid(), signal.SIGKILL)
+embed(find_parts(Path(source), config.cutting)[0], config, Path(out), Path(source), advance=kill)
+"""
+
+
+def test_a_run_killed_for_good_goes_on_when_it_is_repeated(slides, encoder, tmp_path):
+    config = EmbedConfig(encoder, CUTTING)
+    run(slides, tmp_path / "whole", config)
+    done = subprocess.run([sys.executable, "-c", STOPS, slides, tmp_path / "killed", encoder])
+    assert done.returncode == -signal.SIGKILL
+    (kept,) = (tmp_path / "killed" / "embeddings").glob("*.parquet")
+    before = kept.stat().st_mtime_ns
+    run(slides, tmp_path / "killed", config)
+    assert kept.stat().st_mtime_ns == before
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+def test_a_slide_without_tissue_a_broken_one_and_a_copy_are_named_and_the_rest_is_embedded(slides, encoder, tmp_path):
+    folder = tmp_path / "slides"
+    shutil.copytree(slides, folder)
+    write_tiled_tiff(folder / "glass.tif", np.full((400, 600, 3), 245, np.uint8))
+    (folder / "broken.tif").write_bytes((folder / "P0-a.tif").read_bytes()[:3000])
+    shutil.copy(folder / "P1-a.tif", folder / "Q1-copy.tif")
+    done, notes = run(folder, tmp_path / "out", EmbedConfig(encoder, CUTTING))
+    assert done.parts == 3
+    assert len(done.failures) == 2
+    assert done.failures[0].startswith(f"{folder}/broken.tif: ")
+    assert done.failures[1].startswith(f"{folder}/glass.tif: no patch of 64 px at 0.5 um/px holds 50% tissue; look at")
+    assert notes == [f"{folder}/Q1-copy.tif: the same file as {folder}/P1-a.tif, left out; remove one of them"]
+    shutil.rmtree(tmp_path / "out")
+    only = [part for part in find_parts(folder, CUTTING)[0] if "glass" in part.source]
+    with pytest.raises(InputError, match=r"no patch of 1 slides was embedded: .*glass.tif: no patch"):
+        embed(only, EmbedConfig(encoder, CUTTING), tmp_path / "out", folder)
+
+
+def test_a_list_of_slides_with_missing_files_says_so(slides, tmp_path):
+    (tmp_path / "list.csv").write_text("slide\nP0-a.tif\nP7-a.tif\n")
+    parts, notes = find_parts(slides, CUTTING, tmp_path / "list.csv")
+    assert [part.source for part in parts] == ["P0-a.tif"]
+    listed = f"listed in {tmp_path}/list.csv are not in {slides}"
+    assert notes == [f"1 of 2 slides {listed} (add them, or take them off the list): P7-a"]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    """A patch dataset of nine patches of 80 px."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(7)
+    for number in range(9):
+        for kind, pixels in zip(("images", "maps"), draw_tissue(rng, 80, 2), strict=True):
+            (folder / kind).mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(folder / kind / f"P{number % 3}_{number}.png")
+    table = TissueTable.from_names(["stroma", "gland"])
+    config = FolderImport(case_pattern="^(P[0-9])_", val_share=0.3)
+    import_pictures(find_pictures(folder / "images", folder / "maps", config), table, config, folder / "out")
+    return folder / "out"
+
+
+def test_a_dataset_is_embedded_whole_or_in_windows(dataset, encoder, tmp_path):
+    whole, _ = run(dataset, tmp_path / "whole", EmbedConfig(encoder))
+    rows = [row for batch in open_table(tmp_path / "whole").batches() for row in batch.to_pylist()]
+    assert whole.patches == len(rows) == 6
+    assert {(row["x"], row["size"], row["case_id"][0]) for row in rows} == {(0, 80, "P")}
+    cut = EmbedConfig(encoder, Cutting(size=32, stride=24))
+    windows, _ = run(dataset, tmp_path / "windows", cut)
+    assert windows.patches == 9 * len(rows)
+    rows = [row for batch in open_table(tmp_path / "windows").batches() for row in batch.to_pylist()]
+    assert {(row["x"], row["y"], row["size"]) for row in rows[:9]} == {
+        (x, y, 32) for x in (0, 24, 48) for y in (0, 24, 48)
+    }
+    with pytest.raises(InputError, match=r"has no window of 96 px; lower --size"):
+        run(dataset, tmp_path / "large", EmbedConfig(encoder, Cutting(size=96)))
+    with pytest.raises(InputError, match=r"no split 'test'; known: train, val"):
+        find_parts(dataset, Cutting(split="test"))
+
+
+def test_a_folder_of_another_run_is_left_alone(dataset, encoder, tmp_path):
+    run(dataset, tmp_path / "out", EmbedConfig(encoder))
+    with pytest.raises(OutputError, match="was begun with other settings or slides"):
+        run(dataset, tmp_path / "out", EmbedConfig(encoder, precision="float32"))
+    with pytest.raises(OutputError, match="exists already"):
+        run(dataset, dataset, EmbedConfig(encoder))
+
+
+def test_embeddings_of_two_encoders_do_not_mix(dataset, encoder, tmp_path):
+    run(dataset, tmp_path / "out", EmbedConfig(encoder))
+    file = next((tmp_path / "out" / "embeddings").iterdir())
+    other = pq.read_table(file)
+    pq.write_table(
+        other.replace_schema_metadata({"histoloom.encoder": "uni", "histoloom.fingerprint": "beef" * 3}),
+        file.with_name("z.parquet"),
+    )
+    with pytest.raises(InputError, match=r"z.parquet: made by encoder uni \(beefbeef\), other files here by .* remove"):
+        open_table(tmp_path / "out")
+    short = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(5 * len(other), np.float16)), 5)
+    pq.write_table(other.set_column(6, "vector", short), file.with_name("z.parquet"))
+    with pytest.raises(InputError, match=r"z.parquet: its vectors have 5 dimensions, not 12: another encoder"):
+        open_table(tmp_path / "out")
+    file.with_name("z.parquet").write_bytes(b"no table")
+    with pytest.raises(InputError, match=r"z.parquet: no table of embeddings .*; remove it and run"):
+        open_table(tmp_path / "out")
+    with pytest.raises(InputError, match="no embeddings there; make them with `histoloom discover embed`"):
+        open_table(tmp_path)
+
+
+def test_damaged_weights_are_named(dataset, tmp_path):
+    network = SmallEncoder(SmallEncoderConfig((8, 12), 1, 3))
+    torch.nn.init.constant_(next(iter(network.parameters())), 6e4)
+    save_small_encoder(network, tmp_path / "encoder")
+    with pytest.raises(ModelError, match="that are not finite in float16; store them as float32, or replace"):
+        run(dataset, tmp_path / "out", EmbedConfig(str(tmp_path / "encoder")))
+
+
+def test_settings_without_sense_are_refused():
+    with pytest.raises(ConfigError, match="batch_size 0 and readers 2 must be at least 1"):
+        EmbedConfig(batch_size=0)
+    with pytest.raises(ConfigError, match=r"mpp -1.0, size None"):
+        Cutting(mpp=-1.0)
+    with pytest.raises(ConfigError, match=r"min_tissue 2.0 must lie"):
+        Cutting(min_tissue=2.0)

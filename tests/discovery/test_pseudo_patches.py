@@ -1,0 +1,89 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from histoloom.discovery.classifier import Window
+from histoloom.discovery.names import name_types
+from histoloom.discovery.pseudo_maps import MapConfig
+from histoloom.discovery.pseudo_patches import Kept, draw_patches
+from histoloom.errors import InputError, OutputError
+from histoloom.patches.store import iter_rows, load_patches, read_table
+
+CONFIG = MapConfig(stride=8)
+
+
+@pytest.fixture
+def dataset(known_dataset):
+    return known_dataset
+
+
+@pytest.fixture
+def named(tree):
+    return name_types(tree.ancestors, tree.levels)
+
+
+def test_maps_are_new_and_all_else_is_as_it_was(dataset, by_color, named, tmp_path):
+    record = draw_patches(dataset, by_color, "print", named, 1, CONFIG, Kept(), tmp_path / "pseudo")
+    assert record["config"]["types"] == 3
+    assert read_table(tmp_path / "pseudo").names == ["type 0", "type 1", "type 2"]
+    for split in ("train", "val"):
+        before, after = load_patches(dataset, split), load_patches(tmp_path / "pseudo", split)
+        np.testing.assert_array_equal(before.images, after.images)
+        assert (before.cases, before.sources) == (after.cases, after.sources)
+        assert (before.semantic_maps == after.semantic_maps).mean() > 0.93
+        for row, semantic_map in zip(iter_rows(tmp_path / "pseudo", split), after.semantic_maps, strict=True):
+            shares = np.bincount(semantic_map.ravel(), minlength=3) / semantic_map.size
+            np.testing.assert_allclose(row["fractions"], shares, atol=1e-6)
+            assert row["entropy"] == pytest.approx(-sum(p * np.log(p) for p in shares if p), abs=1e-5)
+    assert "pseudo maps of discovered tissue types" in (tmp_path / "pseudo" / "README.md").read_text()
+
+
+def test_a_coarser_level_has_fewer_types_and_the_same_borders(dataset, by_color, named, tmp_path):
+    for level, out in ((0, "coarse"), (1, "fine")):
+        draw_patches(dataset, by_color, "print", named, level, CONFIG, Kept(), tmp_path / out)
+    coarse, fine = (load_patches(tmp_path / out, "train").semantic_maps for out in ("coarse", "fine"))
+    np.testing.assert_array_equal(coarse, named.levels.of[0][fine])
+
+
+def test_only_patches_that_show_more_than_one_type_are_kept_when_asked(dataset, by_color, named, tmp_path):
+    draw_patches(dataset, by_color, "print", named, 1, CONFIG, Kept(0.2, 0.8), tmp_path / "mixed")
+    rows = [row for split in ("train", "val") for row in iter_rows(tmp_path / "mixed", split)]
+    assert 0 < len(rows) < 18
+    assert all(0.2 <= max(row["fractions"]) <= 0.8 for row in rows)
+
+
+def test_the_same_again_does_nothing_and_a_stopped_run_goes_on_to_the_same_bytes(dataset, by_color, named, tmp_path):
+    class Stopped(Exception):
+        pass
+
+    seen = []
+
+    def stop(count):
+        seen.append(count)
+        if len(seen) == 16:
+            raise Stopped
+
+    def run(out, advance=lambda count: None):
+        return draw_patches(dataset, by_color, "print", named, 1, CONFIG, Kept(), tmp_path / out, advance=advance)
+
+    whole = run("whole")
+    with pytest.raises(Stopped):
+        run("stopped", stop)
+    assert (tmp_path / "stopped.partial" / "data" / "train-00000.parquet").is_file()
+    assert not (tmp_path / "stopped").exists()
+    assert run("stopped")["sha256"] == whole["sha256"]
+    assert run("whole", lambda count: pytest.fail("drawn twice")) == whole
+    assert not (tmp_path / "stopped.partial").exists()
+
+
+def test_what_does_not_fit_is_refused(dataset, by_color, named, tmp_path):
+    other = replace(by_color, window=Window(32, 1.0))
+    with pytest.raises(InputError, match=r"is of 0\.5 um/px, the types were found at 1; cut patches at that"):
+        draw_patches(dataset, other, "print", named, 1, CONFIG, Kept(), tmp_path / "a")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").touch()
+    with pytest.raises(OutputError, match="taken: exists already"):
+        draw_patches(dataset, by_color, "print", named, 1, CONFIG, Kept(), tmp_path / "taken")
+    with pytest.raises(InputError, match="no patch was kept by its new map"):
+        draw_patches(dataset, by_color, "print", named, 1, CONFIG, Kept(0.0, 0.1), tmp_path / "b")
