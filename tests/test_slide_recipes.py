@@ -105,7 +105,7 @@ def tiny(recipe: Recipe) -> Recipe:
     """The recipe with its data as they are and a few steps of a small model."""
     loop = LoopConfig(steps=2, batch_size=2, workers=0)
     autoencoder = AutoencoderTraining(size=32, model=AutoencoderConfig(4, (8, 8, 16), (1, 1, 1), (1, 1, 1)), loop=loop)
-    denoiser = DenoiserTraining(window=64, views=1, channels=32, loop=loop)
+    denoiser = DenoiserTraining(window=64, views=1, channels=(32, 64), blocks=(1, 1), loop=loop)
     return dataclasses.replace(recipe, autoencoder=autoencoder, denoiser=denoiser, watch=Watch(1, 1))
 
 

@@ -155,7 +155,7 @@ def trained(histoloom, recipe, tmp_path) -> Path:
 
 def test_a_checkpoint_of_another_architecture(fails, recipe, trained):
     before = (trained / "denoiser" / "checkpoint.safetensors").read_bytes()
-    change(recipe, "channels = 32", "channels = 48")
+    change(recipe, "channels = [32, 64]", "channels = [32, 96]")
     told = fails("train", recipe, "--out", "run", may_leave="run")
     assert (
         "run/denoiser/checkpoint.safetensors: was made under another configuration (channels: 32 then, 48 now)" in told

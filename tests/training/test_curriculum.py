@@ -59,7 +59,8 @@ def test_a_curriculum_without_sense_is_refused():
 SMALL = DenoiserTraining(
     window=64,
     views=1,
-    channels=32,
+    channels=(32, 64),
+    blocks=(1, 1),
     crops=CropConfig(base=24, largest=48),
     curriculum=Curriculum(warmup_steps=4),
     loop=LoopConfig(steps=5, batch_size=2, warmup_steps=2, workers=0, precision="fp32", checkpoint_minutes=1e-9),
