@@ -99,7 +99,7 @@ def test_a_recipe_that_is_not_there(fails):
         ),
         ("window = 64", 'window = "64"', "mine.toml denoiser window: expected int, found '64'"),
         ("base = 24", "base = 20", "mine.toml denoiser crops: crops need 24 <= base <= largest, found base 20"),
-        ("window = 64", "window = 72", "window 72 must be a multiple of 32 px"),
+        ("window = 64", "window = 72", "window 72 must be a multiple of 16 px"),
         ("size = 64", "size = 128", "smaller than autoencoder size 128"),
         ('source = "images"', 'source = "none"', "none: no such folder of images"),
     ],

@@ -64,7 +64,7 @@ def test_a_view_is_a_part_of_a_patch_and_follows_from_its_number(small_patches):
 
 
 def test_sizes_that_do_not_fit_are_refused(small_patches, tmp_path):
-    with pytest.raises(ConfigError, match=r"patches are \(96, 96\) px, smaller than the 150 px of a view"):
+    with pytest.raises(ConfigError, match=r"patches are \(96, 96\) px, smaller than the 160 px of a view"):
         train_encoder(small_patches, replace(TINY, size=200), tmp_path)
     for wrong, message in (({"size": 8}, "size 8"), ({"zoom": (2.0, 1.0)}, "zoom"), ({"projector": 0}, "projector")):
         with pytest.raises(ConfigError, match=message):
