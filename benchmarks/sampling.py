@@ -23,7 +23,7 @@ from histoloom import HistoloomPipeline, LayoutConfig, draw_layouts, find_model,
 from histoloom.models.autoencoder import decode
 from histoloom.models.schedulers import PAPER_SCHEDULE
 
-MAP_GUIDANCE, CROP_GUIDANCE = 1.5, 2.5  # the defaults
+MAP_GUIDANCE, CROP_GUIDANCE = 1.5, 3.0  # the defaults
 
 
 @torch.no_grad()

@@ -9,6 +9,6 @@ pipeline = HistoloomPipeline.load(folder)
 maps = draw_layouts(LayoutConfig(), pipeline.table, count=4, seed=0, size=224)  # uint8, 255 = unlabelled
 bank = load_bank(f"{folder}/crops", pipeline.table)
 crops = [bank.draw(semantic_map, np.random.default_rng(i)) for i, semantic_map in enumerate(maps)]
-images = pipeline(list(maps), crops, map_guidance=1.5, crop_guidance=2.5, seed=0)  # uint8, n h w 3
+images = pipeline(list(maps), crops, map_guidance=1.5, crop_guidance=3.0, seed=0)  # uint8, n h w 3
 shown = [[(crop.tissue, crop.pixels) for crop in mine] for mine in crops]
 contact_sheet(list(zip(maps, shown, images, strict=True)), pipeline.table).save("contact-sheet.png")

@@ -33,7 +33,7 @@ def test_maps_and_crops_become_annotated_patches(histoloom, tiny_model, maps, cr
     assert {row["model_hash"] for row in woven.rows} == {HistoloomPipeline.load(tiny_model).fingerprint}
     for row in woven.rows:
         assert {crop["tissue_id"] for crop in row["crops"]} == set(np.unique(woven.semantic_maps[row["seed"]]))
-        assert (row["steps"], row["map_guidance"], row["crop_guidance"]) == (2, 1.5, 2.5)
+        assert (row["steps"], row["map_guidance"], row["crop_guidance"]) == (2, 1.5, 3.0)
     assert TissueTable.load(tmp_path / "woven" / "tissue.toml").names == ["stroma", "gland", "tumour"]
     assert Image.open(tmp_path / "woven" / "contact-sheet.png").size[0] > 100
 

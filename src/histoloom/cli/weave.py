@@ -35,7 +35,7 @@ def generate(
     steps: Steps = None,
     sampler: Sampler = None,
     map_guidance: MapGuidance = 1.5,
-    crop_guidance: CropGuidance = 2.5,
+    crop_guidance: CropGuidance = 3.0,
     seed: Seed = 0,
     batch_size: Annotated[int, typer.Option(help="Patches woven at once.")] = 8,
 ) -> None:

@@ -24,7 +24,7 @@ class WeaveConfig:
     steps: int | None = None  # of the sampler; None takes its usual number
     sampler: str | None = None  # None takes the objective's default
     map_guidance: float = 1.5  # 1 as learned, more exaggerates, 0 leaves the map out
-    crop_guidance: float = 2.5
+    crop_guidance: float = 3.0
     seed: int = 0  # patch i has seed + i
     batch_size: int = 8
 

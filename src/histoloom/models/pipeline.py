@@ -80,7 +80,7 @@ class HistoloomPipeline(DiffusionPipeline):
         steps: int | None = None,
         sampler: str | None = None,
         map_guidance: float = 1.5,
-        crop_guidance: float = 2.5,
+        crop_guidance: float = 3.0,
         seed: int | Sequence[int] = 0,
         batch_size: int = 8,
         callback: Callable[[int, int], None] | None = None,
