@@ -157,9 +157,8 @@ def test_a_checkpoint_of_another_architecture(fails, recipe, trained):
     before = (trained / "denoiser" / "checkpoint.safetensors").read_bytes()
     change(recipe, "channels = [32, 64]", "channels = [32, 96]")
     told = fails("train", recipe, "--out", "run", may_leave="run")
-    assert (
-        "run/denoiser/checkpoint.safetensors: was made under another configuration (channels: [32, 64] then, [32, 96] now)" in told
-    )
+    assert "run/denoiser/checkpoint.safetensors: was made under another configuration" in told
+    assert "(channels: [32, 64] then, [32, 96] now)" in told
     assert "give the run another folder, or restore the recipe" in told
     assert (trained / "denoiser" / "checkpoint.safetensors").read_bytes() == before
 
