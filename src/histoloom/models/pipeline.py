@@ -96,7 +96,7 @@ class HistoloomPipeline(DiffusionPipeline):
         map_guidance, crop_guidance
                       1 follows the condition as learned, above 1 exaggerates it, 0 leaves it out:
                       v = v_00 + map (v_m0 - v_00) + crop (v_mc - v_m0).
-        seed          one seed (patch i gets seed + i), or one per map. A patch depends on its seed, not on its batch.
+        seed          one seed (patch i gets seed + i), or one per map. Its batch moves the last bit at most.
         callback      called as callback(patches_done, patches) after each batch.
 
         Returns uint8 `b h w 3`. Raises InputError for a map or crop that does not fit the model.
