@@ -59,7 +59,7 @@ def run(folder, val_share: float = 0.4, bar=lambda *_: nullcontext(Silent())) ->
 @pytest.fixture
 def folder(image_folder, monkeypatch):
     torch.manual_seed(0)
-    save_small_encoder(SmallEncoder(SmallEncoderConfig((8, 6), 1, 1)).eval(), image_folder / "encoder")
+    save_small_encoder(SmallEncoder(SmallEncoderConfig(levels=(0, 1), told=1)).eval(), image_folder / "encoder")
     monkeypatch.chdir(image_folder)
     return image_folder
 

@@ -23,7 +23,7 @@ def made(tmp_path_factory) -> Path:
     """Two slides of tissue beside glass, one of glass alone, and an encoder."""
     folder = tmp_path_factory.mktemp("made")
     torch.manual_seed(0)
-    save_small_encoder(SmallEncoder(SmallEncoderConfig((8, 12), 1, 3)), folder / "encoder")
+    save_small_encoder(SmallEncoder(SmallEncoderConfig(levels=(0, 1), told=3)), folder / "encoder")
     (folder / "slides").mkdir()
     pixels = np.full((640, 900, 3), 245, np.uint8)
     write_tiled_tiff(folder / "slides" / "glass.tif", pixels)

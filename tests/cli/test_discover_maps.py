@@ -15,7 +15,7 @@ def discovered(histoloom, tmp_path):
     from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
 
     torch.manual_seed(0)
-    save_small_encoder(SmallEncoder(SmallEncoderConfig((8, 16), 1)), tmp_path / "encoder")
+    save_small_encoder(SmallEncoder(SmallEncoderConfig(levels=(0, 1))), tmp_path / "encoder")
     rng = np.random.default_rng(0)
     (tmp_path / "slides").mkdir()
     stains = np.array([[232, 160, 190], [200, 120, 180], [110, 60, 150]])

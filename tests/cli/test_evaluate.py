@@ -18,7 +18,7 @@ def folders(tmp_path, make_patches):
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(path)
     torch.manual_seed(0)
-    save_small_encoder(SmallEncoder(SmallEncoderConfig((8, 6), 1, 2)).eval(), tmp_path / "encoder")
+    save_small_encoder(SmallEncoder(SmallEncoderConfig(levels=(0, 1), told=2)).eval(), tmp_path / "encoder")
     return tmp_path
 
 

@@ -160,6 +160,23 @@ def test_of_several_places_the_one_that_looks_most_like_what_is_predicted_is_tak
     assert missed[1] < 0.5 * missed[0]
 
 
+def test_a_crop_looks_like_its_tissue_where_most_of_it_does(make_patches):
+    patches = make_patches(1, 1, 96, 2)
+    image, semantic_map = np.full((96, 96, 3), (190, 120, 170), np.uint8), np.zeros((96, 96), np.uint8)
+    image[:, 60:] = 245  # glass beside tissue, both of one type
+    patches = replace(patches, images=image[None], semantic_maps=semantic_map[None])
+    everywhere = np.ones((96, 96), bool)
+
+    def brightest(stray: float) -> float:
+        config = CropConfig(base=24, alpha=0.0, spread=0.0, per_type=1, drop_type=0.0, candidates=1, stray=stray)
+        references, rng = ReferenceCrops(patches, config), np.random.default_rng(0)
+        drawn = [references.draw(0, everywhere, semantic_map, None, rng)[0] for _ in range(60)]
+        return max(crop.pixels.mean() for crop in drawn)
+
+    assert brightest(1e9) > 240
+    assert brightest(50.0) < 225
+
+
 def test_a_stain_shift_restains_crops_and_nothing_else(make_patches):
     from histoloom.stain import apply_stain, draw_stain
 

@@ -110,7 +110,7 @@ def discovered(known_dataset, tmp_path_factory):
     """What `histoloom discover embed` and `cluster` leave, of windows of 32 px: three types by a random encoder."""
     folder = tmp_path_factory.mktemp("discovered") / "discovered"
     torch.manual_seed(0)
-    save_small_encoder(SmallEncoder(SmallEncoderConfig((8, 16), 1)), folder.parent / "encoder")
+    save_small_encoder(SmallEncoder(SmallEncoderConfig(levels=(0, 1))), folder.parent / "encoder")
     config = EmbedConfig(str(folder.parent / "encoder"), Cutting(size=32, stride=16), precision="float32")
     parts, _ = find_parts(known_dataset, config.cutting)
     embed(parts, config, folder, known_dataset)

@@ -96,7 +96,7 @@ def test_the_encoder_itself_names_as_the_windows_were_assigned(discovered, lesso
 
 def test_types_of_another_encoder_are_refused(classifier, discovered, tmp_path):
     torch.manual_seed(1)
-    save_small_encoder(SmallEncoder(SmallEncoderConfig((8, 16), 1)), tmp_path / "other")
+    save_small_encoder(SmallEncoder(SmallEncoderConfig(levels=(0, 1))), tmp_path / "other")
     with pytest.raises(ModelError, match=r"types were found by encoder .* not by .*other .*give that encoder"):
         check_encoder(TypeTree.load(discovered), open_encoder(str(tmp_path / "other")))
     save_classifier(classifier, tmp_path / "mixed")

@@ -36,7 +36,7 @@ def encoder(tmp_path_factory) -> str:
     """A small encoder with random weights."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("encoder")
-    save_small_encoder(SmallEncoder(SmallEncoderConfig((8, 12), 1, 3)), folder)
+    save_small_encoder(SmallEncoder(SmallEncoderConfig(levels=(0, 1), told=3)), folder)
     return str(folder)
 
 
@@ -250,7 +250,7 @@ def test_embeddings_of_two_encoders_do_not_mix(dataset, encoder, tmp_path):
 
 
 def test_damaged_weights_are_named(dataset, tmp_path):
-    network = SmallEncoder(SmallEncoderConfig((8, 12), 1, 3))
+    network = SmallEncoder(SmallEncoderConfig(levels=(0, 1), told=3))
     torch.nn.init.constant_(next(iter(network.parameters())), 6e4)
     save_small_encoder(network, tmp_path / "encoder")
     with pytest.raises(ModelError, match="that are not finite in float16; store them as float32, or replace"):

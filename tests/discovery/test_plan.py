@@ -26,8 +26,8 @@ def test_hours_and_bytes_of_tcga_by_hand():
     assert price.hours == pytest.approx(634e6 * 123.1e9 / 100e12 / 3600)
     assert price.chosen_hours == pytest.approx(price.hours * 11_765_000 / 634e6)
     assert price.bytes == 634_000_000 * (1024 * 2 + 2)
-    assert plan.small_hours + plan.classifier_hours == pytest.approx(634e6 * (1.9 + 9.2) / 1e5 / 3600)
-    assert "| uni | 812 | 2 | 216.8 | 1.3 TB | 4.0 | 24.1 GB | 23.6 |" in describe(plan)
+    assert plan.small_hours + plan.classifier_hours == pytest.approx(634e6 * (0.6 + 9.2) / 1e5 / 3600)
+    assert "| uni | 812 | 2 | 216.8 | 1.3 TB | 4.0 | 24.1 GB | 21.3 |" in describe(plan)
 
 
 def test_a_given_rate_wins_and_few_patches_are_all_chosen():
@@ -38,7 +38,7 @@ def test_a_given_rate_wins_and_few_patches_are_all_chosen():
 
 def test_the_count_is_that_of_the_run(tmp_path):
     torch.manual_seed(0)
-    save_small_encoder(SmallEncoder(SmallEncoderConfig((8, 12), 1, 3)), tmp_path / "encoder")
+    save_small_encoder(SmallEncoder(SmallEncoderConfig(levels=(0, 1), told=3)), tmp_path / "encoder")
     slides = tmp_path / "slides"
     slides.mkdir()
     pixels = np.full((400, 900, 3), 245, np.uint8)

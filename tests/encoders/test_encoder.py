@@ -17,7 +17,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
 @pytest.fixture
 def small_folder(tmp_path):
     torch.manual_seed(0)
-    save_small_encoder(SmallEncoder(SmallEncoderConfig((8, 12), 1)), tmp_path / "small")
+    save_small_encoder(SmallEncoder(SmallEncoderConfig(levels=(0, 1))), tmp_path / "small")
     return tmp_path / "small"
 
 

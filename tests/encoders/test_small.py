@@ -9,7 +9,7 @@ from histoloom.weights import SMALL_ENCODER
 
 def small(seed: int = 0) -> SmallEncoder:
     torch.manual_seed(seed)
-    return SmallEncoder(SmallEncoderConfig((8, 16, 12), 1, 5)).eval()
+    return SmallEncoder(SmallEncoderConfig(levels=(0, 1, 2), told=5)).eval()
 
 
 def test_features_are_as_many_as_the_config_says_whatever_the_edge():
@@ -20,7 +20,7 @@ def test_features_are_as_many_as_the_config_says_whatever_the_edge():
 def test_features_are_mean_and_spread_of_what_each_level_tells():
     network, pixels = small(), torch.rand(2, 3, 64, 64) * 2 - 1
     with torch.no_grad():
-        told = network.heads[0](network.levels[0](pixels)).numpy()
+        told = network.heads[0](network.backbone(pixels)[0]).numpy()
         found = network(pixels).numpy()
     np.testing.assert_allclose(found[:, :5], told.mean(axis=(2, 3)), atol=1e-5)
     np.testing.assert_allclose(found[:, 5:10], np.sqrt(told.var(axis=(2, 3)) + 1e-4), rtol=1e-3)
@@ -58,5 +58,13 @@ def test_what_is_no_encoder_is_said_to_be_none(tmp_path):
     (tmp_path / ENCODER).write_bytes(np.arange(99, dtype=np.uint8).tobytes())
     with pytest.raises(ModelError, match="not an encoder of this version"):
         load_small_encoder(tmp_path)
-    with pytest.raises(ConfigError, match="two levels at least"):
-        SmallEncoderConfig((8,))
+    for levels in ((1,), (2, 1), (1, 1), (-1, 2)):
+        with pytest.raises(ConfigError, match="need two at least, in order"):
+            SmallEncoderConfig(levels=levels)
+
+
+def test_a_backbone_that_timm_does_not_have_is_named():
+    with pytest.raises(ConfigError, match="encoder backbone 'lite0': unknown to timm"):
+        SmallEncoder(SmallEncoderConfig("lite0"))
+    with pytest.raises(ModelError, match=r"backbone tf_efficientnet_lite0, levels \(1, 9\)"):
+        SmallEncoder(SmallEncoderConfig(levels=(1, 9)))

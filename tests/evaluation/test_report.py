@@ -35,7 +35,7 @@ def image_sets(make_patches):
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoder")
     torch.manual_seed(0)
-    save_small_encoder(SmallEncoder(SmallEncoderConfig((8, 16, 6), 1, 1)).eval(), folder)
+    save_small_encoder(SmallEncoder(SmallEncoderConfig(levels=(0, 1, 2), told=1)).eval(), folder)
     return EvaluationConfig((str(folder),), pairs=4)
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from histoloom.encoders.small import SmallEncoderConfig
-from histoloom.errors import ConfigError
+from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
+from histoloom.errors import ConfigError, ModelError
 from histoloom.stain import StainJitter
 from histoloom.training.encoder import EncoderTraining, ViewSampler, barlow_twins, train_encoder
 from histoloom.training.loop import LoopConfig
@@ -13,7 +13,8 @@ from histoloom.training.loop import LoopConfig
 TINY = EncoderTraining(
     size=48,
     projector=32,
-    model=SmallEncoderConfig((8, 16, 16), 1),
+    start="random",
+    model=SmallEncoderConfig(levels=(0, 1, 2)),
     loop=LoopConfig(steps=30, batch_size=12, learning_rate=5e-3, warmup_steps=3, average_decay=0.9, workers=0,
                     precision="fp32", checkpoint_minutes=1e9),
 )  # fmt: skip
@@ -50,6 +51,16 @@ def test_the_same_seed_gives_the_same_weights(small_patches, tmp_path):
         assert torch.equal(value, two[key]), key
 
 
+def test_training_begins_with_the_encoder_that_is_named(small_patches, tmp_path):
+    started = SmallEncoder(TINY.model)
+    save_small_encoder(started, tmp_path / "start")
+    still = replace(TINY, start=str(tmp_path / "start"), loop=replace(TINY.loop, steps=1, learning_rate=1e-9))
+    after = train_encoder(small_patches, still, tmp_path / "run").heads[0][0].weight
+    torch.testing.assert_close(after, started.heads[0][0].weight, rtol=1e-3, atol=1e-5)
+    with pytest.raises(ModelError, match="no encoder there"):
+        train_encoder(small_patches, replace(TINY, start=str(tmp_path)), tmp_path / "none")
+
+
 def test_a_view_is_a_part_of_a_patch_and_follows_from_its_number(small_patches):
     still = replace(TINY, zoom=(1.0, 1.0), stain=StainJitter(0.0, 0.0, 0.0))
     sampler = ViewSampler(small_patches, still)
@@ -66,7 +77,7 @@ def test_a_view_is_a_part_of_a_patch_and_follows_from_its_number(small_patches):
 def test_sizes_that_do_not_fit_are_refused(small_patches, tmp_path):
     with pytest.raises(ConfigError, match=r"patches are \(96, 96\) px, smaller than the 160 px of a view"):
         train_encoder(small_patches, replace(TINY, size=200), tmp_path)
-    for wrong, message in (({"size": 8}, "size 8"), ({"zoom": (2.0, 1.0)}, "zoom"), ({"projector": 0}, "projector")):
+    for wrong, message in (({"size": 16}, "size 16"), ({"zoom": (2.0, 1.0)}, "zoom"), ({"projector": 0}, "projector")):
         with pytest.raises(ConfigError, match=message):
             replace(TINY, **wrong)
     with pytest.raises(ConfigError, match="batch_size must be 2"):

@@ -58,10 +58,14 @@ def evaluate(
 def train_encoder(
     dataset: Annotated[Path, typer.Argument(help="Patch dataset; its split train is learned from.")],
     out: Annotated[Path, typer.Option(help="Folder for the encoder, its card and its checkpoint.")],
-    steps: Annotated[int, typer.Option(help="Steps of 64 patches, about a CPU-second each.")] = 240,
+    start: Annotated[
+        str,
+        typer.Option(help="Encoder to begin with: the bundled one, a folder, imagenet (timm fetches it), or random."),
+    ] = "histoloom-small",
+    steps: Annotated[int, typer.Option(help="Steps of 64 patches, two CPU-seconds each.")] = 160,
     seed: Annotated[int, typer.Option(help="Seed of weights and views.")] = 0,
 ) -> None:
-    """Train a small encoder without labels, and say what a linear probe reads from its features.
+    """Train a small encoder on your patches without labels, and say what a linear probe reads from its features.
 
     The same command goes on after a stop, with the same result. `histoloom evaluate --encoder OUT` uses it.
     """
@@ -73,11 +77,11 @@ def train_encoder(
     from histoloom.encoders.small import SmallEncoder, save_small_encoder
     from histoloom.evaluation.probe import probe_encoder, write_card
     from histoloom.patches.store import load_patches, splits
-    from histoloom.training.encoder import EncoderTraining
+    from histoloom.training.encoder import EncoderTraining, starting_encoder
     from histoloom.training.encoder import train_encoder as fit_encoder
 
     default = EncoderTraining()
-    config = replace(default, loop=replace(default.loop, steps=steps, seed=seed))
+    config = replace(default, start=start, loop=replace(default.loop, steps=steps, seed=seed))
     patches = load_patches(dataset, "train")
     with bar("encoder", steps, "steps") as running:
         done = [0]
@@ -92,11 +96,14 @@ def train_encoder(
         typer.echo(f"wrote {out}; without a split val there is no probe")
         return
     held = load_patches(dataset, "val")
-    untrained = as_encoder("untrained", SmallEncoder(network.config).eval())
-    read = {"features": open_encoder(str(out)), "the same network, random weights": untrained}
+    read = {
+        "features": open_encoder(str(out)),
+        "the encoder it began with": as_encoder("start", starting_encoder(config).eval()),
+        "random weights": as_encoder("random", SmallEncoder(network.config).eval()),
+    }
     found = {name: tuple(features(encoder, part.images) for part in (patches, held)) for name, encoder in read.items()}
     probes = probe_encoder(patches, held, found)
-    write_card(probes, len(patches), steps, seed, out)
+    write_card(probes, len(patches), start, steps, seed, out)
     for name, probe in probes.items():
         typer.echo(
             f"linear probe on {name}: {100 * probe.accuracy:.1f} % of {probe.n} patches "

@@ -20,6 +20,7 @@ from histoloom.tissue import UNLABELLED
 
 STRIDE = 2  # px between places that are looked at for a crop
 PURE = 0.95  # share of a crop that must be its own tissue
+TRIES = 8  # places drawn, at most, for one that looks like its tissue
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class CropConfig:
     per_type: int = 2  # crops per type, at most; their number is drawn
     drop_type: float = 0.1  # share of types that go without a crop
     candidates: int = 3  # places looked at per crop; the one nearest in mean colour to what is to be predicted is taken
+    stray: float = (
+        40.0  # RGB units: a crop's mean colour against its type's in the same patch; glass alone tells no stain
+    )
     color_tolerance: float = 20.0  # RGB units (of 255): a type's mean colour here against that in the lending patch
 
     def __post_init__(self):
@@ -44,10 +48,10 @@ class CropConfig:
             min(self.per_type, self.candidates) < 1
             or not 0 <= self.drop_type <= 1
             or not 0 <= self.spread < 1
-            or self.alpha < 0
+            or min(self.alpha, self.stray) < 0
         ):
             raise ConfigError(
-                "crops need per_type and candidates >= 1, drop_type in [0, 1], spread in [0, 1), alpha >= 0"
+                "crops need per_type and candidates >= 1, drop_type in [0, 1], spread in [0, 1), alpha and stray >= 0"
             )
 
 
@@ -167,7 +171,7 @@ class ReferenceCrops:
         places = []
         for _ in range(self.config.candidates):
             source = int(rng.choice(sources))
-            box = self._draw_box(source, tissue, outside if source == index else None, rng)
+            box = self._typical_box(source, tissue, outside if source == index else None, rng)
             if box is not None:
                 places.append((source, box))
         here = self._colors.get((index, tissue))
@@ -175,6 +179,23 @@ class ReferenceCrops:
             return places[0] if places else None
         means = [box.of(self.patches.images[source]).mean(axis=(0, 1)) for source, box in places]
         return places[int(np.argmin([np.linalg.norm(mean - here) for mean in means]))]
+
+    def _typical_box(
+        self, source: int, tissue: int, allowed: np.ndarray | None, rng: np.random.Generator
+    ) -> Box | None:
+        """The first place drawn that looks like its tissue, or the nearest to it of TRIES."""
+        image, usual = self.patches.images[source], self._colors.get((source, tissue))
+        nearest, least = None, np.inf
+        for _ in range(TRIES):
+            box = self._draw_box(source, tissue, allowed, rng)
+            if box is None or usual is None:
+                return box
+            away = float(np.linalg.norm(box.of(image).mean(axis=(0, 1)) - usual))
+            if away < least:
+                nearest, least = box, away
+            if least <= self.config.stray:
+                break
+        return nearest
 
     def _draw_box(self, source: int, tissue: int, allowed: np.ndarray | None, rng: np.random.Generator) -> Box | None:
         mask = self.patches.semantic_maps[source] == tissue

@@ -12,11 +12,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from histoloom.encoders.small import ENCODER, SmallEncoder, load_small_encoder
+from histoloom.encoders.small import ENCODER, SMALL, SmallEncoder, load_small_encoder
 from histoloom.errors import ConfigError, MissingExtraError, ModelError
 from histoloom.weights import SMALL_ENCODER
 
-SMALL = "histoloom-small"
 TIMM = "timm:"
 
 # The encoders of HTD's tables (arXiv 2509.17847), then ours. Any other name of lazyslide-models works as well.

@@ -1,14 +1,13 @@
-"""The small encoder: a residual network that comes with the package, so that everything works without a download.
+"""The small encoder: the first levels of a timm network, which come with the package, so that nothing is downloaded.
 
-Its features are the mean and the spread, over all places, of what each level sees: spread tells texture. There are only
-120, on purpose: a Fréchet distance needs more images than features. Its figures are the small encoder's and compare
-with no published ones.
+Its features are the mean and the spread, over all places, of what each level tells: spread tells texture. There are
+only 120, on purpose: a Fréchet distance needs more images than features. Its figures are the small encoder's and
+compare with no published ones.
 """
 
 import json
 import os
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -16,54 +15,69 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from histoloom.config import build
-from histoloom.errors import ConfigError, ModelError, OutputError
+from histoloom.errors import ConfigError, MissingExtraError, ModelError, OutputError
 
 ENCODER = "encoder.safetensors"
+SMALL = "histoloom-small"  # name of the bundled one
 
 
 @dataclass(frozen=True)
 class SmallEncoderConfig:
     """Shape of the small encoder."""
 
-    channels: tuple[int, ...] = (48, 96, 128)  # at 1/4, 1/8, 1/16 of the edge
-    blocks: int = 2  # residual blocks at each level
+    backbone: str = "tf_efficientnet_lite0"  # any convolutional network of timm
+    levels: tuple[int, ...] = (1, 2, 3)  # of the backbone, which is cut off behind the last: 1/4, 1/8, 1/16 of the edge
     told: int = 20  # channels that each level tells of itself; mean and spread of them are the features
 
     def __post_init__(self):
-        if len(self.channels) < 2 or min(*self.channels, self.blocks, self.told) < 1:
-            raise ConfigError(f"encoder channels {self.channels} need two levels at least, blocks and told 1 or more")
+        if (
+            len(self.levels) < 2
+            or list(self.levels) != sorted(set(self.levels))
+            or min(*self.levels, self.told - 1) < 0
+        ):
+            raise ConfigError(f"encoder levels {self.levels} need two at least, in order, and told 1 or more")
 
     @property
     def dimensions(self) -> int:
         """Number of features."""
-        return 2 * self.told * len(self.channels)
+        return 2 * self.told * len(self.levels)
 
 
 class SmallEncoder(nn.Module):
-    """Pixels in [-1, 1], `b 3 h w` with edges of 32 px at least, -> features `b d`."""
+    """Pixels in [-1, 1], `b 3 h w` with edges of 32 px at least, -> features `b d`. `pretrained`: timm fetches what
+    the backbone learned on ImageNet.
 
-    def __init__(self, config: SmallEncoderConfig):
+    Raises ConfigError for a backbone that timm does not know, ModelError where its weights cannot be had.
+    """
+
+    def __init__(self, config: SmallEncoderConfig, pretrained: bool = False):
         super().__init__()
+        try:
+            import timm
+        except ImportError:
+            raise MissingExtraError("timm", "evaluate") from None
+        if not timm.is_model(config.backbone):
+            raise ConfigError(f"encoder backbone {config.backbone!r}: unknown to timm; see timm.list_models()")
         self.config = config
-        stems = [(nn.PixelUnshuffle(4), _conv(48, config.channels[0], 3))]
-        stems += [(nn.PixelUnshuffle(2), _conv(4 * fine, coarse, 1)) for fine, coarse in pairwise(config.channels)]
-        self.levels = nn.ModuleList(
-            nn.Sequential(*stem, nn.ReLU(), *(_Block(width) for _ in range(config.blocks)))
-            for stem, width in zip(stems, config.channels, strict=True)
+        try:
+            self.backbone = timm.create_model(
+                config.backbone, pretrained, features_only=True, feature_cls="getter", out_indices=config.levels
+            )
+        except Exception as error:  # of whatever timm asked for weights or levels
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(f"encoder backbone {config.backbone}, levels {config.levels}: {reason}") from None
+        self.heads = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, config.told, 1, bias=False), nn.BatchNorm2d(config.told))
+            for width in self.backbone.feature_info.channels()
         )
-        self.heads = nn.ModuleList(_conv(width, config.told, 1) for width in config.channels)
 
     def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        stride = 2 ** (len(self.config.channels) + 1)
-        height, width = pixels.shape[2:]
-        padded = F.pad(pixels, (0, -width % stride, 0, -height % stride), mode="reflect")
-        seen, features = padded.contiguous(memory_format=torch.channels_last), []
-        for level, head in zip(self.levels, self.heads, strict=True):
-            seen = level(seen)
-            told = head(seen).float().flatten(2)
+        features = []
+        levels = self.backbone(pixels.contiguous(memory_format=torch.channels_last))
+        for level, head in zip(levels, self.heads, strict=True):
+            told = head(level).float().flatten(2)
             features += [told.mean(2), (told.var(2, correction=0) + 1e-4).sqrt()]
         return torch.cat(features, dim=1)
 
@@ -102,18 +116,3 @@ def load_small_encoder(folder: Path | str) -> SmallEncoder:
         reason = str(error).splitlines()[0]
         raise ModelError(f"{path}: not an encoder of this version ({reason}); train it again") from None
     return network.eval()
-
-
-class _Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut (He et al. 2016)."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.body = nn.Sequential(_conv(channels, channels, 3), nn.ReLU(), _conv(channels, channels, 3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.body(x))
-
-
-def _conv(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(outputs))

@@ -1,17 +1,16 @@
 """Fréchet distance of two clouds of features, fast, and its extrapolation to infinitely many images.
 
 |mu1 - mu2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson & Landau 1982; Heusel et al. 2017, equation 6). The matrix
-root is never formed: with C1 = A^T A and C2 = B^T B its trace is the sum of the singular values of A B^T.
+root is never formed. Its trace is the sum of the roots of the eigenvalues of C1 C2, which are real: those of a smaller
+symmetric matrix where a side has no more images than features, and of a symmetric pair where both have more.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
-from histoloom.errors import InputError
+from histoloom.errors import InputError, MissingExtraError
 from histoloom.evaluation.features import check_features
 
 
@@ -32,11 +31,11 @@ def frechet_distance(real_features: Float[np.ndarray, "n d"], fake_features: Flo
     of the same n. Raises InputError for nan, other dimensions, or fewer than two rows.
     """
     check_features(real_features, fake_features)
-    real_mean, real_factor = _mean_and_factor(real_features)
-    fake_mean, fake_factor = _mean_and_factor(fake_features)
-    gap = (real_mean - fake_mean).square().sum()
-    spread = real_factor.square().sum() + fake_factor.square().sum()
-    return max(float(gap + spread - 2 * _trace_of_root(real_factor, fake_factor)), 0.0)
+    real_mean, real_rows = _mean_and_rows(real_features)
+    fake_mean, fake_rows = _mean_and_rows(fake_features)
+    gap = np.square(real_mean - fake_mean).sum()
+    spread = np.vdot(real_rows, real_rows) + np.vdot(fake_rows, fake_rows)
+    return max(float(gap + spread - 2 * _trace_of_root(real_rows, fake_rows)), 0.0)
 
 
 def frechet_at_infinity(
@@ -70,24 +69,25 @@ def frechet_at_infinity(
     return Extrapolated(float(intercept), float(slope), tuple(map(int, sizes)), tuple(distances))
 
 
-def _mean_and_factor(features: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Mean and F (at most d rows) with F^T F = covariance: the centred rows, or the triangle that stands for them."""
-    rows = torch.from_numpy(np.asarray(features, np.float64))
-    mean = rows.mean(dim=0)
-    factor = (rows - mean) / (len(rows) - 1) ** 0.5
-    if len(rows) <= rows.shape[1]:
-        return mean, factor
-    # By NumPy, which computes half of a symmetric product: 0.6 instead of 0.8 s at 5,000 x 2,048 on one core.
-    array = factor.numpy()
-    triangle, failed = torch.linalg.cholesky_ex(torch.from_numpy(array.T @ array), upper=True)
-    return mean, torch.linalg.qr(factor, mode="r").R if failed.item() else triangle
+def _mean_and_rows(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean, and rows F with F^T F = covariance."""
+    rows = np.asarray(features, np.float64)
+    mean = rows.mean(axis=0)
+    return mean, (rows - mean) / (len(rows) - 1) ** 0.5
 
 
-def _trace_of_root(a: Tensor, b: Tensor) -> Tensor:
-    """tr (C1 C2)^(1/2) of C1 = a^T a, C2 = b^T b: the singular values of a b^T, summed.
-
-    By the eigenvalues of the smaller Gram matrix, three times as fast as singular values at 2,048 dimensions.
-    """
-    product = (a @ b.T if len(a) <= len(b) else b @ a.T).numpy()
-    gram = torch.from_numpy(product @ product.T)  # by NumPy, which computes half of a symmetric product
-    return torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().sum()
+def _trace_of_root(a: np.ndarray, b: np.ndarray) -> float:
+    """tr (C1 C2)^(1/2) of C1 = a^T a, C2 = b^T b; NumPy computes half of such a product, 0.4 instead of 0.9 s."""
+    try:
+        from scipy import linalg
+    except ImportError:
+        raise MissingExtraError("scipy", "evaluate") from None
+    few, many = sorted((a, b), key=len)
+    if len(few) > few.shape[1]:
+        try:
+            values = linalg.eigvalsh(few.T @ few, many.T @ many, type=2, driver="gv")
+            return float(np.sqrt(values.clip(min=0)).sum())
+        except linalg.LinAlgError:  # features that hang together, so that no Cholesky factor is found
+            few = np.linalg.qr(few, mode="r")
+    product = few @ many.T
+    return float(np.sqrt(linalg.eigvalsh(product @ product.T).clip(min=0)).sum())

@@ -88,7 +88,7 @@ def probe_encoder(
     return {name: linear_probe(a, labels[0], b, labels[1], held.cases) for name, (a, b) in read.items()}
 
 
-def write_card(probes: dict[str, Probe], patches: int, steps: int, seed: int, folder: Path) -> None:
+def write_card(probes: dict[str, Probe], patches: int, start: str, steps: int, seed: int, folder: Path) -> None:
     """Write the encoder's card, `README.md`, into `folder`."""
     rows = [
         f"| {name} | {100 * p.accuracy:.1f} % [{100 * p.low:.1f}, {100 * p.high:.1f}] "
@@ -99,7 +99,8 @@ def write_card(probes: dict[str, Probe], patches: int, steps: int, seed: int, fo
         "# A small encoder of H&E patches",
         "",
         f"Trained without labels by `histoloom train-encoder` on {patches} patches of the split `train`: Barlow Twins, "
-        f"{steps} steps, seed {seed}. For comparing images of the kind it was trained on; its figures compare with no "
+        f"{steps} steps, seed {seed}, "
+        f"begun with {start}. For comparing images of the kind it was trained on; its figures compare with no "
         "published ones, and it is no diagnostic device.",
         "",
         "Linear probe: the tissue type that stands out on a patch, learned from `train`, read on `val` (other cases). "

@@ -15,11 +15,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from histoloom.augmentation import dihedral
-from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig
+from histoloom.encoders.small import SMALL, SmallEncoder, SmallEncoderConfig, load_small_encoder
 from histoloom.errors import ConfigError
 from histoloom.patches.store import Patches
 from histoloom.stain import StainJitter, apply_stain, draw_stain
 from histoloom.training.loop import LoopConfig, Progress, fit, identity_of
+from histoloom.weights import SMALL_ENCODER
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,18 @@ class EncoderTraining:
     zoom: tuple[float, float] = (0.8, 2.0)  # a view shows this many times its edge, as far as the patch goes
     projector: int = 512  # width of the layers between features and loss, which are thrown away
     redundancy: float = 0.01  # weight of the off-diagonal correlations
-    model: SmallEncoderConfig = field(default_factory=SmallEncoderConfig)
+    start: str = SMALL  # encoder to begin with: the bundled one, a folder, `imagenet` (timm fetches it), or `random`
+    model: SmallEncoderConfig = field(default_factory=SmallEncoderConfig)  # of `imagenet` and `random`
     stain: StainJitter = field(default_factory=lambda: StainJitter(scale=0.1, shift=0.015, brightness=0.03))
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=240, batch_size=64, learning_rate=2e-3, warmup_steps=24, weight_decay=0.01, average_decay=0.97
+            steps=160, batch_size=64, learning_rate=5e-4, warmup_steps=24, weight_decay=0.01, average_decay=0.97
         )
     )
 
     def __post_init__(self):
-        if self.size < 2 ** (len(self.model.channels) + 1):
-            raise ConfigError(f"size {self.size} is smaller than one cell of features")
+        if self.size < 32:
+            raise ConfigError(f"size {self.size} is smaller than the 32 px that an encoder needs")
         if not 0 < self.zoom[0] <= self.zoom[1] or self.projector < 1 or self.redundancy < 0:
             raise ConfigError("zoom must be positive and rise, projector 1 or more, redundancy not negative")
         if self.loop.batch_size < 2:
@@ -56,15 +58,22 @@ def barlow_twins(a: Float[Tensor, "b p"], b: Float[Tensor, "b p"], redundancy: f
     return ((diagonal - 1).square().sum() + redundancy * off_diagonal) / len(correlation)
 
 
+def starting_encoder(config: EncoderTraining) -> SmallEncoder:
+    """The encoder before the first step, as `config.start` names it."""
+    if config.start in ("imagenet", "random"):
+        return SmallEncoder(config.model, pretrained=config.start == "imagenet")
+    return load_small_encoder(SMALL_ENCODER if config.start == SMALL else config.start)
+
+
 class EncoderObjective(nn.Module):
     """Batch of two views, uint8 `b h w 3` each -> loss."""
 
     def __init__(self, config: EncoderTraining):
         super().__init__()
         self.config, width = config, config.projector
-        self.encoder = SmallEncoder(config.model)
+        self.encoder = starting_encoder(config)
         self.projector = nn.Sequential(
-            nn.Linear(config.model.dimensions, width, bias=False),
+            nn.Linear(self.encoder.config.dimensions, width, bias=False),
             nn.BatchNorm1d(width),
             nn.ReLU(),
             nn.Linear(width, width, bias=False),
