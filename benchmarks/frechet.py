@@ -1,6 +1,6 @@
 """Fréchet distance from features: Histoloom against torch-fidelity, clean-fid and torchmetrics, on the same arrays.
 
-    python benchmarks/frechet.py [--n 5000] [--dimensions 512 1024 2048] [--repeats 3]
+    python benchmarks/frechet.py [--n 500 5000] [--dimensions 512 1024 2048] [--repeats 3]
 
 Correlated Gaussian features whose spectrum falls as that of real encoders does (eigenvalue i ~ 1 / i). Each peer gets
 the same two arrays and is asked for what it computes from features: means, covariances, distance. Best of `--repeats`,
@@ -10,6 +10,7 @@ row is the formula with scipy's matrix root.
 
 import argparse
 import importlib
+import itertools
 import time
 from collections.abc import Callable
 
@@ -63,7 +64,7 @@ def by_torchmetrics(real: np.ndarray, fake: np.ndarray) -> float:
     return float(module._compute_fid(mean, cov, other_mean, other_cov))
 
 
-PEERS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+METHODS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "Histoloom": frechet_distance,
     "textbook (scipy)": textbook,
     "torch-fidelity": by_torch_fidelity,
@@ -73,30 +74,36 @@ PEERS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 
 
 def main() -> None:
-    """Print one row per peer and dimension."""
+    """Print one row per method, n and d."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--n", type=int, default=5000)
+    parser.add_argument("--n", type=int, nargs="+", default=[500, 5000], help="images a side")
     parser.add_argument("--dimensions", type=int, nargs="+", default=[512, 1024, 2048])
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    print(f"n = {arguments.n}, {torch.get_num_threads()} threads\n")
-    print("| d | method | seconds | times ours | distance | relative difference |\n|---|---|---|---|---|---|")
-    for d in arguments.dimensions:
-        real, fake = features(arguments.n, d, 0), features(arguments.n, d, 1)
-        ours: tuple[float, float] | None = None
-        for name, distance in PEERS.items():
-            seconds = []
-            try:
-                for _ in range(arguments.repeats):
-                    start = time.perf_counter()
-                    value = distance(real, fake)
-                    seconds.append(time.perf_counter() - start)
-            except ImportError as error:
-                print(f"| {d} | {name} | not installed ({error.name}) | | | |")
-                continue
-            ours = ours or (min(seconds), value)
-            apart = abs(value - ours[1]) / ours[1]
-            print(f"| {d} | {name} | {min(seconds):.3f} | {min(seconds) / ours[0]:.1f} | {value:.6f} | {apart:.1e} |")
+    print(f"{torch.get_num_threads()} threads\n")
+    print("| n | d | method | seconds | times ours | distance | relative difference |\n|---|---|---|---|---|---|---|")
+    for n, d in itertools.product(arguments.n, arguments.dimensions):
+        compare(n, d, arguments.repeats)
+
+
+def compare(n: int, d: int, repeats: int) -> None:
+    """Print one row per method for `n` images a side of `d` features."""
+    real, fake = features(n, d, 0), features(n, d, 1)
+    ours: tuple[float, float] | None = None
+    for name, distance in METHODS.items():
+        seconds = []
+        try:
+            for _ in range(repeats):
+                start = time.perf_counter()
+                value = distance(real, fake)
+                seconds.append(time.perf_counter() - start)
+        except ImportError as error:
+            print(f"| {n} | {d} | {name} | not installed ({error.name}) | | | |")
+            continue
+        ours = ours or (min(seconds), value)
+        apart = abs(value - ours[1]) / ours[1]
+        row = f"{min(seconds):.3f} | {min(seconds) / ours[0]:.1f} | {value:.6f} | {apart:.1e}"
+        print(f"| {n} | {d} | {name} | {row} |", flush=True)
 
 
 if __name__ == "__main__":
