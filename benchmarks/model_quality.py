@@ -45,9 +45,9 @@ PART = 32  # px, edge of the part of a crop that is searched for
 JUDGE = SegmenterConfig(stain=StainJitter(shift=0.015))  # a larger shift tints the glass
 DRAWS = 1000  # of the bootstrap
 COPYING_ROWS = {
-    "woven": "crops that reappear",
-    "unlike": "crops of other cases that appear in woven patches",
-    "same_case": "crops that reappear in the real patch of the map (same case)",
+    "woven": "crops that score above 99 % of unrelated real pairs",
+    "unlike": "the same, crops of other cases in woven patches",
+    "same_case": "the same, in the real patch of the map (same case)",
     "unrelated": "real pairs of different cases (1 % by construction)",
     "pasted": "planted pastes found",
     "like_paste": "crops that score as planted pastes do (all but the lowest 5 % of them)",

@@ -1,15 +1,19 @@
 """What a recipe may say beyond the smoke recipe: whom to watch with, and what to begin with."""
 
+import contextlib
 from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from histoloom.errors import ConfigError, ModelError
-from histoloom.experiments import read_recipe, run_recipe
+from histoloom.experiments import DataSource, Watch, read_recipe, run_recipe
 from histoloom.models.pipeline import HistoloomPipeline
 
+RECIPES = Path(__file__).parents[1] / "recipes"
 RECIPE = """
 {first}
 [data]
@@ -55,6 +59,33 @@ def train(
 def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("name", ["ebhi-seg", "ebhi-seg-htd"])
+def test_the_recipes_of_the_bundled_model_train_small_on_other_pictures(image_folder, trained, name):
+    shipped = read_recipe(RECIPES / f"{name}.toml")
+    loop = replace(shipped.denoiser.loop, steps=2, batch_size=2, workers=0)
+    crops = replace(shipped.denoiser.crops, base=24, largest=32)
+    denoiser = replace(shipped.denoiser, window=32, views=1, channels=(32, 64), blocks=(1, 1), crops=crops, loop=loop)
+    recipe = replace(
+        shipped,
+        data=DataSource(source="images", maps="maps", tissue="tissue.toml"),
+        denoiser=denoiser,
+        watch=Watch(2, 2),
+        pretrained_autoencoder="first/model/autoencoder",
+    )
+    with contextlib.chdir(image_folder):
+        model = HistoloomPipeline.load(run_recipe(recipe, image_folder / name, lambda *_: nullcontext(Silent())))
+    assert model.denoiser.config.conditioning == shipped.denoiser.conditioning
+    assert model.denoiser.config.objective == shipped.denoiser.objective
+
+
+def test_a_model_saved_anew_survives_what_a_killed_run_left(image_folder, trained):
+    (image_folder / "first" / "model.old" / "denoiser").mkdir(parents=True)
+    (image_folder / "first" / "model" / "mark").write_text("old")
+    again = train(image_folder, "first")
+    assert same(again.denoiser, trained.denoiser)
+    assert sorted(p.name for p in (image_folder / "first").glob("model*")) == ["model"]
 
 
 @pytest.fixture

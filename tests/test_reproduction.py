@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -97,15 +98,20 @@ def test_all_are_trained_woven_and_measured_alike_and_a_run_that_stopped_makes_n
 
 
 def test_maps_and_crops_are_those_of_the_training_patches_and_no_crop_comes_from_its_own_patch(small_patches):
-    orders, again = (place_orders(small_patches, Reproduction(patches=5)) for _ in range(2))
-    assert len(orders) == 5
+    (orders, at), (again, _) = (place_orders(small_patches, Reproduction(patches=5)) for _ in range(2))
+    assert len(orders) == len(set(at)) == 5
     assert any(order.crops for order in orders)
-    for order, same in zip(orders, again, strict=True):
-        assert order.map_source == same.map_source
-        np.testing.assert_array_equal(
-            order.semantic_map, small_patches.semantic_maps[small_patches.sources.index(order.map_source)]
-        )
+    for order, same, index in zip(orders, again, at, strict=True):
+        assert order.map_source == same.map_source == small_patches.sources[index]
+        np.testing.assert_array_equal(order.semantic_map, small_patches.semantic_maps[index])
         assert all(crop.source != order.map_source for crop in order.crops)
+
+
+def test_patches_of_one_slide_are_told_apart(small_patches):
+    slide = replace(small_patches, sources=["slide.svs"] * len(small_patches))
+    orders, at = place_orders(slide, Reproduction(patches=5))
+    for order, index in zip(orders, at, strict=True):
+        np.testing.assert_array_equal(order.semantic_map, slide.semantic_maps[index])
 
 
 def test_a_budget_without_sense_or_a_dataset_without_val_is_refused(folder):

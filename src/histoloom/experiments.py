@@ -91,8 +91,12 @@ class Reproduction:
     """
 
     conditionings: tuple[Conditioning, ...] = (
-        "unconditional", "map", "embedding", "crops-in-place", "crops-as-reference",
-    )  # fmt: skip
+        "unconditional",
+        "map",
+        "embedding",
+        "crops-in-place",
+        "crops-as-reference",
+    )
     autoencoder_of: str = ""  # folder, hub name or bundled name of a model; empty: the recipe's autoencoder
     steps: int = 600  # of training, for each conditioning
     views: int = 4  # augmented views per patch in the shared cache of latents
@@ -199,6 +203,7 @@ def save_model(denoiser: Denoiser, autoencoder: ModelMixin, table: TissueTable, 
         HistoloomPipeline(parts[1], parts[0], scheduler, table.to_rows()).save_pretrained(str(aside))
         if folder.exists():
             old = folder.with_name(folder.name + ".old")
+            shutil.rmtree(old, ignore_errors=True)  # a run killed between the next lines leaves it
             os.replace(folder, old)
             os.replace(aside, folder)
             shutil.rmtree(old)

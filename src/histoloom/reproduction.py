@@ -102,17 +102,17 @@ def reproduce(recipe: Recipe, folder: Path, make_bar: MakeBar) -> dict:
     return _weave_and_measure(ground, models) if state.is_main_process else {}
 
 
-def place_orders(patches: Patches, budget: Reproduction) -> list[Order]:
-    """The same maps and crops for every conditioning; crops come from other patches of the map's case."""
+def place_orders(patches: Patches, budget: Reproduction) -> tuple[list[Order], list[int]]:
+    """The same maps and crops for every conditioning, and the numbers of the patches whose maps they are; crops come
+    from other patches of the map's case."""
     rng = np.random.default_rng((budget.seed, 1))
     references = ReferenceCrops(patches)
     nowhere = np.zeros(patches.semantic_maps.shape[1:], bool)  # no crop from the patch itself
-    orders = []
-    for index in rng.permutation(len(patches))[: budget.patches]:
+    orders, at = [], rng.permutation(len(patches))[: budget.patches].tolist()
+    for index in at:
         wanted = patches.semantic_maps[index]
-        crops = references.draw(int(index), nowhere, wanted, None, rng)
-        orders.append(Order(wanted, patches.sources[index], crops))
-    return orders
+        orders.append(Order(wanted, patches.sources[index], references.draw(index, nowhere, wanted, None, rng)))
+    return orders, at
 
 
 def _train_all(ground: _Ground) -> dict[str, Path]:
@@ -160,7 +160,7 @@ def _train(ground: _Ground, autoencoder: ModelMixin, config: DenoiserTraining, h
 
 def _weave_and_measure(ground: _Ground, models: dict[str, Path]) -> dict:
     budget = ground.budget
-    orders = place_orders(ground.train, budget)
+    orders, at = place_orders(ground.train, budget)
     segmenter = _segmenter(ground)
     real, held = (_image_set(ground, patches, split) for patches, split in (
         (ground.train, ground.recipe.data.split), (ground.held, HELD)
@@ -175,10 +175,8 @@ def _weave_and_measure(ground: _Ground, models: dict[str, Path]) -> dict:
         sets[kind] = _kept(
             ground.folder / kind / "measured.json",
             key,
-            lambda: _measure(ground, held, load_images(woven), real, segmenter, orders, masks),  # noqa: B023
+            lambda: _measure(ground, held, load_images(woven), real, segmenter, orders, at, masks),  # noqa: B023
         )
-    chosen = [order.map_source for order in orders]
-    at = [real.names.index(name) for name in chosen]
     result = {
         "budget": _budget(ground, next(iter(models.values()))),
         "sets": sets,
@@ -215,6 +213,7 @@ def _measure(
     train: ImageSet,
     segmenter: Segmenter,
     orders: list[Order],
+    at: list[int],
     masks: np.ndarray,
 ) -> dict:
     budget, cache = ground.budget, ground.folder / "features.sqlite"
@@ -222,7 +221,7 @@ def _measure(
     found = evaluate(held, fake, train, config, segmenter, cache, ground.make_bar)
     return {
         "report": to_json(found),
-        "crops": _crop_copies(ground, fake, train, orders),
+        "crops": _crop_copies(ground, fake, train.select(at), orders),
         "left_out": _left_out(ground, found, dict(zip(fake.names, masks, strict=True)), cache),
         "left_out_share": float(masks.mean()),
     }
@@ -239,11 +238,10 @@ def _left_out(ground: _Ground, found: Evaluation, mask_of: dict[str, np.ndarray]
     return results
 
 
-def _crop_copies(ground: _Ground, fake: ImageSet, train: ImageSet, orders: list[Order]) -> dict:
-    """Crops found again in what was woven from them, and in the real patch of the map, whose case they share."""
+def _crop_copies(ground: _Ground, fake: ImageSet, real: ImageSet, orders: list[Order]) -> dict:
+    """Crops found again in what was woven from them, and in the `real` patch of the map, whose case they share."""
     budget = ground.budget
-    rng, cases = np.random.default_rng((budget.seed, 3)), np.asarray(train.cases)
-    of_name = {name: i for i, name in enumerate(train.names)}
+    rng, cases = np.random.default_rng((budget.seed, 3)), np.asarray(real.cases)
     used = [(i, crop) for i, order in enumerate(orders) for crop in order.crops]
     if not used:
         return {"woven": None, "same_case": None}
@@ -252,12 +250,12 @@ def _crop_copies(ground: _Ground, fake: ImageSet, train: ImageSet, orders: list[
     with ground.make_bar("crops searched for", len(chosen) + budget.pairs, "crops") as bar:
         for i, crop in chosen:
             woven.append(best_match(crop.pixels, fake.images[i]))
-            same_case.append(best_match(crop.pixels, train.images[of_name[orders[i].map_source]]))
+            same_case.append(best_match(crop.pixels, real.images[i]))
             bar.advance()
         for n in range(budget.pairs):
             i, crop = used[n % len(used)]
-            others = np.flatnonzero(cases != cases[of_name[orders[i].map_source]])
-            unrelated.append(best_match(crop.pixels, train.images[rng.choice(others)]))
+            others = np.flatnonzero(cases != cases[i])
+            unrelated.append(best_match(crop.pixels, real.images[rng.choice(others)]))
             bar.advance()
     try:
         threshold = copy_threshold(np.asarray(unrelated))

@@ -6,8 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from scipy.spatial.distance import pdist
 
-from histoloom.generation.bank import load_bank
+from histoloom.generation.bank import farthest_first, load_bank
 from histoloom.generation.export import read_woven
 from histoloom.generation.orders import Source, place_orders
 from histoloom.models.pipeline import HistoloomPipeline
@@ -225,5 +226,12 @@ def test_the_demo_shows_four_stains_and_four_tissue_types_at_least():
     folder = Path(find_model("ebhi-seg"))
     orders = place_orders(Source(None, 16, 224, folder / "crops"), HistoloomPipeline.load(folder).table, 0)
     crops = [crop for order in orders for crop in order.crops]
-    assert len({crop.source.split("/")[0] for crop in crops}) >= 4  # a set of the bank is a stain
+    colors: dict[str, list[np.ndarray]] = {}
+    for crop in crops:
+        colors.setdefault(crop.source.split("/")[0], []).append(crop.pixels.mean(axis=(0, 1)))
+    means = np.stack([np.mean(of_set, axis=0) for of_set in colors.values()])
+    apart = means[farthest_first(means)[:4]]
+    assert len(apart) == 4
+    assert pdist(apart).min() > 20  # RGB units
     assert len({crop.tissue for crop in crops}) >= 4
+    assert max(crop.pixels.mean() for crop in crops) < 235  # no crop is bare glass

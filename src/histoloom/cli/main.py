@@ -1,12 +1,15 @@
 """The command line: parse, call, print. Every command imports what it needs when it runs, so that help is instant."""
 
+import errno
 import sys
+from typing import NoReturn
 
 import typer
 
 from histoloom.cli import discover, discover_maps, evaluate, patches, slides, train, weave
 from histoloom.errors import HistoloomError, MissingExtraError
 
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 EXTRAS = {
     "slides": {"defusedxml", "openslide", "scipy", "shapely", "tifffile"},
     "evaluate": {"matplotlib", "segmentation_models_pytorch", "sklearn", "timm"},
@@ -32,8 +35,16 @@ def run() -> None:
     except HistoloomError as error:
         if debug:
             raise
-        typer.echo(f"histoloom: {' '.join(str(error).split())}", err=True)
-        raise SystemExit(1) from None
+        _give_up(str(error))
+    except OSError as error:
+        if debug or error.errno not in FULL:
+            raise
+        _give_up(f"{error.filename or 'output'}: {error.strerror}; free some space and give the same command again")
+
+
+def _give_up(reason: str) -> NoReturn:
+    typer.echo(f"histoloom: {' '.join(reason.split())}", err=True)
+    raise SystemExit(1)
 
 
 def _call(arguments: list[str]) -> None:

@@ -5,10 +5,11 @@ stained alike and shows other tissue, and where there is none from the same patc
 In place, it is cut from the window itself (arXiv 2509.17847, section 3), which is what makes that way copy.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from histoloom.augmentation import dihedral
 from histoloom.conditioning.inputs import SMALLEST_CROP, Crop
@@ -106,6 +107,27 @@ def draw_box(
     return None
 
 
+def typical_box(
+    draw: Callable[[], Box | None],
+    image: UInt8[np.ndarray, "h w 3"],
+    usual: Float[np.ndarray, " 3"],
+    stray: float = CropConfig.stray,
+) -> Box | None:
+    """The first place drawn whose mean colour lies within `stray` of the `usual` one of its tissue; of TRIES places
+    that all lie farther, the nearest."""
+    nearest, least = None, np.inf
+    for _ in range(TRIES):
+        box = draw()
+        if box is None:
+            break
+        away = float(np.linalg.norm(box.of(image).mean(axis=(0, 1)) - usual))
+        if away < least:
+            nearest, least = box, away
+        if least <= stray:
+            break
+    return nearest
+
+
 def _cells(mask: Bool[np.ndarray, "h w"], rows: int, columns: int) -> Bool[np.ndarray, "r s c s"]:
     return mask[: STRIDE * rows, : STRIDE * columns].reshape(rows, STRIDE, columns, STRIDE)
 
@@ -171,7 +193,15 @@ class ReferenceCrops:
         places = []
         for _ in range(self.config.candidates):
             source = int(rng.choice(sources))
-            box = self._typical_box(source, tissue, outside if source == index else None, rng)
+            if (source, tissue) not in self._colors:  # too little of it
+                continue
+            allowed = outside if source == index else None
+            box = typical_box(
+                lambda: self._draw_box(source, tissue, allowed, rng),  # noqa: B023 (called here)
+                self.patches.images[source],
+                self._colors[source, tissue],
+                self.config.stray,
+            )
             if box is not None:
                 places.append((source, box))
         here = self._colors.get((index, tissue))
@@ -179,23 +209,6 @@ class ReferenceCrops:
             return places[0] if places else None
         means = [box.of(self.patches.images[source]).mean(axis=(0, 1)) for source, box in places]
         return places[int(np.argmin([np.linalg.norm(mean - here) for mean in means]))]
-
-    def _typical_box(
-        self, source: int, tissue: int, allowed: np.ndarray | None, rng: np.random.Generator
-    ) -> Box | None:
-        """The first place drawn that looks like its tissue, or the nearest to it of TRIES."""
-        image, usual = self.patches.images[source], self._colors.get((source, tissue))
-        nearest, least = None, np.inf
-        for _ in range(TRIES):
-            box = self._draw_box(source, tissue, allowed, rng)
-            if box is None or usual is None:
-                return box
-            away = float(np.linalg.norm(box.of(image).mean(axis=(0, 1)) - usual))
-            if away < least:
-                nearest, least = box, away
-            if least <= self.config.stray:
-                break
-        return nearest
 
     def _draw_box(self, source: int, tissue: int, allowed: np.ndarray | None, rng: np.random.Generator) -> Box | None:
         mask = self.patches.semantic_maps[source] == tissue

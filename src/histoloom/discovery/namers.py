@@ -3,14 +3,13 @@
 import hashlib
 from pathlib import Path
 
-import torch
-
 from histoloom.discovery.classifier import WEIGHTS, NamesWindows, NearestType, load_classifier
 from histoloom.discovery.embed import read_record
 from histoloom.discovery.tree import RECORD, TABLE, TypeTree
 from histoloom.discovery.windows import window_of
 from histoloom.encoders.encoder import open_encoder
 from histoloom.errors import InputError
+from histoloom.precision import best_device
 
 
 def open_namer(folder: Path) -> NamesWindows:
@@ -18,7 +17,7 @@ def open_namer(folder: Path) -> NamesWindows:
 
     Raises ModelError where the encoder is not the one that found the types.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     if (folder / WEIGHTS).is_file():
         return load_classifier(folder, device)
     tree = TypeTree.load(folder)

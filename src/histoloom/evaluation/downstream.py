@@ -17,6 +17,7 @@ from histoloom.augmentation import dihedral
 from histoloom.errors import ConfigError, HistoloomError, InputError, MissingExtraError
 from histoloom.evaluation.map_fidelity import confusion, iou, mean_iou_interval, mean_over_present
 from histoloom.evaluation.sources import ImageSet
+from histoloom.precision import best_device
 from histoloom.stain import StainJitter, apply_stain, draw_stain
 from histoloom.tissue import UNLABELLED
 
@@ -95,11 +96,12 @@ def train_deeplab(
         except KeyError as error:
             reason = " ".join(str(error).split())[:120]
             raise ConfigError(f"backbone {config.backbone}: segmentation-models-pytorch has none ({reason})") from None
+        device = best_device()
+        network.to(device).train()
         optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, config.steps + 1, pct_start=0.1)
-        network.train()
         for step in range(config.steps):
-            images, maps = _batch(sources, step, config, seed)
+            images, maps = (part.to(device) for part in _batch(sources, step, config, seed))
             loss = F.cross_entropy(network(_pixels(images)), maps.long(), ignore_index=UNLABELLED)
             if not torch.isfinite(loss):
                 raise HistoloomError(f"the segmenter's loss is not finite at step {step + 1}; lower its learning_rate")
@@ -117,11 +119,11 @@ def predict(
 ) -> UInt8[np.ndarray, "n h w"]:
     """The likeliest type of every pixel; edges are padded to multiples of 32."""
     height, width = images.shape[1:3]
-    found = []
+    device, found = next(network.parameters()).device, []
     for start in range(0, len(images), batch_size):
-        pixels = _pixels(torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])))
+        pixels = _pixels(torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])).to(device))
         padded = F.pad(pixels, (0, -width % 32, 0, -height % 32), mode="replicate")
-        found.append(network(padded)[:, :, :height, :width].argmax(1).to(torch.uint8).numpy())
+        found.append(network(padded)[:, :, :height, :width].argmax(1).to(torch.uint8).cpu().numpy())
     return np.concatenate(found)
 
 

@@ -2,6 +2,7 @@
 paper does not ask: how much of it is copied."""
 
 IN_PLACE = "crops-in-place"
+REFERENCE = "crops-as-reference"
 UNCONDITIONAL = "unconditional"
 
 
@@ -87,20 +88,21 @@ def _left_out(result: dict) -> str:
 
 
 def _answer(result: dict) -> str:
-    """How much of what `crops-in-place` gains over `unconditional` is gone without its squares."""
+    """How much of what `crops-in-place` gains over `unconditional` is gone without its squares, and how much of it
+    crops from elsewhere give."""
     sets = result["sets"]
     if not {IN_PLACE, UNCONDITIONAL} <= sets.keys():
         return ""
+    shown = {UNCONDITIONAL: "unconditional", IN_PLACE: "crops in place", REFERENCE: "crops as reference"}
     lines = []
     for encoder in result["budget"]["encoders"]:
-        of = {name: sets[name]["report"]["encoders"][encoder]["overall"] for name in (UNCONDITIONAL, IN_PLACE)}
-        whole = [_distance(figures) for figures in of.values()]
-        rest = [_distance(sets[name]["left_out"][encoder]) for name in of]
-        values = [_number(figure["value"]) for figure in (*whole, *rest)]
-        lines.append(
-            f"{encoder}: {whole[0]['name']} goes from {values[0]} (unconditional) to {values[1]} (crops in place); "
-            f"with the squares left out from {values[2]} to {values[3]}."
-        )
+        for where, of in (
+            ("whole", {name: sets[name]["report"]["encoders"][encoder]["overall"] for name in shown if name in sets}),
+            ("the squares left out", {name: sets[name]["left_out"][encoder] for name in shown if name in sets}),
+        ):
+            found = {name: _distance(figures) for name, figures in of.items()}
+            told = ", ".join(f"{shown[name]} {_number(figure['value'])}" for name, figure in found.items())
+            lines.append(f"{encoder}, {found[IN_PLACE]['name']}, {where}: {told}.")
     return "\n".join(["**How much of the gain is copying?**", "", *(f"- {line}" for line in lines)])
 
 

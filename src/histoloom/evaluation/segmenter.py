@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from histoloom.augmentation import dihedral
 from histoloom.config import build
 from histoloom.errors import ConfigError, HistoloomError, InputError, ModelError, OutputError
+from histoloom.precision import best_device
 from histoloom.stain import StainJitter, apply_stain, draw_stain
 from histoloom.tissue import UNLABELLED
 
@@ -65,8 +66,8 @@ class Segmenter:
         maps = np.empty(images.shape[:3], np.uint8)
         for start in range(0, len(images), batch_size):
             part = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size]))
-            logits = self._logits(part)
-            maps[start : start + batch_size] = logits.argmax(1).to(torch.uint8).numpy()
+            logits = self._logits(part.to(next(self.network.parameters()).device))
+            maps[start : start + batch_size] = logits.argmax(1).to(torch.uint8).cpu().numpy()
         return maps
 
     def _logits(self, images: Tensor) -> Tensor:
@@ -92,14 +93,16 @@ def train_segmenter(
     _check(images, semantic_maps, num_types, config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = _UNet(config.channels, num_types).to(memory_format=torch.channels_last)
-    weights = torch.from_numpy(_type_weights(semantic_maps, num_types, config.balance))
+        network = _UNet(config.channels, num_types)
+    device = best_device()
+    network.to(device, memory_format=torch.channels_last)
+    weights = torch.from_numpy(_type_weights(semantic_maps, num_types, config.balance)).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=config.steps + 1, pct_start=0.1, cycle_momentum=False
     )
     for step in range(config.steps):
-        batch_images, batch_maps = _batch(images, semantic_maps, step, config)
+        batch_images, batch_maps = (part.to(device) for part in _batch(images, semantic_maps, step, config))
         logits = network(_pixels(batch_images).contiguous(memory_format=torch.channels_last))
         # The answer lies on the half-size grid, so every second pixel of the map is its truth.
         loss = F.cross_entropy(logits, batch_maps[:, ::2, ::2].long(), weights, ignore_index=UNLABELLED)
@@ -122,7 +125,7 @@ def save_segmenter(segmenter: Segmenter, folder: Path | str) -> Path:
     header = {"num_types": str(segmenter.num_types), "config": json.dumps(asdict(segmenter.config), sort_keys=True)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.contiguous() for k, v in segmenter.network.state_dict().items()}, aside, metadata=header)
+        save_file({k: v.cpu().contiguous() for k, v in segmenter.network.state_dict().items()}, aside, metadata=header)
         os.replace(aside, path)
     except (OSError, SafetensorError) as error:
         raise OutputError(

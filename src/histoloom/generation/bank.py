@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from histoloom.conditioning.crops import Box, draw_box, present_types
+from histoloom.conditioning.crops import draw_box, present_types, typical_box
 from histoloom.conditioning.inputs import Crop
 from histoloom.errors import ConfigError, ImageError, InputError, TissueError
 from histoloom.models.pipeline import HistoloomPipeline
@@ -141,9 +141,10 @@ def farthest_first(points: Float[np.ndarray, "n d"]) -> list[int]:
 def _cut(image: np.ndarray, layout: np.ndarray, source: str, rng: np.random.Generator) -> list[Crop]:
     crops = []
     for tissue in present_types(layout, 0.05):
-        untold = np.ones(layout.shape, bool)  # a second crop of the same pixels would say nothing new
+        mask, untold = layout == tissue, np.ones(layout.shape, bool)  # the same pixels twice would say nothing new
+        usual = image[mask].mean(axis=0)
         for edge in WOVEN_EDGES:
-            box: Box | None = draw_box(layout == tissue, edge, rng, untold)
+            box = typical_box(lambda: draw_box(mask, edge, rng, untold), image, usual)  # noqa: B023 (called here)
             if box is not None:
                 box.of(untold)[:] = False
                 crops.append(Crop(box.of(image), tissue, source, box.x, box.y))

@@ -18,7 +18,7 @@ from histoloom.models.autoencoder import decode, quietly, to_images, weights_has
 from histoloom.models.crop_encoder import embed_crops
 from histoloom.models.denoiser import Conditions, Context, Denoiser, with_validity
 from histoloom.models.schedulers import make_sampler
-from histoloom.precision import bf16_is_faster
+from histoloom.precision import best_device, bf16_is_faster
 from histoloom.tissue import TissueTable
 
 SemanticMap = np.ndarray | Image.Image
@@ -48,7 +48,7 @@ class HistoloomPipeline(DiffusionPipeline):
         `dtype` None takes bf16 where this machine is faster in it, else fp32. Pickled weights are refused.
         """
         dtype = dtype or (torch.bfloat16 if bf16_is_faster() else torch.float32)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = best_device()
         try:
             pipeline = cls.from_pretrained(str(folder), use_safetensors=True).to(device, dtype)
         except (OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
