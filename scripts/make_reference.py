@@ -91,6 +91,11 @@ def render_all(root: Path) -> dict[Path, str]:
         "run folder": render_folder(sources[Path("experiments.py")]),
         "woven folder": render_folder(sources[Path("generation/export.py")]),
         "report folder": render_folder(sources[Path("evaluation/report.py")]),
+        "tables folder": render_folder(sources[Path("reproduction.py")]),
+        "embeddings folder": render_folder(sources[Path("discovery/embed.py")]),
+        "types folder": render_folder(sources[Path("discovery/cluster.py")]),
+        "types table": render_folder(sources[Path("discovery/tree.py")]),
+        "maps folder": render_folder(sources[Path("discovery/draw.py")]),
         "crop bank": render_folder(sources[Path("generation/bank.py")]),
     }
     reference = Path("docs/reference")
