@@ -234,4 +234,3 @@ def test_the_demo_shows_four_stains_and_four_tissue_types_at_least():
     assert len(apart) == 4
     assert pdist(apart).min() > 20  # RGB units
     assert len({crop.tissue for crop in crops}) >= 4
-    assert max(crop.pixels.mean() for crop in crops) < 235  # no crop is bare glass
