@@ -112,16 +112,18 @@ def _open_lazyslide(name: str, device: str) -> Encoder:
         model = MODEL_REGISTRY[name]()
     except Exception as error:
         raise _unavailable(name, error, getattr(MODEL_REGISTRY[name], "hf_url", None)) from None
-    prepare = model.get_transform()
-    if prepare is None or not hasattr(model, "encode_image"):
+    if not hasattr(model, "encode_image"):
         raise ConfigError(f"encoder {name}: does not turn single images into features; choose one that does")
     if isinstance(model.model, nn.Module):
         model.model.eval().to(device)
+    prepare = model.get_transform()
 
     def forward(images: Tensor) -> Tensor:
-        return torch.as_tensor(model.encode_image(prepare(images)))
+        # Without a transform (phikonv2, plip) `encode_image` prepares images itself, and lazyslide hands it `b h w 3`.
+        pixels = images.movedim(1, -1) if prepare is None else prepare(images)
+        return torch.as_tensor(model.encode_image(pixels))
 
-    return Encoder(name, _fingerprint(model.model, repr(prepare)), forward, device)
+    return Encoder(name, _fingerprint(model.model, name if prepare is None else repr(prepare)), forward, device)
 
 
 def _unavailable(name: str, error: Exception, page: str | None = None) -> ModelError:
