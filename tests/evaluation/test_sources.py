@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from histoloom.errors import ImageError, InputError
+from histoloom.evaluation.comparison import compare
 from histoloom.evaluation.sources import (
     ImageSet,
     compare_sizes,
@@ -91,9 +92,21 @@ def test_in_a_plain_folder_a_sub_folder_is_a_case(tmp_path):
     save(tmp_path, ["P1/a.png", "P1/b.png", "P2/a.png", "c.png"])
     found = load_images(tmp_path)
     assert found.names == ["P1/a.png", "P1/b.png", "P2/a.png", "c.png"]
-    assert found.cases == ["P1", "P1", "P2", "c"]
+    assert found.cases == ["P1", "P1", "P2", f"{tmp_path}/c"]
     assert found.semantic_maps is None
     assert found.file_format == "PNG"
+
+
+def test_equal_file_names_in_two_folders_are_two_cases_and_equal_sub_folders_are_one(tmp_path):
+    for folder in ("real", "train", "fake"):
+        save(tmp_path / folder, ["0001.png", "0002.png"])
+        save(tmp_path / folder / "by case", ["P1/0001.png", "P2/0001.png"])
+    real, train, fake = (load_images(tmp_path / folder) for folder in ("real", "train", "fake"))
+    assert set(real.cases) & set(train.cases) == {"by case/P1", "by case/P2"}
+    flat = [images.select([0, 1]) for images in (real, fake, train)]
+    assert compare(*flat).unseen == "reference"
+    with pytest.raises(InputError, match=r"train: case 'by case/P1' is in .*real"):
+        compare(real, fake, train)
 
 
 def test_a_lossy_format_is_named(tmp_path):

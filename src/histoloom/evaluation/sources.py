@@ -49,7 +49,8 @@ class ImageSet:
 def load_images(folder: Path | str, split: str | None = None) -> ImageSet:
     """All images of `folder`, which share one size; of a dataset those of `split` (default: val where there is one).
 
-    In a plain folder a sub-folder is a case, and so is an image right in it. Raises InputError or ImageError.
+    In a plain folder a sub-folder is a case; an image right in it is one of this folder alone, since two folders may
+    number their images alike. Raises InputError or ImageError.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -136,6 +137,6 @@ def _plain(folder: Path) -> ImageSet:
             )
     kinds = sorted({path.suffix.lower() for path in paths})
     shown = ", ".join(kind[1:].upper() + (" (lossy)" if kind in LOSSY[:2] else "") for kind in kinds)
-    cases = [p.stem if p.parent == folder else p.parent.relative_to(folder).as_posix() for p in paths]
+    cases = [f"{folder}/{p.stem}" if p.parent == folder else p.parent.relative_to(folder).as_posix() for p in paths]
     names = [path.relative_to(folder).as_posix() for path in paths]
     return ImageSet(str(folder), "image folder", "", shown, np.stack(images), None, cases, names)
