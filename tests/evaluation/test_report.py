@@ -11,7 +11,7 @@ from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_smal
 from histoloom.errors import ConfigError, ImageError, InputError, OutputError
 from histoloom.evaluation.page import render_page
 from histoloom.evaluation.report import EvaluationConfig, evaluate, to_json, write_report
-from histoloom.evaluation.segmenter import SegmenterConfig, train_segmenter
+from histoloom.evaluation.segmenter import Segmenter, SegmenterConfig, train_segmenter
 from histoloom.evaluation.sources import ImageSet
 from histoloom.evaluation.verdict import verdict
 from histoloom.tissue import TissueTable
@@ -143,6 +143,12 @@ def test_bad_input_is_refused_before_anything_is_computed(image_sets, config, tm
         evaluate(real, replace(real, where="fake"), None, config)
     with pytest.raises(ImageError, match="images are 32 x 32 px where those of real are 64 x 64"):
         evaluate(real, replace(real, images=real.images[:, :32, :32], semantic_maps=None), None, config)
+    fake = replace(image_sets("fake", 2, 12), table=TissueTable.from_names(["gland", "stroma", "tumour"]))
+    with pytest.raises(InputError, match=r"fake/tissue\.toml: id 0 is 'gland' and in real/tissue\.toml 'stroma'"):
+        evaluate(real, fake, None, config)
+    two_types = Segmenter(torch.nn.Identity(), 2, SegmenterConfig())
+    with pytest.raises(InputError, match=r"real/tissue\.toml: has ids up to 2, but the segmenter knows 2 types"):
+        evaluate(real, image_sets("fake", 2, 12), None, config, two_types)
     with pytest.raises(ConfigError, match="name one encoder"):
         EvaluationConfig(())
     (tmp_path / "file").touch()

@@ -9,6 +9,7 @@ from histoloom.evaluation.comparison import compare
 from histoloom.evaluation.sources import (
     ImageSet,
     compare_sizes,
+    compare_tables,
     load_images,
     num_duplicates,
     shared_images,
@@ -145,3 +146,17 @@ def test_repeated_images_are_counted():
 def test_other_sizes_are_refused():
     with pytest.raises(ImageError, match="images are 20 x 20 px where those of here are 12 x 12"):
         compare_sizes(image_set([0]), replace(image_set([1], 20), where="there"))
+
+
+def test_another_tissue_table_is_refused_and_its_first_difference_named():
+    real = replace(image_set([0]), table=TissueTable.from_names(["stroma", "gland", "tumour"]))
+
+    def other(*names: str) -> ImageSet:
+        return replace(image_set([1]), where="there", table=TissueTable.from_names(list(names)))
+
+    with pytest.raises(InputError, match=r"there/tissue\.toml: id 1 is 'tumour' and in here/tissue\.toml 'gland'"):
+        compare_tables(real, other("stroma", "tumour", "gland"))
+    with pytest.raises(InputError, match=r"id 3 is 'fat' and in here/tissue\.toml no tissue"):
+        compare_tables(real, other("stroma", "gland", "tumour", "fat"))
+    for same in (real, other("Stroma", "gland"), image_set([2])):
+        compare_tables(real, same)

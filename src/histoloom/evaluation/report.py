@@ -19,7 +19,7 @@ import numpy as np
 
 from histoloom.encoders.cache import features
 from histoloom.encoders.encoder import Encoder, open_encoder
-from histoloom.errors import ConfigError, OutputError
+from histoloom.errors import ConfigError, InputError, OutputError
 from histoloom.evaluation.bootstrap import statistic_interval
 from histoloom.evaluation.comparison import Comparison, compare
 from histoloom.evaluation.copy_search import UNRELATED, CopySearch, search_copies
@@ -28,7 +28,14 @@ from histoloom.evaluation.measures import EncoderFigures, FeatureSets, Figure, m
 from histoloom.evaluation.memorization import authenticity
 from histoloom.evaluation.probe import tissue_labels
 from histoloom.evaluation.segmenter import Segmenter
-from histoloom.evaluation.sources import ImageSet, compare_sizes, num_duplicates, shared_images, with_cases
+from histoloom.evaluation.sources import (
+    ImageSet,
+    compare_sizes,
+    compare_tables,
+    num_duplicates,
+    shared_images,
+    with_cases,
+)
 from histoloom.evaluation.stain_distance import HED, LAB, stain_distance, stain_means
 from histoloom.patches.heterogeneity import class_fractions
 
@@ -83,6 +90,12 @@ def evaluate(
     """
     for other in (fake, *([train] if train else [])):
         compare_sizes(real, other)
+        compare_tables(real, other)
+    if segmenter and real.table and real.table.num_ids > segmenter.num_types:
+        raise InputError(
+            f"{real.where}/tissue.toml: has ids up to {real.table.num_ids - 1}, but the segmenter knows "
+            f"{segmenter.num_types} types; name that of a run on this dataset (--segmenter)"
+        )
     known = [real, *([train] if train else [])]
     shared = [fake.names[i] for i in sorted({i for images in known for i in shared_images(images, fake)})]
     duplicates = {"real": num_duplicates(real), "synthetic": num_duplicates(fake)}

@@ -14,7 +14,7 @@ from histoloom.generation.export import read_woven
 from histoloom.patches.folder import SUFFIXES
 from histoloom.patches.maps import LOSSY, read_image
 from histoloom.patches.store import load_patches, read_table, splits
-from histoloom.tissue import TissueTable
+from histoloom.tissue import TissueTable, TissueType
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,21 @@ def compare_sizes(real: ImageSet, fake: ImageSet) -> None:
         )
 
 
+def compare_tables(real: ImageSet, other: ImageSet) -> None:
+    """Raise InputError where an id of `other` is no id of `real`, or another tissue there: rows per type and map
+    fidelity would be wrong in silence. Sets without maps have no table, and pass."""
+    if real.table is None or other.table is None:
+        return
+    known = {t.id: t for t in real.table.types}
+    for tissue in other.table.types:
+        same = known.get(tissue.id)
+        if same is None or _names(tissue).isdisjoint(_names(same)):
+            raise InputError(
+                f"{other.where}/tissue.toml: id {tissue.id} is {tissue.name!r} and in {real.where}/tissue.toml "
+                f"{repr(same.name) if same else 'no tissue'}; bring both to one table, or name the folders of one model"
+            )
+
+
 def shared_images(real: ImageSet, fake: ImageSet) -> list[int]:
     """Indices of fakes that are real images, pixel by pixel; raises InputError where all are: then `fake` is `real`."""
     known = set(real.keys())
@@ -140,3 +155,7 @@ def _plain(folder: Path) -> ImageSet:
     cases = [f"{folder}/{p.stem}" if p.parent == folder else p.parent.relative_to(folder).as_posix() for p in paths]
     names = [path.relative_to(folder).as_posix() for path in paths]
     return ImageSet(str(folder), "image folder", "", shown, np.stack(images), None, cases, names)
+
+
+def _names(tissue: TissueType) -> set[str]:
+    return {name.strip().lower() for name in (tissue.name, *tissue.aliases)}
