@@ -99,8 +99,22 @@ def test_copies_are_called_copies(copied):
 
 def test_the_verdict_is_one_sentence_for_each_question(good):
     headline, sentences = verdict(good)
-    assert [s.split("?")[0] for s in sentences] == ["True", "Varied", "Obedient to the map", "New", "Stain"]
+    assert [s.split("?")[0] for s in sentences] == [
+        "True", "Varied", "Obedient to the map", "New", "Stain", "By which encoder",
+    ]  # fmt: skip
     assert "copying" in headline or "reappear" in headline
+
+
+def test_the_verdict_says_by_which_encoder_and_a_small_one_is_always_called_so(good):
+    _, (true, varied, _, new, _, judge) = verdict(good)
+    for sentence in (true, varied, new, judge):
+        assert good.encoders[0].encoder in sentence
+    note = "Figures of this small encoder compare with each other, and with no published figure."
+    assert judge.endswith(note)
+    assert render_page(good).count(note) == 2
+    other = replace(good, encoders=[replace(good.encoders[0], encoder="uni2", small=False)])
+    assert "By uni2: " in verdict(other)[1][0]
+    assert note not in render_page(other)
 
 
 def test_too_few_images_for_an_encoder_give_a_reason_instead_of_a_number(image_sets, config):

@@ -41,6 +41,7 @@ class Encoder:
     fingerprint: str
     forward: Callable[[Tensor], Tensor]  # uint8 `b 3 h w` -> features `b d`
     device: str = "cpu"
+    small: bool = False  # ours: its figures compare with each other only
 
     @torch.inference_mode()
     def __call__(self, images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n d"]:
@@ -70,7 +71,7 @@ def as_encoder(name: str, network: SmallEncoder, device: str = "cpu") -> Encoder
     def forward(images: Tensor) -> Tensor:
         return network(images.float() / 127.5 - 1)
 
-    return Encoder(name, _fingerprint(network, "small"), forward, device)
+    return Encoder(name, _fingerprint(network, "small"), forward, device, small=True)
 
 
 def _open_timm(name: str, device: str) -> Encoder:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
+from histoloom.encoders.encoder import Encoder
 from histoloom.errors import InputError
 from histoloom.evaluation.bootstrap import mean_interval, statistic_interval
 from histoloom.evaluation.comparison import Comparison
@@ -51,6 +52,7 @@ class EncoderFigures:
     """What one encoder says: overall, per tissue type, and image by image for the plots."""
 
     encoder: str
+    small: bool  # one of ours, whose figures compare with each other only
     dimensions: int
     overall: list[Figure]
     of_type: dict[str, list[Figure]]
@@ -64,7 +66,7 @@ class EncoderFigures:
 def measure_features(
     sets: Comparison,
     features: FeatureSets,
-    encoder: str,
+    encoder: Encoder,
     labels: dict[str, np.ndarray],
     types: list[str],
     seed: int = 0,
@@ -83,7 +85,8 @@ def measure_features(
     }
     realism = prdc(features.reference, features.fake, _k(features)).density
     judged = [test if isinstance(test, TwoSample) else None for test in tests.values()]
-    return EncoderFigures(encoder, features.fake.shape[1], overall, of_type, *judged, copies, realism, features)
+    name, dimensions = encoder.name, features.fake.shape[1]
+    return EncoderFigures(name, encoder.small, dimensions, overall, of_type, *judged, copies, realism, features)
 
 
 def _distances(sets: Comparison, features: FeatureSets, seed: int) -> list[Figure]:

@@ -114,8 +114,9 @@ def _sets_table(evaluation: Evaluation) -> str:
 def _encoder(encoder: EncoderFigures) -> list[str]:
     parts = [
         f"<h2>Features: {escape(encoder.encoder)}</h2>",
-        f'<p class="small">{encoder.dimensions} dimensions. {encoder_note(encoder)} A perfect model scores the floor: '
-        "real against real of other cases, at the same number of images. Brackets: 95 % intervals over cases.</p>",
+        f'<p class="small">{encoder.dimensions} dimensions. {escape(encoder_note(encoder))} '
+        "A perfect model scores the floor: real against real of other cases, at the same number of images. "
+        "Brackets: 95 % intervals over cases.</p>",
         _figures(encoder.overall),
         '<div class="plots">',
         _plot(bars(encoder), "Do synthetic images lie among real ones (precision, density), and real among synthetic "

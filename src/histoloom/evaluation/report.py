@@ -137,6 +137,7 @@ def to_json(evaluation: Evaluation) -> dict:
             "encoders": {
                 e.encoder: {
                     "fingerprint": evaluation.fingerprints[e.encoder],
+                    "small": e.small,
                     "dimensions": e.dimensions,
                     "overall": [asdict(f) for f in e.overall],
                     "per_type": {name: [asdict(f) for f in figures] for name, figures in e.of_type.items()},
@@ -173,7 +174,7 @@ def _measure(
     with make_bar(encoder.name, sum(len(getattr(sets, side)) for side in SIDES), "images") as bar:
         found = {side: features(encoder, getattr(sets, side).images, cache, bar.advance) for side in SIDES}
     labels, names = _labels(sets)
-    return measure_features(sets, FeatureSets(**found), encoder.name, labels, names, config.seed)
+    return measure_features(sets, FeatureSets(**found), encoder, labels, names, config.seed)
 
 
 def _labels(sets: Comparison) -> tuple[dict[str, np.ndarray], list[str]]:
