@@ -65,6 +65,7 @@ def test_every_figure_stands_beside_its_floor_and_its_number(good):
     assert list(figures) == [
         "Fréchet distance", "Fréchet, n to infinity", "KID x 1000", "MMD (RBF) x 1000", "precision", "recall",
         "density", "coverage", "C2ST accuracy", "AuthPct",
+        "nearest training image",
     ]  # fmt: skip
     for figure in [*figures.values(), *good.stain, *good.maps]:
         assert figure.floor is not None, figure.name
@@ -77,7 +78,7 @@ def test_images_as_good_as_real_ones_score_as_real_ones_do(good):
     assert figures["precision"].value == pytest.approx(figures["precision"].floor, abs=0.3)
     assert not good.shared
     assert good.copying.fake.rate <= 0.25
-    assert {f.name for f in good.maps} >= {"mean IoU", "mean Dice", "IoU, stroma"}
+    assert {f.name for f in good.maps} >= {"mean IoU", "mean Dice", "IoU, stroma", "Dice, stroma"}
 
 
 def test_types_have_rows_of_their_own_and_small_ones_say_so(good):
@@ -89,6 +90,8 @@ def test_types_have_rows_of_their_own_and_small_ones_say_so(good):
 def test_copies_are_called_copies(copied):
     figures = {f.name: f for f in copied.encoders[0].overall}
     assert figures["AuthPct"].value < 10
+    nearest = figures["nearest training image"]
+    assert nearest.value < nearest.high < nearest.floor / 2
     assert copied.copying.fake.rate == 1
     assert copied.shared == ["train 03.png"]
     headline, _ = verdict(copied)

@@ -227,8 +227,9 @@ def _map_figures(sets: Comparison, segmenter: Segmenter | None, seed: int) -> tu
         Figure("mean Dice", n, mean_over_present(dice(pooled)), floor=mean_over_present(dice(real_pooled))),
     ]
     figures += [
-        Figure(f"IoU, {names.get(i, i)}", n, float(value), floor=float(real))
-        for i, (value, real) in enumerate(zip(iou(pooled), iou(real_pooled), strict=True))
+        Figure(f"{name}, {names.get(i, i)}", n, float(value), floor=float(real))
+        for name, score in (("IoU", iou), ("Dice", dice))
+        for i, (value, real) in enumerate(zip(score(pooled), score(real_pooled), strict=True))
         if np.isfinite(value)
     ]
     return figures, []
