@@ -143,6 +143,10 @@ def test_the_page_stands_alone_and_the_json_holds_every_figure(good, tmp_path):
     assert written == to_json(good)
 
 
+def test_the_one_interval_that_is_over_images_is_called_so(good):
+    assert "95 %, Wilson over images" in render_page(good)
+
+
 def test_a_name_from_a_folder_cannot_become_markup(good):
     sets = replace(good.sets, fake=replace(good.sets.fake, where="<img src=x>"))
     assert "<img src=x>" not in render_page(replace(good, sets=sets))
