@@ -123,6 +123,7 @@ def test_the_verdict_says_by_which_encoder_and_a_small_one_is_always_called_so(g
 def test_too_few_images_for_an_encoder_give_a_reason_instead_of_a_number(image_sets, config):
     few = replace(config, most=6)
     found = evaluate(image_sets("real", 0), image_sets("fake", 2), image_sets("train", 1), few)
+    assert "Map fidelity not given: no segmenter was named (--segmenter)." in found.notes
     distance = found.encoders[0].overall[0]
     assert distance.value is None
     assert "6 images a side are too few for 6 dimensions" in distance.note
@@ -141,6 +142,15 @@ def test_the_page_stands_alone_and_the_json_holds_every_figure(good, tmp_path):
     assert encoder["overall"][0]["value"] == good.encoders[0].overall[0].value
     assert written["sets"]["fake"]["images"] == 40
     assert written == to_json(good)
+
+
+def test_real_and_repeated_images_stand_in_a_warning_on_the_page(copied, good):
+    warning = '<p class="warn">1 synthetic images are real ones, pixel by pixel: train 03.png.</p>'
+    assert warning in render_page(copied)
+    assert "pixel by pixel" not in render_page(good)
+    repeated = render_page(replace(good, duplicates={"real": 0, "synthetic": 2}))
+    assert '<p class="warn">2 synthetic images repeat another one.</p>' in repeated
+    assert "real images repeat" not in repeated
 
 
 def test_the_one_interval_that_is_over_images_is_called_so(good):

@@ -161,7 +161,11 @@ def _copying(evaluation: Evaluation) -> list[str]:
             f"<td>{rate.n}</td>"
             for name, rate in (("synthetic", copying.fake), ("unseen real (floor)", copying.real))
         ]
-        parts.append(_table(("a part of the nearest training image reappears in", "share", "95 %, Wilson over images", "n"), rows))
+        parts.append(
+            _table(
+                ("a part of the nearest training image reappears in", "share", "95 %, Wilson over images", "n"), rows
+            )
+        )
         parts.append(
             f'<p class="small">Normalised correlation above {copying.fake.threshold:.2f}, which one per cent of '
             "unrelated real pairs reach; parts of 32 px, all eight orientations.</p>"
