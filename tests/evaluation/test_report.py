@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -9,10 +10,10 @@ import torch
 
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
 from histoloom.errors import ConfigError, ImageError, InputError, OutputError
-from histoloom.evaluation.page import render_page
+from histoloom.evaluation.page import READ_AS, render_page
 from histoloom.evaluation.report import EvaluationConfig, evaluate, to_json, write_report
 from histoloom.evaluation.segmenter import Segmenter, SegmenterConfig, train_segmenter
-from histoloom.evaluation.sources import ImageSet
+from histoloom.evaluation.sources import MADE, ImageSet
 from histoloom.evaluation.verdict import verdict
 from histoloom.tissue import TissueTable
 
@@ -151,6 +152,19 @@ def test_real_and_repeated_images_stand_in_a_warning_on_the_page(copied, good):
     repeated = render_page(replace(good, duplicates={"real": 0, "synthetic": 2}))
     assert '<p class="warn">2 synthetic images repeat another one.</p>' in repeated
     assert "real images repeat" not in repeated
+
+
+def test_the_page_says_how_everything_was_made_and_how_each_figure_is_read(good, copied):
+    made = dict.fromkeys(MADE, "1") | {"model_hash": "ab" * 32, "scheduler": "unipc", "map_guidance": "1.5, 2.0"}
+    page = render_page(replace(good, sets=replace(good.sets, fake=replace(good.sets.fake, made=made))))
+    assert "model abababababab (1), sampler unipc in 1 steps, guidance by map 1.5, 2.0 and by crops 1." in page
+    assert f"Measured by Histoloom {version('histoloom')}." in page
+    assert f"Segmenter (fingerprint): {good.segmenter[:12]}." in page
+    assert to_json(good)["segmenter"] == good.segmenter
+    for unknown in ("Segmenter (fingerprint)", "were woven by"):
+        assert unknown not in render_page(copied)
+    assert {f.name for f in good.encoders[0].overall} | {"mean IoU", "mean Dice"} <= set(READ_AS)
+    assert all(text in page for text in READ_AS.values())
 
 
 def test_the_one_interval_that_is_over_images_is_called_so(good):

@@ -86,6 +86,8 @@ def test_woven_patches_keep_their_maps_and_take_the_case_of_a_known_map(dataset,
     found = load_images(woven)
     assert (found.kind, found.cases) == ("woven patches", ["2.png", "layout 1"])
     assert found.semantic_maps.shape == (2, 12, 12)
+    assert found.made["model_hash"] == "abc"
+    assert (found.made["scheduler"], found.made["steps"], found.made["map_guidance"]) == ("unipc", "5", "1.0")
     assert with_cases(found, [load_images(dataset)]).cases == ["case 2", "layout 1"]
 
 

@@ -71,7 +71,7 @@ def as_encoder(name: str, network: SmallEncoder, device: str = "cpu") -> Encoder
     def forward(images: Tensor) -> Tensor:
         return network(images.float() / 127.5 - 1)
 
-    return Encoder(name, _fingerprint(network, "small"), forward, device, small=True)
+    return Encoder(name, fingerprint(network, "small"), forward, device, small=True)
 
 
 def _open_timm(name: str, device: str) -> Encoder:
@@ -95,7 +95,7 @@ def _open_timm(name: str, device: str) -> Encoder:
             pixels = F.interpolate(pixels, size, mode=mode, antialias=True)
         return network((pixels - mean) / std)
 
-    return Encoder(name, _fingerprint(network, f"{size} {mode} {cfg['mean']} {cfg['std']}"), forward, device)
+    return Encoder(name, fingerprint(network, f"{size} {mode} {cfg['mean']} {cfg['std']}"), forward, device)
 
 
 def _open_lazyslide(name: str, device: str) -> Encoder:
@@ -124,7 +124,7 @@ def _open_lazyslide(name: str, device: str) -> Encoder:
         pixels = images.movedim(1, -1) if prepare is None else prepare(images)
         return torch.as_tensor(model.encode_image(pixels))
 
-    return Encoder(name, _fingerprint(model.model, name if prepare is None else repr(prepare)), forward, device)
+    return Encoder(name, fingerprint(model.model, name if prepare is None else repr(prepare)), forward, device)
 
 
 def _unavailable(name: str, error: Exception, page: str | None = None) -> ModelError:
@@ -139,7 +139,8 @@ def _unavailable(name: str, error: Exception, page: str | None = None) -> ModelE
     )
 
 
-def _fingerprint(network: object, preparation: str) -> str:
+def fingerprint(network: object, preparation: str) -> str:
+    """SHA-256 over names and weights of a network, and over what its input is made of."""
     digest = hashlib.sha256(preparation.encode())
     for key, value in network.state_dict().items() if isinstance(network, nn.Module) else ():
         digest.update(key.encode())

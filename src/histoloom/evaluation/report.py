@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from histoloom.encoders.cache import features
-from histoloom.encoders.encoder import Encoder, open_encoder
+from histoloom.encoders.encoder import Encoder, fingerprint, open_encoder
 from histoloom.errors import ConfigError, InputError, OutputError
 from histoloom.evaluation.bootstrap import statistic_interval
 from histoloom.evaluation.comparison import Comparison, compare
@@ -72,6 +72,7 @@ class Evaluation:
     copying: CopySearch
     stain: list[Figure]
     maps: list[Figure]
+    segmenter: str = ""  # its fingerprint; empty without one
     notes: list[str] = field(default_factory=list)
 
 
@@ -110,7 +111,8 @@ def evaluate(
     maps, notes = _map_figures(sets, segmenter, config.seed)
     return Evaluation(
         config, sets, shared, duplicates, measured, {e.name: e.fingerprint for e in encoders}, copying,
-        _stain_figures(sets, config.seed), maps, [*sets.notes, *notes],
+        _stain_figures(sets, config.seed), maps, fingerprint(segmenter.network, "segmenter") if segmenter else "",
+        [*sets.notes, *notes],
     )  # fmt: skip
 
 
@@ -131,6 +133,8 @@ def to_json(evaluation: Evaluation) -> dict:
             "version": version("histoloom"),
             "config": asdict(evaluation.config),
             "sets": sides,
+            "woven": sets.fake.made,
+            "segmenter": evaluation.segmenter,
             "notes": evaluation.notes,
             "identical_to_real": evaluation.shared,
             "duplicates": evaluation.duplicates,

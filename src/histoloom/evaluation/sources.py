@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,9 @@ from histoloom.patches.folder import SUFFIXES
 from histoloom.patches.maps import LOSSY, read_image
 from histoloom.patches.store import load_patches, read_table, splits
 from histoloom.tissue import TissueTable, TissueType
+
+# What a row of woven patches says of their making, besides the seed, map and crops of each.
+MADE = ("version", "model_hash", "conditioning", "scheduler", "steps", "map_guidance", "crop_guidance")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class ImageSet:
     cases: list[str]
     names: list[str]
     table: TissueTable | None = None
+    made: dict[str, str] = field(default_factory=dict)  # how woven patches were: model, sampler, guidance
 
     def __len__(self) -> int:
         return len(self.names)
@@ -133,8 +137,9 @@ def _dataset(folder: Path, split: str | None) -> ImageSet:
 def _woven(folder: Path) -> ImageSet:
     woven = read_woven(folder)
     names, maps = [row["image"] for row in woven.rows], [row["map_source"] for row in woven.rows]
+    made = {key: ", ".join(sorted({str(row[key]) for row in woven.rows})) for key in MADE}
     return ImageSet(
-        str(folder), "woven patches", "", "PNG", woven.images, woven.semantic_maps, maps, names, woven.table
+        str(folder), "woven patches", "", "PNG", woven.images, woven.semantic_maps, maps, names, woven.table, made
     )
 
 
