@@ -58,7 +58,7 @@ overflow-wrap:anywhere}img{display:block;max-width:100%;height:auto}
 gap:1.1rem}.pair div{display:grid;grid-template-columns:1fr 1fr;gap:3px}
 .patches img,.pairs img{width:100%;border-radius:3px}
 .warn{border:1px solid var(--rose);border-radius:6px;padding:.5em .9em;font-size:.93em}
-.small{font-size:.88em;color:var(--soft)}
+.small{font-size:.88em;color:var(--soft)}td .small{display:block;min-width:min(24em,36vw);line-height:1.35}
 @media(max-width:44rem){.plots,.pairs{grid-template-columns:1fr}.patches{grid-template-columns:repeat(3,1fr)}
 dl{grid-template-columns:1fr;gap:.1rem}dd{margin-bottom:.6rem}}
 @page{size:A4;margin:14mm}
@@ -246,7 +246,7 @@ def _figures(figures: list[Figure]) -> str:
             continue
         span = "" if figure.low is None else f"[{_number(figure.low)}, {_number(figure.high)}]"
         cells = (_number(figure.value), span, _number(figure.floor), str(figure.n))
-        read_as = f'<br><span class="small">{READ_AS[figure.name]}</span>' if figure.name in READ_AS else ""
+        read_as = f'<span class="small">{READ_AS[figure.name]}</span>' if figure.name in READ_AS else ""
         rows.append(f"<td>{escape(figure.name)}{read_as}</td>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells))
     return _table(("figure", "synthetic", "95 %", "floor: real", "n"), rows)
 
