@@ -19,18 +19,18 @@ MEANINGS = {
 }
 READ_AS = {
     "Fréchet distance": "how far apart are the clouds? beside the floor",
-    "Fréchet, n to infinity": "the same, as if there were any number of images",
-    "KID x 1000": "the same, unbiased at small n; around zero or below is none",
-    "MMD (RBF) x 1000": "the same by another kernel; around zero or below is none",
+    "Fréchet, n to infinity": "the same, were there any number of images",
+    "KID x 1000": "how far apart are the clouds, unbiased at small n? around zero or below: not at all",
+    "MMD (RBF) x 1000": "as KID, by a kernel as wide as real images lie apart",
     "precision": "do synthetic images lie among real ones? 1: all do",
-    "density": "the same, by how many real ones each lies among",
+    "density": "as precision, by how many real ones each lies among",
     "recall": "do real images have a like among synthetic ones? 1: all do",
-    "coverage": "the same, robust to stray synthetic images",
+    "coverage": "as recall, robust to stray synthetic images",
     "C2ST accuracy": "can a classifier tell them apart? 0.5 is guessing, 1 always",
     "AuthPct": "% that keep their distance from training images; far below the floor: copies",
     "nearest training image": "median distance to it; far below the floor: copies",
     "mean IoU": "does a segmenter find the map? 1: every pixel",
-    "mean Dice": "the same by another measure of overlap",
+    "mean Dice": "as mean IoU, by another measure of overlap",
     "colour drift (delta E)": "mean colours; 2 is just seen",
 }
 _TEXT = ("", ' class="text"')  # of a cell of figures, and of one of words
