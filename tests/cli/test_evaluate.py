@@ -5,7 +5,10 @@ import torch
 from PIL import Image
 
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
+from histoloom.generation.export import AnnotatedPatch, Provenance, write_patches
 from histoloom.tissue import TissueTable
+
+TABLE = TissueTable.from_names(["stroma", "gland"])
 
 
 @pytest.fixture
@@ -49,17 +52,44 @@ def test_an_encoder_that_does_not_exist_is_one_line(histoloom, folders):
     assert "encoder timm:nosuch: Unknown model" in done.stderr
 
 
-def test_an_encoder_is_trained_probed_and_described(histoloom, tmp_path, make_patches):
-    drawn = make_patches(12, 4, 96, 2)
+def save_dataset(histoloom, folder, drawn):
+    """Write drawn patches as images and maps of two types, and import them as `set`, with splits train and val."""
     for i, (image, semantic_map) in enumerate(zip(drawn.images, drawn.semantic_maps, strict=True)):
         for kind, pixels in (("images", image), ("maps", semantic_map)):
-            (tmp_path / kind / drawn.cases[i]).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(tmp_path / kind / drawn.cases[i] / f"{i}.png")
-    (tmp_path / "tissue.toml").write_text(TissueTable.from_names(["stroma", "gland"]).to_toml())
+            (folder / kind / drawn.cases[i]).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / kind / drawn.cases[i] / f"{i}.png")
+    (folder / "tissue.toml").write_text(TABLE.to_toml())
     made = histoloom(
         "import", "images", "--maps", "maps", "--tissue", "tissue.toml", "--val-share", 0.4, "--out", "set"
     )
     assert made.code == 0, made.stderr
+
+
+def test_deeplab_is_trained_on_real_synthetic_and_both_and_the_figures_are_written(histoloom, tmp_path, make_patches):
+    save_dataset(histoloom, tmp_path, make_patches(8, 4, 192, 2))
+    woven = make_patches(4, 1, 192, 2, seed=1)
+
+    def weave(first: int):
+        for i in range(first, 4):
+            made = Provenance(i, f"layout {i}", (), "map", 1.0, 1.0, 5, "unipc", "abc", "0")
+            yield AnnotatedPatch(woven.images[i], woven.semantic_maps[i], made)
+
+    write_patches(weave, TABLE, tmp_path / "fake", {})
+    short = ("--steps", 1, "--batch-size", 2, "--seeds", 1)
+    done = histoloom("downstream", "--real", "set", "--fake", "fake", *short, "--out", "found/downstream.json")
+    assert done.code == 0, done.stderr
+    written = json.loads((tmp_path / "found" / "downstream.json").read_text())
+    assert written["config"]["steps"] == 1
+    assert list(written["results"]) == ["real", "synthetic", "both"]
+    for name, result in written["results"].items():
+        assert 0 <= result["low"] <= result["mean_iou"] <= result["high"] <= 1
+        assert f"{name}: mean IoU {result['mean_iou']:.3f} [" in done.stdout
+    assert done.stdout.endswith("wrote found/downstream.json\n")
+    assert [path.name for path in (tmp_path / "found").iterdir()] == ["downstream.json"]
+
+
+def test_an_encoder_is_trained_probed_and_described(histoloom, tmp_path, make_patches):
+    save_dataset(histoloom, tmp_path, make_patches(12, 4, 96, 2))
     done = histoloom("train-encoder", "set", "--steps", 1, "--out", "mine")
     assert done.code == 0, done.stderr
     assert "linear probe on colour statistics" in done.stdout

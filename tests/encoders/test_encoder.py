@@ -1,5 +1,7 @@
 import importlib.util
 import json
+import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -71,6 +73,66 @@ def test_weights_that_cannot_be_had_end_in_one_line_that_says_how_to_get_them():
         open_encoder("timm:hf-hub:MahmoodLab/UNI2-h")
     with pytest.raises(ModelError, match=r"Unknown model \(nosuch\); `timm.list_models"):
         open_encoder("timm:nosuch")
+
+
+class OfSlides:
+    """A model of lazyslide-models that encodes no single images."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        self.model = torch.nn.Linear(3, 2)
+
+    def get_transform(self):
+        return None
+
+
+class OfImages(OfSlides):
+    """One with a transform that its caller applies."""
+
+    def get_transform(self):
+        return Halved()
+
+    @torch.inference_mode()
+    def encode_image(self, image):
+        return self.model(image.mean((2, 3)))
+
+
+class Halved(torch.nn.Module):
+    def forward(self, images):
+        return images.float() / 510
+
+
+class PreparesItself(OfImages):
+    """As Phikon-v2 there: no transform, and `encode_image` takes uint8 images `b h w 3`."""
+
+    def get_transform(self):
+        return None
+
+    def encode_image(self, image):
+        assert image.dtype == torch.uint8
+        return super().encode_image(Halved()(image.movedim(-1, 1)))
+
+
+@pytest.fixture
+def lazyslide(monkeypatch):
+    """A library of that name with three models of tiny weights, in the place of lazyslide-models."""
+    library = ModuleType("lazyslide_models")
+    library.MODEL_REGISTRY = {"outside": OfImages, "inside": PreparesItself, "slides": OfSlides}
+    monkeypatch.setitem(sys.modules, "lazyslide_models", library)
+
+
+def test_a_pathology_model_gets_images_through_its_transform_or_prepares_them_itself(lazyslide):
+    with torch.no_grad():
+        expected = OfImages().model(torch.from_numpy(IMAGES).float().mean((1, 2)) / 510).numpy()
+    outside, inside = open_encoder("outside"), open_encoder("inside")
+    np.testing.assert_allclose(outside(IMAGES), expected, rtol=1e-5)
+    np.testing.assert_allclose(inside(IMAGES), expected, rtol=1e-5)
+    assert outside.fingerprint != inside.fingerprint
+
+
+def test_a_pathology_model_that_encodes_no_single_images_is_refused(lazyslide):
+    with pytest.raises(ConfigError, match="encoder slides: does not turn single images into features"):
+        open_encoder("slides")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("lazyslide_models") is not None, reason="lazyslide-models is installed")

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from histoloom.errors import InputError
-from histoloom.evaluation.bootstrap import case_counts, halves_by_case, mean_interval, statistic_interval
+from histoloom.evaluation.bootstrap import (
+    case_counts,
+    halves_by_case,
+    mean_interval,
+    median_interval,
+    statistic_interval,
+)
 
 
 def test_images_of_one_case_are_drawn_together():
@@ -16,6 +22,15 @@ def test_with_one_image_a_case_the_interval_is_that_of_the_central_limit():
     low, high = mean_interval(values, [str(i) for i in range(400)], draws=4000)
     half = 1.96 * values.std() / 20
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.15 * half)
+
+
+def test_the_interval_of_a_median_of_normal_draws_is_a_quarter_wider_than_that_of_their_mean():
+    values = np.random.default_rng(0).standard_normal(1600)
+    low, high = median_interval(values, [str(i) for i in range(1600)], draws=2000)
+    assert low < np.median(values) < high
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(np.pi / 2) / 40, rel=0.2)
+    twice = median_interval(np.repeat(values[:40], 3), np.repeat(np.arange(40).astype(str), 3).tolist())
+    assert twice == median_interval(values[:40], np.arange(40).astype(str).tolist())
 
 
 def test_copies_of_an_image_in_one_case_make_nobody_surer():

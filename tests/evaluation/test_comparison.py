@@ -54,9 +54,22 @@ def test_what_weakens_a_figure_is_noted():
     assert any("Formats differ (real PNG, synthetic JPG (lossy))" in note for note in notes)
 
 
+def test_training_images_among_the_real_ones_are_noted_also_under_other_case_names():
+    real, train = image_set("real", 20, 5), image_set("train", 20, 5)
+    notes = compare(real, image_set("fake", 9, 9), replace(train, images=255 - train.images)).notes
+    assert not any("pixel by pixel" in note for note in notes)
+    images = np.concatenate([real.images[:3], 255 - train.images[3:]])
+    notes = compare(real, image_set("fake", 9, 9), replace(train, images=images)).notes
+    assert any(note.startswith("3 images of real are also in train, pixel by pixel") for note in notes)
+
+
 def test_what_cannot_be_compared_is_refused():
     real = image_set("real", 20, 5)
     with pytest.raises(InputError, match="fake: 1 fake image is no distribution"):
         compare(real, image_set("fake", 1, 1), None)
+    with pytest.raises(InputError, match="real: 1 real image is no distribution"):
+        compare(image_set("real", 1, 1), image_set("fake", 9, 9), None)
+    with pytest.raises(InputError, match="train: 1 training image is no distribution"):
+        compare(real, image_set("fake", 9, 9), image_set("train", 1, 1))
     with pytest.raises(InputError, match="train: case 'real case 0' is in real"):
         compare(real, image_set("fake", 9, 9), replace(image_set("real", 9, 3), where="train"))

@@ -17,6 +17,7 @@ def test_the_share_is_that_of_its_definition():
     np.testing.assert_allclose(found.distance, distance)
     assert found.percent == pytest.approx(100 * (distance > fellow[place]).mean())
     np.testing.assert_allclose(found.ratio, distance / fellow[place])
+    assert found.median_distance == pytest.approx(np.median(distance))
 
 
 def test_independent_images_score_about_half_and_copies_nothing():

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -9,10 +10,10 @@ import torch
 
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
 from histoloom.errors import ConfigError, ImageError, InputError, OutputError
-from histoloom.evaluation.page import render_page
+from histoloom.evaluation.page import READ_AS, render_page
 from histoloom.evaluation.report import EvaluationConfig, evaluate, to_json, write_report
-from histoloom.evaluation.segmenter import SegmenterConfig, train_segmenter
-from histoloom.evaluation.sources import ImageSet
+from histoloom.evaluation.segmenter import Segmenter, SegmenterConfig, train_segmenter
+from histoloom.evaluation.sources import MADE, ImageSet
 from histoloom.evaluation.verdict import verdict
 from histoloom.tissue import TissueTable
 
@@ -65,6 +66,7 @@ def test_every_figure_stands_beside_its_floor_and_its_number(good):
     assert list(figures) == [
         "Fréchet distance", "Fréchet, n to infinity", "KID x 1000", "MMD (RBF) x 1000", "precision", "recall",
         "density", "coverage", "C2ST accuracy", "AuthPct",
+        "nearest training image",
     ]  # fmt: skip
     for figure in [*figures.values(), *good.stain, *good.maps]:
         assert figure.floor is not None, figure.name
@@ -77,7 +79,7 @@ def test_images_as_good_as_real_ones_score_as_real_ones_do(good):
     assert figures["precision"].value == pytest.approx(figures["precision"].floor, abs=0.3)
     assert not good.shared
     assert good.copying.fake.rate <= 0.25
-    assert {f.name for f in good.maps} >= {"mean IoU", "mean Dice", "IoU, stroma"}
+    assert {f.name for f in good.maps} >= {"mean IoU", "mean Dice", "IoU, stroma", "Dice, stroma"}
 
 
 def test_types_have_rows_of_their_own_and_small_ones_say_so(good):
@@ -89,6 +91,8 @@ def test_types_have_rows_of_their_own_and_small_ones_say_so(good):
 def test_copies_are_called_copies(copied):
     figures = {f.name: f for f in copied.encoders[0].overall}
     assert figures["AuthPct"].value < 10
+    nearest = figures["nearest training image"]
+    assert nearest.value < nearest.high < nearest.floor / 2
     assert copied.copying.fake.rate == 1
     assert copied.shared == ["train 03.png"]
     headline, _ = verdict(copied)
@@ -99,13 +103,28 @@ def test_copies_are_called_copies(copied):
 
 def test_the_verdict_is_one_sentence_for_each_question(good):
     headline, sentences = verdict(good)
-    assert [s.split("?")[0] for s in sentences] == ["True", "Varied", "Obedient to the map", "New", "Stain"]
+    assert [s.split("?")[0] for s in sentences] == [
+        "True", "Varied", "Obedient to the map", "New", "Stain", "By which encoder",
+    ]  # fmt: skip
     assert "copying" in headline or "reappear" in headline
+
+
+def test_the_verdict_says_by_which_encoder_and_a_small_one_is_always_called_so(good):
+    _, (true, varied, _, new, _, judge) = verdict(good)
+    for sentence in (true, varied, new, judge):
+        assert good.encoders[0].encoder in sentence
+    note = "Figures of this small encoder compare with each other, and with no published figure."
+    assert judge.endswith(note)
+    assert render_page(good).count(note) == 2
+    other = replace(good, encoders=[replace(good.encoders[0], encoder="uni2", small=False)])
+    assert "By uni2: " in verdict(other)[1][0]
+    assert note not in render_page(other)
 
 
 def test_too_few_images_for_an_encoder_give_a_reason_instead_of_a_number(image_sets, config):
     few = replace(config, most=6)
     found = evaluate(image_sets("real", 0), image_sets("fake", 2), image_sets("train", 1), few)
+    assert "Map fidelity not given: no segmenter was named (--segmenter)." in found.notes
     distance = found.encoders[0].overall[0]
     assert distance.value is None
     assert "6 images a side are too few for 6 dimensions" in distance.note
@@ -126,6 +145,32 @@ def test_the_page_stands_alone_and_the_json_holds_every_figure(good, tmp_path):
     assert written == to_json(good)
 
 
+def test_real_and_repeated_images_stand_in_a_warning_on_the_page(copied, good):
+    warning = '<p class="warn">1 synthetic images are real ones, pixel by pixel: train 03.png.</p>'
+    assert warning in render_page(copied)
+    assert "pixel by pixel" not in render_page(good)
+    repeated = render_page(replace(good, duplicates={"real": 0, "synthetic": 2}))
+    assert '<p class="warn">2 synthetic images repeat another one.</p>' in repeated
+    assert "real images repeat" not in repeated
+
+
+def test_the_page_says_how_everything_was_made_and_how_each_figure_is_read(good, copied):
+    made = dict.fromkeys(MADE, "1") | {"model_hash": "ab" * 32, "scheduler": "unipc", "map_guidance": "1.5, 2.0"}
+    page = render_page(replace(good, sets=replace(good.sets, fake=replace(good.sets.fake, made=made))))
+    assert "model abababababab (1), sampler unipc in 1 steps, guidance by map 1.5, 2.0 and by crops 1." in page
+    assert f"Measured by Histoloom {version('histoloom')}." in page
+    assert f"Segmenter (fingerprint): {good.segmenter[:12]}." in page
+    assert to_json(good)["segmenter"] == good.segmenter
+    for unknown in ("Segmenter (fingerprint)", "were woven by"):
+        assert unknown not in render_page(copied)
+    assert {f.name for f in good.encoders[0].overall} | {"mean IoU", "mean Dice"} <= set(READ_AS)
+    assert all(text in page for text in READ_AS.values())
+
+
+def test_the_one_interval_that_is_over_images_is_called_so(good):
+    assert "95 %, Wilson over images" in render_page(good)
+
+
 def test_a_name_from_a_folder_cannot_become_markup(good):
     sets = replace(good.sets, fake=replace(good.sets.fake, where="<img src=x>"))
     assert "<img src=x>" not in render_page(replace(good, sets=sets))
@@ -143,6 +188,12 @@ def test_bad_input_is_refused_before_anything_is_computed(image_sets, config, tm
         evaluate(real, replace(real, where="fake"), None, config)
     with pytest.raises(ImageError, match="images are 32 x 32 px where those of real are 64 x 64"):
         evaluate(real, replace(real, images=real.images[:, :32, :32], semantic_maps=None), None, config)
+    fake = replace(image_sets("fake", 2, 12), table=TissueTable.from_names(["gland", "stroma", "tumour"]))
+    with pytest.raises(InputError, match=r"fake/tissue\.toml: id 0 is 'gland' and in real/tissue\.toml 'stroma'"):
+        evaluate(real, fake, None, config)
+    two_types = Segmenter(torch.nn.Identity(), 2, SegmenterConfig())
+    with pytest.raises(InputError, match=r"real/tissue\.toml: has ids up to 2, but the segmenter knows 2 types"):
+        evaluate(real, image_sets("fake", 2, 12), None, config, two_types)
     with pytest.raises(ConfigError, match="name one encoder"):
         EvaluationConfig(())
     (tmp_path / "file").touch()

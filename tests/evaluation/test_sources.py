@@ -5,9 +5,11 @@ import pytest
 from PIL import Image
 
 from histoloom.errors import ImageError, InputError
+from histoloom.evaluation.comparison import compare
 from histoloom.evaluation.sources import (
     ImageSet,
     compare_sizes,
+    compare_tables,
     load_images,
     num_duplicates,
     shared_images,
@@ -84,6 +86,8 @@ def test_woven_patches_keep_their_maps_and_take_the_case_of_a_known_map(dataset,
     found = load_images(woven)
     assert (found.kind, found.cases) == ("woven patches", ["2.png", "layout 1"])
     assert found.semantic_maps.shape == (2, 12, 12)
+    assert found.made["model_hash"] == "abc"
+    assert (found.made["scheduler"], found.made["steps"], found.made["map_guidance"]) == ("unipc", "5", "1.0")
     assert with_cases(found, [load_images(dataset)]).cases == ["case 2", "layout 1"]
 
 
@@ -91,9 +95,21 @@ def test_in_a_plain_folder_a_sub_folder_is_a_case(tmp_path):
     save(tmp_path, ["P1/a.png", "P1/b.png", "P2/a.png", "c.png"])
     found = load_images(tmp_path)
     assert found.names == ["P1/a.png", "P1/b.png", "P2/a.png", "c.png"]
-    assert found.cases == ["P1", "P1", "P2", "c"]
+    assert found.cases == ["P1", "P1", "P2", f"{tmp_path}/c"]
     assert found.semantic_maps is None
     assert found.file_format == "PNG"
+
+
+def test_equal_file_names_in_two_folders_are_two_cases_and_equal_sub_folders_are_one(tmp_path):
+    for folder in ("real", "train", "fake"):
+        save(tmp_path / folder, ["0001.png", "0002.png"])
+        save(tmp_path / folder / "by case", ["P1/0001.png", "P2/0001.png"])
+    real, train, fake = (load_images(tmp_path / folder) for folder in ("real", "train", "fake"))
+    assert set(real.cases) & set(train.cases) == {"by case/P1", "by case/P2"}
+    flat = [images.select([0, 1]) for images in (real, fake, train)]
+    assert compare(*flat).unseen == "reference"
+    with pytest.raises(InputError, match=r"train: case 'by case/P1' is in .*real"):
+        compare(real, fake, train)
 
 
 def test_a_lossy_format_is_named(tmp_path):
@@ -132,3 +148,17 @@ def test_repeated_images_are_counted():
 def test_other_sizes_are_refused():
     with pytest.raises(ImageError, match="images are 20 x 20 px where those of here are 12 x 12"):
         compare_sizes(image_set([0]), replace(image_set([1], 20), where="there"))
+
+
+def test_another_tissue_table_is_refused_and_its_first_difference_named():
+    real = replace(image_set([0]), table=TissueTable.from_names(["stroma", "gland", "tumour"]))
+
+    def other(*names: str) -> ImageSet:
+        return replace(image_set([1]), where="there", table=TissueTable.from_names(list(names)))
+
+    with pytest.raises(InputError, match=r"there/tissue\.toml: id 1 is 'tumour' and in here/tissue\.toml 'gland'"):
+        compare_tables(real, other("stroma", "tumour", "gland"))
+    with pytest.raises(InputError, match=r"id 3 is 'fat' and in here/tissue\.toml no tissue"):
+        compare_tables(real, other("stroma", "gland", "tumour", "fat"))
+    for same in (real, other("Stroma", "gland"), image_set([2])):
+        compare_tables(real, same)

@@ -41,6 +41,7 @@ class Encoder:
     fingerprint: str
     forward: Callable[[Tensor], Tensor]  # uint8 `b 3 h w` -> features `b d`
     device: str = "cpu"
+    small: bool = False  # ours: its figures compare with each other only
 
     @torch.inference_mode()
     def __call__(self, images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n d"]:
@@ -70,7 +71,7 @@ def as_encoder(name: str, network: SmallEncoder, device: str = "cpu") -> Encoder
     def forward(images: Tensor) -> Tensor:
         return network(images.float() / 127.5 - 1)
 
-    return Encoder(name, _fingerprint(network, "small"), forward, device)
+    return Encoder(name, fingerprint(network, "small"), forward, device, small=True)
 
 
 def _open_timm(name: str, device: str) -> Encoder:
@@ -94,7 +95,7 @@ def _open_timm(name: str, device: str) -> Encoder:
             pixels = F.interpolate(pixels, size, mode=mode, antialias=True)
         return network((pixels - mean) / std)
 
-    return Encoder(name, _fingerprint(network, f"{size} {mode} {cfg['mean']} {cfg['std']}"), forward, device)
+    return Encoder(name, fingerprint(network, f"{size} {mode} {cfg['mean']} {cfg['std']}"), forward, device)
 
 
 def _open_lazyslide(name: str, device: str) -> Encoder:
@@ -112,16 +113,18 @@ def _open_lazyslide(name: str, device: str) -> Encoder:
         model = MODEL_REGISTRY[name]()
     except Exception as error:
         raise _unavailable(name, error, getattr(MODEL_REGISTRY[name], "hf_url", None)) from None
-    prepare = model.get_transform()
-    if prepare is None or not hasattr(model, "encode_image"):
+    if not hasattr(model, "encode_image"):
         raise ConfigError(f"encoder {name}: does not turn single images into features; choose one that does")
     if isinstance(model.model, nn.Module):
         model.model.eval().to(device)
+    prepare = model.get_transform()
 
     def forward(images: Tensor) -> Tensor:
-        return torch.as_tensor(model.encode_image(prepare(images)))
+        # Without a transform (phikonv2, plip) `encode_image` prepares images itself, and lazyslide hands it `b h w 3`.
+        pixels = images.movedim(1, -1) if prepare is None else prepare(images)
+        return torch.as_tensor(model.encode_image(pixels))
 
-    return Encoder(name, _fingerprint(model.model, repr(prepare)), forward, device)
+    return Encoder(name, fingerprint(model.model, name if prepare is None else repr(prepare)), forward, device)
 
 
 def _unavailable(name: str, error: Exception, page: str | None = None) -> ModelError:
@@ -136,7 +139,8 @@ def _unavailable(name: str, error: Exception, page: str | None = None) -> ModelE
     )
 
 
-def _fingerprint(network: object, preparation: str) -> str:
+def fingerprint(network: object, preparation: str) -> str:
+    """SHA-256 over names and weights of a network, and over what its input is made of."""
     digest = hashlib.sha256(preparation.encode())
     for key, value in network.state_dict().items() if isinstance(network, nn.Module) else ():
         digest.update(key.encode())

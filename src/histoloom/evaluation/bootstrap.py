@@ -29,6 +29,17 @@ def mean_interval(
     return _quantiles((counts @ values) / counts.sum(axis=1), level)
 
 
+def median_interval(
+    values: Float[np.ndarray, " n"], cases: Sequence[str], level: float = 0.95, draws: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile interval of the median of one value per image, drawn over cases.
+
+    Raises InputError unless there is one case per value.
+    """
+    _check(len(values), cases)
+    return _quantiles([np.median(np.repeat(values, times)) for times in case_counts(cases, draws, seed)], level)
+
+
 def statistic_interval(
     statistic: Callable[[np.ndarray, np.ndarray], float],
     real_cases: Sequence[str],
@@ -72,7 +83,7 @@ def _paired_draws(
         yield np.repeat(np.arange(len(real)), real), np.repeat(np.arange(len(fake)), fake)
 
 
-def _quantiles(drawn: np.ndarray, level: float) -> tuple[float, float]:
+def _quantiles(drawn: Sequence[float] | np.ndarray, level: float) -> tuple[float, float]:
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

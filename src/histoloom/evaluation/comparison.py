@@ -39,7 +39,7 @@ def compare(real: ImageSet, fake: ImageSet, train: ImageSet | None, most: int = 
 
     Raises InputError for fewer than two images a side, or for cases that stand on both sides.
     """
-    for name, images in (("real", real), ("fake", fake)):
+    for name, images in (("real", real), ("fake", fake), *([("training", train)] if train else [])):
         if len(images) < 2:
             raise InputError(f"{images.where}: {len(images)} {name} image is no distribution; give hundreds")
     rng, notes = np.random.default_rng(seed), []
@@ -56,6 +56,12 @@ def compare(real: ImageSet, fake: ImageSet, train: ImageSet | None, most: int = 
                 "is no floor then; split by case"
             )
         reference, pool = real, train
+        known, keys = set(train.keys()), real.keys()
+        if repeated := sum(key in known for key in keys):
+            notes.append(
+                f"{repeated} images of {real.where} are also in {train.where}, pixel by pixel, under other case names: "
+                "the floor, and what copying is read against, are too low; split by case."
+            )
     reference = _at_most(reference, most, rng)
     train = reference if train is None else train
     number = min(len(pool), len(fake), most)

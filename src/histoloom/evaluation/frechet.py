@@ -25,7 +25,8 @@ class Extrapolated:
 
 
 def frechet_distance(real_features: Float[np.ndarray, "n d"], fake_features: Float[np.ndarray, "m d"]) -> float:
-    """Squared 2-Wasserstein distance of the Gaussians fitted to both sides (covariances divided by n - 1).
+    """Squared 2-Wasserstein distance of the Gaussians fitted to both sides, covariances divided by n - 1 (Dowson &
+    Landau 1982; Heusel et al. 2017, equation 6).
 
     In the square of the features' unit, double precision. Biased upwards by about 1/n: read it beside real against real
     of the same n. Raises InputError for nan, other dimensions, or fewer than two rows.

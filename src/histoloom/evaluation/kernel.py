@@ -19,7 +19,8 @@ BLOCK = 1024  # rows of a kernel matrix in memory at a time
 
 
 def kid(real_features: Float[np.ndarray, "n d"], fake_features: Float[np.ndarray, "m d"]) -> float:
-    """Unbiased MMD^2 under k(x, y) = (x . y / d + 1)^3, over all images at once instead of mean of subsets."""
+    """Unbiased MMD^2 under k(x, y) = (x . y / d + 1)^3 (Kernel Inception Distance; Binkowski et al. 2018), over
+    all images at once instead of mean of subsets."""
     check_features(real_features, fake_features)
     dimensions = real_features.shape[1]
 
@@ -32,7 +33,8 @@ def kid(real_features: Float[np.ndarray, "n d"], fake_features: Float[np.ndarray
 def mmd_rbf(
     real_features: Float[np.ndarray, "n d"], fake_features: Float[np.ndarray, "m d"], width: float | None = None
 ) -> float:
-    """Unbiased MMD^2 under k(x, y) = exp(-|x - y|^2 / (2 width^2)); between -1 and 2.
+    """Unbiased MMD^2 under k(x, y) = exp(-|x - y|^2 / (2 width^2)); between -1 and 2 (Gretton et al. 2012,
+    equation 3, with the kernel of CMMD, Jayasumana et al. 2024).
 
     `width` defaults to `median_distance(real_features)`, so that scores of one real set compare.
     """

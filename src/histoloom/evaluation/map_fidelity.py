@@ -29,7 +29,7 @@ def confusion(
 
 
 def iou(counts: Int[np.ndarray, "*n k k"]) -> Float[np.ndarray, "*n k"]:
-    """Intersection over union per type, tp / (tp + fp + fn); nan for a type that the reference does not contain."""
+    """Intersection over union per type, tp / (tp + fp + fn) (Jaccard 1912); nan for a type that the reference lacks."""
     hit, asked, read = _margins(counts)
     return np.where(asked > 0, hit / np.maximum(asked + read - hit, 1), np.nan)
 

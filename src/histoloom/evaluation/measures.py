@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
+from histoloom.encoders.encoder import Encoder
 from histoloom.errors import InputError
-from histoloom.evaluation.bootstrap import mean_interval, statistic_interval
+from histoloom.evaluation.bootstrap import mean_interval, median_interval, statistic_interval
 from histoloom.evaluation.comparison import Comparison
 from histoloom.evaluation.features import too_few
 from histoloom.evaluation.frechet import frechet_at_infinity, frechet_distance
@@ -51,6 +52,7 @@ class EncoderFigures:
     """What one encoder says: overall, per tissue type, and image by image for the plots."""
 
     encoder: str
+    small: bool  # one of ours, whose figures compare with each other only
     dimensions: int
     overall: list[Figure]
     of_type: dict[str, list[Figure]]
@@ -64,7 +66,7 @@ class EncoderFigures:
 def measure_features(
     sets: Comparison,
     features: FeatureSets,
-    encoder: str,
+    encoder: Encoder,
     labels: dict[str, np.ndarray],
     types: list[str],
     seed: int = 0,
@@ -76,6 +78,7 @@ def measure_features(
     overall += [_two_sample_figure(tests, len(features.fake))]
     low, high = mean_interval(100.0 * copies.authentic, sets.fake.cases, seed=seed)
     overall.append(Figure("AuthPct", len(features.fake), copies.percent, low, high, real_copies.percent))
+    overall.append(_nearest(copies, real_copies, sets.fake.cases, seed))
     of_type = {
         name: _of_type(sets, features, {side: np.flatnonzero(of == i) for side, of in labels.items()}, seed)
         for i, name in enumerate(types)
@@ -83,7 +86,8 @@ def measure_features(
     }
     realism = prdc(features.reference, features.fake, _k(features)).density
     judged = [test if isinstance(test, TwoSample) else None for test in tests.values()]
-    return EncoderFigures(encoder, features.fake.shape[1], overall, of_type, *judged, copies, realism, features)
+    name, dimensions = encoder.name, features.fake.shape[1]
+    return EncoderFigures(name, encoder.small, dimensions, overall, of_type, *judged, copies, realism, features)
 
 
 def _distances(sets: Comparison, features: FeatureSets, seed: int) -> list[Figure]:
@@ -147,6 +151,12 @@ def _two_sample_figure(tests: dict[str, TwoSample | str], n: int) -> Figure:
         return Figure("C2ST accuracy", n, note=fake)
     floor = None if isinstance(control, str) else control.accuracy
     return Figure("C2ST accuracy", n, fake.accuracy, fake.low, fake.high, floor)
+
+
+def _nearest(copies: Authenticity, real_copies: Authenticity, cases: list[str], seed: int) -> Figure:
+    low, high = median_interval(copies.distance, cases, seed=seed)
+    values = copies.median_distance, low, high, real_copies.median_distance
+    return Figure("nearest training image", len(copies.distance), *values)
 
 
 def _of_type(sets: Comparison, features: FeatureSets, at: dict[str, np.ndarray], seed: int) -> list[Figure]:

@@ -30,6 +30,12 @@ class Authenticity:
         """AuthPct, 0 to 100: independent draws of the training distribution score about 50, copies 0."""
         return 100 * float(self.authentic.mean())
 
+    @property
+    def median_distance(self) -> float:
+        """Median distance to the nearest training image: far below that of unseen real images, a model has copied
+        (the comparison of Meehan et al. 2020, "A non-parametric test to detect data-copying", by medians)."""
+        return float(np.median(self.distance))
+
 
 def authenticity(train_features: Float[np.ndarray, "n d"], features: Float[np.ndarray, "m d"]) -> Authenticity:
     """AuthPct (Alaa et al. 2022, section 4.3, as in Stein et al. 2023): an image is a copy where it lies closer to its

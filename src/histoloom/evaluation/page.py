@@ -1,6 +1,7 @@
 """The report as one HTML page: verdict first, then tables with floors, plots, patches; no script, no network."""
 
 from html import escape
+from importlib.metadata import version
 
 import numpy as np
 
@@ -15,6 +16,22 @@ MEANINGS = {
     "control": "real images of other cases: the floor",
     "fake": "synthetic images",
     "train": "images that copies are searched in",
+}
+READ_AS = {
+    "Fréchet distance": "how far apart are the clouds? beside the floor",
+    "Fréchet, n to infinity": "the same, were there any number of images",
+    "KID x 1000": "how far apart are the clouds, unbiased at small n? around zero or below: not at all",
+    "MMD (RBF) x 1000": "as KID, by a kernel as wide as real images lie apart",
+    "precision": "do synthetic images lie among real ones? 1: all do",
+    "density": "as precision, by how many real ones each lies among",
+    "recall": "do real images have a like among synthetic ones? 1: all do",
+    "coverage": "as recall, robust to stray synthetic images",
+    "C2ST accuracy": "can a classifier tell them apart? 0.5 is guessing, 1 always",
+    "AuthPct": "% that keep their distance from training images; far below the floor: copies",
+    "nearest training image": "median distance to it; far below the floor: copies",
+    "mean IoU": "does a segmenter find the map? 1: every pixel",
+    "mean Dice": "as mean IoU, by another measure of overlap",
+    "colour drift (delta E)": "mean colours; 2 is just seen",
 }
 _TEXT = ("", ' class="text"')  # of a cell of figures, and of one of words
 CSS = """
@@ -41,7 +58,7 @@ overflow-wrap:anywhere}img{display:block;max-width:100%;height:auto}
 gap:1.1rem}.pair div{display:grid;grid-template-columns:1fr 1fr;gap:3px}
 .patches img,.pairs img{width:100%;border-radius:3px}
 .warn{border:1px solid var(--rose);border-radius:6px;padding:.5em .9em;font-size:.93em}
-.small{font-size:.88em;color:var(--soft)}
+.small{font-size:.88em;color:var(--soft)}td .small{display:block;min-width:min(24em,36vw);line-height:1.35}
 @media(max-width:44rem){.plots,.pairs{grid-template-columns:1fr}.patches{grid-template-columns:repeat(3,1fr)}
 dl{grid-template-columns:1fr;gap:.1rem}dd{margin-bottom:.6rem}}
 @page{size:A4;margin:14mm}
@@ -114,8 +131,9 @@ def _sets_table(evaluation: Evaluation) -> str:
 def _encoder(encoder: EncoderFigures) -> list[str]:
     parts = [
         f"<h2>Features: {escape(encoder.encoder)}</h2>",
-        f'<p class="small">{encoder.dimensions} dimensions. {encoder_note(encoder)} A perfect model scores the floor: '
-        "real against real of other cases, at the same number of images. Brackets: 95 % intervals over cases.</p>",
+        f'<p class="small">{encoder.dimensions} dimensions. {escape(encoder_note(encoder))} '
+        "A perfect model scores the floor: real against real of other cases, at the same number of images. "
+        "Brackets: 95 % intervals over cases.</p>",
         _figures(encoder.overall),
         '<div class="plots">',
         _plot(bars(encoder), "Do synthetic images lie among real ones (precision, density), and real among synthetic "
@@ -160,7 +178,11 @@ def _copying(evaluation: Evaluation) -> list[str]:
             f"<td>{rate.n}</td>"
             for name, rate in (("synthetic", copying.fake), ("unseen real (floor)", copying.real))
         ]
-        parts.append(_table(("a part of the nearest training image reappears in", "share", "interval", "n"), rows))
+        parts.append(
+            _table(
+                ("a part of the nearest training image reappears in", "share", "95 %, Wilson over images", "n"), rows
+            )
+        )
         parts.append(
             f'<p class="small">Normalised correlation above {copying.fake.threshold:.2f}, which one per cent of '
             "unrelated real pairs reach; parts of 32 px, all eight orientations.</p>"
@@ -197,15 +219,23 @@ def _best_and_worst(evaluation: Evaluation) -> list[str]:
 
 
 def _how_made(evaluation: Evaluation) -> list[str]:
-    config = evaluation.config
+    config, made = evaluation.config, evaluation.sets.fake.made
     prints = "; ".join(f"{name} {value[:12]}" for name, value in evaluation.fingerprints.items())
-    return [
-        "<h2>How this was made</h2>",
-        f'<p class="small">Encoders (fingerprint): {escape(prints)}. At most {config.most} images a side, '
-        f"{config.pairs} searched for copied parts, seed {config.seed}. report.json beside this page holds every "
-        "figure. Distances move with the number, size and file format of images: compare reports that share them, and "
-        "nothing else.</p>",
+    lines = [
+        f"Measured by Histoloom {version('histoloom')}. Encoders (fingerprint): {prints}."
+        + (f" Segmenter (fingerprint): {evaluation.segmenter[:12]}." if evaluation.segmenter else "")
+        + f" At most {config.most} images a side, {config.pairs} searched for copied parts, seed {config.seed}.",
+        "report.json beside this page holds every figure. Distances move with the number, size and file format of "
+        "images: compare reports that share them, and nothing else.",
     ]
+    if made:
+        lines.insert(
+            0,
+            f"Synthetic images were woven by Histoloom {made['version']}, model {made['model_hash'][:12]} "
+            f"({made['conditioning']}), sampler {made['scheduler']} in {made['steps']} steps, guidance by map "
+            f"{made['map_guidance']} and by crops {made['crop_guidance']}.",
+        )
+    return ["<h2>How this was made</h2>", *(f'<p class="small">{escape(line)}</p>' for line in lines)]
 
 
 def _figures(figures: list[Figure]) -> str:
@@ -215,8 +245,9 @@ def _figures(figures: list[Figure]) -> str:
             rows.append(f'<td>{escape(figure.name)}</td><td class="why" colspan="4">{escape(figure.note)}</td>')
             continue
         span = "" if figure.low is None else f"[{_number(figure.low)}, {_number(figure.high)}]"
-        cells = (figure.name, _number(figure.value), span, _number(figure.floor), str(figure.n))
-        rows.append("".join(f"<td>{escape(cell)}</td>" for cell in cells))
+        cells = (_number(figure.value), span, _number(figure.floor), str(figure.n))
+        read_as = f'<span class="small">{READ_AS[figure.name]}</span>' if figure.name in READ_AS else ""
+        rows.append(f"<td>{escape(figure.name)}{read_as}</td>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells))
     return _table(("figure", "synthetic", "95 %", "floor: real", "n"), rows)
 
 

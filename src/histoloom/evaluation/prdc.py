@@ -31,7 +31,8 @@ class Prdc:
 
 
 def prdc(real_features: Float[np.ndarray, "n d"], fake_features: Float[np.ndarray, "m d"], k: int = 5) -> Prdc:
-    """The four figures, image by image; a ball reaches to the k-th nearest neighbour on its own side.
+    """Precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020), image by image; a ball
+    reaches to the k-th nearest neighbour on its own side.
 
     Raises InputError for nan, other dimensions, or k or fewer images on a side.
     """

@@ -53,7 +53,8 @@ def linear_probe(
     labels: Int[np.ndarray, " m"],
     cases: list[str],
 ) -> Probe:
-    """Logistic regression on standardised features, fitted to one split and judged on another, of other cases.
+    """Logistic regression on standardised features, fitted to one split and judged on another, of other cases (Alain &
+    Bengio 2016, "Understanding intermediate layers using linear classifier probes").
 
     Raises InputError where the training labels are all the same.
     """

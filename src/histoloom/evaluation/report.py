@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from histoloom.encoders.cache import features
-from histoloom.encoders.encoder import Encoder, open_encoder
-from histoloom.errors import ConfigError, OutputError
+from histoloom.encoders.encoder import Encoder, fingerprint, open_encoder
+from histoloom.errors import ConfigError, InputError, OutputError
 from histoloom.evaluation.bootstrap import statistic_interval
 from histoloom.evaluation.comparison import Comparison, compare
 from histoloom.evaluation.copy_search import UNRELATED, CopySearch, search_copies
@@ -28,7 +28,14 @@ from histoloom.evaluation.measures import EncoderFigures, FeatureSets, Figure, m
 from histoloom.evaluation.memorization import authenticity
 from histoloom.evaluation.probe import tissue_labels
 from histoloom.evaluation.segmenter import Segmenter
-from histoloom.evaluation.sources import ImageSet, compare_sizes, num_duplicates, shared_images, with_cases
+from histoloom.evaluation.sources import (
+    ImageSet,
+    compare_sizes,
+    compare_tables,
+    num_duplicates,
+    shared_images,
+    with_cases,
+)
 from histoloom.evaluation.stain_distance import HED, LAB, stain_distance, stain_means
 from histoloom.patches.heterogeneity import class_fractions
 
@@ -65,6 +72,7 @@ class Evaluation:
     copying: CopySearch
     stain: list[Figure]
     maps: list[Figure]
+    segmenter: str = ""  # its fingerprint; empty without one
     notes: list[str] = field(default_factory=list)
 
 
@@ -83,6 +91,12 @@ def evaluate(
     """
     for other in (fake, *([train] if train else [])):
         compare_sizes(real, other)
+        compare_tables(real, other)
+    if segmenter and real.table and real.table.num_ids > segmenter.num_types:
+        raise InputError(
+            f"{real.where}/tissue.toml: has ids up to {real.table.num_ids - 1}, but the segmenter knows "
+            f"{segmenter.num_types} types; name that of a run on this dataset (--segmenter)"
+        )
     known = [real, *([train] if train else [])]
     shared = [fake.names[i] for i in sorted({i for images in known for i in shared_images(images, fake)})]
     duplicates = {"real": num_duplicates(real), "synthetic": num_duplicates(fake)}
@@ -97,7 +111,8 @@ def evaluate(
     maps, notes = _map_figures(sets, segmenter, config.seed)
     return Evaluation(
         config, sets, shared, duplicates, measured, {e.name: e.fingerprint for e in encoders}, copying,
-        _stain_figures(sets, config.seed), maps, [*sets.notes, *notes],
+        _stain_figures(sets, config.seed), maps, fingerprint(segmenter.network, "segmenter") if segmenter else "",
+        [*sets.notes, *notes],
     )  # fmt: skip
 
 
@@ -118,12 +133,15 @@ def to_json(evaluation: Evaluation) -> dict:
             "version": version("histoloom"),
             "config": asdict(evaluation.config),
             "sets": sides,
+            "woven": sets.fake.made,
+            "segmenter": evaluation.segmenter,
             "notes": evaluation.notes,
             "identical_to_real": evaluation.shared,
             "duplicates": evaluation.duplicates,
             "encoders": {
                 e.encoder: {
                     "fingerprint": evaluation.fingerprints[e.encoder],
+                    "small": e.small,
                     "dimensions": e.dimensions,
                     "overall": [asdict(f) for f in e.overall],
                     "per_type": {name: [asdict(f) for f in figures] for name, figures in e.of_type.items()},
@@ -160,7 +178,7 @@ def _measure(
     with make_bar(encoder.name, sum(len(getattr(sets, side)) for side in SIDES), "images") as bar:
         found = {side: features(encoder, getattr(sets, side).images, cache, bar.advance) for side in SIDES}
     labels, names = _labels(sets)
-    return measure_features(sets, FeatureSets(**found), encoder.name, labels, names, config.seed)
+    return measure_features(sets, FeatureSets(**found), encoder, labels, names, config.seed)
 
 
 def _labels(sets: Comparison) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -213,8 +231,9 @@ def _map_figures(sets: Comparison, segmenter: Segmenter | None, seed: int) -> tu
         Figure("mean Dice", n, mean_over_present(dice(pooled)), floor=mean_over_present(dice(real_pooled))),
     ]
     figures += [
-        Figure(f"IoU, {names.get(i, i)}", n, float(value), floor=float(real))
-        for i, (value, real) in enumerate(zip(iou(pooled), iou(real_pooled), strict=True))
+        Figure(f"{name}, {names.get(i, i)}", n, float(value), floor=float(real))
+        for name, score in (("IoU", iou), ("Dice", dice))
+        for i, (value, real) in enumerate(zip(score(pooled), score(real_pooled), strict=True))
         if np.isfinite(value)
     ]
     return figures, []

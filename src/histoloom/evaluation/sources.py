@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,10 @@ from histoloom.generation.export import read_woven
 from histoloom.patches.folder import SUFFIXES
 from histoloom.patches.maps import LOSSY, read_image
 from histoloom.patches.store import load_patches, read_table, splits
-from histoloom.tissue import TissueTable
+from histoloom.tissue import TissueTable, TissueType
+
+# What a row of woven patches says of their making, besides the seed, map and crops of each.
+MADE = ("version", "model_hash", "conditioning", "scheduler", "steps", "map_guidance", "crop_guidance")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class ImageSet:
     cases: list[str]
     names: list[str]
     table: TissueTable | None = None
+    made: dict[str, str] = field(default_factory=dict)  # how woven patches were: model, sampler, guidance
 
     def __len__(self) -> int:
         return len(self.names)
@@ -49,7 +53,8 @@ class ImageSet:
 def load_images(folder: Path | str, split: str | None = None) -> ImageSet:
     """All images of `folder`, which share one size; of a dataset those of `split` (default: val where there is one).
 
-    In a plain folder a sub-folder is a case, and so is an image right in it. Raises InputError or ImageError.
+    In a plain folder a sub-folder is a case; an image right in it is one of this folder alone, since two folders may
+    number their images alike. Raises InputError or ImageError.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -87,6 +92,21 @@ def compare_sizes(real: ImageSet, fake: ImageSet) -> None:
         )
 
 
+def compare_tables(real: ImageSet, other: ImageSet) -> None:
+    """Raise InputError where an id of `other` is no id of `real`, or another tissue there: rows per type and map
+    fidelity would be wrong in silence. Sets without maps have no table, and pass."""
+    if real.table is None or other.table is None:
+        return
+    known = {t.id: t for t in real.table.types}
+    for tissue in other.table.types:
+        same = known.get(tissue.id)
+        if same is None or _names(tissue).isdisjoint(_names(same)):
+            raise InputError(
+                f"{other.where}/tissue.toml: id {tissue.id} is {tissue.name!r} and in {real.where}/tissue.toml "
+                f"{repr(same.name) if same else 'no tissue'}; bring both to one table, or name the folders of one model"
+            )
+
+
 def shared_images(real: ImageSet, fake: ImageSet) -> list[int]:
     """Indices of fakes that are real images, pixel by pixel; raises InputError where all are: then `fake` is `real`."""
     known = set(real.keys())
@@ -117,8 +137,9 @@ def _dataset(folder: Path, split: str | None) -> ImageSet:
 def _woven(folder: Path) -> ImageSet:
     woven = read_woven(folder)
     names, maps = [row["image"] for row in woven.rows], [row["map_source"] for row in woven.rows]
+    made = {key: ", ".join(sorted({str(row[key]) for row in woven.rows})) for key in MADE}
     return ImageSet(
-        str(folder), "woven patches", "", "PNG", woven.images, woven.semantic_maps, maps, names, woven.table
+        str(folder), "woven patches", "", "PNG", woven.images, woven.semantic_maps, maps, names, woven.table, made
     )
 
 
@@ -136,6 +157,10 @@ def _plain(folder: Path) -> ImageSet:
             )
     kinds = sorted({path.suffix.lower() for path in paths})
     shown = ", ".join(kind[1:].upper() + (" (lossy)" if kind in LOSSY[:2] else "") for kind in kinds)
-    cases = [p.stem if p.parent == folder else p.parent.relative_to(folder).as_posix() for p in paths]
+    cases = [f"{folder}/{p.stem}" if p.parent == folder else p.parent.relative_to(folder).as_posix() for p in paths]
     names = [path.relative_to(folder).as_posix() for path in paths]
     return ImageSet(str(folder), "image folder", "", shown, np.stack(images), None, cases, names)
+
+
+def _names(tissue: TissueType) -> set[str]:
+    return {name.strip().lower() for name in (tissue.name, *tissue.aliases)}

@@ -9,13 +9,17 @@ SHORT = 0.1  # share below the floor's from which something is said to be missin
 
 
 def verdict(evaluation: Evaluation) -> tuple[str, list[str]]:
-    """A headline, and one sentence for each question: true, varied, obedient, new, and in the right stain."""
+    """A headline, one sentence for each question (true, varied, obedient, new, in the right stain), and by whom.
+
+    Of several encoders the first speaks; sentences that rest on it name it, and the last says what it compares with.
+    """
     first = evaluation.encoders[0]
     of_name = {figure.name: figure for figure in first.overall}
     copied, new = _new(evaluation, of_name)
-    true, looks_real = _true(of_name)
-    varied, is_varied = _varied(of_name)
-    sentences = [true, varied, _obedient(evaluation.maps), new, _stain(evaluation.stain[0])]
+    true, looks_real = _true(first.encoder, of_name)
+    varied, is_varied = _varied(first.encoder, of_name)
+    judge = f"By which encoder? True, varied and new are told by {first.encoder}. {encoder_note(first)}"
+    sentences = [true, varied, _obedient(evaluation.maps), new, _stain(evaluation.stain[0]), judge]
     if evaluation.shared:
         headline = f"{len(evaluation.shared)} synthetic images are real ones, pixel by pixel. Do not use this set."
     elif copied:
@@ -32,7 +36,7 @@ def verdict(evaluation: Evaluation) -> tuple[str, list[str]]:
     return headline, [sentence for sentence in sentences if sentence]
 
 
-def _true(of_name: dict[str, Figure]) -> tuple[str, bool]:
+def _true(encoder: str, of_name: dict[str, Figure]) -> tuple[str, bool]:
     test, precision = of_name["C2ST accuracy"], of_name["precision"]
     parts, looks_real = [], True
     if test.value is not None:
@@ -51,15 +55,15 @@ def _true(of_name: dict[str, Figure]) -> tuple[str, bool]:
         f"{100 * precision.value:.0f} % of the synthetic images lie among real ones (real images: "
         f"{100 * precision.floor:.0f} %)."
     )
-    return "True? " + " ".join(parts), looks_real and precision.value > precision.floor - SHORT
+    return f"True? By {encoder}: " + " ".join(parts), looks_real and precision.value > precision.floor - SHORT
 
 
-def _varied(of_name: dict[str, Figure]) -> tuple[str, bool]:
+def _varied(encoder: str, of_name: dict[str, Figure]) -> tuple[str, bool]:
     recall, coverage = of_name["recall"], of_name["coverage"]
     enough = recall.value > recall.floor - SHORT and coverage.value > coverage.floor - SHORT
     return (
-        f"Varied? They cover {100 * coverage.value:.0f} % of the real images (real patients among each other: "
-        f"{100 * coverage.floor:.0f} %); {100 * recall.value:.0f} % of real images have a like among them "
+        f"Varied? By {encoder}: They cover {100 * coverage.value:.0f} % of the real images (real patients among each "
+        f"other: {100 * coverage.floor:.0f} %); {100 * recall.value:.0f} % of real images have a like among them "
         f"({100 * recall.floor:.0f} %)."
     ), enough
 
@@ -79,8 +83,8 @@ def _new(evaluation: Evaluation, of_name: dict[str, Figure]) -> tuple[bool, str]
     auth, fake, real = of_name["AuthPct"], evaluation.copying.fake, evaluation.copying.real
     near = auth.value < auth.floor - 100 * SHORT and auth.high < auth.floor
     text = (
-        f"New? {auth.value:.0f} % of the synthetic images keep their distance from the training images (unseen real "
-        f"ones: {auth.floor:.0f} %)."
+        f"New? By {evaluation.encoders[0].encoder}: {auth.value:.0f} % of the synthetic images keep their distance "
+        f"from the training images (unseen real ones: {auth.floor:.0f} %)."
     )
     if fake is None or real is None:
         return near or bool(evaluation.shared), f"{text} Copied parts were not searched for: {evaluation.copying.note}."
@@ -102,6 +106,6 @@ def _stain(drift: Figure) -> str:
 
 def encoder_note(encoder: EncoderFigures) -> str:
     """What figures of this encoder may be compared with."""
-    if encoder.encoder == "histoloom-small":
-        return "Figures of the bundled small encoder compare with each other, and with no published figure."
+    if encoder.small:
+        return "Figures of this small encoder compare with each other, and with no published figure."
     return "Figures compare with others of the same encoder, images, number and format only."
