@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from histoloom.encoders.small import ENCODER, SMALL, SmallEncoder, load_small_encoder
 from histoloom.errors import ConfigError, MissingExtraError, ModelError
+from histoloom.precision import best_device
 from histoloom.weights import SMALL_ENCODER
 
 TIMM = "timm:"
@@ -50,13 +51,14 @@ class Encoder:
         return self.forward(pixels).float().cpu().numpy()
 
 
-def open_encoder(name: str, device: str = "cpu") -> Encoder:
+def open_encoder(name: str, device: str | None = None) -> Encoder:
     """The encoder `name`: `histoloom-small`, a folder of `histoloom train-encoder`, `timm:NAME`, or a name of
-    lazyslide-models.
+    lazyslide-models; on a GPU where there is one, unless `device` says otherwise.
 
     Weights that are not on this machine are fetched by the library that names them. Raises ModelError where they cannot
     be had, and says how to get access; ConfigError for an unknown name.
     """
+    device = device or best_device()
     if name == SMALL or (Path(name) / ENCODER).is_file():
         return as_encoder(name, load_small_encoder(SMALL_ENCODER if name == SMALL else Path(name)), device)
     if name.startswith(TIMM):
