@@ -109,6 +109,7 @@ def maps(
     from histoloom.errors import ConfigError
 
     config, mark = MapConfig(stride, smooth=smooth), namer_print(by)
+    open_names = partial(open_namer, by.absolute())  # workers may stand in another folder
     tree = TypeTree.load(by)
     named = name_types(tree.ancestors, tree.levels, names)
     wanted = [named.at(count) for count in types or ()]
@@ -119,7 +120,7 @@ def maps(
         total = sum(pq.ParquetFile(shard).metadata.num_rows for shard in (source / "data").glob("*.parquet"))
         with bar("maps", total, "patches") as running:
             record = draw_patches(
-                source, open_namer(by), mark, named, level, config, Kept(low, high), out, license_name, running.advance
+                source, open_names(), mark, named, level, config, Kept(low, high), out, license_name, running.advance
             )
         for split, count in record["counts"].items():
             typer.echo(f"{split}: {count['patches']:,} patches of {count['cases']:,} cases")
@@ -130,7 +131,7 @@ def maps(
     parts, notes = find_parts(source, Cutting(slide_mpp=slide_mpp))
     with bar("maps", len(parts), "slides") as running:
         drawn = draw_maps(
-            parts, partial(open_namer, by), mark, named, config, out, slide_mpp, tuple(types or ()), workers, ray,
+            parts, open_names, mark, named, config, out, slide_mpp, tuple(types or ()), workers, ray,
             running.advance,
         )  # fmt: skip
     for line in (*notes, *(f"skipped: {failure}" for failure in drawn.failures)):
