@@ -79,7 +79,7 @@ def maps(
     slide_mpp: Annotated[
         float | None, typer.Option(help="Micrometres per level-0 pixel, for slides that do not say it themselves.")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes, one slide each; the maps do not depend on it.")] = 1,
+    workers: Annotated[int, typer.Option(help="Processes, a slide or a shard of a dataset each; maps do not depend on it.")] = 1,
     ray: Annotated[
         str, typer.Option(help="Address of a Ray cluster to run on: auto, ray://host:10001, or local.")
     ] = "",
@@ -120,8 +120,9 @@ def maps(
         total = sum(pq.ParquetFile(shard).metadata.num_rows for shard in (source / "data").glob("*.parquet"))
         with bar("maps", total, "patches") as running:
             record = draw_patches(
-                source, open_names(), mark, named, level, config, Kept(low, high), out, license_name, running.advance
-            )
+                source, open_names, mark, named, level, config, Kept(low, high), out, license_name, workers, ray,
+                running.advance,
+            )  # fmt: skip
         for split, count in record["counts"].items():
             typer.echo(f"{split}: {count['patches']:,} patches of {count['cases']:,} cases")
         typer.echo(
