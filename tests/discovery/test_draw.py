@@ -71,10 +71,13 @@ def test_every_level_of_every_slide_is_drawn_nested_with_its_shares(draw, tree, 
     named = name_types(tree.ancestors, tree.levels)
     rows = pq.read_table(tmp_path / "maps" / "shares.parquet").to_pylist()
     assert len(rows) == 2 * (2 + 3)
-    expected = shares_of(drawn.slides, named, tmp_path / "maps", 1)
-    np.testing.assert_allclose(expected.sum(1), 1)
+    fine = read_map(found_map(tmp_path / "maps", drawn.slides[0]))[0]
+    expected = [(fine == i).sum() / (fine != UNLABELLED).sum() for i in range(3)]
     mine = [row["share"] for row in rows if row["slide"] == "a.tif" and row["level"] == 3]
-    np.testing.assert_allclose(mine, expected[0])
+    np.testing.assert_allclose(mine, expected)
+    coarse = shares_of(np.bincount(fine.ravel(), minlength=256)[:255], named, 0)
+    np.testing.assert_allclose(coarse, [expected[0] + expected[1], expected[2]])
+    assert pq.ParquetFile(tmp_path / "maps" / "shares.parquet").num_row_groups == 2  # one for each slide
     assert read_levels(tmp_path / "maps" / "3" / "levels.toml").counts == (2, 3)
     assert TissueTable.load(tmp_path / "maps" / "2" / "tissue.toml").names == ["type 0", "type 1"]
 
