@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -92,6 +93,16 @@ def test_the_encoder_itself_names_as_the_windows_were_assigned(discovered, lesso
     assert isinstance(namer, NearestType)
     windows = np.stack([read(assigned.slides[i], *assigned.places[i].tolist()) for i in range(0, len(assigned), 9)])
     np.testing.assert_array_equal(namer(windows).argmax(1), assigned.types[::9])
+
+
+def test_windows_keep_their_places_types_and_cases_and_share_their_names(discovered, lesson):
+    assigned = lesson[0]
+    rows = pq.read_table(discovered / "assignments.parquet").to_pylist()
+    chosen = {row["slide"]: row["case_id"] for row in pq.read_table(discovered / "chosen.parquet").to_pylist()}
+    assert assigned.slides == [row["slide"] for row in rows]
+    assert assigned.cases == [chosen[row["slide"]] for row in rows]
+    assert assigned.places.tolist() == [[row["x"], row["y"], row["size"]] for row in rows]
+    assert len({id(name) for name in assigned.slides}) == len(set(assigned.slides))
 
 
 def test_types_of_another_encoder_are_refused(classifier, discovered, tmp_path):

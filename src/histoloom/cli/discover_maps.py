@@ -79,7 +79,9 @@ def maps(
     slide_mpp: Annotated[
         float | None, typer.Option(help="Micrometres per level-0 pixel, for slides that do not say it themselves.")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes, a slide or a shard of a dataset each; maps do not depend on it.")] = 1,
+    workers: Annotated[
+        int, typer.Option(help="Processes, a slide or a shard of a dataset each; maps do not depend on it.")
+    ] = 1,
     ray: Annotated[
         str, typer.Option(help="Address of a Ray cluster to run on: auto, ray://host:10001, or local.")
     ] = "",

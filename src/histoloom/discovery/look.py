@@ -44,7 +44,8 @@ class TypeSheet:
 def type_sheets(assigned: Assigned, named: NamedTypes, read: ReadWindow, config: LookConfig) -> list[TypeSheet]:
     """A contact sheet of each named type, in the order of the tree: the coarse types' members side by side."""
     ids = named.levels.of[-1][assigned.types]
-    cases = np.array(assigned.cases)
+    numbers = {case: number for number, case in enumerate(dict.fromkeys(assigned.cases))}
+    cases = np.fromiter(map(numbers.get, assigned.cases), np.int32, len(assigned))
     sheets = []
     for tissue in tree_order(named.levels):
         mine = np.flatnonzero(ids == tissue)

@@ -118,8 +118,8 @@ def distil(
     sampler = WindowSampler(assigned, np.cumsum(chances) / chances.sum(), read, config)
     torch.manual_seed(config.loop.seed)
     network = ViT(config.model, len(tree.centroids))
-    marks = {"types": str(assigned.types.tolist()), "places": str(assigned.places.tolist()), "tree": tree.fingerprint}
-    identity = identity_of(config, window=str(window), **{k: _digest(v) for k, v in marks.items()})
+    marks = {"types": assigned.types.tobytes(), "places": assigned.places.tobytes(), "tree": tree.fingerprint.encode()}
+    identity = identity_of(config, window=str(window), **{k: hashlib.sha256(v).hexdigest() for k, v in marks.items()})
     averaged = fit(ClassifierObjective(network), sampler, _collate, config.loop, folder, identity, on_step)
     return Classifier(averaged.network.eval(), tree, window)
 
@@ -188,7 +188,3 @@ def _chances(types: Int[np.ndarray, " m"], balance: float) -> Float[np.ndarray, 
 
 def _collate(samples: list[dict]) -> dict[str, Tensor]:
     return {key: torch.from_numpy(np.stack([s[key] for s in samples])) for key in samples[0]}
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
