@@ -33,7 +33,7 @@ def classify(
     from histoloom.discovery.windows import open_windows, read_assigned
     from histoloom.encoders.encoder import open_encoder
     from histoloom.training.distill import Distillation, distil
-    from histoloom.training.distill_report import examine, write_card
+    from histoloom.training.distill_report import draw_tested, examine, write_answers, write_card
 
     default = Distillation()
     model = ClassifierConfig(input=input_size, depth=depth)
@@ -52,7 +52,9 @@ def classify(
 
         classifier = distil(assigned, tree, read, window, config, out, report)
     save_classifier(classifier, out)
-    found = examine(classifier, encoder, assigned, read, config)
+    with bar("testing", len(draw_tested(assigned, config)), "windows") as running:
+        found, answers = examine(classifier, encoder, assigned, read, config, running.advance)
+    write_answers(answers, out)
     write_card(found, out)
     typer.echo(found.table())
     typer.echo(found.cost_line())
@@ -157,6 +159,7 @@ def look(
 
     Without --names it drafts discovered.toml, to be edited and given to every later step. The page shows real tissue.
     """
+    from histoloom.cli.progress import bar
     from histoloom.discovery.look import LookConfig
     from histoloom.discovery.look_files import write_look
     from histoloom.discovery.names import name_types
@@ -166,9 +169,10 @@ def look(
     tree = TypeTree.load(discovered)
     named = name_types(tree.ancestors, tree.levels, names)
     read, _ = open_windows(discovered)
-    drafted = write_look(
-        named, read_assigned(discovered), read, LookConfig(windows, seed), maps, out, draft=names is None
-    )
+    with bar("look", len(named.finest.types), "types") as running:
+        drafted = write_look(
+            named, read_assigned(discovered), read, LookConfig(windows, seed), maps, out, names is None, running.advance
+        )
     typer.echo(f"wrote {out / 'look.html'}")
     if drafted is not None:
         typer.echo(f"drafted {drafted}: name and merge types there, then give it with --names")

@@ -9,6 +9,7 @@ LOOK/
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +35,14 @@ def write_look(
     maps: Path | None,
     out: Path,
     draft: bool,
+    advance: Callable[[], None] = lambda: None,
 ) -> Path | None:
     """Write the look into `out` and return the path of the draft of names, if there is one; an edited one stays.
 
-    Raises InputError where `maps` holds none, OutputError for a folder that cannot be written.
+    `advance` is called after each type. Raises InputError where `maps` holds none, OutputError for a folder that cannot
+    be written.
     """
-    sheets = type_sheets(assigned, named, read, config)
+    sheets = type_sheets(assigned, named, read, config, advance)
     sizes = np.bincount(assigned.types, minlength=named.levels.of.shape[1])
     tree = tree_picture(named, sizes)
     tables, overlays = ([], {}) if maps is None else (_shares(named, maps), _overlays(named, maps))

@@ -52,7 +52,7 @@ def read_assigned(folder: Path) -> Assigned:
         raise InputError(f"{path}: cannot be read ({error}); run `histoloom discover cluster` again") from None
     open_chosen(folder)  # checks it
     chosen = pq.read_table(folder / CHOSEN, columns=["slide", "case_id"], read_dictionary=["slide", "case_id"])
-    pairs = chosen.group_by(["slide", "case_id"]).aggregate([])
+    pairs = chosen.unify_dictionaries().group_by(["slide", "case_id"]).aggregate([])
     cases = dict(zip(pairs["slide"].to_pylist(), pairs["case_id"].to_pylist(), strict=True))
     slides = _shared(found["slide"])
     if missing := set(slides) - set(cases):
