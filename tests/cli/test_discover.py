@@ -11,6 +11,7 @@ from conftest import draw_tissue
 from slide_files import write_tiled_tiff
 
 from histoloom.cli.main import run
+from histoloom.discovery.embed import read_record
 from histoloom.discovery.embeddings import open_table
 from histoloom.discovery.tree import TypeTree
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
@@ -85,6 +86,19 @@ def test_the_chosen_patches_can_be_embedded_by_another_encoder(project, histoloo
     assert (code, told[0].split(";")[0]) == (0, "wrote fine: 14 patches in 2 parts")
     _, _, errors = histoloom(*again[:4], "wide", *again[5:], "--mpp", "0.5", "--size", "64")
     assert "span 64 level-0 pixels, not 128; give the --mpp and --size that they were chosen with" in errors[-1]
+
+
+def test_an_encoder_in_a_folder_is_found_again_from_any_other(project, histoloom, monkeypatch):
+    (project / "slides" / "glass.tif").unlink()
+    histoloom("discover", "embed", "slides", "--out", "found", "--encoder", "encoder", *CUT)
+    assert read_record("found")[1].encoder == str(project / "encoder")
+    (project / "elsewhere").mkdir()
+    monkeypatch.chdir(project / "elsewhere")
+    for step in (("choose",), ("cluster", "--levels", "2,3")):
+        assert histoloom("discover", step[0], "../found", *step[1:])[0] == 0
+    code, _, errors = histoloom("discover", "maps", "../slides", "--by", "../found", "--out", "maps", "--stride", "32")
+    assert code == 0, errors
+    assert (project / "elsewhere" / "maps" / "3" / "maps" / "0.tif").is_file()
 
 
 def test_a_plan_is_a_table(project, histoloom):

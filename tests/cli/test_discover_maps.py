@@ -36,6 +36,7 @@ def test_types_become_a_classifier_maps_and_a_page(histoloom, fails, discovered,
     assert ended.code == 0, ended.stderr
     assert "| 3 |" in ended.stdout
     assert json.loads((tmp_path / "classifier" / "report.json").read_text())["cases"] == 1
+    assert (tmp_path / "classifier" / "answers.parquet").is_file()
     for by in ("classifier", "found"):
         ended = histoloom("discover", "maps", "slides", "--by", by, "--out", f"maps-{by}", "--stride", 16)
         assert ended.code == 0, ended.stderr

@@ -11,9 +11,10 @@ from PIL import Image
 from sklearn.cluster import KMeans
 from slide_files import write_tiled_tiff
 
+from histoloom.discovery.choose import ChooseConfig, choose
 from histoloom.discovery.classifier import Window
 from histoloom.discovery.embed import EmbedConfig, embed
-from histoloom.discovery.embeddings import open_table, vectors_of
+from histoloom.discovery.embeddings import open_chosen, open_table, vectors_of
 from histoloom.discovery.parts import Cutting, find_parts
 from histoloom.discovery.tree import TypeTree
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
@@ -107,7 +108,7 @@ def known_dataset(known_map, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def discovered(known_dataset, tmp_path_factory):
-    """What `histoloom discover embed` and `cluster` leave, of windows of 32 px: three types by a random encoder."""
+    """What the steps up to `histoloom discover cluster` leave, of windows of 32 px: three types by a random encoder."""
     folder = tmp_path_factory.mktemp("discovered") / "discovered"
     torch.manual_seed(0)
     save_small_encoder(SmallEncoder(SmallEncoderConfig(levels=(0, 1))), folder.parent / "encoder")
@@ -115,7 +116,8 @@ def discovered(known_dataset, tmp_path_factory):
     parts, _ = find_parts(known_dataset, config.cutting)
     embed(parts, config, folder, known_dataset)
     table = open_table(folder)
-    rows = pa.Table.from_batches(table.batches())
+    choose(folder, ChooseConfig())
+    rows = pa.Table.from_batches(open_chosen(folder).batches())
     vectors = vectors_of(rows)
     vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     centroids = KMeans(3, n_init=4, random_state=0).fit(vectors).cluster_centers_.astype(np.float32)

@@ -1,6 +1,7 @@
 """The chosen patches of a slide cover it better than as many at random, whatever stopped the run in between."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,6 +80,18 @@ def test_a_killed_choice_goes_on_and_a_finished_one_is_left_alone(tmp_path):
     choose(tmp_path, ChooseConfig(per_slide=5))
     assert (tmp_path / "chosen.parquet").read_bytes() == whole
     assert sorted(path.name for path in tmp_path.iterdir()) == ["chosen.parquet", "embeddings"]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_ray_workers_in_another_folder_choose_the_same_bytes_as_one_process(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    parts = [rng.normal(size=(30, 8)) for _ in range(3)]
+    monkeypatch.chdir(tmp_path)  # the cluster was started elsewhere
+    for out in (Path("one"), Path("ray")):
+        for name, vectors in zip("abc", parts, strict=True):
+            write_part(out, name, [name] * 30, vectors)
+    assert choose(Path("one"), ChooseConfig(per_slide=5)) == choose(Path("ray"), ChooseConfig(per_slide=5), ray="local")
+    assert Path("one", "chosen.parquet").read_bytes() == Path("ray", "chosen.parquet").read_bytes()
 
 
 def test_vectors_that_are_not_finite_are_one_line(tmp_path):

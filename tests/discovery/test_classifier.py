@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -19,7 +20,7 @@ from histoloom.encoders.encoder import open_encoder
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
 from histoloom.errors import ConfigError, InputError, ModelError
 from histoloom.training.distill import Distillation, distil
-from histoloom.training.distill_report import examine, write_card
+from histoloom.training.distill_report import draw_tested, examine, write_answers, write_card
 from histoloom.training.loop import LoopConfig
 
 TINY = Distillation(
@@ -47,8 +48,17 @@ def test_it_learns_the_types_and_is_tested_on_cases_it_has_not_seen(lesson, clas
     held = assigned.held_out(TINY.val_share, 0)
     cases = np.array(assigned.cases)
     assert not set(cases[held]) & set(cases[~held])
-    found = examine(classifier, open_encoder(tree.encoder), assigned, read, TINY)
-    assert found.windows == held.sum()
+    seen = []
+    found, answers = examine(classifier, open_encoder(tree.encoder), assigned, read, TINY, seen.append)
+    assert found.windows == held.sum() == sum(seen)
+    write_answers(answers, tmp_path)
+    told = pq.read_table(tmp_path / "answers.parquet").to_pylist()
+    assert [row["type"] for row in told] == assigned.types[held].tolist()
+    assert [(row["slide"], row["x"], row["y"], row["size"]) for row in told[:5]] == [
+        (assigned.slides[i], *assigned.places[i].tolist()) for i in np.flatnonzero(held)[:5]
+    ]
+    assert np.mean([row["answer"] == row["type"] for row in told]) == found.levels[-1].top1
+    assert all(1 / 3 <= row["confidence"] <= 1 for row in told)
     assert [level.types for level in found.levels] == [2, 3]
     assert found.levels[-1].top1 > 0.8 > found.levels[-1].commonest
     assert found.levels[0].top1 >= found.levels[-1].top1 - 0.02
@@ -56,6 +66,20 @@ def test_it_learns_the_types_and_is_tested_on_cases_it_has_not_seen(lesson, clas
     card = (tmp_path / "README.md").read_text()
     assert f"{found.windows} windows of {found.cases} cases" in card
     assert "nothing is saved" in card
+
+
+def test_of_many_unseen_windows_some_are_drawn_and_the_card_says_so(lesson, classifier, tmp_path):
+    assigned, tree, read, _ = lesson
+    few = replace(TINY, most_tested=20)
+    tested, held = draw_tested(assigned, few), np.flatnonzero(assigned.held_out(TINY.val_share, 0))
+    assert len(tested) == 20 < len(held)
+    assert set(tested) < set(held)
+    np.testing.assert_array_equal(tested, draw_tested(assigned, few))
+    assert set(tested) != set(draw_tested(assigned, replace(few, loop=replace(few.loop, seed=1))))
+    found, answers = examine(classifier, open_encoder(tree.encoder), assigned, read, few)
+    assert found.windows == len(answers) == 20
+    write_card(found, tmp_path)
+    assert f"had not seen, drawn from {len(held)}, trained on" in (tmp_path / "README.md").read_text()
 
 
 def test_the_same_seed_gives_the_same_weights_and_a_stopped_run_goes_on(lesson, tmp_path):
@@ -92,6 +116,16 @@ def test_the_encoder_itself_names_as_the_windows_were_assigned(discovered, lesso
     assert isinstance(namer, NearestType)
     windows = np.stack([read(assigned.slides[i], *assigned.places[i].tolist()) for i in range(0, len(assigned), 9)])
     np.testing.assert_array_equal(namer(windows).argmax(1), assigned.types[::9])
+
+
+def test_windows_keep_their_places_types_and_cases_and_share_their_names(discovered, lesson):
+    assigned = lesson[0]
+    rows = pq.read_table(discovered / "assignments.parquet").to_pylist()
+    chosen = {row["slide"]: row["case_id"] for row in pq.read_table(discovered / "chosen.parquet").to_pylist()}
+    assert assigned.slides == [row["slide"] for row in rows]
+    assert assigned.cases == [chosen[row["slide"]] for row in rows]
+    assert assigned.places.tolist() == [[row["x"], row["y"], row["size"]] for row in rows]
+    assert len({id(name) for name in assigned.slides}) == len(set(assigned.slides))
 
 
 def test_types_of_another_encoder_are_refused(classifier, discovered, tmp_path):

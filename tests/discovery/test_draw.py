@@ -1,5 +1,6 @@
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ from slide_files import write_tiled_tiff
 from histoloom.discovery.draw import draw_maps, found_map, level_file, shares_of
 from histoloom.discovery.levels import read_levels
 from histoloom.discovery.map_files import read_map
+from histoloom.discovery.namers import open_namer
 from histoloom.discovery.names import name_types
 from histoloom.discovery.parts import Cutting, find_parts
 from histoloom.discovery.pseudo_maps import MapConfig
+from histoloom.discovery.tree import TypeTree
 from histoloom.errors import InputError, OutputError
 from histoloom.patches.from_slides import extract_slides
 from histoloom.patches.places import PlaceReader
@@ -71,10 +74,13 @@ def test_every_level_of_every_slide_is_drawn_nested_with_its_shares(draw, tree, 
     named = name_types(tree.ancestors, tree.levels)
     rows = pq.read_table(tmp_path / "maps" / "shares.parquet").to_pylist()
     assert len(rows) == 2 * (2 + 3)
-    expected = shares_of(drawn.slides, named, tmp_path / "maps", 1)
-    np.testing.assert_allclose(expected.sum(1), 1)
+    fine = read_map(found_map(tmp_path / "maps", drawn.slides[0]))[0]
+    expected = [(fine == i).sum() / (fine != UNLABELLED).sum() for i in range(3)]
     mine = [row["share"] for row in rows if row["slide"] == "a.tif" and row["level"] == 3]
-    np.testing.assert_allclose(mine, expected[0])
+    np.testing.assert_allclose(mine, expected)
+    coarse = shares_of(np.bincount(fine.ravel(), minlength=256)[:255], named, 0)
+    np.testing.assert_allclose(coarse, [expected[0] + expected[1], expected[2]])
+    assert pq.ParquetFile(tmp_path / "maps" / "shares.parquet").num_row_groups == 2  # one for each slide
     assert read_levels(tmp_path / "maps" / "3" / "levels.toml").counts == (2, 3)
     assert TissueTable.load(tmp_path / "maps" / "2" / "tissue.toml").names == ["type 0", "type 1"]
 
@@ -102,6 +108,17 @@ def test_a_stopped_run_goes_on_and_other_names_name_no_window_again(draw, tmp_pa
     polygons = json.loads(level_file(tmp_path / "stopped", 3, "geojson", part).read_text())
     named = {f["properties"]["classification"]["name"] for f in polygons["features"]}
     assert named == {"type 0", "tumour"}
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_ray_workers_draw_the_same_bytes_as_one_process(slides, discovered, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the cluster was started elsewhere
+    tree = TypeTree.load(discovered)
+    parts, _ = find_parts(slides, Cutting())
+    named, config = name_types(tree.ancestors, tree.levels), MapConfig(stride=32)
+    for out, ray in (("one", ""), ("ray", "local")):
+        draw_maps(parts, partial(open_namer, discovered), "m", named, config, Path(out), ray=ray)
+    assert files(Path("one")) == files(Path("ray"))
 
 
 def test_patches_are_cut_by_the_maps_as_by_any_annotation(draw, slides, known_map, tmp_path):

@@ -1,5 +1,6 @@
 import csv
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 from histoloom.discovery.draw import draw_maps
 from histoloom.discovery.look import LookConfig, spread_over_cases, tree_picture
 from histoloom.discovery.look_files import write_look
+from histoloom.discovery.look_page import SHOWN
 from histoloom.discovery.names import name_types
 from histoloom.discovery.parts import Cutting, find_parts
 from histoloom.discovery.pseudo_maps import MapConfig
@@ -74,6 +76,21 @@ def test_maps_and_shares_of_slides_are_on_the_page(look, by_color, known_slide, 
         look("other", tmp_path / "names.toml", tmp_path / "maps")
     with pytest.raises(InputError, match=r"no shares\.parquet there"):
         look("other", maps=tmp_path)
+
+
+def test_pictures_are_read_of_no_more_slides_than_the_page_shows(look, by_color, known_slide, discovered, tmp_path):
+    tree = TypeTree.load(discovered)
+    parts, _ = find_parts(known_slide, Cutting())
+    draw_maps(parts, lambda: by_color, "m", name_types(tree.ancestors, tree.levels), MapConfig(), tmp_path / "maps")
+    for count in (2, 3):
+        overlays = tmp_path / "maps" / str(count) / "overlays"
+        for number in range(SHOWN - 1):
+            shutil.copy(overlays / "a.jpg", overlays / f"b{number:02d}.jpg")
+        (overlays / "c.jpg").mkdir()  # reading it would fail
+    look("look", maps=tmp_path / "maps")
+    page = (tmp_path / "look" / "look.html").read_text()
+    assert page.count("data:image/jpeg") == 2 * SHOWN
+    assert "1 more slides have overlays" in page
 
 
 def test_windows_come_from_as_many_cases_as_there_are():

@@ -5,11 +5,13 @@ import pytest
 import torch
 from conftest import draw_tissue
 from slide_files import MPP, write_tiled_tiff
+from torch.utils.flop_counter import FlopCounterMode
 
+from histoloom.discovery.classifier import ClassifierConfig, ViT
 from histoloom.discovery.embed import EmbedConfig, embed
 from histoloom.discovery.embeddings import open_table
 from histoloom.discovery.parts import Cutting, find_parts
-from histoloom.discovery.plan import COSTS, PlanConfig, count_patches, describe, make_plan, measure_rate
+from histoloom.discovery.plan import CLASSIFIER, COSTS, PlanConfig, count_patches, describe, make_plan, measure_rate
 from histoloom.encoders.encoder import KNOWN
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
 from histoloom.errors import ConfigError, InputError
@@ -26,8 +28,18 @@ def test_hours_and_bytes_of_tcga_by_hand():
     assert price.hours == pytest.approx(634e6 * 123.1e9 / 100e12 / 3600)
     assert price.chosen_hours == pytest.approx(price.hours * 11_765_000 / 634e6)
     assert price.bytes == 634_000_000 * (1024 * 2 + 2)
-    assert plan.small_hours + plan.classifier_hours == pytest.approx(634e6 * (0.6 + 9.2) / 1e5 / 3600)
-    assert "| uni | 812 | 2 | 216.8 | 1.3 TB | 4.0 | 24.1 GB | 21.3 |" in describe(plan)
+    assert plan.small_hours == pytest.approx(634e6 * 0.6 / 1e5 / 3600)
+    assert plan.map_hours == pytest.approx(634e6 * 16 * 0.375 / 1e5 / 3600)  # four windows along each edge
+    assert "| uni | 812 | 2 | 216.8 | 1.3 TB | 4.0 | 24.1 GB | 15.6 |" in describe(plan)
+
+
+def test_the_classifier_is_priced_as_it_is_made_by_default():
+    with torch.device("meta"):
+        network = ViT(ClassifierConfig(), 100).eval()
+        windows = torch.zeros(1, 3, 256, 256, dtype=torch.uint8)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(windows)
+    assert counter.get_total_flops() / 1e9 == pytest.approx(CLASSIFIER, rel=0.02)
 
 
 def test_a_given_rate_wins_and_few_patches_are_all_chosen():

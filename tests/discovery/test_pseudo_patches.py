@@ -1,9 +1,11 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from histoloom.discovery.classifier import Window
+from histoloom.discovery.namers import open_namer
 from histoloom.discovery.names import name_types
 from histoloom.discovery.pseudo_maps import MapConfig
 from histoloom.discovery.pseudo_patches import Kept, draw_patches
@@ -24,7 +26,7 @@ def named(tree):
 
 
 def test_maps_are_new_and_all_else_is_as_it_was(dataset, by_color, named, tmp_path):
-    record = draw_patches(dataset, by_color, "print", named, 1, CONFIG, Kept(), tmp_path / "pseudo")
+    record = draw_patches(dataset, lambda: by_color, "print", named, 1, CONFIG, Kept(), tmp_path / "pseudo")
     assert record["config"]["types"] == 3
     assert read_table(tmp_path / "pseudo").names == ["type 0", "type 1", "type 2"]
     for split in ("train", "val"):
@@ -41,13 +43,13 @@ def test_maps_are_new_and_all_else_is_as_it_was(dataset, by_color, named, tmp_pa
 
 def test_a_coarser_level_has_fewer_types_and_the_same_borders(dataset, by_color, named, tmp_path):
     for level, out in ((0, "coarse"), (1, "fine")):
-        draw_patches(dataset, by_color, "print", named, level, CONFIG, Kept(), tmp_path / out)
+        draw_patches(dataset, lambda: by_color, "print", named, level, CONFIG, Kept(), tmp_path / out)
     coarse, fine = (load_patches(tmp_path / out, "train").semantic_maps for out in ("coarse", "fine"))
     np.testing.assert_array_equal(coarse, named.levels.of[0][fine])
 
 
 def test_only_patches_that_show_more_than_one_type_are_kept_when_asked(dataset, by_color, named, tmp_path):
-    draw_patches(dataset, by_color, "print", named, 1, CONFIG, Kept(0.2, 0.8), tmp_path / "mixed")
+    draw_patches(dataset, lambda: by_color, "print", named, 1, CONFIG, Kept(0.2, 0.8), tmp_path / "mixed")
     rows = [row for split in ("train", "val") for row in iter_rows(tmp_path / "mixed", split)]
     assert 0 < len(rows) < 18
     assert all(0.2 <= max(row["fractions"]) <= 0.8 for row in rows)
@@ -61,11 +63,13 @@ def test_the_same_again_does_nothing_and_a_stopped_run_goes_on_to_the_same_bytes
 
     def stop(count):
         seen.append(count)
-        if len(seen) == 16:
+        if sum(seen) == 16:
             raise Stopped
 
     def run(out, advance=lambda count: None):
-        return draw_patches(dataset, by_color, "print", named, 1, CONFIG, Kept(), tmp_path / out, advance=advance)
+        return draw_patches(
+            dataset, lambda: by_color, "print", named, 1, CONFIG, Kept(), tmp_path / out, advance=advance
+        )
 
     whole = run("whole")
     with pytest.raises(Stopped):
@@ -77,13 +81,28 @@ def test_the_same_again_does_nothing_and_a_stopped_run_goes_on_to_the_same_bytes
     assert not (tmp_path / "stopped.partial").exists()
 
 
+@pytest.mark.usefixtures("ray_cluster")
+def test_ray_workers_write_the_same_bytes_as_one_process(dataset, discovered, named, tmp_path):
+    seen = {"one": 0, "many": 0}
+
+    def run(out, **how):
+        def advance(count):
+            seen[out] += count
+
+        open_names = partial(open_namer, discovered)
+        return draw_patches(dataset, open_names, "m", named, 1, CONFIG, Kept(), tmp_path / out, advance=advance, **how)
+
+    assert run("one")["sha256"] == run("many", ray="local")["sha256"]
+    assert seen == {"one": 18, "many": 18}
+
+
 def test_what_does_not_fit_is_refused(dataset, by_color, named, tmp_path):
     other = replace(by_color, window=Window(32, 1.0))
     with pytest.raises(InputError, match=r"is of 0\.5 um/px, the types were found at 1; cut patches at that"):
-        draw_patches(dataset, other, "print", named, 1, CONFIG, Kept(), tmp_path / "a")
+        draw_patches(dataset, lambda: other, "print", named, 1, CONFIG, Kept(), tmp_path / "a")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
     with pytest.raises(OutputError, match="taken: exists already"):
-        draw_patches(dataset, by_color, "print", named, 1, CONFIG, Kept(), tmp_path / "taken")
+        draw_patches(dataset, lambda: by_color, "print", named, 1, CONFIG, Kept(), tmp_path / "taken")
     with pytest.raises(InputError, match="no patch was kept by its new map"):
-        draw_patches(dataset, by_color, "print", named, 1, CONFIG, Kept(0.0, 0.1), tmp_path / "b")
+        draw_patches(dataset, lambda: by_color, "print", named, 1, CONFIG, Kept(0.0, 0.1), tmp_path / "b")

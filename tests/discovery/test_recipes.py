@@ -58,7 +58,7 @@ def named(tree):
 
 
 def test_a_dataset_with_drawn_maps_is_trained_on_from_coarse_to_fine(recipes, known_dataset, by_color, named, tmp_path):
-    draw_patches(known_dataset, by_color, "m", named, 1, MapConfig(), Kept(), tmp_path / "discovered-ebhi")
+    draw_patches(known_dataset, lambda: by_color, "m", named, 1, MapConfig(), Kept(), tmp_path / "discovered-ebhi")
     (recipes / "r.toml").write_text((RECIPES / "discovered-ebhi.toml").read_text())
     recipe = tiny(read_recipe(recipes / "r.toml"))
     assert recipe.denoiser.curriculum == Curriculum(warmup_steps=3000)

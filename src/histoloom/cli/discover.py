@@ -56,7 +56,11 @@ def embed(
     from histoloom.discovery.embed import EmbedConfig
     from histoloom.discovery.embed import embed as run
     from histoloom.discovery.parts import Cutting, find_parts
+    from histoloom.encoders.small import ENCODER, SMALL
 
+    # Workers and later steps may stand in other folders than this one does.
+    if encoder != SMALL and (Path(encoder) / ENCODER).is_file():
+        encoder = str(Path(encoder).absolute())
     chosen = None if of_chosen is None else str(of_chosen.absolute())
     cutting = Cutting(mpp, size, stride, min_tissue, min_focus, split, slide_mpp, case_pattern, chosen)
     config = EmbedConfig(encoder, cutting, batch_size, readers, "float32" if float32 else "float16")

@@ -33,7 +33,7 @@ def classify(
     from histoloom.discovery.windows import open_windows, read_assigned
     from histoloom.encoders.encoder import open_encoder
     from histoloom.training.distill import Distillation, distil
-    from histoloom.training.distill_report import examine, write_card
+    from histoloom.training.distill_report import draw_tested, examine, write_answers, write_card
 
     default = Distillation()
     model = ClassifierConfig(input=input_size, depth=depth)
@@ -52,7 +52,9 @@ def classify(
 
         classifier = distil(assigned, tree, read, window, config, out, report)
     save_classifier(classifier, out)
-    found = examine(classifier, encoder, assigned, read, config)
+    with bar("testing", len(draw_tested(assigned, config)), "windows") as running:
+        found, answers = examine(classifier, encoder, assigned, read, config, running.advance)
+    write_answers(answers, out)
     write_card(found, out)
     typer.echo(found.table())
     typer.echo(found.cost_line())
@@ -79,7 +81,9 @@ def maps(
     slide_mpp: Annotated[
         float | None, typer.Option(help="Micrometres per level-0 pixel, for slides that do not say it themselves.")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes, one slide each; the maps do not depend on it.")] = 1,
+    workers: Annotated[
+        int, typer.Option(help="Processes, a slide or a shard of a dataset each; maps do not depend on it.")
+    ] = 1,
     ray: Annotated[
         str, typer.Option(help="Address of a Ray cluster to run on: auto, ray://host:10001, or local.")
     ] = "",
@@ -109,6 +113,7 @@ def maps(
     from histoloom.errors import ConfigError
 
     config, mark = MapConfig(stride, smooth=smooth), namer_print(by)
+    open_names = partial(open_namer, by.absolute())  # workers may stand in another folder
     tree = TypeTree.load(by)
     named = name_types(tree.ancestors, tree.levels, names)
     wanted = [named.at(count) for count in types or ()]
@@ -119,8 +124,9 @@ def maps(
         total = sum(pq.ParquetFile(shard).metadata.num_rows for shard in (source / "data").glob("*.parquet"))
         with bar("maps", total, "patches") as running:
             record = draw_patches(
-                source, open_namer(by), mark, named, level, config, Kept(low, high), out, license_name, running.advance
-            )
+                source, open_names, mark, named, level, config, Kept(low, high), out, license_name, workers, ray,
+                running.advance,
+            )  # fmt: skip
         for split, count in record["counts"].items():
             typer.echo(f"{split}: {count['patches']:,} patches of {count['cases']:,} cases")
         typer.echo(
@@ -130,7 +136,7 @@ def maps(
     parts, notes = find_parts(source, Cutting(slide_mpp=slide_mpp))
     with bar("maps", len(parts), "slides") as running:
         drawn = draw_maps(
-            parts, partial(open_namer, by), mark, named, config, out, slide_mpp, tuple(types or ()), workers, ray,
+            parts, open_names, mark, named, config, out, slide_mpp, tuple(types or ()), workers, ray,
             running.advance,
         )  # fmt: skip
     for line in (*notes, *(f"skipped: {failure}" for failure in drawn.failures)):
@@ -153,6 +159,7 @@ def look(
 
     Without --names it drafts discovered.toml, to be edited and given to every later step. The page shows real tissue.
     """
+    from histoloom.cli.progress import bar
     from histoloom.discovery.look import LookConfig
     from histoloom.discovery.look_files import write_look
     from histoloom.discovery.names import name_types
@@ -162,9 +169,10 @@ def look(
     tree = TypeTree.load(discovered)
     named = name_types(tree.ancestors, tree.levels, names)
     read, _ = open_windows(discovered)
-    drafted = write_look(
-        named, read_assigned(discovered), read, LookConfig(windows, seed), maps, out, draft=names is None
-    )
+    with bar("look", len(named.finest.types), "types") as running:
+        drafted = write_look(
+            named, read_assigned(discovered), read, LookConfig(windows, seed), maps, out, names is None, running.advance
+        )
     typer.echo(f"wrote {out / 'look.html'}")
     if drafted is not None:
         typer.echo(f"drafted {drafted}: name and merge types there, then give it with --names")

@@ -85,7 +85,8 @@ def choose(
     aside = folder / ASIDE / hashlib.sha256(made).hexdigest()[:16]
     try:
         aside.mkdir(parents=True, exist_ok=True)
-        todo = [path for path in table.paths if not (aside / path.name).is_file()]
+        # Absolute, as workers on other machines stand in other folders.
+        todo = [path.absolute() for path in table.paths if not (aside / path.name).is_file()]
         advance(len(table.paths) - len(todo), "")
         for outcome in run_items(partial(_choose_part, config.per_slide, aside.absolute()), todo, workers, ray):
             if outcome.error is not None:

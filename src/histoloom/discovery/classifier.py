@@ -4,6 +4,7 @@ FOLDER/
   classifier.safetensors    weights; shape and the windows it reads as JSON in the header
   types.parquet types.json  the types it was taught
   README.md report.json     how well it names them
+  answers.parquet           what it said of each window that it was tested on
 """
 
 import json

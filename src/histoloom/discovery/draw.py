@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 
 from histoloom.discovery.classifier import NamesWindows
@@ -45,6 +45,10 @@ from histoloom.slides.tissue import find_tissue
 RECORD, FOUND, SHARES = "maps.json", "found", "shares.parquet"
 KINDS = {"maps": ".tif", "geojson": ".geojson", "overlays": ".jpg"}  # folder and suffix of what a level has of a slide
 OVERLAY_EDGE = 1024  # px
+SHARE_COLUMNS = pa.schema(
+    [("slide", pa.string()), ("case", pa.string()), ("level", pa.int64()), ("id", pa.int64()), ("name", pa.string()),
+     ("share", pa.float64())]
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -155,23 +159,26 @@ def level_file(folder: Path, count: int, kind: str, part: SlidePart) -> Path:
     return folder / str(count) / kind / _beside(part, KINDS[kind])
 
 
-def shares_of(parts: list[SlidePart], named: NamedTypes, folder: Path, level: int) -> Float[np.ndarray, "n k"]:
-    """Part of each id of a level in the tissue of each slide."""
-    counts = np.stack([count_types(found_map(folder, part)) for part in parts]).astype(np.float64)
-    ids = named.levels.of[level]
-    summed = np.zeros((len(parts), named.tables[level].num_ids))
-    np.add.at(summed.T, ids, counts[:, : len(ids)].T)
-    return summed / np.maximum(summed.sum(1, keepdims=True), 1)
+def shares_of(counts: Int[np.ndarray, " 255"], named: NamedTypes, level: int) -> Float[np.ndarray, " k"]:
+    """Part of each id of a level in the tissue of a slide with `counts` pixels of each of the finest types."""
+    ids, size = named.levels.of[level], named.tables[level].num_ids
+    summed = np.bincount(ids, counts[: len(ids)], size)
+    return summed / max(summed.sum(), 1)
 
 
 def _write_shares(parts: list[SlidePart], named: NamedTypes, folder: Path) -> None:
-    rows = []
-    for level, (count, table) in enumerate(zip(named.levels.counts, named.tables, strict=True)):
-        for part, shares in zip(parts, shares_of(parts, named, folder, level), strict=True):
-            about = {"slide": part.source, "case": part.case, "level": count}
-            rows += [about | {"id": t.id, "name": t.name, "share": float(shares[t.id])} for t in table.types]
+    """A group of rows for each slide: memory does not grow with their number."""
     aside = folder / f"{SHARES}.partial"
-    pq.write_table(pa.Table.from_pylist(rows), aside, compression="zstd")
+    with pq.ParquetWriter(aside, SHARE_COLUMNS, compression="zstd") as writer:
+        for part in parts:
+            counts, rows = count_types(found_map(folder, part)), []
+            for level, (count, table) in enumerate(zip(named.levels.counts, named.tables, strict=True)):
+                shares, about = (
+                    shares_of(counts, named, level),
+                    {"slide": part.source, "case": part.case, "level": count},
+                )
+                rows += [about | {"id": t.id, "name": t.name, "share": float(shares[t.id])} for t in table.types]
+            writer.write_table(pa.Table.from_pylist(rows, SHARE_COLUMNS))
     os.replace(aside, folder / SHARES)
 
 

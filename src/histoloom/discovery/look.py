@@ -6,6 +6,7 @@ shows both.
 
 import csv
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,18 +42,28 @@ class TypeSheet:
     cases: int
 
 
-def type_sheets(assigned: Assigned, named: NamedTypes, read: ReadWindow, config: LookConfig) -> list[TypeSheet]:
-    """A contact sheet of each named type, in the order of the tree: the coarse types' members side by side."""
+def type_sheets(
+    assigned: Assigned,
+    named: NamedTypes,
+    read: ReadWindow,
+    config: LookConfig,
+    advance: Callable[[], None] = lambda: None,
+) -> list[TypeSheet]:
+    """A contact sheet of each named type, in the order of the tree: the coarse types' members side by side.
+
+    `advance` is called after each type.
+    """
     ids = named.levels.of[-1][assigned.types]
-    cases = np.array(assigned.cases)
+    numbers = {case: number for number, case in enumerate(dict.fromkeys(assigned.cases))}
+    cases = np.fromiter(map(numbers.get, assigned.cases), np.int32, len(assigned))
     sheets = []
     for tissue in tree_order(named.levels):
         mine = np.flatnonzero(ids == tissue)
-        if len(mine) == 0:
-            continue
-        chosen = spread_over_cases(cases[mine], config.windows, np.random.default_rng((config.seed, tissue)))
-        windows = [read(assigned.slides[i], *assigned.places[i].tolist()) for i in mine[chosen].tolist()]
-        sheets.append(TypeSheet(tissue, _tiled(windows), len(mine), len(set(cases[mine].tolist()))))
+        if len(mine):
+            chosen = spread_over_cases(cases[mine], config.windows, np.random.default_rng((config.seed, tissue)))
+            windows = [read(assigned.slides[i], *assigned.places[i].tolist()) for i in mine[chosen].tolist()]
+            sheets.append(TypeSheet(tissue, _tiled(windows), len(mine), len(np.unique(cases[mine]))))
+        advance()
     return sheets
 
 

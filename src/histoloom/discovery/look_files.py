@@ -9,6 +9,7 @@ LOOK/
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from PIL import Image
 
 from histoloom.discovery.draw import SHARES
 from histoloom.discovery.look import LookConfig, tree_picture, type_sheets, write_shares
-from histoloom.discovery.look_page import look_page
+from histoloom.discovery.look_page import SHOWN, look_page
 from histoloom.discovery.names import NamedTypes, draft_names
 from histoloom.discovery.windows import Assigned, ReadWindow
 from histoloom.errors import InputError, OutputError
@@ -34,12 +35,14 @@ def write_look(
     maps: Path | None,
     out: Path,
     draft: bool,
+    advance: Callable[[], None] = lambda: None,
 ) -> Path | None:
     """Write the look into `out` and return the path of the draft of names, if there is one; an edited one stays.
 
-    Raises InputError where `maps` holds none, OutputError for a folder that cannot be written.
+    `advance` is called after each type. Raises InputError where `maps` holds none, OutputError for a folder that cannot
+    be written.
     """
-    sheets = type_sheets(assigned, named, read, config)
+    sheets = type_sheets(assigned, named, read, config, advance)
     sizes = np.bincount(assigned.types, minlength=named.levels.of.shape[1])
     tree = tree_picture(named, sizes)
     tables, overlays = ([], {}) if maps is None else (_shares(named, maps), _overlays(named, maps))
@@ -66,25 +69,31 @@ def _shares(named: NamedTypes, maps: Path) -> list:
     """Tables of slides by types: of the levels of few types, and last of the finest."""
     if not (maps / SHARES).is_file():
         raise InputError(f"{maps}: no {SHARES} there; draw maps of slides with `histoloom discover maps`")
-    rows = pq.read_table(maps / SHARES).to_pylist()
-    slides = list(dict.fromkeys(row["slide"] for row in rows))
-    tables = []
-    for level, count in enumerate(named.levels.counts):
-        table, last = named.tables[level], count == named.levels.counts[-1]
-        if len(table.types) > FEW and not last:
-            continue
-        shares = np.zeros((len(slides), table.num_ids))
-        for row in rows:
-            if row["level"] == count:
-                if row["id"] not in table.ids or row["name"] != table.types[table.ids.index(row["id"])].name:
-                    raise InputError(f"{maps}: was drawn with other names; run `histoloom discover maps` with these")
-                shares[slides.index(row["slide"]), row["id"]] = row["share"]
-        tables.append((table, slides, shares))
-    return tables
+    file = pq.ParquetFile(maps / SHARES)
+    places: dict[str, int] = {}  # of slides, in order
+    for batch in file.iter_batches(columns=["slide"]):
+        for slide in batch["slide"].unique().to_pylist():
+            places.setdefault(slide, len(places))
+    tables = {}
+    for count, table in zip(named.levels.counts, named.tables, strict=True):
+        if len(table.types) <= FEW or count == named.levels.counts[-1]:
+            tables[count] = (table, list(places), np.zeros((len(places), table.num_ids)))
+    names = {count: {t.id: t.name for t in table.types} for count, (table, _, _) in tables.items()}
+    for batch in file.iter_batches(columns=["slide", "level", "id", "name", "share"]):
+        for slide, count, tissue, name, share in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            if count not in tables:
+                continue
+            if names[count].get(tissue) != name:
+                raise InputError(f"{maps}: was drawn with other names; run `histoloom discover maps` with these")
+            tables[count][2][places[slide], tissue] = share
+    return list(tables.values())
 
 
 def _overlays(named: NamedTypes, maps: Path) -> dict[str, list[tuple[str, bytes]]]:
-    """The overlays of each slide, coarsest, a middle one, and finest of the levels that were drawn."""
+    """The overlays of each slide, coarsest, a middle one, and finest of the levels that were drawn.
+
+    Pictures are read of as many slides as the page shows; of the others the names alone.
+    """
     drawn = [count for count in named.levels.counts if (maps / str(count) / "overlays").is_dir()]
     shown = list(dict.fromkeys((drawn[0], drawn[len(drawn) // 2], drawn[-1]))) if drawn else []
     found: dict[str, list[tuple[str, bytes]]] = {}
@@ -92,5 +101,7 @@ def _overlays(named: NamedTypes, maps: Path) -> dict[str, list[tuple[str, bytes]
         home = maps / str(count) / "overlays"
         for path in sorted(home.rglob("*.jpg")):
             name = path.relative_to(home).with_suffix("").as_posix()
-            found.setdefault(name, []).append((f"{count} types", path.read_bytes()))
+            pictures = found.setdefault(name, [])
+            if len(found) <= SHOWN or pictures:
+                pictures.append((f"{count} types", path.read_bytes()))
     return found

@@ -2,7 +2,7 @@
 
 Two ways are priced. *Every patch* by the encoder, as the paper did. Or by the small encoder, which is enough to choose
 a thousand different patches of each slide, whereupon the encoder sees those alone, and a classifier distilled from
-their types names all others.
+their types draws the maps of all slides.
 """
 
 import math
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from histoloom.discovery.classifier import Window
 from histoloom.discovery.parts import Cutting, Part, RowsPart, tissue_places
+from histoloom.discovery.pseudo_maps import MapConfig
 from histoloom.distributed import run_items
 from histoloom.encoders.encoder import KNOWN, SMALL, open_encoder
 from histoloom.errors import ConfigError, InputError
@@ -31,7 +33,8 @@ COSTS = {
     "phikonv2": 123.1,
     SMALL: 0.6,
 }
-CLASSIFIER = 9.2  # ViT-S/16
+CLASSIFIER = 0.375  # that of `histoloom discover classify` as it is by default
+MAP_WINDOWS = (256 / MapConfig().cell(Window(256))) ** 2  # named on the area of each patch; alike for any edge
 PLACE_BYTES = 2  # of a row without its vector: 1.7 measured on a slide of 54,000 places on a grid
 HALF = 2  # bytes of a number that is stored
 
@@ -76,7 +79,7 @@ class Price:
 
 @dataclass(frozen=True)
 class Plan:
-    """The price of a run; the second way pays `small_hours` and `classifier_hours` beside those for the chosen."""
+    """The price of a run; the second way pays `small_hours` and `map_hours` beside those for the chosen."""
 
     slides: int
     patches: int
@@ -85,7 +88,7 @@ class Plan:
     read_hours: float
     index_bytes: int
     small_hours: float
-    classifier_hours: float
+    map_hours: float  # of the classifier, at the default stride
     prices: tuple[Price, ...]
 
 
@@ -112,7 +115,7 @@ def make_plan(slides: int, patches: int, config: PlanConfig, dimensions: int | N
         patches / config.read_rate / 3600,
         patches * PLACE_BYTES,
         hours(patches, COSTS[SMALL]),
-        hours(patches, CLASSIFIER),
+        hours(patches, CLASSIFIER) * MAP_WINDOWS,
         tuple(prices),
     )
 
@@ -154,12 +157,13 @@ def measure_rate(encoder: str, size: int, seconds: float = 5.0, batch_size: int 
 
 def describe(plan: Plan) -> str:
     """The plan as text, with a table of encoders in Markdown."""
-    small = plan.small_hours + plan.classifier_hours
+    beside = plan.small_hours + plan.map_hours
     lines = [
         f"{plan.patches:,} patches of {plan.slides:,} slides; {plan.chosen:,} of them chosen for clustering",
         f"reading them once: {plan.read_hours:,.0f} hours of one processor",
         f"index without pixels or vectors: {_size(plan.index_bytes)}",
-        f"small encoder over every patch: {plan.small_hours:,.1f} h; classifier: {plan.classifier_hours:,.1f} h",
+        f"small encoder over every patch: {plan.small_hours:,.1f} h",
+        f"maps by the classifier, {MAP_WINDOWS:.0f} windows on the area of a patch: {plan.map_hours:,.1f} h",
         "hours are those of computing on one GPU; it waits where fewer processors read than stand in the third column",
         "",
         "| encoder | patches/s | readers | every patch, h | vectors | chosen alone, h | vectors | second way, h |",
@@ -168,7 +172,7 @@ def describe(plan: Plan) -> str:
     lines += [
         f"| {p.encoder} | {p.rate:,.0f} | {math.ceil(p.rate / plan.read_rate)} "
         f"| {p.hours:,.1f} | {_size(p.bytes)} | {p.chosen_hours:,.1f} | {_size(p.chosen_bytes)} "
-        f"| {p.chosen_hours + small:,.1f} |"
+        f"| {p.chosen_hours + beside:,.1f} |"
         for p in plan.prices
     ]
     return "\n".join(lines)

@@ -7,7 +7,9 @@ import dataclasses
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from histoloom.discovery.classifier import NamesWindows
 from histoloom.discovery.levels import write_levels
 from histoloom.discovery.names import NamedTypes
 from histoloom.discovery.pseudo_maps import MapConfig, draw_patch
+from histoloom.distributed import run_made
 from histoloom.errors import InputError, OutputError
 from histoloom.patches.card import summarize, write_card
 from histoloom.patches.dataset import content_hash, read_record
@@ -44,9 +47,64 @@ class Kept:
         return bool(is_heterogeneous(fractions[None], self.low, self.high)[0])
 
 
+class ShardDrawer:
+    """Draws shards into a folder; `open_names` loads the classifier, once per worker. `advance` is told of patches."""
+
+    def __init__(
+        self,
+        open_names: Callable[[], NamesWindows],
+        named: NamedTypes,
+        level: int,
+        config: MapConfig,
+        kept: Kept,
+        folder: Path,
+        advance: Callable[[int], None] = lambda count: None,
+    ):
+        self.names = open_names()
+        self.table, self.config, self.kept, self.folder, self.advance = (
+            named.tables[level],
+            config,
+            kept,
+            folder,
+            advance,
+        )
+        self.lookup = np.full(256, UNLABELLED, np.uint8)
+        self.lookup[: named.levels.of.shape[1]] = named.levels.of[level]
+
+    def __call__(self, shard: Path) -> int:
+        """Write the shard with its new maps, whole or not at all; returns the patches that it had."""
+        path = self.folder / "data" / shard.name
+        dataset, split = shard.parents[1], shard.name.rsplit("-", 1)[0]
+        read = None if has_pixels(dataset, split) else PlaceReader(dataset).read
+        aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")  # a lost worker may still write
+        try:
+            _write_shard(aside, self._rows(shard, read), schema(self.table))
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+        return pq.ParquetFile(shard).metadata.num_rows
+
+    def _rows(self, shard: Path, read: Callable | None) -> Iterator[dict]:
+        for batch in pq.ParquetFile(shard).iter_batches(ROWS):
+            for row in batch.to_pylist():
+                image = decode(row["image"]["bytes"], row["source"]) if read is None else read(row)[0]
+                _check_mpp(row, self.names)
+                semantic_map = self.lookup[draw_patch(image, self.names, self.config)]
+                fractions = class_fractions(semantic_map, self.table.num_ids)
+                self.advance(1)
+                if not self.kept.allows(fractions):
+                    continue
+                yield row | {
+                    "image": row["image"] or encode_png(image),
+                    "semantic_map": encode_png(semantic_map),
+                    "fractions": fractions.tolist(),
+                    "entropy": float(entropy(fractions[None])[0]),
+                }
+
+
 def draw_patches(
     dataset: Path,
-    names: NamesWindows,
+    open_names: Callable[[], NamesWindows],
     names_print: str,
     named: NamedTypes,
     level: int,
@@ -54,6 +112,8 @@ def draw_patches(
     kept: Kept,
     out: Path,
     license_name: str = "unknown",
+    workers: int = 1,
+    ray: str = "",
     advance: Callable[[int], None] = lambda count: None,
 ) -> dict:
     """Write `dataset` with maps of the level at index `level` to `out`, and return the record; `names_print` says by
@@ -77,14 +137,17 @@ def draw_patches(
         aside = _resume(out, recipe)
         (aside / "tissue.toml").write_text(named.tables[level].to_toml(), encoding="utf-8")
         write_levels(named.levels.up_to(level), aside)
-        for split in splits(dataset):
-            read = None if has_pixels(dataset, split) else PlaceReader(dataset).read
-            for shard in sorted((dataset / "data").glob(f"{split}-*.parquet")):
-                if (aside / "data" / shard.name).is_file():
-                    advance(pq.ParquetFile(shard).metadata.num_rows)
-                    continue
-                rows = _drawn(shard, read, names, named, level, config, kept, advance)
-                _write_shard(aside / "data" / shard.name, rows, schema(named.tables[level]))
+        shards = [path for split in splits(dataset) for path in _shards(dataset.absolute(), split)]
+        todo = [path for path in shards if not (aside / "data" / path.name).is_file()]
+        advance(sum(pq.ParquetFile(path).metadata.num_rows for path in shards if path not in todo))
+        make = partial(ShardDrawer, open_names, named, level, config, kept, aside)
+        # One process tells of every patch, workers of every shard.
+        alone = not ray and workers == 1
+        make = partial(make, advance) if alone else make
+        for outcome in run_made(make, todo, workers, ray, gpu=True) if todo else ():
+            if outcome.error is not None:
+                raise outcome.error
+            advance(0 if alone else outcome.result)
         return _finish(aside, out, recipe, license_name)
     except OSError as error:
         raise OutputError(
@@ -92,33 +155,8 @@ def draw_patches(
         ) from None
 
 
-def _drawn(
-    shard: Path,
-    read: Callable | None,
-    names: NamesWindows,
-    named: NamedTypes,
-    level: int,
-    config: MapConfig,
-    kept: Kept,
-    advance: Callable[[int], None],
-) -> Iterator[dict]:
-    lookup = np.full(256, UNLABELLED, np.uint8)
-    lookup[: named.levels.of.shape[1]] = named.levels.of[level]
-    for batch in pq.ParquetFile(shard).iter_batches(ROWS):
-        for row in batch.to_pylist():
-            image = decode(row["image"]["bytes"], row["source"]) if read is None else read(row)[0]
-            _check_mpp(row, names)
-            semantic_map = lookup[draw_patch(image, names, config)]
-            fractions = class_fractions(semantic_map, named.tables[level].num_ids)
-            advance(1)
-            if not kept.allows(fractions):
-                continue
-            yield row | {
-                "image": row["image"] or encode_png(image),
-                "semantic_map": encode_png(semantic_map),
-                "fractions": fractions.tolist(),
-                "entropy": float(entropy(fractions[None])[0]),
-            }
+def _shards(dataset: Path, split: str) -> list[Path]:
+    return sorted((dataset / "data").glob(f"{split}-*.parquet"))
 
 
 def _check_mpp(row: dict, names: NamesWindows) -> None:
@@ -130,9 +168,7 @@ def _check_mpp(row: dict, names: NamesWindows) -> None:
 
 
 def _write_shard(path: Path, rows: Iterator[dict], columns: pa.Schema) -> None:
-    path.parent.mkdir(exist_ok=True)
-    aside = path.with_suffix(".partial")
-    with pq.ParquetWriter(aside, columns, compression="zstd") as writer:
+    with pq.ParquetWriter(path, columns, compression="zstd") as writer:
         batch: list[dict] = []
         for row in rows:
             batch.append(row)
@@ -141,7 +177,6 @@ def _write_shard(path: Path, rows: Iterator[dict], columns: pa.Schema) -> None:
                 batch = []
         if batch:
             writer.write_table(pa.Table.from_pylist(batch, columns))
-    os.replace(aside, path)
 
 
 def _resume(out: Path, recipe: dict) -> Path:
@@ -158,6 +193,9 @@ def _resume(out: Path, recipe: dict) -> Path:
         half = aside.with_name(f"{out.name}.recipe.partial")
         half.write_text(text, encoding="utf-8")
         os.replace(half, begun)
+    (aside / "data").mkdir(exist_ok=True)
+    for half in (aside / "data").glob("*.partial"):
+        half.unlink(missing_ok=True)
     return aside
 
 

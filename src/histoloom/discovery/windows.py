@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int, UInt8
 from histoloom.discovery.classifier import Window
 from histoloom.discovery.cluster import ASSIGNMENTS
 from histoloom.discovery.embed import read_record
-from histoloom.discovery.embeddings import open_table
+from histoloom.discovery.embeddings import CHOSEN, open_chosen, open_table
 from histoloom.discovery.parts import Cutting
 from histoloom.errors import InputError
 from histoloom.patches.places import OPEN_SLIDES, PlaceReader
@@ -47,17 +47,25 @@ def read_assigned(folder: Path) -> Assigned:
     if not path.is_file():
         raise InputError(f"{folder}: no window has a type yet; run `histoloom discover cluster` first")
     try:
-        found = pq.read_table(path, columns=["slide", "x", "y", "size", "type"])
+        found = pq.read_table(path, columns=["slide", "x", "y", "size", "type"], read_dictionary=["slide"])
     except (OSError, pa.ArrowException, KeyError) as error:
         raise InputError(f"{path}: cannot be read ({error}); run `histoloom discover cluster` again") from None
-    cases: dict[str, str] = {}
-    for batch in open_table(folder).batches(columns=["slide", "case_id"]):
-        cases |= dict(zip(batch["slide"].to_pylist(), batch["case_id"].to_pylist(), strict=True))
-    slides = found["slide"].to_pylist()
+    open_chosen(folder)  # checks it
+    chosen = pq.read_table(folder / CHOSEN, columns=["slide", "case_id"], read_dictionary=["slide", "case_id"])
+    pairs = chosen.unify_dictionaries().group_by(["slide", "case_id"]).aggregate([])
+    cases = dict(zip(pairs["slide"].to_pylist(), pairs["case_id"].to_pylist(), strict=True))
+    slides = _shared(found["slide"])
     if missing := set(slides) - set(cases):
-        raise InputError(f"{path}: {min(missing)} was never embedded here; run `histoloom discover cluster` again")
+        raise InputError(f"{path}: {min(missing)} was not chosen here; run `histoloom discover cluster` again")
     places = np.stack([found[name].to_numpy() for name in ("x", "y", "size")], 1).astype(np.int64)
     return Assigned(slides, [cases[s] for s in slides], places, found["type"].to_numpy().astype(np.int64))
+
+
+def _shared(column: pa.ChunkedArray) -> list[str]:
+    """A column of a dictionary as a list in which equal strings are one object: 8 bytes for each of many millions."""
+    column = column.unify_dictionaries().combine_chunks()
+    names = column.dictionary.to_pylist()
+    return [names[index] for index in column.indices.to_pylist()]
 
 
 def open_windows(folder: Path) -> tuple[ReadWindow, Window]:

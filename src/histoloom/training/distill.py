@@ -34,6 +34,7 @@ class Distillation:
     """How the classifier is trained."""
 
     val_share: float = 0.2  # of the windows, by case
+    most_tested: int = 20_000  # windows of the held-out cases, drawn by the seed where there are more
     balance: float = 0.5  # 0: windows as they are; 1: every type is drawn as often as any other
     stain: StainJitter = field(default_factory=lambda: StainJitter(scale=0.1, shift=0.015, brightness=0.03))
     model: ClassifierConfig = field(default_factory=ClassifierConfig)
@@ -46,6 +47,8 @@ class Distillation:
     def __post_init__(self):
         if not 0 < self.val_share < 1 or not 0 <= self.balance <= 1:
             raise ConfigError("val_share must lie between 0 and 1, balance in [0, 1]")
+        if self.most_tested < 1:
+            raise ConfigError(f"most_tested {self.most_tested} must be 1 or more")
 
 
 @dataclass(frozen=True)
@@ -118,14 +121,18 @@ def distil(
     sampler = WindowSampler(assigned, np.cumsum(chances) / chances.sum(), read, config)
     torch.manual_seed(config.loop.seed)
     network = ViT(config.model, len(tree.centroids))
-    marks = {"types": str(assigned.types.tolist()), "places": str(assigned.places.tolist()), "tree": tree.fingerprint}
-    identity = identity_of(config, window=str(window), **{k: _digest(v) for k, v in marks.items()})
+    marks = {"types": assigned.types.tobytes(), "places": assigned.places.tobytes(), "tree": tree.fingerprint.encode()}
+    identity = identity_of(config, window=str(window), **{k: hashlib.sha256(v).hexdigest() for k, v in marks.items()})
     averaged = fit(ClassifierObjective(network), sampler, _collate, config.loop, folder, identity, on_step)
     return Classifier(averaged.network.eval(), tree, window)
 
 
 def probabilities_of(
-    classifier: Classifier, assigned: Assigned, read: ReadWindow, indices: Int[np.ndarray, " m"]
+    classifier: Classifier,
+    assigned: Assigned,
+    read: ReadWindow,
+    indices: Int[np.ndarray, " m"],
+    advance: Callable[[int], None] = lambda windows: None,
 ) -> Float[np.ndarray, "m k"]:
     """What the classifier says of the windows at `indices`."""
     found = []
@@ -133,6 +140,7 @@ def probabilities_of(
         some = indices[start : start + BATCH]
         windows = np.stack([read(assigned.slides[i], *assigned.places[i].tolist()) for i in some.tolist()])
         found.append(classifier(windows))
+        advance(len(some))
     return np.concatenate(found)
 
 
@@ -188,7 +196,3 @@ def _chances(types: Int[np.ndarray, " m"], balance: float) -> Float[np.ndarray, 
 
 def _collate(samples: list[dict]) -> dict[str, Tensor]:
     return {key: torch.from_numpy(np.stack([s[key] for s in samples])) for key in samples[0]}
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

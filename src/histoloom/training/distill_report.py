@@ -2,10 +2,14 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Int
 
 from histoloom.discovery.classifier import Classifier
 from histoloom.discovery.windows import Assigned, ReadWindow
@@ -19,6 +23,7 @@ from histoloom.training.distill import (
     report_level,
 )  # fmt: skip
 
+ANSWERS = "answers.parquet"
 TIMED = 64  # windows on which cost is measured
 
 
@@ -29,6 +34,7 @@ class DistilReport:
     levels: list[LevelReport]
     windows: int  # tested
     cases: int  # of them
+    held_out: int  # windows of which those were drawn
     learned_windows: int
     learned_cases: int
     parameters: int
@@ -60,36 +66,65 @@ class DistilReport:
         return line if speed > 1.2 else f"{line}: nothing is saved, this encoder is as small; ask it itself (--by)"
 
 
+def draw_tested(assigned: Assigned, config: Distillation) -> Int[np.ndarray, " m"]:
+    """Indices of the windows of held-out cases on which it is tested: all, or as many as `most_tested`, drawn."""
+    held = np.flatnonzero(assigned.held_out(config.val_share, config.loop.seed))
+    if len(held) <= config.most_tested:
+        return held
+    return np.sort(np.random.default_rng(config.loop.seed).choice(held, config.most_tested, replace=False))
+
+
 def examine(
-    classifier: Classifier, encoder: Encoder, assigned: Assigned, read: ReadWindow, config: Distillation
-) -> DistilReport:
-    """Test on the windows of the held-out cases, and measure the cost of classifier and encoder on some of them."""
+    classifier: Classifier,
+    encoder: Encoder,
+    assigned: Assigned,
+    read: ReadWindow,
+    config: Distillation,
+    advance: Callable[[int], None] = lambda windows: None,
+) -> tuple[DistilReport, pa.Table]:
+    """Test on windows of the held-out cases, and measure the cost of classifier and encoder on some of them.
+
+    Returns the report, and each tested window with its finest type, the answer and the confidence in it. `advance` is
+    told of windows as they are named.
+    """
     held = assigned.held_out(config.val_share, config.loop.seed)
-    tested, learned = np.flatnonzero(held), np.flatnonzero(~held)
-    probabilities = probabilities_of(classifier, assigned, read, tested)
+    tested, learned = draw_tested(assigned, config), np.flatnonzero(~held)
+    probabilities = probabilities_of(classifier, assigned, read, tested, advance)
     types = assigned.types
     levels = [report_level(probabilities, types[tested], types[learned], row) for row in classifier.tree.ancestors]
     some = np.stack([read(assigned.slides[i], *assigned.places[i].tolist()) for i in tested[:TIMED].tolist()])
-    cases = np.array(assigned.cases)
-    return DistilReport(
+    report = DistilReport(
         levels,
         len(tested),
-        len(set(cases[tested].tolist())),
+        len({assigned.cases[i] for i in tested.tolist()}),
+        int(held.sum()),
         len(learned),
-        len(set(cases[learned].tolist())),
+        len({assigned.cases[i] for i in learned.tolist()}),
         sum(p.numel() for p in classifier.network.parameters()),
         cost_of(classifier, some),
         cost_of(encoder, some),
         encoder.name,
         config,
     )
+    x, y, size = assigned.places[tested].T
+    slides = [assigned.slides[i] for i in tested.tolist()]
+    answers = [types[tested], probabilities.argmax(1), probabilities.max(1)]
+    return report, pa.table([slides, x, y, size, *answers], ["slide", "x", "y", "size", "type", "answer", "confidence"])
+
+
+def write_answers(answers: pa.Table, folder: Path) -> None:
+    """Write what was said of each tested window beside the classifier."""
+    aside = folder / f"{ANSWERS}.partial"
+    pq.write_table(answers, aside, compression="zstd")
+    os.replace(aside, folder / ANSWERS)
 
 
 def write_card(report: DistilReport, folder: Path) -> None:
     """Write `README.md` and `report.json` beside the classifier."""
     config = report.config.model
     shape = f"{config.model}, {config.depth} blocks, {config.input} px, tokens of {config.patch} px"
-    tested = f"Tested on {report.windows:,} windows of {report.cases} cases that it had not seen"
+    drawn = "" if report.windows == report.held_out else f", drawn from {report.held_out:,}"
+    tested = f"Tested on {report.windows:,} windows of {report.cases} cases that it had not seen{drawn}"
     trained = f"trained on {report.learned_windows:,} of {report.learned_cases} others"
     text = f"""# A classifier of discovered tissue types
 
@@ -106,7 +141,8 @@ The paper (arXiv 2509.17847) reports 47 % top-1 over 100 types, on other tissue 
 
 Cost: {report.cost_line()}. Seconds are those of the processor, measured where this was trained.
 
-`report.json` has the reliability of every level: mean confidence, accuracy and windows of each bin.
+`report.json` has the reliability of every level: mean confidence, accuracy and windows of each bin. `{ANSWERS}` has
+each tested window with its finest type, the answer, and the confidence in it.
 """
     for name, content in (("README.md", text), ("report.json", json.dumps(asdict(report), indent=2) + "\n")):
         aside = folder / f"{name}.partial"
