@@ -28,7 +28,6 @@ ENCODERS = (
     ("h-optimus-1", 224, partial(timm.create_model, "vit_giant_patch14_reg4_dinov2", img_size=224)),
     ("phikonv2", 224, partial(timm.create_model, "vit_large_patch16_224")),
     ("histoloom-small", 256, None),
-    ("ViT-S/16, a classifier", 224, partial(timm.create_model, "vit_small_patch16_224")),
 )
 
 
