@@ -254,7 +254,7 @@ def test_embeddings_of_two_encoders_do_not_mix(dataset, encoder, tmp_path):
 
 def test_damaged_weights_are_named(dataset, tmp_path):
     network = SmallEncoder(SmallEncoderConfig(levels=(0, 1), told=3))
-    torch.nn.init.constant_(network.heads[0][0].weight, 6e4)
+    torch.nn.init.constant_(network.heads[0][1].weight, 1e9)
     save_small_encoder(network, tmp_path / "encoder")
     with pytest.raises(ModelError, match="that are not finite in float16; store them as float32, or replace"):
         run(dataset, tmp_path / "out", EmbedConfig(str(tmp_path / "encoder")))
