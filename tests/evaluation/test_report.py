@@ -10,6 +10,7 @@ import torch
 
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
 from histoloom.errors import ConfigError, ImageError, InputError, OutputError
+from histoloom.evaluation.copying import CopyRate, wilson_interval
 from histoloom.evaluation.page import READ_AS, render_page
 from histoloom.evaluation.report import EvaluationConfig, evaluate, to_json, write_report
 from histoloom.evaluation.segmenter import Segmenter, SegmenterConfig, train_segmenter
@@ -107,6 +108,15 @@ def test_the_verdict_is_one_sentence_for_each_question(good):
         "True", "Varied", "Obedient to the map", "New", "Stain", "By which encoder",
     ]  # fmt: skip
     assert "copying" in headline or "reappear" in headline
+
+
+def test_the_headline_follows_how_many_parts_reappear(good):
+    ends = {3: "No sign of copying was found.", 12: "look at the suspects.", 60: "suspects before any use."}
+    real = CopyRate(0.04, *wilson_interval(4, 100), 100, 0, 0.6)
+    for hits, end in ends.items():
+        fake = CopyRate(hits / 100, *wilson_interval(hits, 100), 100, 0, 0.6)
+        headline, _ = verdict(replace(good, copying=replace(good.copying, fake=fake, real=real)))
+        assert headline.endswith(end)
 
 
 def test_the_verdict_says_by_which_encoder_and_a_small_one_is_always_called_so(good):

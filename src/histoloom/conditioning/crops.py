@@ -35,9 +35,7 @@ class CropConfig:
     per_type: int = 2  # crops per type, at most; their number is drawn
     drop_type: float = 0.1  # share of types that go without a crop
     candidates: int = 3  # places looked at per crop; the one nearest in mean colour to what is to be predicted is taken
-    stray: float = (
-        40.0  # RGB units: a crop's mean colour against its type's in the same patch; glass alone tells no stain
-    )
+    stray: float = 40.0  # RGB units: a crop's mean colour against its type's in the patch; bare glass tells no stain
     color_tolerance: float = 20.0  # RGB units (of 255): a type's mean colour here against that in the lending patch
 
     def __post_init__(self):

@@ -173,10 +173,8 @@ def _write_shares(parts: list[SlidePart], named: NamedTypes, folder: Path) -> No
         for part in parts:
             counts, rows = count_types(found_map(folder, part)), []
             for level, (count, table) in enumerate(zip(named.levels.counts, named.tables, strict=True)):
-                shares, about = (
-                    shares_of(counts, named, level),
-                    {"slide": part.source, "case": part.case, "level": count},
-                )
+                shares = shares_of(counts, named, level)
+                about = {"slide": part.source, "case": part.case, "level": count}
                 rows += [about | {"id": t.id, "name": t.name, "share": float(shares[t.id])} for t in table.types]
             writer.write_table(pa.Table.from_pylist(rows, SHARE_COLUMNS))
     os.replace(aside, folder / SHARES)

@@ -63,10 +63,8 @@ class Embedder:
     """Embeds parts into a folder. The encoder is loaded here, once per worker, onto a GPU where the worker has one."""
 
     def __init__(self, config: EmbedConfig, folder: Path):
-        import torch
-
         self.config, self.folder = config, folder
-        self.encoder = open_encoder(config.encoder, "cuda" if torch.cuda.is_available() else "cpu")
+        self.encoder = open_encoder(config.encoder)
 
     def __call__(self, part: Part) -> int:
         """Write the part, whole or not at all; returns its number of patches. Raises InputError where it is broken."""

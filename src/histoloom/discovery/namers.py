@@ -17,11 +17,10 @@ def open_namer(folder: Path) -> NamesWindows:
 
     Raises ModelError where the encoder is not the one that found the types.
     """
-    device = best_device()
     if (folder / WEIGHTS).is_file():
-        return load_classifier(folder, device)
+        return load_classifier(folder, best_device())
     tree = TypeTree.load(folder)
-    return NearestType(open_encoder(read_record(folder)[1].encoder, device), tree, window_of(folder))
+    return NearestType(open_encoder(read_record(folder)[1].encoder), tree, window_of(folder))
 
 
 def namer_print(folder: Path) -> str:

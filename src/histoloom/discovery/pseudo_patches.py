@@ -61,13 +61,8 @@ class ShardDrawer:
         advance: Callable[[int], None] = lambda count: None,
     ):
         self.names = open_names()
-        self.table, self.config, self.kept, self.folder, self.advance = (
-            named.tables[level],
-            config,
-            kept,
-            folder,
-            advance,
-        )
+        self.config, self.kept, self.folder, self.advance = config, kept, folder, advance
+        self.table = named.tables[level]
         self.lookup = np.full(256, UNLABELLED, np.uint8)
         self.lookup[: named.levels.of.shape[1]] = named.levels.of[level]
 

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from histoloom.encoders.small import ENCODER, SMALL, SmallEncoder, load_small_encoder
 from histoloom.errors import ConfigError, MissingExtraError, ModelError
 from histoloom.precision import best_device
-from histoloom.weights import SMALL_ENCODER
 
 TIMM = "timm:"
 
@@ -60,7 +59,7 @@ def open_encoder(name: str, device: str | None = None) -> Encoder:
     """
     device = device or best_device()
     if name == SMALL or (Path(name) / ENCODER).is_file():
-        return as_encoder(name, load_small_encoder(SMALL_ENCODER if name == SMALL else Path(name)), device)
+        return as_encoder(name, load_small_encoder(name), device)
     if name.startswith(TIMM):
         return _open_timm(name, device)
     return _open_lazyslide(name, device)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from histoloom.config import build
 from histoloom.errors import ConfigError, MissingExtraError, ModelError, OutputError
+from histoloom.weights import SMALL_ENCODER
 
 ENCODER = "encoder.safetensors"
 SMALL = "histoloom-small"  # name of the bundled one
@@ -102,8 +103,11 @@ def save_small_encoder(network: SmallEncoder, folder: Path | str) -> Path:
 
 
 def load_small_encoder(folder: Path | str) -> SmallEncoder:
-    """Read what `save_small_encoder` wrote, in single precision and eval mode; raises ModelError with file and cure."""
-    path = Path(folder) / ENCODER
+    """Read what `save_small_encoder` wrote, or the bundled one by its name, in single precision and eval mode.
+
+    Raises ModelError with file and cure.
+    """
+    path = Path(SMALL_ENCODER if folder == SMALL else folder) / ENCODER
     if not path.is_file():
         raise ModelError(f"{path}: no encoder there; train one with `histoloom train-encoder`, or take another encoder")
     try:

@@ -31,9 +31,17 @@ def verdict(evaluation: Evaluation) -> tuple[str, list[str]]:
     else:
         headline = "The synthetic images can be told from real ones."
     if not (copied or evaluation.shared):
-        known = evaluation.copying.fake is not None
-        headline += " No sign of copying was found." if known else " Copied parts could not be searched for."
+        headline += _suspicion(evaluation)
     return headline, [sentence for sentence in sentences if sentence]
+
+
+def _suspicion(evaluation: Evaluation) -> str:
+    fake, real = evaluation.copying.fake, evaluation.copying.real
+    if fake is None or real is None:
+        return " Copied parts could not be searched for."
+    if fake.rate > real.high:
+        return " More of their parts are like training images than those of unseen real ones: look at the suspects."
+    return " No sign of copying was found."
 
 
 def _true(encoder: str, of_name: dict[str, Figure]) -> tuple[str, bool]:

@@ -20,7 +20,6 @@ from histoloom.errors import ConfigError
 from histoloom.patches.store import Patches
 from histoloom.stain import StainJitter, apply_stain, draw_stain
 from histoloom.training.loop import LoopConfig, Progress, fit, identity_of
-from histoloom.weights import SMALL_ENCODER
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def starting_encoder(config: EncoderTraining) -> SmallEncoder:
     """The encoder before the first step, as `config.start` names it."""
     if config.start in ("imagenet", "random"):
         return SmallEncoder(config.model, pretrained=config.start == "imagenet")
-    return load_small_encoder(SMALL_ENCODER if config.start == SMALL else config.start)
+    return load_small_encoder(config.start)
 
 
 class EncoderObjective(nn.Module):
