@@ -19,7 +19,8 @@ import torch
 from histoloom.augmentation import dihedral
 from histoloom.cli.progress import bar, track
 from histoloom.conditioning.crops import CropConfig, ReferenceCrops
-from histoloom.evaluation.copying import CopyRate, best_match, copy_rate, copy_threshold
+from histoloom.conditioning.likeness import best_match
+from histoloom.evaluation.copying import CopyRate, copy_rate, copy_threshold
 from histoloom.evaluation.map_fidelity import confusion, iou, mean_iou_interval, mean_over_present, merge_types
 from histoloom.evaluation.segmenter import (
     SEGMENTER,

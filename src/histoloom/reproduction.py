@@ -24,9 +24,10 @@ import torch
 from diffusers import ModelMixin
 
 from histoloom.conditioning.crops import ReferenceCrops
+from histoloom.conditioning.likeness import best_match
 from histoloom.encoders.encoder import open_encoder
 from histoloom.errors import InputError, OutputError
-from histoloom.evaluation.copying import best_match, copy_rate, copy_threshold
+from histoloom.evaluation.copying import copy_rate, copy_threshold
 from histoloom.evaluation.downstream import check_sets, pooled, predict, train_deeplab
 from histoloom.evaluation.left_out import measure_left_out, pasted_squares
 from histoloom.evaluation.map_fidelity import confusion
