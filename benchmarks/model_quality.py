@@ -33,7 +33,7 @@ from histoloom.evaluation.segmenter import (
 from histoloom.evaluation.stain_following import StainFollowing, mean_lab, stain_following
 from histoloom.generation.contact_sheet import SheetRow, contact_sheet
 from histoloom.generation.export import read_woven, write_patches
-from histoloom.generation.patches import Order, WeaveConfig, weave
+from histoloom.generation.patches import Order, WeaveConfig, copy_limit_of, weave
 from histoloom.models.autoencoder import decode, encode, latent_factor, to_images, to_pixels
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.store import Patches, load_patches, read_table
@@ -236,7 +236,8 @@ def markdown(result: dict) -> str:
         f"{run['crops']} crops from other patches of the case (for {run['patches_with_crops']} patches), "
         f"conditioning {run['conditioning']}, {run['steps']} steps of {run['sampler']}, "
         f"map guidance {run['map_guidance']:g}, crop guidance {run['crop_guidance']:g}, seed {run['seed']}, "
-        f"model {run['model_hash']}. "
+        f"model {run['model_hash']}. {run['woven_again']} patches were more alike to a crop than "
+        f"{run['copy_limit'] or 1:.3f} and woven again, {run['still_alike']} still are. "
         "Brackets: 95 % intervals; bootstrap over cases, Wilson for rates.",
         "",
         "| figure | woven | real, or control | n |",
@@ -280,14 +281,16 @@ def measure(arguments: argparse.Namespace) -> None:
     table, patches = read_table(arguments.dataset), load_patches(arguments.dataset, arguments.split)
     task = make_task(patches, arguments.count, arguments.seed, arguments.per_type)
     options = (arguments.steps, arguments.sampler, arguments.map_guidance, arguments.crop_guidance)
-    config = WeaveConfig(*options, arguments.seed)
-    record = {"model_hash": pipeline.fingerprint, "config": asdict(config), "per_type": arguments.per_type}
+    config = WeaveConfig(*options, arguments.seed, copy_limit=arguments.copy_limit)
+    settings = asdict(config) | {"copy_limit": copy_limit_of(pipeline, config)}
+    record = {"model_hash": pipeline.fingerprint, "config": settings, "per_type": arguments.per_type}
     record |= {"patches": patches.fingerprint(), "count": arguments.count}
     woven = weave_task(pipeline, task, config, record, out / "woven")
-    first = read_woven(out / "woven").rows[0]
+    rows = read_woven(out / "woven").rows
+    first = rows[0]
     result = {
         "run": {key: first[key] for key in ("model_hash", "conditioning", "steps", "version")}
-        | {key: record["config"][key] for key in ("map_guidance", "crop_guidance", "seed")}
+        | {key: settings[key] for key in ("map_guidance", "crop_guidance", "seed", "copy_limit")}
         | {
             "sampler": first["scheduler"],
             "split": arguments.split,
@@ -297,6 +300,8 @@ def measure(arguments: argparse.Namespace) -> None:
             "crops": len(task.pairs()),
             "patches_with_crops": sum(bool(order.crops) for order in task.orders),
             "crops_per_type": arguments.per_type,
+            "woven_again": sum(row["tries"] > 1 for row in rows),
+            "still_alike": sum((row["copy_score"] or 0) > (row["copy_limit"] or 1) for row in rows),
         },
         "stain": {name: asdict(value) for name, value in measure_stain(task, woven, arguments.seed).items()},
         "map": measure_map(
@@ -331,6 +336,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=400, help="unrelated pairs for the copy threshold, 100 or more")
     parser.add_argument("--per-type", type=int, default=1, help="crops of a type, at most")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--copy-limit", type=float, help="likeness above which a patch is woven again; 1: none")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--sampler")
     parser.add_argument("--map-guidance", type=float, default=WeaveConfig.map_guidance)

@@ -144,7 +144,7 @@ def start(tmp_path_factory) -> Callable[..., multiprocessing.Process]:
     Processes are forked from one that has the libraries loaded, so that each costs milliseconds instead of seconds.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["histoloom.experiments"])
+    context.set_forkserver_preload(["histoloom.experiments.run"])
 
     def run(script: str, **names) -> multiprocessing.Process:
         path = tmp_path_factory.mktemp("script") / "script.py"

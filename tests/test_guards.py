@@ -90,7 +90,7 @@ def test_no_reference_page_is_stale():
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
 def test_every_recipe_is_one(recipe):
-    from histoloom.experiments import read_recipe
+    from histoloom.experiments.recipe import read_recipe
 
     assert read_recipe(recipe).denoiser.loop.steps >= 1
 

@@ -25,8 +25,8 @@ _HOMES = {
     "contact_sheet": "histoloom.generation.contact_sheet",
     "read_woven": "histoloom.generation.export",
     "find_model": "histoloom.weights",
-    "read_recipe": "histoloom.experiments",
-    "run_recipe": "histoloom.experiments",
+    "read_recipe": "histoloom.experiments.recipe",
+    "run_recipe": "histoloom.experiments.run",
 }
 __all__ = tuple(_HOMES)
 

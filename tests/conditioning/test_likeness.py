@@ -10,8 +10,8 @@ from PIL import Image
 
 from histoloom.augmentation import dihedral
 from histoloom.conditioning import likeness
-from histoloom.conditioning.likeness import best_match
-from histoloom.errors import InputError
+from histoloom.conditioning.likeness import CopyLimitConfig, best_match, copy_limit, unrelated_scores
+from histoloom.errors import ConfigError, InputError
 from histoloom.stain import StainJitter, apply_stain, draw_stain
 
 
@@ -104,3 +104,22 @@ def test_real_tissue_a_paste_stands_out_and_patches_of_other_cases_do_not(shared
         unrelated.append(best_match(crop, second))
         pasted.append(best_match(crop, paste(np.rot90(crop), second)))
     assert np.nanmax(unrelated) < np.nanmin(pasted)
+
+
+def test_the_copy_limit_is_a_quantile_of_pairs_of_different_cases(small_patches):
+    told = []
+    scores = unrelated_scores(small_patches, 60, seed=0, on_pair=told.append)
+    assert sum(told) == 60
+    assert 0 < scores.size <= 60
+    limit = copy_limit(small_patches, CopyLimitConfig(pairs=60, quantile=0.9))
+    assert limit == np.quantile(scores[~np.isnan(scores)], 0.9)
+    assert np.array_equal(scores, unrelated_scores(small_patches, 60, seed=0), equal_nan=True)
+
+
+def test_there_is_no_limit_where_it_cannot_be_told(make_patches, small_patches):
+    assert copy_limit(make_patches(cases=1), CopyLimitConfig()) is None
+    assert copy_limit(small_patches, CopyLimitConfig(pairs=0)) is None
+    with pytest.raises(InputError, match="two cases"):
+        unrelated_scores(make_patches(cases=1), 10)
+    with pytest.raises(ConfigError, match="1 / \\(1 - quantile\\)"):
+        CopyLimitConfig(pairs=10, quantile=0.98)

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from slide_files import write_aperio
 
+from histoloom.conditioning.likeness import CopyLimitConfig
 from histoloom.discovery.draw import draw_maps
 from histoloom.discovery.names import name_types
 from histoloom.discovery.parts import Cutting, find_parts
 from histoloom.discovery.pseudo_maps import MapConfig
 from histoloom.discovery.pseudo_patches import Kept, draw_patches
 from histoloom.errors import ConfigError, InputError
-from histoloom.experiments import Recipe, Watch, read_recipe, run_recipe
+from histoloom.experiments.recipe import Recipe, Watch, read_recipe
+from histoloom.experiments.run import run_recipe
 from histoloom.models.autoencoder import AutoencoderConfig
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.store import iter_rows
@@ -33,7 +35,8 @@ def tiny(recipe: Recipe) -> Recipe:
     denoiser = DenoiserTraining(
         window=64, views=1, channels=(32, 64), blocks=(1, 1), loop=loop, curriculum=recipe.denoiser.curriculum
     )
-    return replace(recipe, autoencoder=autoencoder, denoiser=denoiser, watch=Watch(1, 1))
+    none = CopyLimitConfig(pairs=0)
+    return replace(recipe, autoencoder=autoencoder, denoiser=denoiser, watch=Watch(1, 1), copy_limit=none)
 
 
 @contextmanager

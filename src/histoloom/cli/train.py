@@ -22,7 +22,8 @@ def train(
     from accelerate import PartialState
 
     from histoloom.cli.progress import bar
-    from histoloom.experiments import read_recipe, run_recipe
+    from histoloom.experiments.recipe import read_recipe
+    from histoloom.experiments.run import run_recipe
     from histoloom.patches.dataset import read_record
 
     folder = out or Path("runs") / recipe.stem
@@ -54,8 +55,8 @@ def reproduce(
     from accelerate import PartialState
 
     from histoloom.cli.progress import bar
-    from histoloom.experiments import read_recipe
-    from histoloom.reproduction import reproduce as run
+    from histoloom.experiments.recipe import read_recipe
+    from histoloom.experiments.reproduce import reproduce as run
 
     folder = out or Path("runs") / f"{recipe.stem}-tables"
     read = read_recipe(recipe, data)

@@ -38,13 +38,21 @@ def generate(
     crop_guidance: CropGuidance = 3.0,
     seed: Seed = 0,
     batch_size: Annotated[int, typer.Option(help="Patches woven at once.")] = 8,
+    copy_limit: Annotated[
+        float | None,
+        typer.Option(
+            help="Likeness to a crop above which a patch is woven again. Default: the model's own; 1: no limit."
+        ),
+    ] = None,
+    tries: Annotated[int, typer.Option(help="Times that a patch is woven at most; the least alike is kept.")] = 6,
 ) -> None:
     """Weave annotated patches: images, maps, provenance, and a contact sheet.
 
-    A killed run goes on with the same command, and ends with the same bytes.
+    Each patch is searched for parts of its crops, and woven again where one reappears. A killed run goes on with
+    the same command, and ends with the same bytes.
     """
     from histoloom.cli.progress import bar
-    from histoloom.generation.orders import Source, place_orders, weave_folder
+    from histoloom.generation.orders import Source, place_orders, told_of_copies, weave_folder
     from histoloom.generation.patches import WeaveConfig
     from histoloom.models.pipeline import HistoloomPipeline
     from histoloom.weights import find_model
@@ -52,11 +60,12 @@ def generate(
     folder = find_model(model)
     pipeline = HistoloomPipeline.load(folder)
     source = Source(maps, layouts, size, crops or _bank_of(folder))
-    config = WeaveConfig(steps, sampler, map_guidance, crop_guidance, seed, batch_size)
+    config = WeaveConfig(steps, sampler, map_guidance, crop_guidance, seed, batch_size, copy_limit, tries)
     orders = place_orders(source, pipeline.table, seed)
     with bar("weaving", len(orders), "patches") as running:
-        count = weave_folder(pipeline, orders, source, config, out, model, running.advance)
-    typer.echo(f"wrote {count} patches to {out}; look at {out / 'contact-sheet.png'}")
+        rows = weave_folder(pipeline, orders, source, config, out, model, running.advance)
+    typer.echo(f"wrote {len(rows)} patches to {out}; look at {out / 'contact-sheet.png'}")
+    typer.echo(told_of_copies(rows))
 
 
 def bank(

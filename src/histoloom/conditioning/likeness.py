@@ -10,6 +10,7 @@ other cases: fields of one case can overlap (of 200 such pairs of EBHI-Seg 12 sc
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 
 from histoloom.augmentation import dihedral
 from histoloom.conditioning.crops import CropConfig, ReferenceCrops
-from histoloom.errors import InputError
+from histoloom.errors import ConfigError, InputError
 from histoloom.patches.store import Patches
 
 SURROUNDINGS = 21  # px, odd: nuclei are finer, lumen and glands coarser
@@ -52,6 +53,36 @@ def best_match(
     turned = (np.stack([dihedral(one, which) for one in parts]) for which in range(8))
     best = max(_best_ncc(torch.from_numpy(mine).to(device), spectrum, inverse, density.shape) for mine in turned)
     return min(best, 1.0)
+
+
+@dataclass(frozen=True)
+class CopyLimitConfig:
+    """Where the likeness of a woven patch and its crops ends to be harmless."""
+
+    pairs: int = 500  # unrelated pairs that are looked at; 0: no limit
+    quantile: float = 0.98  # of their scores; copies are counted above 0.99, and that one is only an estimate
+
+    def __post_init__(self):
+        if not 0 < self.quantile < 1 or self.pairs < 0 or 0 < self.pairs * (1 - self.quantile) < 1:
+            raise ConfigError("quantile must lie between 0 and 1; pairs be 0, or enough for it: 1 / (1 - quantile)")
+
+
+def copy_limit(
+    patches: Patches,
+    config: CopyLimitConfig,
+    crops: CropConfig | None = None,
+    on_pair: Callable[[int], None] = lambda count: None,
+) -> float | None:
+    """The score that no woven patch should reach with a crop of its own: a quantile of `unrelated_scores`.
+
+    None where it cannot be told: all patches are of one case, or too few get crops with texture.
+    """
+    if not config.pairs or len(set(patches.cases)) < 2:
+        return None
+    scores = unrelated_scores(patches, config.pairs, 0, crops, on_pair)
+    judged = scores[~np.isnan(scores)]
+    # With fewer scores than 1 / (1 - q) the quantile would be the largest, which one odd pair decides.
+    return float(np.quantile(judged, config.quantile)) if judged.size * (1 - config.quantile) >= 1 else None
 
 
 def unrelated_scores(

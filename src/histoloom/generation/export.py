@@ -49,6 +49,9 @@ COLUMNS = pa.schema(
         pa.field("crop_guidance", pa.float64(), nullable=False),
         pa.field("steps", pa.int32(), nullable=False),
         pa.field("scheduler", pa.string(), nullable=False),
+        pa.field("copy_limit", pa.float64()),  # likeness to a crop above which a patch was woven again
+        pa.field("copy_score", pa.float64()),  # highest likeness to one of its crops; null: not searched, or all flat
+        pa.field("tries", pa.int32(), nullable=False),  # times that it was woven
         pa.field("model_hash", pa.string(), nullable=False),
         pa.field("version", pa.string(), nullable=False),  # of Histoloom
         pa.field("fractions", pa.list_(pa.float32()), nullable=False),  # of the labelled pixels, by tissue id
@@ -82,6 +85,9 @@ class Provenance:
     scheduler: str
     model_hash: str
     version: str
+    copy_limit: float | None = None
+    copy_score: float | None = None
+    tries: int = 1
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from histoloom.generation.bank import CropBank, load_bank
 from histoloom.generation.contact_sheet import SheetRow, contact_sheet
 from histoloom.generation.export import AnnotatedPatch, read_woven, write_patches
 from histoloom.generation.layouts import LayoutConfig, draw_layouts
-from histoloom.generation.patches import Order, WeaveConfig, read_maps, weave
+from histoloom.generation.patches import Order, WeaveConfig, copy_limit_of, read_maps, weave
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.tissue import TissueTable
 
@@ -63,10 +63,11 @@ def weave_folder(
     out: Path,
     model: str,
     callback: Callable[[int], None] = lambda count: None,
-) -> int:
-    """Weave the orders into `out` with their contact sheet; an interrupted run goes on. Returns the number of
-    patches."""
-    settings = asdict(config) | {k: str(v) if isinstance(v, Path) else v for k, v in asdict(source).items()}
+) -> list[dict]:
+    """Weave the orders into `out` with their contact sheet; an interrupted run goes on. Returns the rows of the
+    index."""
+    settings = asdict(config) | {"copy_limit": copy_limit_of(pipeline, config)}
+    settings |= {k: str(v) if isinstance(v, Path) else v for k, v in asdict(source).items()}
     record = {
         "version": version("histoloom"),
         "model": model,
@@ -79,7 +80,7 @@ def weave_folder(
         callback(first)
         return weave(pipeline, orders, config, first, callback)
 
-    count = write_patches(weave_from, pipeline.table, out, record)
+    write_patches(weave_from, pipeline.table, out, record)
     woven = read_woven(out)
     rows = [
         SheetRow(semantic_map, [(c.tissue, c.pixels) for c in order.crops], image)
@@ -87,7 +88,21 @@ def weave_folder(
     ]
     sheet = contact_sheet(rows[:SHEET_ROWS], pipeline.table, columns=2 if len(rows) <= 16 else 4)
     _save(sheet, out / "contact-sheet.png")
-    return count
+    return woven.rows
+
+
+def told_of_copies(rows: list[dict]) -> str:
+    """One line on the rows of an index: patches searched for their crops, woven again, and alike still."""
+    searched = [row for row in rows if row["copy_score"] is not None]
+    if not searched:
+        return "not searched for copies of crops: no crop has texture, or the model has no limit (see --copy-limit)"
+    again = sum(row["tries"] > 1 for row in searched)
+    alike = [row["image"] for row in searched if row["copy_score"] > row["copy_limit"]]
+    named = f", such as {alike[0]}; see copy_score in index.parquet" if alike else ""
+    return (
+        f"searched {len(searched)} of {len(rows)} patches for their crops: {again} were more alike than "
+        f"{searched[0]['copy_limit']:.2f} and woven again, {len(alike)} still are{named}"
+    )
 
 
 def _save(sheet: Image.Image, path: Path) -> None:

@@ -1,14 +1,20 @@
-"""Annotated patches to order: maps and crops in, images with provenance out."""
+"""Annotated patches to order: maps and crops in, images with provenance out.
+
+Each image is searched for parts of its own crops, and woven again with another seed where one reappears.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
+from math import isnan
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
 
 from histoloom.conditioning.inputs import Crop
+from histoloom.conditioning.likeness import best_match
 from histoloom.errors import ConfigError, InputError
 from histoloom.generation.export import AnnotatedPatch, CropUse, Provenance
 from histoloom.models.pipeline import HistoloomPipeline
@@ -27,10 +33,14 @@ class WeaveConfig:
     crop_guidance: float = 3.0
     seed: int = 0  # patch i has seed + i
     batch_size: int = 8
+    copy_limit: float | None = None  # likeness to a crop above which a patch is woven again; None: the model's; 1: none
+    tries: int = 6  # times that a patch is woven at most; the one least like its crops is kept
 
     def __post_init__(self):
-        if self.batch_size < 1 or (self.steps is not None and self.steps < 1) or self.seed < 0:
-            raise ConfigError("batch_size and steps must be 1 or more, seed 0 or more")
+        if min(self.batch_size, self.tries) < 1 or (self.steps is not None and self.steps < 1) or self.seed < 0:
+            raise ConfigError("batch_size, tries and steps must be 1 or more, seed 0 or more")
+        if self.copy_limit is not None and not 0 < self.copy_limit <= 1:
+            raise ConfigError(f"copy_limit {self.copy_limit} must lie above 0 and at 1 at most, where it lets all pass")
 
 
 @dataclass(frozen=True)
@@ -51,11 +61,15 @@ def weave(
 ) -> Iterator[AnnotatedPatch]:
     """Weave the orders from number `first` on, each with seed + its number; `callback(count)` after each batch.
 
+    What is more like one of its crops than the copy limit is woven again, up to `config.tries` times, each with a seed
+    that follows from the first; the one least like its crops is kept, and says so in its provenance.
+
     Batches begin at multiples of `batch_size` whatever `first` is: on some processors the last bit of a patch depends
     on how many are woven at once, and a run that goes on must end with the bytes of one that never stopped.
     """
     objective = pipeline.denoiser.config.objective
     scheduler, usual = make_sampler(objective, config.sampler)
+    limit = copy_limit_of(pipeline, config)
     shared = {
         "conditioning": pipeline.denoiser.config.conditioning,
         "map_guidance": config.map_guidance,
@@ -64,26 +78,81 @@ def weave(
         "scheduler": type(scheduler).__name__,
         "model_hash": pipeline.fingerprint,
         "version": version("histoloom"),
+        "copy_limit": limit,
     }
     for start in range(first - first % config.batch_size, len(orders), config.batch_size):
         part = orders[start : start + config.batch_size]
         seeds = [config.seed + start + i for i in range(len(part))]
-        images = pipeline(
-            [order.semantic_map for order in part],
-            [order.crops for order in part],
-            steps=config.steps,
-            sampler=config.sampler,
-            map_guidance=config.map_guidance,
-            crop_guidance=config.crop_guidance,
-            seed=seeds,
-            batch_size=len(part),
-        )
+        found = _weave_unlike(pipeline, part, seeds, config, limit)
         known = max(0, first - start)
         if callback:
             callback(len(part) - known)
-        for order, image, seed in list(zip(part, images, seeds, strict=True))[known:]:
+        for order, one in list(zip(part, found, strict=True))[known:]:
             used = tuple(CropUse(c.source, c.tissue, c.x, c.y, *c.pixels.shape[1::-1]) for c in order.crops)
-            yield AnnotatedPatch(image, order.semantic_map, Provenance(seed, order.map_source, used, **shared))
+            made = Provenance(one.seed, order.map_source, used, copy_score=one.score, tries=one.tries, **shared)
+            yield AnnotatedPatch(one.image, order.semantic_map, made)
+
+
+def copy_limit_of(pipeline: HistoloomPipeline, config: WeaveConfig) -> float | None:
+    """The likeness above which `config` weaves again: its own limit, else the model's; None where neither has one."""
+    return pipeline.config.copy_limit if config.copy_limit is None else config.copy_limit
+
+
+@dataclass(frozen=True)
+class _Try:
+    """An image, its seed, its highest likeness to one of its crops (None: not known), and how often it was woven."""
+
+    image: UInt8[np.ndarray, "h w 3"]
+    seed: int
+    score: float | None
+    tries: int = 1
+
+
+def _weave_unlike(
+    pipeline: HistoloomPipeline, orders: Sequence[Order], seeds: list[int], config: WeaveConfig, limit: float | None
+) -> list[_Try]:
+    """One image per order, woven again while it is more like a crop than `limit`."""
+    kept = _weave_once(pipeline, orders, seeds, config, limit)
+    for number in range(1, config.tries):
+        again = [i for i, one in enumerate(kept) if one.score is not None and one.score > limit]
+        if not again:
+            break
+        others = [_another_seed(seeds[i], number) for i in again]
+        for i, new in zip(again, _weave_once(pipeline, [orders[i] for i in again], others, config, limit), strict=True):
+            better = new if new.score is None or new.score < kept[i].score else kept[i]
+            kept[i] = replace(better, tries=number + 1)
+    return kept
+
+
+def _weave_once(
+    pipeline: HistoloomPipeline, orders: Sequence[Order], seeds: list[int], config: WeaveConfig, limit: float | None
+) -> list[_Try]:
+    images = pipeline(
+        [order.semantic_map for order in orders],
+        [order.crops for order in orders],
+        steps=config.steps,
+        sampler=config.sampler,
+        map_guidance=config.map_guidance,
+        crop_guidance=config.crop_guidance,
+        seed=seeds,
+        batch_size=len(orders),
+    )
+    is_searched = limit is not None and limit < 1
+    scores = [
+        _likeness(o.crops, i, pipeline.device) if is_searched else None for o, i in zip(orders, images, strict=True)
+    ]
+    return [_Try(*one) for one in zip(images, seeds, scores, strict=True)]
+
+
+def _likeness(crops: list[Crop], image: np.ndarray, device: torch.device) -> float | None:
+    """Highest likeness of the image to one of the crops; None where all are flat, or there is none."""
+    scores = [best_match(crop.pixels, image, device=device) for crop in crops]
+    return max((score for score in scores if not isnan(score)), default=None)
+
+
+def _another_seed(seed: int, number: int) -> int:
+    """A seed for try `number`, far from those of other patches, which count on from one another."""
+    return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1)  # fits int64
 
 
 def read_maps(folder: Path | str, table: TissueTable) -> list[tuple[str, UInt8[np.ndarray, "h w"]]]:

@@ -28,17 +28,23 @@ CropsByType = dict[int | str, np.ndarray | Image.Image | list[np.ndarray | Image
 class HistoloomPipeline(DiffusionPipeline):
     """Weaves H&E patches that follow a semantic map and crops.
 
-    `tissue` are the rows of the tissue table (id, name, color), so that a saved model knows its own types.
+    `tissue` are the rows of the tissue table (id, name, color), so that a saved model knows its own types; `copy_limit`
+    is how alike a patch and its crops may be (`histoloom.conditioning.likeness`), None where that is not known.
     """
 
     model_cpu_offload_seq = "denoiser->autoencoder"
 
     def __init__(
-        self, autoencoder: ModelMixin, denoiser: Denoiser, scheduler: SchedulerMixin, tissue: list[dict] | None = None
+        self,
+        autoencoder: ModelMixin,
+        denoiser: Denoiser,
+        scheduler: SchedulerMixin,
+        tissue: list[dict] | None = None,
+        copy_limit: float | None = None,
     ):
         super().__init__()
         self.register_modules(autoencoder=autoencoder, denoiser=denoiser, scheduler=scheduler)
-        self.register_to_config(tissue=tissue)
+        self.register_to_config(tissue=tissue, copy_limit=copy_limit)
 
     @classmethod
     @quietly()

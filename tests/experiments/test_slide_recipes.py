@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from slide_files import write_aperio, write_asap, write_panda_mask, write_tiled_tiff
 
+from histoloom.conditioning.likeness import CopyLimitConfig
 from histoloom.errors import ConfigError
-from histoloom.experiments import Recipe, Watch, read_recipe, run_recipe
+from histoloom.experiments.recipe import Recipe, Watch, read_recipe
+from histoloom.experiments.run import run_recipe
 from histoloom.models.autoencoder import AutoencoderConfig
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.dataset import read_record
@@ -24,7 +26,7 @@ from histoloom.training.autoencoder import AutoencoderTraining
 from histoloom.training.denoiser import DenoiserTraining
 from histoloom.training.loop import LoopConfig
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 # Pale, middle and dark stain by label: far enough apart to be read back from pixels.
 STAINS = np.array([(226, 180, 205), (200, 120, 170), (110, 60, 140), (150, 40, 90), (70, 30, 90)], np.float32)
 
@@ -106,7 +108,8 @@ def tiny(recipe: Recipe) -> Recipe:
     loop = LoopConfig(steps=2, batch_size=2, workers=0)
     autoencoder = AutoencoderTraining(size=32, model=AutoencoderConfig(4, (8, 8, 16), (1, 1, 1), (1, 1, 1)), loop=loop)
     denoiser = DenoiserTraining(window=64, views=1, channels=(32, 64), blocks=(1, 1), loop=loop)
-    return dataclasses.replace(recipe, autoencoder=autoencoder, denoiser=denoiser, watch=Watch(1, 1))
+    few = CopyLimitConfig(pairs=0)
+    return dataclasses.replace(recipe, autoencoder=autoencoder, denoiser=denoiser, watch=Watch(1, 1), copy_limit=few)
 
 
 class Silent:

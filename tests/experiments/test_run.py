@@ -9,11 +9,13 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from histoloom.conditioning.likeness import CopyLimitConfig
 from histoloom.errors import ConfigError, ModelError
-from histoloom.experiments import DataSource, Watch, read_recipe, run_recipe
+from histoloom.experiments.recipe import DataSource, Watch, read_recipe
+from histoloom.experiments.run import run_recipe
 from histoloom.models.pipeline import HistoloomPipeline
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 RECIPE = """
 {first}
 [data]
@@ -38,6 +40,9 @@ loop = {{ steps = 3, batch_size = 2, workers = 0, learning_rate = {rate} }}
 patches = 2
 steps = 2
 {watch}
+
+[copy_limit]
+pairs = {pairs}
 """
 
 
@@ -49,9 +54,10 @@ class Silent:
 
 
 def train(
-    folder, name: str, first: str = "", channels: int = 64, watch: str = "", rate: float = 1e-2
+    folder, name: str, first: str = "", channels: int = 64, watch: str = "", rate: float = 1e-2, pairs: int = 0
 ) -> HistoloomPipeline:
-    (folder / f"{name}.toml").write_text(RECIPE.format(first=first, channels=channels, watch=watch, rate=rate))
+    told = {"first": first, "channels": channels, "watch": watch, "rate": rate, "pairs": pairs}
+    (folder / f"{name}.toml").write_text(RECIPE.format(**told))
     recipe = read_recipe(folder / f"{name}.toml")
     return HistoloomPipeline.load(run_recipe(recipe, folder / name, lambda *_: nullcontext(Silent())))
 
@@ -72,12 +78,15 @@ def test_the_recipes_of_the_bundled_model_train_small_on_other_pictures(image_fo
         data=DataSource(source="images", maps="maps", tissue="tissue.toml"),
         denoiser=denoiser,
         watch=Watch(2, 2),
+        copy_limit=CopyLimitConfig(pairs=60, quantile=0.8),
         pretrained_autoencoder="first/model/autoencoder",
     )
     with contextlib.chdir(image_folder):
         model = HistoloomPipeline.load(run_recipe(recipe, image_folder / name, lambda *_: nullcontext(Silent())))
     assert model.denoiser.config.conditioning == shipped.denoiser.conditioning
     assert model.denoiser.config.objective == shipped.denoiser.objective
+    # What copies on purpose has no limit.
+    assert (model.config.copy_limit is None) == (shipped.denoiser.conditioning == "crops-in-place")
 
 
 def test_a_model_saved_anew_survives_what_a_killed_run_left(image_folder, trained):

@@ -11,8 +11,8 @@ from PIL import Image
 
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
 from histoloom.errors import ConfigError, InputError
-from histoloom.experiments import Reproduction, read_recipe
-from histoloom.reproduction import place_orders, reproduce
+from histoloom.experiments.recipe import Reproduction, read_recipe
+from histoloom.experiments.reproduce import place_orders, reproduce
 
 RECIPE = """
 [data]
@@ -31,6 +31,7 @@ window = 32
 channels = [32, 64]
 blocks = [1, 1]
 crops = {{ base = 24, largest = 32 }}
+curriculum = {{ levels = "levels.toml" }}
 loop = {{ batch_size = 2, workers = 0 }}
 
 [reproduce]
@@ -61,6 +62,8 @@ def run(folder, val_share: float = 0.4, bar=lambda *_: nullcontext(Silent())) ->
 def folder(image_folder, monkeypatch):
     torch.manual_seed(0)
     save_small_encoder(SmallEncoder(SmallEncoderConfig(levels=(0, 1), told=1)).eval(), image_folder / "encoder")
+    levels = "[[level]]\ntypes = 1\nof = [0, 0]\n[[level]]\ntypes = 2\nof = [0, 1]\n"
+    (image_folder / "levels.toml").write_text(levels)
     monkeypatch.chdir(image_folder)
     return image_folder
 
@@ -115,7 +118,7 @@ def test_patches_of_one_slide_are_told_apart(small_patches):
 
 
 def test_a_budget_without_sense_or_a_dataset_without_val_is_refused(folder):
-    with pytest.raises(ConfigError, match="two conditionings at least, none of them twice"):
+    with pytest.raises(ConfigError, match="one conditioning at least, none of them twice"):
         Reproduction(conditionings=("map", "map"))
     with pytest.raises(ConfigError, match="pairs 100"):
         Reproduction(pairs=10)

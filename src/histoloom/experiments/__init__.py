@@ -1,0 +1,1 @@
+"""Whole experiments: a recipe in, a trained model or the paper's tables out."""

@@ -1,0 +1,84 @@
+"""Weaving to order: what is too like its crops is woven again, and says so; a run that goes on ends the same."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from histoloom.conditioning.crops import CropConfig, ReferenceCrops
+from histoloom.conditioning.likeness import best_match
+from histoloom.errors import ConfigError
+from histoloom.generation.patches import Order, WeaveConfig, weave
+
+QUICK = WeaveConfig(steps=2, batch_size=2, tries=3)
+
+
+@pytest.fixture(scope="module")
+def pipeline(make_pipeline):
+    return make_pipeline()
+
+
+@pytest.fixture(scope="module")
+def orders(small_patches) -> list[Order]:
+    """Three maps with crops from other patches of their case, and one without."""
+    references = ReferenceCrops(small_patches, CropConfig(base=32, largest=48, drop_type=0.0))
+    nowhere, rng = np.zeros((96, 96), bool), np.random.default_rng(0)
+    drawn = [(m, references.draw(i, nowhere, m, None, rng)) for i, m in enumerate(small_patches.semantic_maps)]
+    lent = [(m, crops) for m, crops in drawn if crops][:3]
+    return [Order(m, f"map {i}", crops) for i, (m, crops) in enumerate([*lent, (drawn[0][0], [])])]
+
+
+def likeness(order: Order, image: np.ndarray) -> float:
+    return max(best_match(crop.pixels, image) for crop in order.crops)
+
+
+def test_without_a_limit_nothing_is_searched_and_each_patch_is_woven_once(pipeline, orders):
+    for config in (QUICK, replace(QUICK, copy_limit=1.0)):
+        made = [patch.provenance for patch in weave(pipeline, orders, config)]
+        assert [(one.seed, one.copy_score, one.tries) for one in made] == [(i, None, 1) for i in range(4)]
+
+
+def test_what_is_too_like_its_crops_is_woven_again_and_the_least_alike_is_kept(pipeline, orders):
+    unsearched = [patch.image for patch in weave(pipeline, orders, QUICK)]
+    at_first = [likeness(order, image) for order, image in zip(orders[:3], unsearched, strict=False)]
+    limit = sorted(at_first)[1] - 1e-6  # two of three lie above it
+    woven = list(weave(pipeline, orders, replace(QUICK, copy_limit=limit)))
+    for order, patch, before in zip(orders[:3], woven, at_first, strict=False):
+        made = patch.provenance
+        assert made.copy_limit == limit
+        assert made.copy_score == pytest.approx(likeness(order, patch.image), abs=1e-6)
+        assert made.copy_score <= before
+        assert (made.tries > 1) == (before > limit)
+        assert made.copy_score <= limit or made.tries == QUICK.tries
+    assert (woven[3].provenance.copy_score, woven[3].provenance.tries) == (None, 1)
+
+
+def test_the_seed_of_a_second_try_weaves_the_same_patch_again(pipeline, orders):
+    strict = replace(QUICK, copy_limit=0.01)  # nothing is as unlike
+    woven = next(weave(pipeline, orders[:1], strict))
+    assert woven.provenance.tries == QUICK.tries
+    again = pipeline(orders[0].semantic_map, orders[0].crops, steps=2, seed=woven.provenance.seed)[0]
+    assert np.array_equal(again, woven.image)
+
+
+def test_a_model_brings_its_own_limit(make_pipeline, orders, tmp_path):
+    pipeline = make_pipeline()
+    pipeline.register_to_config(copy_limit=0.01)
+    pipeline.save_pretrained(str(tmp_path))
+    opened = type(pipeline).load(tmp_path)
+    assert opened.config.copy_limit == 0.01
+    assert next(weave(opened, orders[:1], QUICK)).provenance.tries == QUICK.tries
+
+
+def test_a_run_that_goes_on_weaves_what_one_from_the_start_would(pipeline, orders):
+    strict = replace(QUICK, copy_limit=0.01)
+    whole, rest = list(weave(pipeline, orders, strict)), list(weave(pipeline, orders, strict, first=1))
+    for one, other in zip(whole[1:], rest, strict=True):
+        assert np.array_equal(one.image, other.image)
+        assert one.provenance == other.provenance
+
+
+@pytest.mark.parametrize("wrong", [{"copy_limit": 0.0}, {"copy_limit": 1.5}, {"tries": 0}])
+def test_limits_that_mean_nothing_are_refused(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        WeaveConfig(**wrong)
