@@ -16,11 +16,12 @@ from histoloom.evaluation.sources import (
     training_images,
     with_cases,
 )
-from histoloom.generation.export import AnnotatedPatch, Provenance, write_patches
+from histoloom.generation.export import AnnotatedPatch, CropUse, Provenance, write_patches
 from histoloom.patches.store import encode_png, write_record, write_shards
 from histoloom.tissue import TissueTable
 
 TABLE = TissueTable.from_names(["stroma", "gland"])
+CROP = CropUse("0.png", 1, 4, 2, 6, 6)
 
 
 def pixels(seed: int, edge: int = 12) -> np.ndarray:
@@ -52,11 +53,11 @@ def dataset(tmp_path):
 
 @pytest.fixture
 def woven(tmp_path):
-    """Two woven patches, the first from the map of 2.png."""
+    """Two woven patches, the first from the map of 2.png, the second with a crop of 0.png."""
 
     def weave(first: int):
-        for seed, source in ((7, "2.png"), (8, "layout 1"))[first:]:
-            made = Provenance(seed, source, (), "map", 1.0, 1.0, 5, "unipc", "abc", "0")
+        for seed, source, crops in ((7, "2.png", ()), (8, "layout 1", (CROP,)))[first:]:
+            made = Provenance(seed, source, crops, "map", 1.0, 1.0, 5, "unipc", "abc", "0")
             yield AnnotatedPatch(pixels(seed), np.zeros((12, 12), np.uint8), made)
 
     write_patches(weave, TABLE, tmp_path / "woven", {})
@@ -89,6 +90,13 @@ def test_woven_patches_keep_their_maps_and_take_the_case_of_a_known_map(dataset,
     assert found.made["model_hash"] == "abc"
     assert (found.made["scheduler"], found.made["steps"], found.made["map_guidance"]) == ("unipc", "5", "1.0")
     assert with_cases(found, [load_images(dataset)]).cases == ["case 2", "layout 1"]
+
+
+def test_woven_patches_keep_the_names_and_places_of_their_crops(dataset, woven):
+    found = load_images(woven)
+    assert found.crops == [[], [CROP]]
+    assert found.select([1, 0, 1]).crops == [[CROP], [], [CROP]]
+    assert load_images(dataset).crops == load_images(dataset).select([0]).crops == []
 
 
 def test_in_a_plain_folder_a_sub_folder_is_a_case(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from histoloom.errors import ImageError, InputError
-from histoloom.generation.export import read_woven
+from histoloom.generation.export import CropUse, read_woven
 from histoloom.patches.folder import SUFFIXES
 from histoloom.patches.maps import LOSSY, read_image
 from histoloom.patches.store import load_patches, read_table, splits
@@ -34,6 +34,7 @@ class ImageSet:
     names: list[str]
     table: TissueTable | None = None
     made: dict[str, str] = field(default_factory=dict)  # how woven patches were: model, sampler, guidance
+    crops: list[list[CropUse]] = field(default_factory=list)  # of each woven patch; empty for images of other kinds
 
     def __len__(self) -> int:
         return len(self.names)
@@ -43,7 +44,8 @@ class ImageSet:
         at = np.asarray(indices, np.int64)
         maps = None if self.semantic_maps is None else self.semantic_maps[at]
         names = [self.cases[i] for i in at], [self.names[i] for i in at]
-        return replace(self, images=self.images[at], semantic_maps=maps, cases=names[0], names=names[1])
+        crops = [self.crops[i] for i in at] if self.crops else []
+        return replace(self, images=self.images[at], semantic_maps=maps, cases=names[0], names=names[1], crops=crops)
 
     def keys(self) -> list[bytes]:
         """A hash of the pixels of each image: equal where images are the same."""
@@ -138,9 +140,11 @@ def _woven(folder: Path) -> ImageSet:
     woven = read_woven(folder)
     names, maps = [row["image"] for row in woven.rows], [row["map_source"] for row in woven.rows]
     made = {key: ", ".join(sorted({str(row[key]) for row in woven.rows})) for key in MADE}
+    crops = [[CropUse(**crop) for crop in row["crops"]] for row in woven.rows]
     return ImageSet(
-        str(folder), "woven patches", "", "PNG", woven.images, woven.semantic_maps, maps, names, woven.table, made
-    )
+        str(folder), "woven patches", "", "PNG", woven.images, woven.semantic_maps, maps, names, woven.table, made,
+        crops,
+    )  # fmt: skip
 
 
 def _plain(folder: Path) -> ImageSet:
