@@ -1,3 +1,4 @@
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -122,7 +123,31 @@ def test_equal_file_names_in_two_folders_are_two_cases_and_equal_sub_folders_are
 
 def test_a_lossy_format_is_named(tmp_path):
     save(tmp_path, ["a.jpg", "b.png"])
-    assert load_images(tmp_path).file_format == "JPG (lossy), PNG"
+    assert load_images(tmp_path).kept_as == "JPEG (lossy), PNG"
+
+
+def test_a_dataset_says_what_it_keeps_and_what_that_was_made_from(tmp_path):
+    def dataset(name: str, sources: list[str], encode=encode_png) -> ImageSet:
+        rows = [
+            {"image": encode(pixels(i)), "semantic_map": encode_png(np.zeros((12, 12), np.uint8)), "source": source,
+             "x": 0, "y": 0, "size": 12, "mpp": None, "fractions": [1.0, 0.0], "entropy": 0.0, "case": source,
+             "split": "train"}
+            for i, source in enumerate(sources)
+        ]  # fmt: skip
+        write_shards(rows, TABLE, tmp_path / name, "train")
+        (tmp_path / name / "tissue.toml").write_text(TABLE.to_toml())
+        return load_images(tmp_path / name)
+
+    def jpeg(image: np.ndarray) -> dict:
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG")
+        return {"bytes": buffer.getvalue(), "path": None}
+
+    pictures = dataset("pictures", ["images/a.jpg", "images/b.JPEG", "images/c.png"])
+    assert pictures.kept_as == "PNG (in Parquet), made from JPEG (lossy), PNG"
+    assert dataset("slides", ["CMU-1.svs"] * 2).kept_as == "PNG (in Parquet), made from SVS"
+    assert dataset("unknown", ["a.png", "field 7"]).kept_as == "PNG (in Parquet)"
+    assert dataset("foreign", ["field 7"], jpeg).kept_as == "JPEG (lossy) (in Parquet)"
 
 
 def test_folders_that_are_no_use_are_refused_in_one_line(tmp_path):

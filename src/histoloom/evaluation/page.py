@@ -122,7 +122,7 @@ def _sets_table(evaluation: Evaluation) -> str:
             MEANINGS[side],
             len(images),
             len(set(images.cases)),
-            f"{kind}, {images.file_format}",
+            f"{kind}, {images.kept_as}",
             size,
             images.where,
         )

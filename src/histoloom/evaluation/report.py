@@ -131,7 +131,7 @@ def to_json(evaluation: Evaluation) -> dict:
     sets = evaluation.sets
     sides = {
         side: {
-            "folder": images.where, "kind": images.kind, "split": images.split, "format": images.file_format,
+            "folder": images.where, "kind": images.kind, "split": images.split, "format": images.kept_as,
             "images": len(images), "cases": len(set(images.cases)), "pixels": list(images.images.shape[1:3]),
         }
         for side in SIDES
