@@ -119,7 +119,7 @@ def test_crops_that_reappear_are_a_figure_of_their_own_with_floor_and_suspects(p
     found = to_json(pasted)["crops"]
     assert found["woven"]["rate"] == 1
     assert (found["woven"]["n"], found["searched"], found["named"], found["found"]) == (12, 12, 40, 39)
-    assert found["real"]["rate"] < 0.5
+    assert max(found["real"]["rate"], found["other"]["rate"]) < 0.5
     assert found["missing"] == {UNKNOWN: 1}
     headline, sentences = verdict(pasted)
     assert headline == "Crops reappear in what was woven from them. Look at the suspects before any use."

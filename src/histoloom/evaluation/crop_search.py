@@ -1,7 +1,8 @@
 """Are parts of crops in the patches woven from them? Each is searched for there, and in real tissue.
 
-The floor is the same crop in another real patch of its case that shows none of the same tissue; the threshold comes
-from real pairs of different cases, with crops of the same sizes.
+Two floors: the same crop in another real patch of its case that shows none of the same tissue, and in a woven patch
+that did not use it, since all that a model weaves has something in common. The threshold is that of the same crops in
+real patches of other cases.
 """
 
 from collections.abc import Callable
@@ -24,14 +25,15 @@ REDRAWN = 3  # times UNRELATED pairs are drawn, at most, where some are too flat
 
 @dataclass(frozen=True)
 class CropSearch:
-    """Copy rate of crops in the patches woven from them, and of the same crops in real patches of their case; none,
-    with a `note`, where unknown.
+    """Copy rate of crops in the patches woven from them, and of the same crops in real patches of their case and in
+    woven patches that did not use them; none where unknown, and a `note` where nothing is known.
 
     `scores` are those of the crops `searched`, in their woven patches; `used` says which crops could be found at all.
     """
 
     woven: CopyRate | None
     real: CopyRate | None
+    other: CopyRate | None
     used: UsedCrops
     searched: list[UsedCrop]
     scores: Float[np.ndarray, " s"]
@@ -40,7 +42,7 @@ class CropSearch:
 
 def num_pairs(used: UsedCrops, most: int) -> int:
     """How many pairs `search_crops` compares, at most."""
-    return 2 * min(most, len(used.found)) + UNRELATED if used.found else 0
+    return 3 * min(most, len(used.found)) + UNRELATED if used.found else 0
 
 
 def search_crops(
@@ -53,12 +55,12 @@ def search_crops(
 ) -> CropSearch:
     """Search the woven patches `fake` for `most` of the crops that were found, in an order given by `seed`.
 
-    A crop that a real patch lent is paired with patches of other cases, for the threshold; one of a bank has no case,
-    so a square of its size is cut from `real` instead. `on_done(1)` follows each pair.
+    For the threshold a crop that a real patch lent is paired with patches of other cases; one of a bank has no known
+    case, and is paired with any patch of `real`. `on_done(1)` follows each pair.
     """
     if not used.found:
         reason = f"none of {used.named} crops could be found" if used.named else "the synthetic images name no crops"
-        return CropSearch(None, None, used, [], np.empty(0), f"not given: {reason}")
+        return CropSearch(None, None, None, used, [], np.empty(0), f"not given: {reason}")
     rng = np.random.default_rng((seed, 4))
     order = [used.found[i] for i in rng.permutation(len(used.found))]
     searched = order[:most]
@@ -69,15 +71,17 @@ def search_crops(
         return score
 
     scores = np.array([match(crop.pixels, fake.images[crop.woven]) for crop in searched])
-    others = [(crop.pixels, _of_the_case(crop, rng)) for crop in searched]
-    floor = np.array([match(pixels, image) for pixels, image in others if image is not None])
+    floors = []
+    for partner in (_of_the_case, lambda crop, rng: _woven_without(crop, fake, rng)):
+        pairs = [(crop.pixels, partner(crop, rng)) for crop in searched]
+        floors.append(np.array([match(pixels, image) for pixels, image in pairs if image is not None]))
     try:
         threshold = copy_threshold(_unrelated_scores(order, real, rng, match))
         woven = copy_rate(scores, threshold)
     except InputError as error:
-        return CropSearch(None, None, used, searched, scores, f"not given: {error}")
-    real_rate = copy_rate(floor, threshold) if np.isfinite(floor).any() else None
-    return CropSearch(woven, real_rate, used, searched, scores)
+        return CropSearch(None, None, None, used, searched, scores, f"not given: {error}")
+    rates = [copy_rate(floor, threshold) if np.isfinite(floor).any() else None for floor in floors]
+    return CropSearch(woven, *rates, used, searched, scores)
 
 
 def _of_the_case(crop: UsedCrop, rng: np.random.Generator) -> np.ndarray | None:
@@ -92,6 +96,12 @@ def _of_the_case(crop: UsedCrop, rng: np.random.Generator) -> np.ndarray | None:
     return None
 
 
+def _woven_without(crop: UsedCrop, fake: ImageSet, rng: np.random.Generator) -> np.ndarray | None:
+    """A woven patch that names no crop of the same source; none where all do."""
+    others = [i for i, crops in enumerate(fake.crops) if all(use.source != crop.source for use in crops)]
+    return fake.images[rng.choice(others)] if others else None
+
+
 def _unrelated_scores(
     crops: list[UsedCrop], real: ImageSet, rng: np.random.Generator, match: Callable[[np.ndarray, np.ndarray], float]
 ) -> Float[np.ndarray, " n"]:
@@ -99,22 +109,16 @@ def _unrelated_scores(
     scores: list[float] = []
     for n in range(REDRAWN * UNRELATED):
         crop = crops[n % len(crops)]
-        images, index = (real, int(rng.integers(len(real)))) if crop.lender is None else (crop.lender, crop.index)
-        others = [i for i, case in enumerate(images.cases) if case != images.cases[index]]
+        images = real if crop.lender is None else crop.lender
+        own = None if crop.lender is None else images.cases[crop.index]
+        others = [i for i, case in enumerate(images.cases) if case != own]
         if not others:
             continue
-        pixels = _square(crop, images.images[index], rng) if crop.lender is None else crop.pixels
-        score = match(pixels, images.images[rng.choice(others)])
+        score = match(crop.pixels, images.images[rng.choice(others)])
         scores += [score] if np.isfinite(score) else []
         if len(scores) == UNRELATED:
             break
     return np.array(scores)
-
-
-def _square(crop: UsedCrop, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    height, width = (min(pair) for pair in zip(crop.pixels.shape[:2], image.shape[:2], strict=True))
-    y, x = (int(rng.integers(edge - side + 1)) for edge, side in zip(image.shape, (height, width), strict=False))
-    return image[y : y + height, x : x + width]
 
 
 def _pair(images: ImageSet, *at: int) -> Patches:

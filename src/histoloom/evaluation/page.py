@@ -210,10 +210,17 @@ def _crops(evaluation: Evaluation) -> list[str]:
         f'<p class="small">{escape("; ".join(told))}. {len(crops.searched)} were searched for.</p>',
     ]
     if crops.woven:
-        rates = {"the patch woven from it": crops.woven}
-        rates |= {"another real patch of its case (floor)": crops.real} if crops.real else {}
-        parts += [_rates("a part of the crop reappears in", "crops", rates), _threshold(crops.woven)]
-        parts += [] if crops.real else ['<p class="why">No floor: the cases of the crops have no other patch here.</p>']
+        rates = {
+            "the patch woven from it": crops.woven,
+            "another real patch of its case (floor)": crops.real,
+            "a synthetic patch woven without it (floor)": crops.other,
+        }
+        rows = {name: rate for name, rate in rates.items() if rate}
+        parts += [_rates("a part of the crop reappears in", "crops", rows), _threshold(crops.woven)]
+        if crops.real is None:
+            parts.append(
+                '<p class="why">No floor of real patches: no other patch of the cases of the crops is known.</p>'
+            )
     else:
         parts.append(f'<p class="why">{escape(crops.note)}</p>')
     judged = np.flatnonzero(np.isfinite(crops.scores))
@@ -223,7 +230,8 @@ def _crops(evaluation: Evaluation) -> list[str]:
         caption = f"{fake.names[crop.woven]}, crop of {crop.source}, part score {crops.scores[i]:.2f}"
         patch = fake.images[crop.woven]
         shown.append((patch, _at_its_size(crop.pixels, patch), caption))
-    return parts + (_pairs("Crop suspects: highest scores (left synthetic, right crop)", shown) if shown else [])
+    title = "Crop suspects: highest scores (left synthetic, right crop, as it lay in its source)"
+    return parts + (_pairs(title, shown) if shown else [])
 
 
 def _at_its_size(crop: np.ndarray, patch: np.ndarray) -> np.ndarray:

@@ -166,6 +166,7 @@ def to_json(evaluation: Evaluation) -> dict:
             "crops": {
                 "woven": crops.woven and asdict(crops.woven),
                 "real": crops.real and asdict(crops.real),
+                "other": crops.other and asdict(crops.other),
                 "named": crops.used.named,
                 "found": len(crops.used.found),
                 "missing": crops.used.missing,

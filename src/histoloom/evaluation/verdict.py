@@ -7,7 +7,7 @@ CLOSE = 1.5  # times the floor within which a distance counts as real
 TELLING = 0.1  # accuracy above the floor's from which a classifier is said to tell
 SHORT = 0.1  # share below the floor's from which something is said to be missing
 CHANCE = 0.02  # share of reappearing parts that is no copying, whatever the floor; 0.01 do by construction
-NO_FLOOR = 0.1  # the same for crops without a floor: woven tissue takes its texture from them
+NO_FLOOR = 0.1  # the same for crops without any floor: woven tissue takes its texture from them
 
 
 def verdict(evaluation: Evaluation) -> tuple[str, list[str]]:
@@ -56,8 +56,14 @@ def _suspicion(evaluation: Evaluation) -> str:
 
 
 def _crops_reappear(evaluation: Evaluation) -> bool:
-    woven, real = evaluation.crops.woven, evaluation.crops.real
-    return woven is not None and woven.low > (max(real.high, CHANCE) if real else NO_FLOOR)
+    woven = evaluation.crops.woven
+    return woven is not None and woven.low > _crop_floor(evaluation)
+
+
+def _crop_floor(evaluation: Evaluation) -> float:
+    """The share of crops from which copying is told: the upper end of the higher floor."""
+    floors = [rate.high for rate in (evaluation.crops.real, evaluation.crops.other) if rate]
+    return max(*floors, CHANCE) if floors else NO_FLOOR
 
 
 def _crop_sentence(evaluation: Evaluation) -> str:
@@ -67,12 +73,13 @@ def _crop_sentence(evaluation: Evaluation) -> str:
         return ""
     if crops.woven is None:
         return f" Whether crops reappear is {crops.note}."
-    floor = f"in other real patches of their case: {100 * crops.real.rate:.1f} %; " if crops.real else ""
+    floors = {"real patches of their case": crops.real, "synthetic ones woven without them": crops.other}
+    told = "".join(f"in {name}: {100 * rate.rate:.1f} %; " for name, rate in floors.items() if rate)
     lost = sum(crops.used.missing.values())
     left = f"; {lost} of {crops.used.named} could not be found" if lost else ""
     return (
         f" Of {crops.woven.n} crops {100 * crops.woven.rate:.1f} % reappear in part in what was woven from them "
-        f"({floor}chance: 1 %{left})."
+        f"({told}chance: 1 %{left})."
     )
 
 
