@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
-from histoloom.generation.export import AnnotatedPatch, Provenance, write_patches
+from histoloom.generation.export import AnnotatedPatch, CropUse, Provenance, write_patches
 from histoloom.tissue import TissueTable
 
 TABLE = TissueTable.from_names(["stroma", "gland"])
@@ -46,6 +46,38 @@ def test_the_real_folder_as_fake_is_one_line(histoloom, folders):
     assert not (folders / "report").exists()
 
 
+def save_woven(folder, drawn, crops):
+    """Write drawn patches as woven ones; patch i names `crops[i]`."""
+
+    def weave(first: int):
+        for i in range(first, len(crops)):
+            made = Provenance(i, f"layout {i}", tuple(crops[i]), "crops-as-reference", 1.0, 1.0, 5, "unipc", "abc", "0")
+            yield AnnotatedPatch(drawn.images[i], drawn.semantic_maps[i], made)
+
+    write_patches(weave, TABLE, folder, {})
+
+
+def test_crops_of_a_bank_are_searched_for_where_its_folder_is_named(histoloom, folders, make_patches):
+    (folders / "bank" / "gland").mkdir(parents=True)
+    drawn = make_patches(24, 6, 64, 2, 1)
+    Image.fromarray(drawn.images[3, :40, :36]).save(folders / "bank" / "gland" / "a.png")
+    used, absent = CropUse("bank/gland/a.png", 1, 0, 0, 36, 40), CropUse("../real/case 0/00.png", 1, 0, 0, 24, 24)
+    save_woven(folders / "woven", drawn, [[used, absent]] * 24)
+    for options, found in (((), 0), (("--crops", "bank"), 12)):
+        done = histoloom("evaluate", "--real", "real", "--fake", "woven", *options, *COMMON)
+        assert done.code == 0, done.stderr
+        crops = json.loads((folders / "report" / "report.json").read_text())["crops"]
+        assert (crops["named"], crops["found"]) == (24, found)  # of the 12 patches that are compared
+    assert crops["woven"]["n"] == 2
+    assert (folders / "report" / "report.html").read_text().count(", crop of bank/gland/a.png, part score") == 2
+
+
+def test_a_bank_beside_images_that_were_not_woven_is_one_line(histoloom, folders):
+    done = histoloom("evaluate", "--real", "real", "--fake", "fake", "--crops", "bank", *COMMON)
+    assert done.code == 1
+    assert done.stderr == "histoloom: fake: holds no woven patches, so none was woven from bank; leave out --crops\n"
+
+
 def test_an_encoder_that_does_not_exist_is_one_line(histoloom, folders):
     done = histoloom("evaluate", "--real", "real", "--fake", "fake", "--encoder", "timm:nosuch", "--out", "report")
     assert done.code == 1
@@ -67,14 +99,7 @@ def save_dataset(histoloom, folder, drawn):
 
 def test_deeplab_is_trained_on_real_synthetic_and_both_and_the_figures_are_written(histoloom, tmp_path, make_patches):
     save_dataset(histoloom, tmp_path, make_patches(8, 4, 192, 2))
-    woven = make_patches(4, 1, 192, 2, seed=1)
-
-    def weave(first: int):
-        for i in range(first, 4):
-            made = Provenance(i, f"layout {i}", (), "map", 1.0, 1.0, 5, "unipc", "abc", "0")
-            yield AnnotatedPatch(woven.images[i], woven.semantic_maps[i], made)
-
-    write_patches(weave, TABLE, tmp_path / "fake", {})
+    save_woven(tmp_path / "fake", make_patches(4, 1, 192, 2, seed=1), [()] * 4)
     short = ("--steps", 1, "--batch-size", 2, "--seeds", 1)
     done = histoloom("downstream", "--real", "set", "--fake", "fake", *short, "--out", "found/downstream.json")
     assert done.code == 0, done.stderr

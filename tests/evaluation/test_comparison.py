@@ -49,9 +49,19 @@ def test_the_seed_decides_what_is_drawn():
 
 def test_what_weakens_a_figure_is_noted():
     real = image_set("real", 20, 20, "image folder")
-    notes = compare(real, replace(image_set("fake", 20, 5), file_format="JPG (lossy)"), None).notes
+    fake = replace(image_set("fake", 20, 5, "image folder"), file_format="JPEG (lossy)")
+    notes = compare(real, fake, None).notes
     assert any("Cases of real are unknown" in note for note in notes)
-    assert any("Formats differ (real PNG, synthetic JPG (lossy))" in note for note in notes)
+    assert any("Formats differ (real: PNG; synthetic: JPEG (lossy))" in note for note in notes)
+
+
+def test_a_dataset_of_lossy_pictures_is_another_format_than_woven_png_and_any_other_dataset_is_not():
+    real, fake = image_set("real", 20, 5), image_set("fake", 20, 20, "woven patches")
+    lossy = replace(real, made_from="JPEG (lossy)")
+    told = "Formats differ (real: PNG (in Parquet), made from JPEG (lossy); synthetic: PNG)"
+    assert any(note.startswith(told) for note in compare(lossy, fake, None).notes)
+    for same in (real, replace(real, made_from="PNG"), replace(real, made_from="SVS")):
+        assert not any("Formats differ" in note for note in compare(same, fake, None).notes)
 
 
 def test_training_images_among_the_real_ones_are_noted_also_under_other_case_names():

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from histoloom.errors import ConfigError, InputError
-from histoloom.evaluation.downstream import DownstreamConfig, downstream, predict, train_deeplab
+from histoloom.evaluation.downstream import DownstreamConfig, check_sets, downstream, predict, train_deeplab
 from histoloom.evaluation.sources import ImageSet
+from histoloom.generation.export import CropUse
 
 SHORT = DownstreamConfig(size=32, steps=2, batch_size=2, seeds=(0, 1))
 
@@ -45,10 +46,25 @@ def test_test_patches_must_be_new_to_every_training_set(image_sets):
     real, fake, held = image_sets("real", 0), image_sets("fake", 1), image_sets("held", 2)
     with pytest.raises(InputError, match="held: case 'real case 0' is in the training images"):
         downstream(real, fake, replace(held, cases=real.cases), 3, SHORT)
-    with pytest.raises(InputError, match=r"fake: woven from 'held 00\.png' of the test images"):
+    with pytest.raises(InputError, match=r"fake: woven from the map of 'held 00\.png' of the test images"):
         downstream(real, replace(fake, cases=held.names), held, 3, SHORT)
     with pytest.raises(InputError, match="fake: has no maps"):
         downstream(real, replace(fake, semantic_maps=None), held, 3, SHORT)
+
+
+def test_crops_of_test_patches_are_refused_as_their_maps_are(image_sets):
+    real, fake, held = image_sets("real", 0), image_sets("fake", 1), image_sets("held", 2)
+
+    def woven_with(source: str) -> ImageSet:
+        return replace(fake, crops=[[]] * 5 + [[CropUse("crops/stroma/a.png", 0, 0, 0, 24, 24),
+                                               CropUse(source, 1, 8, 0, 24, 24)]])  # fmt: skip
+
+    check_sets(real, woven_with("real 03.png"), held)
+    line = (
+        r"^fake: woven from a crop of 'held 03\.png' of the test images; weave from maps and crops of split train only$"
+    )
+    with pytest.raises(InputError, match=line):
+        check_sets(real, woven_with("held 03.png"), held)
 
 
 def test_a_budget_without_sense_is_refused(image_sets):

@@ -1,7 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
+import pytest
+import torch
 
 from histoloom.conditioning.inputs import Crop
-from histoloom.evaluation.left_out import blank, pasted_squares
+from histoloom.encoders.encoder import Encoder, open_encoder
+from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
+from histoloom.evaluation.comparison import Comparison
+from histoloom.evaluation.left_out import blank, measure_left_out, pasted_squares
+from histoloom.evaluation.report import EvaluationConfig, evaluate
+from histoloom.evaluation.sources import ImageSet
 
 
 def test_the_squares_are_where_the_pipeline_pastes_the_crops(make_pipeline, small_patches):
@@ -25,3 +34,59 @@ def test_what_is_blanked_has_the_mean_colour_of_the_rest_and_the_rest_stays(smal
     assert (found[1] == 255).all()
     assert not np.shares_memory(found, images)
     assert images[0, 20, 30].tolist() != found[0, 20, 30].tolist()
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory) -> Encoder:
+    """A small encoder of four features, by the name of its folder."""
+    folder = tmp_path_factory.mktemp("encoder")
+    torch.manual_seed(0)
+    save_small_encoder(SmallEncoder(SmallEncoderConfig(levels=(0, 1), told=1)).eval(), folder)
+    return open_encoder(str(folder))
+
+
+@pytest.fixture(scope="module")
+def sets(make_patches) -> Comparison:
+    """Thirty images a side, of ten cases each."""
+
+    def side(where: str, seed: int) -> ImageSet:
+        drawn = make_patches(30, 10, 64, 3, seed)
+        cases = [f"{where} {c}" for c in drawn.cases]
+        return ImageSet(where, "patch dataset", "", "PNG", drawn.images, drawn.semantic_maps, cases, drawn.sources)
+
+    control = side("control", 1)
+    return Comparison(side("real", 0), control, side("fake", 2), control, ())
+
+
+def test_every_figure_has_its_floor_and_its_interval_over_cases(sets, encoder):
+    masks = np.zeros(sets.fake.images.shape[:3], bool)
+    masks[:, 8:40, 16:48] = True
+    found = measure_left_out(sets, masks, encoder)
+    assert [figure.name for figure in found] == ["Fréchet distance", "KID x 1000", "precision", "recall"]
+    for figure in found:
+        assert figure.low <= figure.value <= figure.high
+        assert figure.floor is not None
+    assert all(figure.low < figure.high for figure in found[:2])
+    alone = [f"{i}" for i in range(30)]
+    surer = measure_left_out(
+        Comparison(*(replace(side, cases=alone) for side in (sets.reference, sets.control, sets.fake)), sets.train, ()),
+        masks,
+        encoder,
+    )
+    assert [figure.value for figure in surer] == [figure.value for figure in found]
+    assert [figure.low for figure in surer] != [figure.low for figure in found]
+
+
+def test_with_no_square_left_out_figures_and_intervals_are_those_of_the_report(sets, encoder):
+    report = evaluate(sets.reference, sets.fake, sets.train, EvaluationConfig((encoder.name,), pairs=2))
+    whole = {figure.name: figure for figure in report.encoders[0].overall}
+    found = measure_left_out(report.sets, np.zeros(report.sets.fake.images.shape[:3], bool), encoder)
+    assert found == [whole[figure.name] for figure in found]
+
+
+def test_too_few_images_for_a_distance_give_a_reason(sets, encoder):
+    few = Comparison(*(side.select([0, 1, 2]) for side in (sets.reference, sets.control, sets.fake)), sets.train, ())
+    distance, kid, *_ = measure_left_out(few, np.zeros((3, 64, 64), bool), encoder)
+    assert distance.value is None
+    assert "3 images a side are too few" in distance.note
+    assert kid.value is not None

@@ -11,11 +11,13 @@ import torch
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
 from histoloom.errors import ConfigError, ImageError, InputError, OutputError
 from histoloom.evaluation.copying import CopyRate, wilson_interval
+from histoloom.evaluation.crop_sources import UNKNOWN, UsedCrops
 from histoloom.evaluation.page import READ_AS, render_page
 from histoloom.evaluation.report import EvaluationConfig, evaluate, to_json, write_report
 from histoloom.evaluation.segmenter import Segmenter, SegmenterConfig, train_segmenter
 from histoloom.evaluation.sources import MADE, ImageSet
 from histoloom.evaluation.verdict import verdict
+from histoloom.generation.export import CropUse
 from histoloom.tissue import TissueTable
 
 TABLE = TissueTable.from_names(["stroma", "gland", "tumour"])
@@ -62,6 +64,17 @@ def copied(image_sets, config):
     return evaluate(real, fake, train, config)
 
 
+@pytest.fixture(scope="module")
+def pasted(image_sets, config):
+    """A report on patches whose crops, of training patches but for the last, were pasted into them."""
+    real, train, fake = image_sets("real", 0), image_sets("train", 1), image_sets("fake", 2)
+    images, crops = fake.images.copy(), [[CropUse(name, 0, 10, 6, 40, 40)] for name in train.names]
+    images[:, 4:44, 20:60] = train.images[:, 6:46, 10:50][:, ::-1]
+    crops[-1] = [CropUse("stain-07/gland/a.png", 1, 0, 0, 48, 48)]
+    fake = replace(fake, kind="woven patches", images=images, crops=crops)
+    return evaluate(real, fake, train, replace(config, pairs=12))
+
+
 def test_every_figure_stands_beside_its_floor_and_its_number(good):
     figures = {f.name: f for f in good.encoders[0].overall}
     assert list(figures) == [
@@ -100,6 +113,54 @@ def test_copies_are_called_copies(copied):
     assert headline == "1 synthetic images are real ones, pixel by pixel. Do not use this set."
     assert verdict(replace(copied, shared=[]))[0].startswith("Parts of training images reappear")
     assert "Map fidelity not given: fake has no maps." in copied.notes
+
+
+def test_crops_that_reappear_are_a_figure_of_their_own_with_floor_and_suspects(pasted):
+    found = to_json(pasted)["crops"]
+    assert found["woven"]["rate"] == 1
+    assert (found["woven"]["n"], found["searched"], found["named"], found["found"]) == (12, 12, 40, 39)
+    assert max(found["real"]["rate"], found["other"]["rate"]) < 0.5
+    assert found["missing"] == {UNKNOWN: 1}
+    headline, sentences = verdict(pasted)
+    assert headline == "Crops reappear in what was woven from them. Look at the suspects before any use."
+    assert "Of 12 crops 100.0 % reappear in part in what was woven from them" in sentences[3]
+    assert "1 of 40 could not be found" in sentences[3]
+    page = render_page(pasted)
+    assert f"Of 40 crops that the synthetic images name, 39 were found; 1 not: {UNKNOWN}." in page
+    assert "Wilson over crops" in page
+    section = page[page.index("<h2>Crops that reappear") : page.index("<h2>Best and worst")]
+    assert section.count("data:image/png;base64,") == 6 * 2
+    assert section.count(", crop of train ") == 6
+
+
+def test_images_that_name_no_crops_have_no_section_on_them(good):
+    assert to_json(good)["crops"]["note"] == "not given: the synthetic images name no crops"
+    assert "Crops that reappear" not in render_page(good)
+    assert "crops" not in verdict(good)[1][3]
+
+
+def test_crops_that_could_not_be_searched_for_are_owned_up_to(good):
+    used = UsedCrops([], {UNKNOWN: 5})
+    note = "not given: none of 5 crops could be found"
+    found = replace(good, crops=replace(good.crops, used=used, note=note))
+    headline, sentences = verdict(found)
+    assert headline.endswith("No sign of copying was found, but the crops could not be searched for.")
+    assert f"Whether crops reappear is {note}." in sentences[3]
+    assert f'<p class="why">{note}</p>' in render_page(found)
+
+
+def test_without_a_floor_crops_must_reappear_far_above_chance_to_be_called_copies(good):
+    used = UsedCrops([], {UNKNOWN: 5})
+    ends = {8: "No sign of copying was found.", 40: "suspects before any use."}
+    for hits, end in ends.items():
+        rate = CopyRate(hits / 100, *wilson_interval(hits, 100), 100, 0, 0.6)
+        found = replace(good, crops=replace(good.crops, woven=rate, used=used))
+        assert verdict(found)[0].endswith(end)
+        assert '<p class="why">No floor' in render_page(found)
+    floor = CopyRate(0.02, *wilson_interval(2, 100), 100, 0, 0.6)
+    for hits, end in {9: "than in real patches: look at the suspects.", 20: "suspects before any use."}.items():
+        rate = CopyRate(hits / 100, *wilson_interval(hits, 100), 100, 0, 0.6)
+        assert verdict(replace(good, crops=replace(good.crops, woven=rate, real=floor, used=used)))[0].endswith(end)
 
 
 def test_the_verdict_is_one_sentence_for_each_question(good):

@@ -1,3 +1,4 @@
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -16,11 +17,12 @@ from histoloom.evaluation.sources import (
     training_images,
     with_cases,
 )
-from histoloom.generation.export import AnnotatedPatch, Provenance, write_patches
+from histoloom.generation.export import AnnotatedPatch, CropUse, Provenance, write_patches
 from histoloom.patches.store import encode_png, write_record, write_shards
 from histoloom.tissue import TissueTable
 
 TABLE = TissueTable.from_names(["stroma", "gland"])
+CROP = CropUse("0.png", 1, 4, 2, 6, 6)
 
 
 def pixels(seed: int, edge: int = 12) -> np.ndarray:
@@ -52,11 +54,11 @@ def dataset(tmp_path):
 
 @pytest.fixture
 def woven(tmp_path):
-    """Two woven patches, the first from the map of 2.png."""
+    """Two woven patches, the first from the map of 2.png, the second with a crop of 0.png."""
 
     def weave(first: int):
-        for seed, source in ((7, "2.png"), (8, "layout 1"))[first:]:
-            made = Provenance(seed, source, (), "map", 1.0, 1.0, 5, "unipc", "abc", "0")
+        for seed, source, crops in ((7, "2.png", ()), (8, "layout 1", (CROP,)))[first:]:
+            made = Provenance(seed, source, crops, "map", 1.0, 1.0, 5, "unipc", "abc", "0")
             yield AnnotatedPatch(pixels(seed), np.zeros((12, 12), np.uint8), made)
 
     write_patches(weave, TABLE, tmp_path / "woven", {})
@@ -91,6 +93,13 @@ def test_woven_patches_keep_their_maps_and_take_the_case_of_a_known_map(dataset,
     assert with_cases(found, [load_images(dataset)]).cases == ["case 2", "layout 1"]
 
 
+def test_woven_patches_keep_the_names_and_places_of_their_crops(dataset, woven):
+    found = load_images(woven)
+    assert found.crops == [[], [CROP]]
+    assert found.select([1, 0, 1]).crops == [[CROP], [], [CROP]]
+    assert load_images(dataset).crops == load_images(dataset).select([0]).crops == []
+
+
 def test_in_a_plain_folder_a_sub_folder_is_a_case(tmp_path):
     save(tmp_path, ["P1/a.png", "P1/b.png", "P2/a.png", "c.png"])
     found = load_images(tmp_path)
@@ -114,7 +123,31 @@ def test_equal_file_names_in_two_folders_are_two_cases_and_equal_sub_folders_are
 
 def test_a_lossy_format_is_named(tmp_path):
     save(tmp_path, ["a.jpg", "b.png"])
-    assert load_images(tmp_path).file_format == "JPG (lossy), PNG"
+    assert load_images(tmp_path).kept_as == "JPEG (lossy), PNG"
+
+
+def test_a_dataset_says_what_it_keeps_and_what_that_was_made_from(tmp_path):
+    def dataset(name: str, sources: list[str], encode=encode_png) -> ImageSet:
+        rows = [
+            {"image": encode(pixels(i)), "semantic_map": encode_png(np.zeros((12, 12), np.uint8)), "source": source,
+             "x": 0, "y": 0, "size": 12, "mpp": None, "fractions": [1.0, 0.0], "entropy": 0.0, "case": source,
+             "split": "train"}
+            for i, source in enumerate(sources)
+        ]  # fmt: skip
+        write_shards(rows, TABLE, tmp_path / name, "train")
+        (tmp_path / name / "tissue.toml").write_text(TABLE.to_toml())
+        return load_images(tmp_path / name)
+
+    def jpeg(image: np.ndarray) -> dict:
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG")
+        return {"bytes": buffer.getvalue(), "path": None}
+
+    pictures = dataset("pictures", ["images/a.jpg", "images/b.JPEG", "images/c.png"])
+    assert pictures.kept_as == "PNG (in Parquet), made from JPEG (lossy), PNG"
+    assert dataset("slides", ["CMU-1.svs"] * 2).kept_as == "PNG (in Parquet), made from SVS"
+    assert dataset("unknown", ["a.png", "field 7"]).kept_as == "PNG (in Parquet)"
+    assert dataset("foreign", ["field 7"], jpeg).kept_as == "JPEG (lossy) (in Parquet)"
 
 
 def test_folders_that_are_no_use_are_refused_in_one_line(tmp_path):

@@ -24,8 +24,12 @@ def evaluate(
     segmenter: Annotated[
         Path | None, typer.Option(help="Folder of the segmenter of a run, which reads the maps off the images.")
     ] = None,
+    crops: Annotated[
+        Path | None,
+        typer.Option(help="The crop bank that was woven from, where it was one: its crops are searched for, too."),
+    ] = None,
     most: Annotated[int, typer.Option(help="Images a side, at most.")] = 500,
-    pairs: Annotated[int, typer.Option(help="Images searched for copied parts.")] = 100,
+    pairs: Annotated[int, typer.Option(help="Images, and crops, searched for copied parts.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
     cache: Annotated[
         Path | None, typer.Option(help="File of features that were computed before. Default: in the user's cache.")
@@ -38,6 +42,7 @@ def evaluate(
     """
     from histoloom.cli.progress import bar
     from histoloom.encoders.cache import default_cache
+    from histoloom.errors import InputError
     from histoloom.evaluation.page import render_page
     from histoloom.evaluation.report import EvaluationConfig, write_report
     from histoloom.evaluation.report import evaluate as measure
@@ -49,7 +54,15 @@ def evaluate(
     real_images = load_images(real, split)
     training = training_images(train, real_images)
     judge = None if segmenter is None else load_segmenter(segmenter)
-    found = measure(real_images, load_images(fake), training, config, judge, cache or default_cache(), bar)
+    fake_images = load_images(fake)
+    bank = []
+    if crops is not None:
+        from histoloom.generation.bank import load_bank  # here: brings diffusers, which nothing else needs
+
+        if fake_images.kind != "woven patches":
+            raise InputError(f"{fake}: holds no woven patches, so none was woven from {crops}; leave out --crops")
+        bank = [crop for mine in load_bank(crops.absolute(), fake_images.table).sets.values() for crop in mine]
+    found = measure(real_images, fake_images, training, config, judge, cache or default_cache(), bar, bank)
     write_report(found, render_page(found), out)
     headline, sentences = verdict(found)
     typer.echo("\n".join([headline, *sentences, f"wrote {out / 'report.html'} and {out / 'report.json'}"]))

@@ -51,7 +51,7 @@ def statistic_interval(
     """Normal interval of `statistic(real_indices, fake_indices)`, cases of both sides drawn anew each time.
 
     Centred on the statistic of all images, as wide as the draws scatter: repeated images push a distance up, so the
-    draws' own quantiles would often leave out the estimate (Davison & Hinkley 1997, section 5.2).
+    draws' own quantiles would often leave out the estimate (Davison & Hinkley 1997, "Basic confidence limit methods").
     """
     whole = statistic(np.arange(len(real_cases)), np.arange(len(fake_cases)))
     drawn = [statistic(r, f) for r, f in _paired_draws(real_cases, fake_cases, draws, seed)]

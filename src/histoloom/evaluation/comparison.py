@@ -72,12 +72,17 @@ def compare(real: ImageSet, fake: ImageSet, train: ImageSet | None, most: int = 
         for images in (real, fake)
         if len(set(images.cases)) == len(images) and images.kind == "image folder"
     ]
-    if real.file_format != fake.file_format:
+    if _trace(real) != _trace(fake):
         notes.append(
-            f"Formats differ (real {real.file_format}, synthetic {fake.file_format}): part of every distance may be "
-            "the format's."
+            f"Formats differ (real: {real.kept_as}; synthetic: {fake.kept_as}): part of every distance may be the "
+            "format's."
         )
     return Comparison(reference, _at_most(pool, number, rng), _at_most(fake, number, rng), train, tuple(notes))
+
+
+def _trace(images: ImageSet) -> str:
+    """The format that has left its mark on the pixels: that of lossy pictures stays in whatever is made of them."""
+    return images.made_from if "(lossy)" in images.made_from else images.file_format
 
 
 def _at_most(images: ImageSet, most: int, rng: np.random.Generator) -> ImageSet:

@@ -67,7 +67,7 @@ def downstream(
 ) -> dict[str, Downstream]:
     """Train on `real`, on `fake` and on both (half of each batch's patches from each), test on `held`.
 
-    Raises InputError for sides without maps, cases of `real` in `held`, or fakes woven from maps of `held`.
+    Raises InputError for sides without maps, cases of `real` in `held`, or fakes woven from maps or crops of `held`.
     """
     check_sets(real, fake, held)
     trained_on = {REAL: [real], SYNTHETIC: [fake], BOTH: [real, fake]}
@@ -159,7 +159,10 @@ def _pixels(images: Tensor) -> Tensor:
 
 
 def check_sets(real: ImageSet, fake: ImageSet, held: ImageSet) -> None:
-    """Raise InputError for sides without maps, cases of `real` in `held`, or fakes woven from maps of `held`."""
+    """Raise InputError for sides without maps, cases of `real` in `held`, or fakes woven from maps or crops of `held`.
+
+    A crop tells the name of the patch that it was cut from; one out of a folder of files tells its file alone.
+    """
     for images in (real, fake, held):
         if images.semantic_maps is None:
             raise InputError(f"{images.where}: has no maps; segmenters learn from a dataset or from woven patches")
@@ -167,7 +170,11 @@ def check_sets(real: ImageSet, fake: ImageSet, held: ImageSet) -> None:
             raise InputError(f"{images.where}: images are {images.images.shape[1:3]} px; 32 px are needed at least")
     if shared := sorted(set(real.cases) & set(held.cases)):
         raise InputError(f"{held.where}: case {shared[0]!r} is in the training images, too; split by case")
-    if leaked := sorted(set(fake.cases) & ({*held.names} | {*held.cases})):
-        raise InputError(
-            f"{fake.where}: woven from {leaked[0]!r} of the test images; weave from maps and crops of split train only"
-        )
+    tested = {*held.names, *held.cases}
+    sources = {crop.source for crops in fake.crops for crop in crops}
+    for what, names in (("the map of", set(fake.cases)), ("a crop of", sources)):
+        if leaked := sorted(names & tested):
+            raise InputError(
+                f"{fake.where}: woven from {what} {leaked[0]!r} of the test images; weave from maps and crops of split "
+                "train only"
+            )

@@ -1,6 +1,6 @@
 """Fréchet distance of two clouds of features, fast, and its extrapolation to infinitely many images.
 
-|mu1 - mu2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson & Landau 1982; Heusel et al. 2017, equation 6). The matrix
+|mu1 - mu2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson & Landau 1982; Heusel et al. 2017, "Experiments"). The matrix
 root is never formed. Its trace is the sum of the roots of the eigenvalues of C1 C2, which are real: those of a smaller
 symmetric matrix where a side has no more images than features, and of a symmetric pair where both have more.
 """
@@ -26,7 +26,7 @@ class Extrapolated:
 
 def frechet_distance(real_features: Float[np.ndarray, "n d"], fake_features: Float[np.ndarray, "m d"]) -> float:
     """Squared 2-Wasserstein distance of the Gaussians fitted to both sides, covariances divided by n - 1 (Dowson &
-    Landau 1982; Heusel et al. 2017, equation 6).
+    Landau 1982; Heusel et al. 2017, "Experiments").
 
     In the square of the features' unit, double precision. Biased upwards by about 1/n: read it beside real against real
     of the same n. Raises InputError for nan, other dimensions, or fewer than two rows.
@@ -45,7 +45,7 @@ def frechet_at_infinity(
     num_sizes: int = 15,
     seed: int = 0,
 ) -> Extrapolated:
-    """Where the distance goes as n grows: the intercept of a line over 1/n (Chong & Forsyth 2020, equation 4).
+    """Where the distance goes as n grows: the intercept of a line over 1/n (FID-infinity of Chong & Forsyth 2020).
 
     Both sides are drawn without replacement in `num_sizes` equal sizes from half of the smaller side (or d + 1, where
     that is more) up to all of it. Raises InputError where the smaller side is not larger than d: then the distance is

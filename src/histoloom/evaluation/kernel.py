@@ -33,8 +33,8 @@ def kid(real_features: Float[np.ndarray, "n d"], fake_features: Float[np.ndarray
 def mmd_rbf(
     real_features: Float[np.ndarray, "n d"], fake_features: Float[np.ndarray, "m d"], width: float | None = None
 ) -> float:
-    """Unbiased MMD^2 under k(x, y) = exp(-|x - y|^2 / (2 width^2)); between -1 and 2 (Gretton et al. 2012,
-    equation 3, with the kernel of CMMD, Jayasumana et al. 2024).
+    """Unbiased MMD^2 under k(x, y) = exp(-|x - y|^2 / (2 width^2)); between -1 and 2 (Gretton et al. 2012, "The MMD in
+    reproducing kernel Hilbert spaces", with the kernel of CMMD, Jayasumana et al. 2024).
 
     `width` defaults to `median_distance(real_features)`, so that scores of one real set compare.
     """

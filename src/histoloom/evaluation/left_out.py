@@ -19,8 +19,7 @@ from histoloom.evaluation.comparison import Comparison
 from histoloom.evaluation.features import too_few
 from histoloom.evaluation.frechet import frechet_distance
 from histoloom.evaluation.kernel import kid
-from histoloom.evaluation.measures import Figure
-from histoloom.evaluation.prdc import prdc
+from histoloom.evaluation.measures import FeatureSets, Figure, distance_figure, prdc_figures
 
 
 def pasted_squares(
@@ -49,21 +48,21 @@ def measure_left_out(
     encoder: Encoder,
     cache: Path | None = None,
     on_done: Callable[[int], None] | None = None,
+    seed: int = 0,
 ) -> list[Figure]:
-    """Distances, precision and recall without the masked squares, one mask per synthetic image, each with its floor."""
-    sides = {name: getattr(sets, name).images for name in ("reference", "control", "fake")}
+    """Distances, precision and recall without the masked squares, one mask per synthetic image, each with its floor
+    and its interval over cases."""
     real, control, fake = (
         features(encoder, blank(images, masks[np.arange(len(images)) % len(masks)]), cache, on_done)
-        for images in sides.values()
+        for images in (sets.reference.images, sets.control.images, sets.fake.images)
     )
+    blanked = FeatureSets(real, control, fake, real[:0])  # no copies are searched, so no training images are needed
     n = min(len(real), len(fake))
     reason = too_few(n, fake.shape[1])
-    figures = [
+    return [
         Figure("Fréchet distance", n, note=reason)
         if reason
-        else Figure("Fréchet distance", n, frechet_distance(real, fake), floor=frechet_distance(real, control)),
-        Figure("KID x 1000", n, 1000 * kid(real, fake), floor=1000 * kid(real, control)),
+        else distance_figure("Fréchet distance", frechet_distance, sets, blanked, seed),
+        distance_figure("KID x 1000", lambda a, b: 1000 * kid(a, b), sets, blanked, seed),
+        *(figure for figure in prdc_figures(sets, blanked, seed) if figure.name in ("precision", "recall")),
     ]
-    k = min(5, n - 1)
-    found, floor = (prdc(real, other, k).means() for other in (fake, control))
-    return figures + [Figure(name, n, found[name], floor=floor[name]) for name in ("precision", "recall")]

@@ -74,7 +74,7 @@ def measure_features(
     """All figures of one encoder; `labels` are tissue types per image of `reference`, `control`, `fake`, or empty."""
     copies, real_copies = (authenticity(features.train, f) for f in (features.fake, getattr(features, sets.unseen)))
     tests = {name: _c2st(sets, features, name, seed) for name in ("fake", "control")}
-    overall = _distances(sets, features, seed) + _prdc(sets, features, seed)
+    overall = _distances(sets, features, seed) + prdc_figures(sets, features, seed)
     overall += [_two_sample_figure(tests, len(features.fake))]
     low, high = mean_interval(100.0 * copies.authentic, sets.fake.cases, seed=seed)
     overall.append(Figure("AuthPct", len(features.fake), copies.percent, low, high, real_copies.percent))
@@ -97,21 +97,23 @@ def _distances(sets: Comparison, features: FeatureSets, seed: int) -> list[Figur
     if reason := too_few(n, fake.shape[1]):
         figures += [Figure(name, n, note=reason) for name in ("Fréchet distance", "Fréchet, n to infinity")]
     else:
-        figures.append(_distance("Fréchet distance", frechet_distance, sets, features, seed))
+        figures.append(distance_figure("Fréchet distance", frechet_distance, sets, features, seed))
         try:
             ends = [frechet_at_infinity(reference, x, seed=seed).distance for x in (fake, control)]
             figures.append(Figure("Fréchet, n to infinity", n, ends[0], floor=ends[1]))
         except InputError as error:
             figures.append(Figure("Fréchet, n to infinity", n, note=str(error)))
     width = median_distance(reference)
-    figures.append(_distance("KID x 1000", lambda a, b: 1000 * kid(a, b), sets, features, seed))
-    figures.append(_distance("MMD (RBF) x 1000", lambda a, b: 1000 * mmd_rbf(a, b, width), sets, features, seed))
+    figures.append(distance_figure("KID x 1000", lambda a, b: 1000 * kid(a, b), sets, features, seed))
+    figures.append(distance_figure("MMD (RBF) x 1000", lambda a, b: 1000 * mmd_rbf(a, b, width), sets, features, seed))
     return figures
 
 
-def _distance(
+def distance_figure(
     name: str, distance: Callable[[np.ndarray, np.ndarray], float], sets: Comparison, features: FeatureSets, seed: int
 ) -> Figure:
+    """A distance of synthetic from real features, with its interval over cases and its floor."""
+
     def of_draw(real: np.ndarray, fake: np.ndarray) -> float:
         return distance(features.reference[real], features.fake[fake])
 
@@ -120,7 +122,8 @@ def _distance(
     return Figure(name, min(len(features.reference), len(features.fake)), value, low, high, floor)
 
 
-def _prdc(sets: Comparison, features: FeatureSets, seed: int) -> list[Figure]:
+def prdc_figures(sets: Comparison, features: FeatureSets, seed: int) -> list[Figure]:
+    """Precision, recall, density and coverage, each with its interval over cases and its floor."""
     k = _k(features)
     found, floor = (prdc(features.reference, x, k) for x in (features.fake, features.control))
     figures = []
@@ -173,4 +176,4 @@ def _of_type(sets: Comparison, features: FeatureSets, at: dict[str, np.ndarray],
     chosen = FeatureSets(
         *(getattr(features, side)[at[side]] for side in ("reference", "control", "fake")), features.train
     )
-    return [f for f in _distances(part, chosen, seed) if "infinity" not in f.name] + _prdc(part, chosen, seed)
+    return [f for f in _distances(part, chosen, seed) if "infinity" not in f.name] + prdc_figures(part, chosen, seed)

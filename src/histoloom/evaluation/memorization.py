@@ -38,8 +38,8 @@ class Authenticity:
 
 
 def authenticity(train_features: Float[np.ndarray, "n d"], features: Float[np.ndarray, "m d"]) -> Authenticity:
-    """AuthPct (Alaa et al. 2022, section 4.3, as in Stein et al. 2023): an image is a copy where it lies closer to its
-    nearest training image than that image's nearest fellow does.
+    """AuthPct (the authenticity of Alaa et al. 2022, as in Stein et al. 2023): an image is a copy where it lies closer
+    to its nearest training image than that image's nearest fellow does.
 
     Raises InputError for nan, other dimensions, or fewer than two training images.
     """

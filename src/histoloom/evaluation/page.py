@@ -5,6 +5,7 @@ from importlib.metadata import version
 
 import numpy as np
 
+from histoloom.evaluation.copying import CopyRate
 from histoloom.evaluation.measures import EncoderFigures, Figure
 from histoloom.evaluation.plots import bars, feature_map, inline, picture, scores
 from histoloom.evaluation.report import SIDES, Evaluation
@@ -86,7 +87,8 @@ def render_page(evaluation: Evaluation) -> str:
     for encoder in evaluation.encoders:
         parts += _encoder(encoder)
     parts += ["<h2>Map fidelity</h2>", _figures(evaluation.maps)] if evaluation.maps else []
-    parts += ["<h2>Stain</h2>", _figures(evaluation.stain), *_copying(evaluation), *_best_and_worst(evaluation)]
+    parts += ["<h2>Stain</h2>", _figures(evaluation.stain), *_copying(evaluation)]
+    parts += [*_crops(evaluation), *_best_and_worst(evaluation)]
     parts += _how_made(evaluation)
     body = "\n".join(part for part in parts if part)
     return (
@@ -120,7 +122,7 @@ def _sets_table(evaluation: Evaluation) -> str:
             MEANINGS[side],
             len(images),
             len(set(images.cases)),
-            f"{kind}, {images.file_format}",
+            f"{kind}, {images.kept_as}",
             size,
             images.where,
         )
@@ -173,35 +175,96 @@ def _copying(evaluation: Evaluation) -> list[str]:
     copying, sets, copies = evaluation.copying, evaluation.sets, evaluation.encoders[0].copies
     parts = ["<h2>Copying</h2>"]
     if copying.fake and copying.real:
-        rows = [
-            f"<td>{name}</td><td>{100 * rate.rate:.1f} %</td><td>{100 * rate.low:.1f} to {100 * rate.high:.1f} %</td>"
-            f"<td>{rate.n}</td>"
-            for name, rate in (("synthetic", copying.fake), ("unseen real (floor)", copying.real))
+        parts += [
+            _rates(
+                "a part of the nearest training image reappears in",
+                "images",
+                {"synthetic": copying.fake, "unseen real (floor)": copying.real},
+            ),
+            _threshold(copying.fake),
         ]
-        parts.append(
-            _table(
-                ("a part of the nearest training image reappears in", "share", "95 %, Wilson over images", "n"), rows
-            )
-        )
-        parts.append(
-            f'<p class="small">Normalised correlation above {copying.fake.threshold:.2f}, which one per cent of '
-            "unrelated real pairs reach; parts of 32 px, all eight orientations.</p>"
-        )
     else:
         parts.append(f'<p class="why">{escape(copying.note)}</p>')
     score = dict(zip(copying.searched.tolist(), copying.scores.tolist(), strict=True))
     suspects = np.argsort(copies.ratio, kind="stable")[:SHOWN]
     pairs = np.random.default_rng(evaluation.config.seed).permutation(len(copies.ratio))[:SHOWN]
     for title, chosen in (("Copy suspects: nearest to a training image", suspects), ("Any six, with theirs", pairs)):
-        parts.append(f'<h3>{title} (left synthetic, right training)</h3><div class="pairs">')
+        shown = []
         for i in chosen:
             found = f", part score {score[i]:.2f}" if np.isfinite(score.get(int(i), np.nan)) else ""
             caption = f"{sets.fake.names[i]}, distance ratio {copies.ratio[i]:.2f}{found}"
-            images = (sets.fake.images[i], sets.train.images[copies.neighbour[i]])
-            shown = "".join(f'<img alt="" src="{inline(picture(image))}">' for image in images)
-            parts.append(f'<figure class="pair"><div>{shown}</div><figcaption>{escape(caption)}</figcaption></figure>')
-        parts.append("</div>")
+            shown.append((sets.fake.images[i], sets.train.images[copies.neighbour[i]], caption))
+        parts += _pairs(f"{title} (left synthetic, right training)", shown)
     return parts
+
+
+def _crops(evaluation: Evaluation) -> list[str]:
+    """What reappears of the crops that patches were woven from; nothing for images that name none."""
+    crops, fake = evaluation.crops, evaluation.sets.fake
+    if not crops.used.named:
+        return []
+    told = [f"Of {crops.used.named} crops that the synthetic images name, {len(crops.used.found)} were found"]
+    told += [f"{count} not: {why}" for why, count in crops.used.missing.items()]
+    parts = [
+        "<h2>Crops that reappear</h2>",
+        f'<p class="small">{escape("; ".join(told))}. {len(crops.searched)} were searched for.</p>',
+    ]
+    if crops.woven:
+        rates = {
+            "the patch woven from it": crops.woven,
+            "another real patch of its case (floor)": crops.real,
+            "a synthetic patch woven without it (floor)": crops.other,
+        }
+        rows = {name: rate for name, rate in rates.items() if rate}
+        parts += [_rates("a part of the crop reappears in", "crops", rows), _threshold(crops.woven)]
+        if crops.real is None:
+            parts.append(
+                '<p class="why">No floor of real patches: no other patch of the cases of the crops is known.</p>'
+            )
+    else:
+        parts.append(f'<p class="why">{escape(crops.note)}</p>')
+    judged = np.flatnonzero(np.isfinite(crops.scores))
+    shown = []
+    for i in judged[np.argsort(-crops.scores[judged], kind="stable")][:SHOWN]:
+        crop = crops.searched[i]
+        caption = f"{fake.names[crop.woven]}, crop of {crop.source}, part score {crops.scores[i]:.2f}"
+        patch = fake.images[crop.woven]
+        shown.append((patch, _at_its_size(crop.pixels, patch), caption))
+    title = "Crop suspects: highest scores (left synthetic, right crop, as it lay in its source)"
+    return parts + (_pairs(title, shown) if shown else [])
+
+
+def _at_its_size(crop: np.ndarray, patch: np.ndarray) -> np.ndarray:
+    """The crop on white, as large as the patch, so that both are shown at one magnification."""
+    sheet = np.full_like(patch, 255)
+    height, width = patch.shape[:2]
+    sheet[: crop.shape[0], : crop.shape[1]] = crop[:height, :width]
+    return sheet
+
+
+def _rates(what: str, unit: str, rates: dict[str, CopyRate]) -> str:
+    rows = [
+        f"<td>{name}</td><td>{100 * rate.rate:.1f} %</td><td>{100 * rate.low:.1f} to {100 * rate.high:.1f} %</td>"
+        f"<td>{rate.n}</td>"
+        for name, rate in rates.items()
+    ]
+    return _table((what, "share", f"95 %, Wilson over {unit}", "n"), rows)
+
+
+def _threshold(rate: CopyRate) -> str:
+    return (
+        f'<p class="small">Normalised correlation above {rate.threshold:.2f}, which one per cent of '
+        "unrelated real pairs reach; parts of 32 px, all eight orientations.</p>"
+    )
+
+
+def _pairs(title: str, pairs: list[tuple[np.ndarray, np.ndarray, str]]) -> list[str]:
+    """Two pictures side by side with a caption, pair after pair."""
+    parts = [f'<h3>{title}</h3><div class="pairs">']
+    for left, right, caption in pairs:
+        shown = "".join(f'<img alt="" src="{inline(picture(image))}">' for image in (left, right))
+        parts.append(f'<figure class="pair"><div>{shown}</div><figcaption>{escape(caption)}</figcaption></figure>')
+    return [*parts, "</div>"]
 
 
 def _best_and_worst(evaluation: Evaluation) -> list[str]:

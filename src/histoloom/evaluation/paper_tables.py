@@ -19,7 +19,8 @@ def paper_tables(result: dict) -> str:
         "**True, varied, new, obedient**. Crops that reappear: of the crops that came with the maps, in the woven "
         "patch; the floor is the real patch of the map, of the same case. A model that reads no crops is another.",
         _qualities(result),
-        "**The squares of the crops left out**, of synthetic and real images alike: what is not pasted.",
+        "**The squares of the crops left out**, of synthetic and real images alike: what is not pasted. Brackets, here "
+        "and above: 95 % over cases.",
         _left_out(result),
         _answer(result),
     ]  # fmt: skip
@@ -101,7 +102,7 @@ def _answer(result: dict) -> str:
             ("the squares left out", {name: sets[name]["left_out"][encoder] for name in shown if name in sets}),
         ):
             found = {name: _distance(figures) for name, figures in of.items()}
-            told = ", ".join(f"{shown[name]} {_number(figure['value'])}" for name, figure in found.items())
+            told = ", ".join(f"{shown[name]} {_span(figure)}" for name, figure in found.items())
             lines.append(f"{encoder}, {found[IN_PLACE]['name']}, {where}: {told}.")
     return "\n".join(["**How much of the gain is copying?**", "", *(f"- {line}" for line in lines)])
 

@@ -9,7 +9,7 @@ Both are written aside and renamed.
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -17,12 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
+from histoloom.conditioning.inputs import Crop
 from histoloom.encoders.cache import features
 from histoloom.encoders.encoder import Encoder, fingerprint, open_encoder
 from histoloom.errors import ConfigError, InputError, OutputError
 from histoloom.evaluation.bootstrap import statistic_interval
 from histoloom.evaluation.comparison import Comparison, compare
 from histoloom.evaluation.copy_search import UNRELATED, CopySearch, search_copies
+from histoloom.evaluation.crop_search import CropSearch, num_pairs, search_crops
+from histoloom.evaluation.crop_sources import find_crops
 from histoloom.evaluation.map_fidelity import confusion, dice, iou, mean_iou_interval, mean_over_present
 from histoloom.evaluation.measures import EncoderFigures, FeatureSets, Figure, measure_features
 from histoloom.evaluation.memorization import authenticity
@@ -49,7 +52,7 @@ class EvaluationConfig:
 
     encoders: tuple[str, ...] = ("histoloom-small",)
     most: int = 500  # images a side
-    pairs: int = 100  # images searched for copied parts, synthetic and real each
+    pairs: int = 100  # images, and crops, searched for copied parts, synthetic and real each
     seed: int = 0
 
     def __post_init__(self):
@@ -70,6 +73,7 @@ class Evaluation:
     encoders: list[EncoderFigures]
     fingerprints: dict[str, str]
     copying: CopySearch
+    crops: CropSearch
     stain: list[Figure]
     maps: list[Figure]
     segmenter: str = ""  # its fingerprint; empty without one
@@ -84,8 +88,11 @@ def evaluate(
     segmenter: Segmenter | None = None,
     cache: Path | None = None,
     make_bar: MakeBar | None = None,
+    bank: Sequence[Crop] = (),
 ) -> Evaluation:
     """Measure `fake` against `real`; copies are searched among `train`. `make_bar(label, total, unit)` opens a bar.
+
+    Crops that `fake` names are looked for by name among `real`, `train` and the crops of the `bank`.
 
     Raises InputError or ImageError for images that cannot be compared, before anything is computed.
     """
@@ -108,11 +115,14 @@ def evaluate(
     unseen = authenticity(measured[0].features.train, getattr(measured[0].features, sets.unseen))
     with make_bar("searching for copies", 2 * config.pairs + UNRELATED, "pairs") as bar:
         copying = search_copies(sets, copies.neighbour, unseen.neighbour, config.pairs, config.seed, bar.advance)
+    used = find_crops(sets.fake, known, bank)
+    with make_bar("searching for crops", num_pairs(used, config.pairs), "pairs") if used.found else _NoBar() as bar:
+        crops = search_crops(sets.fake, used, sets.control, config.pairs, config.seed, bar.advance)
     maps, notes = _map_figures(sets, segmenter, config.seed)
     return Evaluation(
         config, sets, shared, duplicates, measured, {e.name: e.fingerprint for e in encoders}, copying,
-        _stain_figures(sets, config.seed), maps, fingerprint(segmenter.network, "segmenter") if segmenter else "",
-        [*sets.notes, *notes],
+        crops, _stain_figures(sets, config.seed), maps,
+        fingerprint(segmenter.network, "segmenter") if segmenter else "", [*sets.notes, *notes],
     )  # fmt: skip
 
 
@@ -121,13 +131,13 @@ def to_json(evaluation: Evaluation) -> dict:
     sets = evaluation.sets
     sides = {
         side: {
-            "folder": images.where, "kind": images.kind, "split": images.split, "format": images.file_format,
+            "folder": images.where, "kind": images.kind, "split": images.split, "format": images.kept_as,
             "images": len(images), "cases": len(set(images.cases)), "pixels": list(images.images.shape[1:3]),
         }
         for side in SIDES
         for images in (getattr(sets, side),)
     }  # fmt: skip
-    copying = evaluation.copying
+    copying, crops = evaluation.copying, evaluation.crops
     return _plain(
         {
             "version": version("histoloom"),
@@ -152,6 +162,16 @@ def to_json(evaluation: Evaluation) -> dict:
                 "synthetic": copying.fake and asdict(copying.fake),
                 "real": copying.real and asdict(copying.real),
                 "note": copying.note,
+            },
+            "crops": {
+                "woven": crops.woven and asdict(crops.woven),
+                "real": crops.real and asdict(crops.real),
+                "other": crops.other and asdict(crops.other),
+                "named": crops.used.named,
+                "found": len(crops.used.found),
+                "missing": crops.used.missing,
+                "searched": len(crops.searched),
+                "note": crops.note,
             },
             "stain": [asdict(f) for f in evaluation.stain],
             "maps": [asdict(f) for f in evaluation.maps],

@@ -1,6 +1,7 @@
 """The images of one side, from a patch dataset, from woven patches, or from a plain folder of images."""
 
 import hashlib
+import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -8,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 from histoloom.errors import ImageError, InputError
-from histoloom.generation.export import read_woven
+from histoloom.generation.export import CropUse, read_woven
 from histoloom.patches.folder import SUFFIXES
-from histoloom.patches.maps import LOSSY, read_image
-from histoloom.patches.store import load_patches, read_table, splits
+from histoloom.patches.maps import read_image
+from histoloom.patches.slide_jobs import SLIDE_SUFFIXES
+from histoloom.patches.store import iter_rows, load_patches, read_table, splits
 from histoloom.tissue import TissueTable, TissueType
 
 # What a row of woven patches says of their making, besides the seed, map and crops of each.
@@ -27,23 +30,32 @@ class ImageSet:
     where: str
     kind: str  # patch dataset, woven patches, image folder
     split: str  # empty where there is none
-    file_format: str  # of the files, such as PNG, or JPEG (lossy)
+    file_format: str  # of the images, such as PNG, or JPEG (lossy)
     images: UInt8[np.ndarray, "n h w 3"]
     semantic_maps: UInt8[np.ndarray, "n h w"] | None
     cases: list[str]
     names: list[str]
     table: TissueTable | None = None
     made: dict[str, str] = field(default_factory=dict)  # how woven patches were: model, sampler, guidance
+    crops: list[list[CropUse]] = field(default_factory=list)  # of each woven patch; empty for images of other kinds
+    made_from: str = ""  # format of the pictures or slides that a dataset was cut from, where its rows tell
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def kept_as(self) -> str:
+        """The format for a report: of the images, and of what they were made from."""
+        kept = f"{self.file_format} (in Parquet)" if self.kind == "patch dataset" else self.file_format
+        return f"{kept}, made from {self.made_from}" if self.made_from else kept
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "ImageSet":
         """The images at `indices`, in that order."""
         at = np.asarray(indices, np.int64)
         maps = None if self.semantic_maps is None else self.semantic_maps[at]
         names = [self.cases[i] for i in at], [self.names[i] for i in at]
-        return replace(self, images=self.images[at], semantic_maps=maps, cases=names[0], names=names[1])
+        crops = [self.crops[i] for i in at] if self.crops else []
+        return replace(self, images=self.images[at], semantic_maps=maps, cases=names[0], names=names[1], crops=crops)
 
     def keys(self) -> list[bytes]:
         """A hash of the pixels of each image: equal where images are the same."""
@@ -128,19 +140,35 @@ def _dataset(folder: Path, split: str | None) -> ImageSet:
     known = splits(folder)
     chosen = split or ("val" if "val" in known else next(iter(known), "train"))
     patches = load_patches(folder, chosen)
+    cut_from = {Path(source).suffix.lower() for source in patches.sources}
     return ImageSet(
-        str(folder), "patch dataset", chosen, "PNG", patches.images, patches.semantic_maps, patches.cases,
-        patches.sources, read_table(folder),
+        str(folder), "patch dataset", chosen, _encodings(folder, chosen), patches.images, patches.semantic_maps,
+        patches.cases, patches.sources, read_table(folder),
+        made_from=_formats(cut_from) if cut_from <= set(SLIDE_SUFFIXES) else "",
     )  # fmt: skip
+
+
+def _encodings(folder: Path, split: str) -> str:
+    """How the images of a dataset are encoded, as their bytes say: a foreign one need not hold PNG."""
+    images = (row["image"]["bytes"] for row in iter_rows(folder, split, ["image"]))
+    return _formats({f".{Image.open(io.BytesIO(data)).format.lower()}" for data in images})
+
+
+def _formats(suffixes: set[str]) -> str:
+    """Formats by their suffix, such as PNG, or JPEG (lossy); WebP and TIFF may be either."""
+    names = {".jpg": "JPEG (lossy)", ".jpeg": "JPEG (lossy)", ".tif": "TIFF"}
+    return ", ".join(sorted({names.get(suffix, suffix[1:].upper()) for suffix in suffixes}))
 
 
 def _woven(folder: Path) -> ImageSet:
     woven = read_woven(folder)
     names, maps = [row["image"] for row in woven.rows], [row["map_source"] for row in woven.rows]
     made = {key: ", ".join(sorted({str(row[key]) for row in woven.rows})) for key in MADE}
+    crops = [[CropUse(**crop) for crop in row["crops"]] for row in woven.rows]
     return ImageSet(
-        str(folder), "woven patches", "", "PNG", woven.images, woven.semantic_maps, maps, names, woven.table, made
-    )
+        str(folder), "woven patches", "", "PNG", woven.images, woven.semantic_maps, maps, names, woven.table, made,
+        crops,
+    )  # fmt: skip
 
 
 def _plain(folder: Path) -> ImageSet:
@@ -155,8 +183,7 @@ def _plain(folder: Path) -> ImageSet:
                 f"{path}: is {width} x {height} px where {paths[0].name} is {first_width} x {first_height}; cut all "
                 "images to one size, for instance with `histoloom import --size`"
             )
-    kinds = sorted({path.suffix.lower() for path in paths})
-    shown = ", ".join(kind[1:].upper() + (" (lossy)" if kind in LOSSY[:2] else "") for kind in kinds)
+    shown = _formats({path.suffix.lower() for path in paths})
     cases = [f"{folder}/{p.stem}" if p.parent == folder else p.parent.relative_to(folder).as_posix() for p in paths]
     names = [path.relative_to(folder).as_posix() for path in paths]
     return ImageSet(str(folder), "image folder", "", shown, np.stack(images), None, cases, names)

@@ -39,7 +39,7 @@ def c2st(
     seed: int = 0,
 ) -> TwoSample:
     """Held-out accuracy of a logistic regression on standardised features, cross-validated so that no case stands on
-    both sides of a fold (the C2ST of Lopez-Paz & Oquab 2017, section 3).
+    both sides of a fold (the C2ST of Lopez-Paz & Oquab 2017).
 
     Sides weigh equally, whatever their sizes. Fakes woven from a case share its name, and so its fold. Raises
     InputError for fewer than `folds` cases on a side.

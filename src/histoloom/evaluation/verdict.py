@@ -6,6 +6,8 @@ from histoloom.evaluation.report import Evaluation
 CLOSE = 1.5  # times the floor within which a distance counts as real
 TELLING = 0.1  # accuracy above the floor's from which a classifier is said to tell
 SHORT = 0.1  # share below the floor's from which something is said to be missing
+CHANCE = 0.02  # share of reappearing parts that is no copying, whatever the floor; 0.01 do by construction
+NO_FLOOR = 0.1  # the same for crops without any floor: woven tissue takes its texture from them
 
 
 def verdict(evaluation: Evaluation) -> tuple[str, list[str]]:
@@ -19,9 +21,12 @@ def verdict(evaluation: Evaluation) -> tuple[str, list[str]]:
     true, looks_real = _true(first.encoder, of_name)
     varied, is_varied = _varied(first.encoder, of_name)
     judge = f"By which encoder? True, varied and new are told by {first.encoder}. {encoder_note(first)}"
+    new, reappear = new + _crop_sentence(evaluation), _crops_reappear(evaluation)
     sentences = [true, varied, _obedient(evaluation.maps), new, _stain(evaluation.stain[0]), judge]
     if evaluation.shared:
         headline = f"{len(evaluation.shared)} synthetic images are real ones, pixel by pixel. Do not use this set."
+    elif reappear:
+        headline = "Crops reappear in what was woven from them. Look at the suspects before any use."
     elif copied:
         headline = "Parts of training images reappear in the synthetic ones. Look at the suspects before any use."
     elif looks_real and is_varied:
@@ -30,18 +35,52 @@ def verdict(evaluation: Evaluation) -> tuple[str, list[str]]:
         headline = "Each synthetic image looks real by these measures, but they do not show all that real tissue shows."
     else:
         headline = "The synthetic images can be told from real ones."
-    if not (copied or evaluation.shared):
+    if not (copied or reappear or evaluation.shared):
         headline += _suspicion(evaluation)
     return headline, [sentence for sentence in sentences if sentence]
 
 
 def _suspicion(evaluation: Evaluation) -> str:
-    fake, real = evaluation.copying.fake, evaluation.copying.real
+    fake, real, crops = evaluation.copying.fake, evaluation.copying.real, evaluation.crops
     if fake is None or real is None:
         return " Copied parts could not be searched for."
     if fake.rate > real.high:
         return " More of their parts are like training images than those of unseen real ones: look at the suspects."
+    if crops.woven and crops.real and crops.woven.rate > crops.real.high:
+        return (
+            " Crops are found again in what was woven from them more often than in real patches: look at the suspects."
+        )
+    if crops.used.named and crops.woven is None:
+        return " No sign of copying was found, but the crops could not be searched for."
     return " No sign of copying was found."
+
+
+def _crops_reappear(evaluation: Evaluation) -> bool:
+    woven = evaluation.crops.woven
+    return woven is not None and woven.low > _crop_floor(evaluation)
+
+
+def _crop_floor(evaluation: Evaluation) -> float:
+    """The share of crops from which copying is told: the upper end of the higher floor."""
+    floors = [rate.high for rate in (evaluation.crops.real, evaluation.crops.other) if rate]
+    return max(*floors, CHANCE) if floors else NO_FLOOR
+
+
+def _crop_sentence(evaluation: Evaluation) -> str:
+    """What is known of the crops; nothing for images that name none."""
+    crops = evaluation.crops
+    if not crops.used.named:
+        return ""
+    if crops.woven is None:
+        return f" Whether crops reappear is {crops.note}."
+    floors = {"real patches of their case": crops.real, "synthetic ones woven without them": crops.other}
+    told = "".join(f"in {name}: {100 * rate.rate:.1f} %; " for name, rate in floors.items() if rate)
+    lost = sum(crops.used.missing.values())
+    left = f"; {lost} of {crops.used.named} could not be found" if lost else ""
+    return (
+        f" Of {crops.woven.n} crops {100 * crops.woven.rate:.1f} % reappear in part in what was woven from them "
+        f"({told}chance: 1 %{left})."
+    )
 
 
 def _true(encoder: str, of_name: dict[str, Figure]) -> tuple[str, bool]:
@@ -96,7 +135,7 @@ def _new(evaluation: Evaluation, of_name: dict[str, Figure]) -> tuple[bool, str]
     )
     if fake is None or real is None:
         return near or bool(evaluation.shared), f"{text} Copied parts were not searched for: {evaluation.copying.note}."
-    pasted = fake.low > max(real.high, 0.02)
+    pasted = fake.low > max(real.high, CHANCE)
     text += (
         f" In {100 * fake.rate:.1f} % of {fake.n} a part of the nearest training image reappears (unseen real images: "
         f"{100 * real.rate:.1f} %; chance: 1 %)."

@@ -1,0 +1,82 @@
+"""The crops that woven patches name, found again: cut from the real patch of that name, or taken from a crop bank.
+
+A name in a file is looked up among names that are known already. No path is made of it, so a foreign index opens
+nothing.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+
+from histoloom.conditioning.inputs import SMALLEST_CROP, Crop
+from histoloom.evaluation.sources import ImageSet
+from histoloom.generation.export import CropUse
+
+UNKNOWN = "named after no real patch and no file of a bank (--crops)"
+SEVERAL = "named after several patches or files"
+OUTSIDE = "of no place in the patch or file of their name"
+
+
+@dataclass(frozen=True)
+class UsedCrop:
+    """A crop, the number of the woven patch that names it, and who lent it: patch `index` of `lender`, or without a
+    lender a file of a bank. It is turned as it lay there, not as it was used."""
+
+    woven: int
+    source: str
+    pixels: UInt8[np.ndarray, "h w 3"]
+    lender: ImageSet | None = None
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class UsedCrops:
+    """The crops that were found, and how many were not, by reason."""
+
+    found: list[UsedCrop]
+    missing: dict[str, int]
+
+    @property
+    def named(self) -> int:
+        """All crops that the woven patches name."""
+        return len(self.found) + sum(self.missing.values())
+
+
+def find_crops(fake: ImageSet, real: Sequence[ImageSet], bank: Sequence[Crop] = ()) -> UsedCrops:
+    """The crops of all woven patches in `fake`, by name from the datasets among `real` and the files of a `bank`.
+
+    A place in a patch means something in a patch dataset only, so plain folders lend nothing. A name that several have,
+    such as that of a slide, tells no pixels.
+    """
+    lenders: dict[str, list[tuple[ImageSet, int] | Crop]] = defaultdict(list)
+    for images in real:
+        for index, name in enumerate(images.names if images.kind == "patch dataset" else []):
+            lenders[name].append((images, index))
+    for crop in bank:
+        lenders[crop.source].append(crop)
+    found, missing = [], Counter()
+    for woven, use in ((i, use) for i, crops in enumerate(fake.crops) for use in crops):
+        known = lenders.get(use.source, [])
+        crop = _crop(woven, use, known[0]) if len(known) == 1 else SEVERAL if known else UNKNOWN
+        if isinstance(crop, UsedCrop):
+            found.append(crop)
+        else:
+            missing[crop] += 1
+    return UsedCrops(found, dict(missing))
+
+
+def _crop(woven: int, use: CropUse, lender: tuple[ImageSet, int] | Crop) -> UsedCrop | str:
+    """The crop, or why it cannot be that one."""
+    if isinstance(lender, Crop):
+        same = (use.x, use.y, use.height, use.width) == (0, 0, *lender.pixels.shape[:2])
+        return UsedCrop(woven, use.source, lender.pixels) if same else OUTSIDE
+    images, index = lender
+    height, width = images.images.shape[1:3]
+    fits = 0 <= use.x <= width - use.width and 0 <= use.y <= height - use.height
+    if not fits or min(use.width, use.height) < SMALLEST_CROP:
+        return OUTSIDE
+    pixels = images.images[index, use.y : use.y + use.height, use.x : use.x + use.width]
+    return UsedCrop(woven, use.source, pixels, images, index)
