@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from histoloom.conditioning.likeness import best_match
 from histoloom.conditioning.overlap import overlapping_fields
 from histoloom.errors import InputError
 from histoloom.evaluation.copy_search import UNRELATED
-from histoloom.evaluation.copying import CopyRate, best_match, copy_rate, copy_threshold
+from histoloom.evaluation.copying import CopyRate, copy_rate, copy_threshold
 from histoloom.evaluation.crop_sources import UsedCrop, UsedCrops
 from histoloom.evaluation.sources import ImageSet
 from histoloom.patches.store import Patches
