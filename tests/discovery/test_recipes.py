@@ -36,7 +36,9 @@ def tiny(recipe: Recipe) -> Recipe:
         window=64, views=1, channels=(32, 64), blocks=(1, 1), loop=loop, curriculum=recipe.denoiser.curriculum
     )
     none = CopyLimitConfig(pairs=0)
-    return replace(recipe, autoencoder=autoencoder, denoiser=denoiser, watch=Watch(1, 1), copy_limit=none)
+    return replace(
+        recipe, autoencoder=autoencoder, denoiser=denoiser, watch=Watch(1, 1, map_fidelity=False), copy_limit=none
+    )
 
 
 @contextmanager

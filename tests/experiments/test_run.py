@@ -54,7 +54,13 @@ class Silent:
 
 
 def train(
-    folder, name: str, first: str = "", channels: int = 64, watch: str = "", rate: float = 1e-2, pairs: int = 0
+    folder,
+    name: str,
+    first: str = "",
+    channels: int = 64,
+    watch: str = "map_fidelity = false",
+    rate: float = 1e-2,
+    pairs: int = 0,
 ) -> HistoloomPipeline:
     told = {"first": first, "channels": channels, "watch": watch, "rate": rate, "pairs": pairs}
     (folder / f"{name}.toml").write_text(RECIPE.format(**told))
@@ -77,7 +83,7 @@ def test_the_recipes_of_the_bundled_model_train_small_on_other_pictures(image_fo
         shipped,
         data=DataSource(source="images", maps="maps", tissue="tissue.toml"),
         denoiser=denoiser,
-        watch=Watch(2, 2),
+        watch=Watch(2, 2, map_fidelity=False),
         copy_limit=CopyLimitConfig(pairs=60, quantile=0.8),
         pretrained_autoencoder="first/model/autoencoder",
     )

@@ -109,7 +109,9 @@ def tiny(recipe: Recipe) -> Recipe:
     autoencoder = AutoencoderTraining(size=32, model=AutoencoderConfig(4, (8, 8, 16), (1, 1, 1), (1, 1, 1)), loop=loop)
     denoiser = DenoiserTraining(window=64, views=1, channels=(32, 64), blocks=(1, 1), loop=loop)
     few = CopyLimitConfig(pairs=0)
-    return dataclasses.replace(recipe, autoencoder=autoencoder, denoiser=denoiser, watch=Watch(1, 1), copy_limit=few)
+    return dataclasses.replace(
+        recipe, autoencoder=autoencoder, denoiser=denoiser, watch=Watch(1, 1, map_fidelity=False), copy_limit=few
+    )
 
 
 class Silent:

@@ -47,7 +47,8 @@ class Watch:
 
     patches: int = 8
     steps: int = 12  # of the sampler
-    segmenter: SegmenterConfig | None = None  # trained first, on the same patches; without it no map fidelity
+    map_fidelity: bool = True  # a segmenter, trained first on the same patches, reads what is woven
+    segmenter: SegmenterConfig = field(default_factory=lambda: SegmenterConfig(steps=400))
 
 
 @dataclass(frozen=True)

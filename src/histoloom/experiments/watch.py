@@ -1,6 +1,7 @@
 """Someone who watches a training: the same maps and crops woven at each checkpoint, and read by a segmenter."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from histoloom.conditioning.crops import ReferenceCrops
 from histoloom.conditioning.inputs import Crop
 from histoloom.evaluation.map_fidelity import confusion, iou, mean_over_present
-from histoloom.evaluation.segmenter import Segmenter, load_segmenter, save_segmenter, train_segmenter
+from histoloom.evaluation.segmenter import SEGMENTER, Segmenter, load_segmenter, save_segmenter, train_segmenter
 from histoloom.experiments.recipe import Watch
 from histoloom.experiments.stages import MakeBar
 from histoloom.generation.contact_sheet import SheetRow, contact_sheet
@@ -47,7 +48,7 @@ class Watcher:
             self.crops.append(
                 references.draw(at, np.zeros(self.maps[0].shape, bool), patches.semantic_maps[i], None, rng)
             )
-        self.segmenter = self._segmenter(patches, make_bar) if config.segmenter else None
+        self.segmenter = self._segmenter(patches, make_bar) if config.map_fidelity and len(table.ids) > 1 else None
 
     def __call__(self, step: int, denoiser: Denoiser) -> None:
         scheduler, _ = make_sampler(denoiser.config.objective)
@@ -70,14 +71,17 @@ class Watcher:
         self.writer.flush()
 
     def _segmenter(self, patches: Patches, make_bar: MakeBar) -> Segmenter:
-        home = self.folder / "segmenter"
-        if not (home / "segmenter.safetensors").is_file():
-            with make_bar("segmenter", self.config.segmenter.steps, "steps") as bar:
+        home, config = self.folder / "segmenter", self.config.segmenter
+        unit = 2 ** len(config.channels)
+        largest = min(patches.images.shape[1:3]) // unit * unit
+        config = replace(config, size=min(config.size, largest))
+        if not (home / SEGMENTER).is_file():
+            with make_bar("segmenter", config.steps, "steps") as bar:
                 trained = train_segmenter(
                     patches.images,
                     patches.semantic_maps,
                     self.table.num_ids,
-                    self.config.segmenter,
+                    config,
                     lambda _, loss: bar.advance(1, f"loss {loss:.3f}"),
                 )
             save_segmenter(trained, home)
