@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from histoloom.conditioning.crops import CropConfig, ReferenceCrops
+from histoloom.conditioning.inputs import Crop
 from histoloom.conditioning.likeness import best_match
 from histoloom.errors import ConfigError
 from histoloom.generation.patches import Order, WeaveConfig, weave
@@ -49,16 +50,38 @@ def test_what_is_too_like_its_crops_is_woven_again_and_the_least_alike_is_kept(p
         assert made.copy_score == pytest.approx(likeness(order, patch.image), abs=1e-6)
         assert made.copy_score <= before
         assert (made.tries > 1) == (before > limit)
-        assert made.copy_score <= limit or made.tries == QUICK.tries
+        assert made.copy_score <= limit or made.tries == 2 * QUICK.tries
     assert (woven[3].provenance.copy_score, woven[3].provenance.tries) == (None, 1)
 
 
-def test_the_seed_of_a_second_try_weaves_the_same_patch_again(pipeline, orders):
+def test_seed_and_crops_of_the_provenance_weave_the_same_patch_again(pipeline, orders):
     strict = replace(QUICK, copy_limit=0.01)  # nothing is as unlike
-    woven = next(weave(pipeline, orders[:1], strict))
-    assert woven.provenance.tries == QUICK.tries
-    again = pipeline(orders[0].semantic_map, orders[0].crops, steps=2, seed=woven.provenance.seed)[0]
-    assert np.array_equal(again, woven.image)
+    for order, woven in zip(orders[:3], weave(pipeline, orders[:3], replace(strict, batch_size=1)), strict=True):
+        made = woven.provenance
+        assert made.tries == 2 * QUICK.tries
+        places = {(crop.source, crop.x, crop.y) for crop in made.crops}
+        used = [crop for crop in order.crops if (crop.source, crop.x, crop.y) in places]
+        assert np.array_equal(pipeline(order.semantic_map, used, steps=2, seed=made.seed)[0], woven.image)
+
+
+def test_a_crop_that_a_patch_stays_like_is_left_out_at_last(make_pipeline, small_patches):
+    real, other = small_patches.images[:2]
+    semantic_map, pipeline, shown = small_patches.semantic_maps[0], make_pipeline(), []
+
+    class Copier(type(pipeline)):
+        """A model that shows the patch of a crop whenever it is shown the crop."""
+
+        def __call__(self, maps, crops, **settings):
+            shown.append([len(mine) for mine in crops])
+            return np.stack([real if mine else other for mine in crops])
+
+    pipeline.__class__ = Copier
+    tissue = int(semantic_map[40, 40])
+    order = Order(semantic_map, "map", [Crop(real[20:68, 20:68], tissue, "0")])
+    woven = next(weave(pipeline, [order], replace(QUICK, copy_limit=0.98)))
+    assert shown == [[1], [1], [1], [0]]
+    assert (woven.provenance.tries, woven.provenance.crops) == (4, ())
+    assert woven.provenance.copy_score < 0.98
 
 
 def test_a_model_brings_its_own_limit(make_pipeline, orders, tmp_path):
@@ -67,7 +90,7 @@ def test_a_model_brings_its_own_limit(make_pipeline, orders, tmp_path):
     pipeline.save_pretrained(str(tmp_path))
     opened = type(pipeline).load(tmp_path)
     assert opened.config.copy_limit == 0.01
-    assert next(weave(opened, orders[:1], QUICK)).provenance.tries == QUICK.tries
+    assert next(weave(opened, orders[:1], QUICK)).provenance.tries == 2 * QUICK.tries
 
 
 def test_a_run_that_goes_on_weaves_what_one_from_the_start_would(pipeline, orders):

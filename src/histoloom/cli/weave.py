@@ -44,7 +44,10 @@ def generate(
             help="Likeness to a crop above which a patch is woven again. Default: the model's own; 1: no limit."
         ),
     ] = None,
-    tries: Annotated[int, typer.Option(help="Times that a patch is woven at most; the least alike is kept.")] = 6,
+    tries: Annotated[
+        int,
+        typer.Option(help="Times that a patch is woven with all its crops; as often again without those alike."),
+    ] = 6,
 ) -> None:
     """Weave annotated patches: images, maps, provenance, and a contact sheet.
 

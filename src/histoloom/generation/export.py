@@ -50,7 +50,9 @@ COLUMNS = pa.schema(
         pa.field("steps", pa.int32(), nullable=False),
         pa.field("scheduler", pa.string(), nullable=False),
         pa.field("copy_limit", pa.float64()),  # likeness to a crop above which a patch was woven again
-        pa.field("copy_score", pa.float64()),  # highest likeness to one of its crops; null: not searched, or all flat
+        pa.field(
+            "copy_score", pa.float64()
+        ),  # highest likeness to a crop it was to follow; null: not searched, or flat
         pa.field("tries", pa.int32(), nullable=False),  # times that it was woven
         pa.field("model_hash", pa.string(), nullable=False),
         pa.field("version", pa.string(), nullable=False),  # of Histoloom

@@ -6,12 +6,10 @@ Each image is searched for parts of its own crops, and woven again with another 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from math import isnan
 from pathlib import Path
 
 import numpy as np
-import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from histoloom.conditioning.inputs import Crop
 from histoloom.conditioning.likeness import best_match
@@ -34,7 +32,7 @@ class WeaveConfig:
     seed: int = 0  # patch i has seed + i
     batch_size: int = 8
     copy_limit: float | None = None  # likeness to a crop above which a patch is woven again; None: the model's; 1: none
-    tries: int = 6  # times that a patch is woven at most; the one least like its crops is kept
+    tries: int = 6  # times that a patch is woven with its crops, at most; as often again without those it stays like
 
     def __post_init__(self):
         if min(self.batch_size, self.tries) < 1 or (self.steps is not None and self.steps < 1) or self.seed < 0:
@@ -61,8 +59,9 @@ def weave(
 ) -> Iterator[AnnotatedPatch]:
     """Weave the orders from number `first` on, each with seed + its number; `callback(count)` after each batch.
 
-    What is more like one of its crops than the copy limit is woven again, up to `config.tries` times, each with a seed
-    that follows from the first; the one least like its crops is kept, and says so in its provenance.
+    What is more like one of its crops than the copy limit is woven again: up to `config.tries` times in all with
+    another seed, which follows from the first, and as often without the crops that it stays like. The one least like
+    its crops is kept; its provenance names the crops that it was woven from, and how like it is to any of the order.
 
     Batches begin at multiples of `batch_size` whatever `first` is: on some processors the last bit of a patch depends
     on how many are woven at once, and a run that goes on must end with the bytes of one that never stopped.
@@ -88,7 +87,7 @@ def weave(
         if callback:
             callback(len(part) - known)
         for order, one in list(zip(part, found, strict=True))[known:]:
-            used = tuple(CropUse(c.source, c.tissue, c.x, c.y, *c.pixels.shape[1::-1]) for c in order.crops)
+            used = tuple(CropUse(c.source, c.tissue, c.x, c.y, *c.pixels.shape[1::-1]) for c in one.shown)
             made = Provenance(one.seed, order.map_source, used, copy_score=one.score, tries=one.tries, **shared)
             yield AnnotatedPatch(one.image, order.semantic_map, made)
 
@@ -100,36 +99,58 @@ def copy_limit_of(pipeline: HistoloomPipeline, config: WeaveConfig) -> float | N
 
 @dataclass(frozen=True)
 class _Try:
-    """An image, its seed, its highest likeness to one of its crops (None: not known), and how often it was woven."""
+    """An image, its seed, the crops that were shown, the likeness to each crop of the order (nan: flat, or not searched
+    for), and how often it was woven."""
 
     image: UInt8[np.ndarray, "h w 3"]
     seed: int
-    score: float | None
+    shown: list[Crop]
+    likeness: Float[np.ndarray, " n"]
     tries: int = 1
+
+    @property
+    def score(self) -> float | None:
+        """The highest likeness; None where there is none."""
+        known = self.likeness[~np.isnan(self.likeness)]
+        return float(known.max()) if known.size else None
 
 
 def _weave_unlike(
     pipeline: HistoloomPipeline, orders: Sequence[Order], seeds: list[int], config: WeaveConfig, limit: float | None
 ) -> list[_Try]:
-    """One image per order, woven again while it is more like a crop than `limit`."""
-    kept = _weave_once(pipeline, orders, seeds, config, limit)
-    for number in range(1, config.tries):
+    """One image per order, woven again while it is more like a crop than `limit`: first with other seeds, then without
+    the crops that it stays like. The least alike is kept."""
+    kept = _weave_once(pipeline, orders, [order.crops for order in orders], seeds, config, limit)
+    for number in range(1, 2 * config.tries):
         again = [i for i, one in enumerate(kept) if one.score is not None and one.score > limit]
         if not again:
             break
+        shown = [kept[i].shown if number < config.tries else _without_alike(orders[i], kept[i], limit) for i in again]
         others = [_another_seed(seeds[i], number) for i in again]
-        for i, new in zip(again, _weave_once(pipeline, [orders[i] for i in again], others, config, limit), strict=True):
-            better = new if new.score is None or new.score < kept[i].score else kept[i]
+        found = _weave_once(pipeline, [orders[i] for i in again], shown, others, config, limit)
+        for i, new in zip(again, found, strict=True):
+            better = new if new.score < kept[i].score else kept[i]
             kept[i] = replace(better, tries=number + 1)
     return kept
 
 
+def _without_alike(order: Order, one: _Try, limit: float) -> list[Crop]:
+    """The crops that were shown, less those of which a part is in the image."""
+    alike = {id(crop) for crop, score in zip(order.crops, one.likeness, strict=True) if score > limit}
+    return [crop for crop in one.shown if id(crop) not in alike]
+
+
 def _weave_once(
-    pipeline: HistoloomPipeline, orders: Sequence[Order], seeds: list[int], config: WeaveConfig, limit: float | None
+    pipeline: HistoloomPipeline,
+    orders: Sequence[Order],
+    shown: list[list[Crop]],
+    seeds: list[int],
+    config: WeaveConfig,
+    limit: float | None,
 ) -> list[_Try]:
     images = pipeline(
         [order.semantic_map for order in orders],
-        [order.crops for order in orders],
+        shown,
         steps=config.steps,
         sampler=config.sampler,
         map_guidance=config.map_guidance,
@@ -138,16 +159,11 @@ def _weave_once(
         batch_size=len(orders),
     )
     is_searched = limit is not None and limit < 1
-    scores = [
-        _likeness(o.crops, i, pipeline.device) if is_searched else None for o, i in zip(orders, images, strict=True)
-    ]
-    return [_Try(*one) for one in zip(images, seeds, scores, strict=True)]
-
-
-def _likeness(crops: list[Crop], image: np.ndarray, device: torch.device) -> float | None:
-    """Highest likeness of the image to one of the crops; None where all are flat, or there is none."""
-    scores = [best_match(crop.pixels, image, device=device) for crop in crops]
-    return max((score for score in scores if not isnan(score)), default=None)
+    found = []
+    for order, crops, image, seed in zip(orders, shown, images, seeds, strict=True):
+        searched = [best_match(crop.pixels, image, device=pipeline.device) for crop in order.crops if is_searched]
+        found.append(_Try(image, seed, crops, np.array(searched)))
+    return found
 
 
 def _another_seed(seed: int, number: int) -> int:
