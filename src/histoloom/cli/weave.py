@@ -46,7 +46,7 @@ def generate(
     ] = None,
     tries: Annotated[
         int,
-        typer.Option(help="Times that a patch is woven with all its crops; as often again without those alike."),
+        typer.Option(help="Times that a patch is woven with its crops; as often again with woven ones."),
     ] = 6,
 ) -> None:
     """Weave annotated patches: images, maps, provenance, and a contact sheet.

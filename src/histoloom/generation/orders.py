@@ -83,18 +83,12 @@ def weave_folder(
     write_patches(weave_from, pipeline.table, out, record)
     woven = read_woven(out)
     rows = [
-        SheetRow(semantic_map, _used(order, row), image)
-        for semantic_map, order, image, row in zip(woven.semantic_maps, orders, woven.images, woven.rows, strict=False)
+        SheetRow(semantic_map, [(c.tissue, c.pixels) for c in order.crops], image)
+        for semantic_map, order, image in zip(woven.semantic_maps, orders, woven.images, strict=False)
     ]
     sheet = contact_sheet(rows[:SHEET_ROWS], pipeline.table, columns=2 if len(rows) <= 16 else 4)
     _save(sheet, out / "contact-sheet.png")
     return woven.rows
-
-
-def _used(order: Order, row: dict) -> list[tuple[int, np.ndarray]]:
-    """Tissue and pixels of the crops that a patch was woven from: not of those that it stayed too like."""
-    used = {(crop["source"], crop["x"], crop["y"]) for crop in row["crops"]}
-    return [(crop.tissue, crop.pixels) for crop in order.crops if (crop.source, crop.x, crop.y) in used]
 
 
 def told_of_copies(rows: list[dict]) -> str:
