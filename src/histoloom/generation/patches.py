@@ -35,8 +35,7 @@ class WeaveConfig:
     seed: int = 0  # patch i has seed + i
     batch_size: int = 8
     copy_limit: float | None = None  # likeness to a crop above which a patch is woven again; None: the model's; 1: none
-    tries: int = (
-        6  # times that a patch is woven with its crops, at most; as often again with woven ones for those it is like
+    tries: int = 6  # times that a patch is woven with its crops, at most; as often again with woven ones
     )
 
     def __post_init__(self):
@@ -65,8 +64,8 @@ def weave(
     """Weave the orders from number `first` on, each with seed + its number; `callback(count)` after each batch.
 
     What is more like one of its crops than the copy limit is woven again: up to `config.tries` times in all with
-    another seed, which follows from the first, and as often with crops cut from what was woven in place of those that it
-    stays like. The one least like the crops of its order is kept, and its provenance says what it was woven from.
+    another seed, which follows from the first, and as often with crops cut from what was woven in place of those that
+    it stays like. The one least like the crops of its order is kept, and its provenance says what it was woven from.
 
     Batches begin at multiples of `batch_size` whatever `first` is: on some processors the last bit of a patch depends
     on how many are woven at once, and a run that goes on must end with the bytes of one that never stopped.
@@ -106,8 +105,8 @@ def copy_limit_of(pipeline: HistoloomPipeline, config: WeaveConfig) -> float | N
 
 @dataclass(frozen=True)
 class _Try:
-    """An image, its seed, what was shown for each crop of its order, its likeness to each of those (nan: flat; empty: not
-    searched for), and how often it was woven."""
+    """An image, its seed, what was shown for each crop of its order, its likeness to each crop of the order (nan: flat;
+    empty: not searched for), and how often it was woven."""
 
     image: UInt8[np.ndarray, "h w 3"]
     seed: int
@@ -144,8 +143,8 @@ def _weave_unlike(
 
 
 def _second_hand(order: Order, one: _Try, limit: float, seed: int) -> list[Crop | None]:
-    """What was shown, but for crops of which a part is in the image woven ones: cut from this image, so that their stain
-    goes on and their pixels do not. None where the region of the type has no room for a crop."""
+    """What was shown, but woven crops in place of those of which a part is in the image: cut from this image, so that
+    their stain goes on and their pixels do not. None where the region of the type has no room for a crop."""
     rng = np.random.default_rng((seed, 5))
     shown: list[Crop | None] = []
     for crop, before, likeness in zip(order.crops, one.shown, one.likeness, strict=True):
