@@ -36,7 +36,6 @@ class WeaveConfig:
     batch_size: int = 8
     copy_limit: float | None = None  # likeness to a crop above which a patch is woven again; None: the model's; 1: none
     tries: int = 6  # times that a patch is woven with its crops, at most; as often again with woven ones
-    )
 
     def __post_init__(self):
         if min(self.batch_size, self.tries) < 1 or (self.steps is not None and self.steps < 1) or self.seed < 0:
