@@ -77,8 +77,8 @@ def test_a_crop_that_a_patch_stays_like_gives_way_to_a_woven_one(make_pipeline, 
         """A model that shows the patch of a crop whenever it is shown the crop."""
 
         def __call__(self, maps, crops, **settings):
-            shown.append(crops[0][0])
-            return np.stack([real if mine[0] is crop else other for mine in crops])
+            shown.extend(crops[0])
+            return np.stack([real if mine and mine[0] is crop else other for mine in crops])
 
     pipeline.__class__ = Copier
     woven = next(weave(pipeline, [Order(semantic_map, "map", [crop])], replace(QUICK, copy_limit=0.98)))
@@ -91,6 +91,10 @@ def test_a_crop_that_a_patch_stays_like_gives_way_to_a_woven_one(make_pipeline, 
     assert woven.provenance.tries == 4
     assert [(use.source, use.x, use.y, use.width) for use in woven.provenance.crops] == [(second.source, x, y, edge)]
     assert woven.provenance.copy_score < 0.98
+
+    strictest = replace(QUICK, copy_limit=0.98, second_hand=False)
+    woven = next(weave(pipeline, [Order(semantic_map, "map", [crop])], strictest))
+    assert (woven.provenance.tries, woven.provenance.crops) == (4, ())
 
 
 def test_a_model_brings_its_own_limit(make_pipeline, orders, tmp_path):

@@ -46,8 +46,11 @@ def generate(
     ] = None,
     tries: Annotated[
         int,
-        typer.Option(help="Times that a patch is woven with its crops; as often again with woven ones."),
+        typer.Option(help="Times that a patch is woven with its crops; as often again without those it is like."),
     ] = 6,
+    second_hand: Annotated[
+        bool, typer.Option(help="Woven crops in place of those that a patch stays like; strictest without.")
+    ] = True,
 ) -> None:
     """Weave annotated patches: images, maps, provenance, and a contact sheet.
 
@@ -63,7 +66,7 @@ def generate(
     folder = find_model(model)
     pipeline = HistoloomPipeline.load(folder)
     source = Source(maps, layouts, size, crops or _bank_of(folder))
-    config = WeaveConfig(steps, sampler, map_guidance, crop_guidance, seed, batch_size, copy_limit, tries)
+    config = WeaveConfig(steps, sampler, map_guidance, crop_guidance, seed, batch_size, copy_limit, tries, second_hand)
     orders = place_orders(source, pipeline.table, seed)
     with bar("weaving", len(orders), "patches") as running:
         rows = weave_folder(pipeline, orders, source, config, out, model, running.advance)

@@ -35,7 +35,8 @@ class WeaveConfig:
     seed: int = 0  # patch i has seed + i
     batch_size: int = 8
     copy_limit: float | None = None  # likeness to a crop above which a patch is woven again; None: the model's; 1: none
-    tries: int = 6  # times that a patch is woven with its crops, at most; as often again with woven ones
+    tries: int = 6  # times that a patch is woven with its crops, at most; as often again without those it stays like
+    second_hand: bool = True  # woven crops in place of those; without, their types go without a crop
 
     def __post_init__(self):
         if min(self.batch_size, self.tries) < 1 or (self.steps is not None and self.steps < 1) or self.seed < 0:
@@ -64,7 +65,8 @@ def weave(
 
     What is more like one of its crops than the copy limit is woven again: up to `config.tries` times in all with
     another seed, which follows from the first, and as often with crops cut from what was woven in place of those that
-    it stays like. The one least like the crops of its order is kept, and its provenance says what it was woven from.
+    it stays like (or without them, see `config.second_hand`). The one least like the crops of its order is kept, and
+    its provenance says what it was woven from.
 
     Batches begin at multiples of `batch_size` whatever `first` is: on some processors the last bit of a patch depends
     on how many are woven at once, and a run that goes on must end with the bytes of one that never stopped.
@@ -133,7 +135,7 @@ def _weave_unlike(
         others = [_another_seed(seeds[i], number) for i in again]
         shown = [kept[i].shown for i in again]
         if number >= config.tries:
-            shown = [_second_hand(orders[i], kept[i], limit, seed) for i, seed in zip(again, others, strict=True)]
+            shown = [_replaced(orders[i], kept[i], config, limit, seed) for i, seed in zip(again, others, strict=True)]
         found = _weave_once(pipeline, [orders[i] for i in again], shown, others, config, limit)
         for i, new in zip(again, found, strict=True):
             better = new if new.score < kept[i].score else kept[i]
@@ -141,14 +143,17 @@ def _weave_unlike(
     return kept
 
 
-def _second_hand(order: Order, one: _Try, limit: float, seed: int) -> list[Crop | None]:
+def _replaced(order: Order, one: _Try, config: WeaveConfig, limit: float, seed: int) -> list[Crop | None]:
     """What was shown, but woven crops in place of those of which a part is in the image: cut from this image, so that
-    their stain goes on and their pixels do not. None where the region of the type has no room for a crop."""
+    their stain goes on and their pixels do not. None where they are not wanted, or have no room."""
     rng = np.random.default_rng((seed, 5))
     shown: list[Crop | None] = []
     for crop, before, likeness in zip(order.crops, one.shown, one.likeness, strict=True):
         if not likeness > limit:  # nan is harmless
             shown.append(before)
+            continue
+        if not config.second_hand:
+            shown.append(None)
             continue
         mask, edge = order.semantic_map == crop.tissue, min(crop.pixels.shape[:2])
         box = typical_box(lambda: draw_box(mask, edge, rng), one.image, one.image[mask].mean(axis=0))  # noqa: B023
