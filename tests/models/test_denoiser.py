@@ -1,7 +1,18 @@
+from dataclasses import replace
+
 import pytest
 import torch
+from torch.nn import functional as F
 
-from histoloom.models.denoiser import Conditions, Context, Denoiser, with_validity
+from histoloom.models.denoiser import (
+    HIDDEN,
+    TOKENS,
+    Attention,
+    Conditions,
+    Context,
+    Denoiser,
+    with_validity,
+)
 
 SMALL = {
     "latent_channels": 4,
@@ -116,7 +127,7 @@ def test_a_crop_changes_its_own_half_alone_in_what_is_read():
     other.crops = other.crops.clone()
     other.crops[1, :3] *= -1  # the crop of type 1, on the right
     before, after = denoiser.read(one), denoiser.read(other)
-    changed = (before.features != after.features).any(1)[0]
+    changed = (before.blocks[0].modulation != after.blocks[0].modulation).any(1)[0]
     assert not changed[:, :4].any()
     assert changed[:, 4:].all()
 
@@ -150,7 +161,47 @@ def test_crops_without_a_map_speak_for_every_place():
     denoiser, given = make(), conditions(batch=1)
     given.type_map = torch.full_like(given.type_map, 4)
     context = denoiser.read(given)
-    assert (context.bias[0][0, 0, :, 1:] > -1).all()
+    assert (context.bias[0][0, 0, :, 1:9] > -1).all()  # two crops of four tokens
+
+
+@torch.no_grad()
+def test_tokens_that_show_nothing_are_left_out_and_the_rest_fill_whole_vectors():
+    denoiser, whole = make(), conditions()
+    part = conditions()
+    part.crops = part.crops.clone()
+    part.crops[[0, 3], :, :, 16:] = 0  # half of a crop of each sample
+    for given, shown in ((whole, 8), (part, 6)):
+        context = denoiser.read(given)
+        read = context.bias[0][:, 0].amax(1) > HIDDEN  # by any place
+        assert read.sum(1).tolist() == [1 + shown] * 2
+        assert context.blocks[1].keys_values.shape[1] == read.shape[1] == TOKENS
+        assert (context.blocks[1].keys_values[~read] == 0).all()
+
+
+@torch.no_grad()
+def test_tokens_that_fill_up_are_not_seen():
+    denoiser, time = make(), torch.tensor([0.3, 0.6])
+    context = denoiser.read(conditions())
+    blocks = [
+        replace(b, keys_values=F.pad(b.keys_values, (0, 0, 0, TOKENS), value=9.0)) if b.keys_values is not None else b
+        for b in context.blocks
+    ]
+    longer = replace(context, blocks=blocks, bias=[F.pad(b, (0, TOKENS), value=HIDDEN) for b in context.bias])
+    torch.testing.assert_close(denoiser(noise(), time, longer), denoiser(noise(), time, context))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_is_the_same_spelled_out_for_training_and_fused(masked):
+    torch.manual_seed(0)
+    attention, x, tokens = Attention(64, 32 if masked else 64), torch.randn(2, 64, 4, 4), torch.randn(2, 5, 32)
+    torch.nn.init.normal_(attention.out.weight)
+    bias = torch.where(torch.rand(2, 1, 16, 5) < 0.5, HIDDEN, 0.0) if masked else None
+    given = (x, attention.key_value(tokens), bias) if masked else (x,)
+    with torch.no_grad():
+        fused = attention(*given)
+    spelled_out = attention(*given)
+    assert spelled_out.requires_grad
+    torch.testing.assert_close(spelled_out, fused, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()

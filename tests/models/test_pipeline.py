@@ -147,7 +147,7 @@ def test_a_crop_in_place_is_seen_where_its_tissue_lies(pipelines):
     shown = conditions.canvas[0, 3] > 0
     assert shown.sum() == 24 * 24
     assert not shown[:, : 32 - 2].any()  # up to 5 % of a crop may lie outside
-    assert denoiser.read(conditions).tokens is None
+    assert all(block.keys_values is None for block in denoiser.read(conditions).blocks)
 
 
 @pytest.mark.parametrize("kind", ["embedding", "crops-as-reference"])
@@ -155,7 +155,7 @@ def test_a_place_reads_only_the_crops_of_its_type(pipelines, kind):
     pipeline = pipelines[kind]
     context = pipeline._read([halves(0, 1)], [[Crop(grain(0, 32, 32), 1)]], True, [0])
     attention = context.bias[0][0, 0].softmax(-1).unflatten(0, (4, 4))
-    assert attention.shape[-1] == context.tokens.shape[1]
+    assert attention.shape[-1] == context.blocks[1].keys_values.shape[1]
     assert (attention[:, :2, 1:] == 0).all()
     assert (attention[:, 2:, 1:].amax(-1) > 0).all()
 

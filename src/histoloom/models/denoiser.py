@@ -24,6 +24,7 @@ from histoloom.conditioning.inputs import MAP_STEP, Conditioning
 from histoloom.models.autoencoder import to_pixels
 from histoloom.models.crop_encoder import CropEncoder, colour_statistics
 
+TOKENS = 16  # tokens come in multiples of this, filled up with hidden ones
 HIDDEN = -1e4  # attention bias of what must not be seen; finite, so that half precision stays finite
 
 
@@ -44,31 +45,45 @@ class Conditions:
 
 
 @dataclass
-class Context:
-    """Conditions after encoding: computed once, read at every step. `bias` has an entry per level below the finest."""
+class BlockContext:
+    """What one block reads of the conditions."""
 
-    features: Float[Tensor, "b d y x"] | None
-    tokens: Float[Tensor, "b t c"] | None
+    modulation: Float[Tensor, "b c2 y x"] | None  # scale and shift of its norm, to which time adds its own
+    keys_values: Float[Tensor, "b t c2"] | None  # of the tokens
+
+    @classmethod
+    def batch(cls, blocks: Sequence["BlockContext"], missing: list[int]) -> "BlockContext":
+        """One behind the other, filled up with as many tokens as are `missing` in each."""
+        modulation = torch.cat([b.modulation for b in blocks])
+        if blocks[0].keys_values is None:
+            return cls(modulation, None)
+        return cls(
+            modulation, torch.cat([F.pad(b.keys_values, (0, 0, 0, m)) for b, m in zip(blocks, missing, strict=True)])
+        )
+
+
+@dataclass
+class Context:
+    """Conditions after encoding: computed once, read at every step. `blocks` lie in the order of the forward pass,
+    `bias` has an entry per level below the finest."""
+
+    blocks: list[BlockContext]
     bias: list[Float[Tensor, "b 1 _ t"]]
     joined: Float[Tensor, "b j y x"] | float  # what is added to the input
 
     @classmethod
     def batch(cls, contexts: list["Context"]) -> "Context":
-        """Contexts of single samples as that of a batch; the shorter lists of tokens are filled up with hidden ones."""
-        first = contexts[0]
-        if first.features is None:
-            return first
-        features, joined = (torch.cat([getattr(c, name) for c in contexts]) for name in ("features", "joined"))
-        if first.tokens is None:
-            return cls(features, None, [], joined)
-        count = max(c.tokens.shape[1] for c in contexts)
-        missing = [count - c.tokens.shape[1] for c in contexts]
-        tokens = torch.cat([F.pad(c.tokens, (0, 0, 0, m)) for c, m in zip(contexts, missing, strict=True)])
+        """Contexts of a few samples as that of all; the shorter lists of tokens are filled up with hidden ones."""
+        if not isinstance(contexts[0].joined, Tensor):
+            return contexts[0]
+        counts = [c.bias[0].shape[-1] if c.bias else 0 for c in contexts]
+        missing = [max(counts) - count for count in counts]
+        blocks = [BlockContext.batch(same, missing) for same in zip(*(c.blocks for c in contexts), strict=True)]
         bias = [
-            torch.cat([F.pad(c.bias[level], (0, m), value=HIDDEN) for c, m in zip(contexts, missing, strict=True)])
-            for level in range(len(first.bias))
+            torch.cat([F.pad(b, (0, m), value=HIDDEN) for b, m in zip(level, missing, strict=True)])
+            for level in zip(*(c.bias for c in contexts), strict=True)
         ]
-        return cls(features, tokens, bias, joined)
+        return cls(blocks, bias, torch.cat([c.joined for c in contexts]))
 
 
 def with_validity(pixels: UInt8[Tensor, "m h w 3"], valid: Bool[Tensor, "m h w"]) -> Float[Tensor, "m 4 h w"]:
@@ -161,16 +176,19 @@ class Denoiser(ModelMixin, ConfigMixin):
     def read(self, conditions: Conditions) -> Context:
         """Encode the conditions of a batch, once for all steps."""
         if not self.reads_map:
-            return Context(None, None, [], 0.0)
+            return Context([BlockContext(None, None) for _, blocks in self._levels() for _ in blocks], [], 0.0)
         types = conditions.type_map
         embedded = F.pixel_unshuffle(self.type_embedding(types).movedim(-1, 1), self.map_samples)
         features, joined = self.map_features(embedded), self.map_join(embedded)
         if self.config.conditioning == "crops-in-place" and conditions.canvas is not None:
             small = F.avg_pool2d(conditions.canvas, MAP_STEP)
             joined = joined + self.canvas_join(F.pixel_unshuffle(small, self.map_samples))
-        if not self.reads_tokens:
-            return Context(features, None, [], joined)
-        return self._read_crops(conditions, features, joined)
+        tokens, bias = None, []
+        if self.reads_tokens:
+            features, tokens, bias = self._read_crops(conditions, features)
+        seen = [F.silu(F.avg_pool2d(features, 2**level)) for level in range(len(self.down))]
+        blocks = [block.read(seen[level], tokens) for level, made in self._levels() for block in made]
+        return Context(blocks, bias, joined)
 
     def forward(
         self, latents: Float[Tensor, "b c h w"], time: Float[Tensor, " b"], context: Context | Conditions
@@ -178,7 +196,7 @@ class Denoiser(ModelMixin, ConfigMixin):
         """The prediction that the objective asks for (velocity, or noise)."""
         context = self.read(context) if isinstance(context, Conditions) else context
         emb = F.silu(self.time(get_timestep_embedding(1000 * time, self.config.channels[0]).to(latents.dtype)))
-        levels = [self._seen(context, i) for i in range(len(self.down))]
+        bias, seen = [None, *(context.bias or [None] * len(self.shrink))], iter(context.blocks)
         skip_scale, in_out_scale = self._preconditioning(time)
         scaled = (latents * in_out_scale).to(self.enter.weight.dtype)
         x = self.enter(F.pixel_unshuffle(scaled, self.config.fold)) + context.joined
@@ -188,19 +206,16 @@ class Denoiser(ModelMixin, ConfigMixin):
                 skips.append(x)
                 x = self.shrink[i - 1](x)
             for block in blocks:
-                x = block(x, emb, *levels[i])
+                x = block(x, emb, next(seen), bias[i])
         for i in reversed(range(len(self.up))):
             x = (F.pixel_shuffle(self.grow[i](x), 2) + skips.pop()) / 2**0.5
             for block in self.up[i]:
-                x = block(x, emb, *levels[i])
+                x = block(x, emb, next(seen), bias[i])
         return latents * skip_scale + F.pixel_shuffle(self.leave(x), self.config.fold) * in_out_scale
 
-    def _seen(self, context: Context, level: int) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """What the blocks of a level see: features of map and colours, tokens, and how far each is open to a place."""
-        if context.features is None:
-            return None, None, None
-        pooled = F.avg_pool2d(context.features, 2**level)
-        return F.silu(pooled), context.tokens, context.bias[level - 1] if context.bias and level else None
+    def _levels(self) -> list[tuple[int, nn.ModuleList]]:
+        """Level and blocks, in the order of the forward pass."""
+        return [*enumerate(self.down), *reversed(list(enumerate(self.up)))]
 
     def _preconditioning(self, time: Float[Tensor, " b"]) -> tuple[Tensor | float, Tensor | float]:
         """Scales of the skip from input to output, and of what enters and leaves the network.
@@ -214,7 +229,8 @@ class Denoiser(ModelMixin, ConfigMixin):
         variance = t**2 + (1 - t) ** 2
         return (2 * t - 1) / variance, variance**-0.5
 
-    def _read_crops(self, conditions: Conditions, features: Tensor, joined: Tensor) -> Context:
+    def _read_crops(self, conditions: Conditions, features: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Features with the colours of the crops, their tokens, and per level how far each is open to a place."""
         types, batch = conditions.type_map, len(conditions.type_map)
         device, count = types.device, 0 if conditions.crop_types is None else len(conditions.crop_types)
         null = self.null_token.expand(batch, 1, -1)
@@ -222,8 +238,7 @@ class Denoiser(ModelMixin, ConfigMixin):
         if not count:
             features = features + self.no_colour[:, None, None] if hasattr(self, "no_colour") else features
             biases = [features.new_zeros(batch, 1, grid.numel() // 4**i, 1) for i in range(1, len(self.down))]
-            return Context(features, null, biases, joined)
-        order, slots = _slots(conditions.crop_samples, batch)
+            return features, null, biases
         owner = conditions.crop_samples
         if self.config.conditioning == "embedding":
             tokens = self.vector_token(conditions.crop_vectors)[:, None]
@@ -242,16 +257,20 @@ class Denoiser(ModelMixin, ConfigMixin):
                 + self.no_colour[:, None, None]
                 + painted.new_zeros(features.shape).index_add(0, owner, painted)
             )
-        width = slots * tokens.shape[1]
-        packed = _pack(tokens, owner, order, batch, slots).reshape(batch, width, -1)
-        seen = _pack(valid, owner, order, batch, slots).reshape(batch, 1, width)
+        # Only tokens that show something are kept: in a batch of training four places in five show nothing.
+        crop, token = valid.nonzero(as_tuple=True)
+        rank, most = _ranks(owner[crop], batch)
+        # In whole vectors, the null token included: the rest of one is rounded otherwise, and how long it is would
+        # depend on the batch.
+        width = -(-(1 + most) // TOKENS) * TOKENS - 1
+        place = owner[crop] * width + rank
+        packed = _pack(tokens[crop, token], place, batch, width)
         biases = []
         for level_share in (F.avg_pool2d(share, 2**i) for i in range(1, len(self.down))):
             log_share = torch.where(level_share > 0, level_share.clamp(min=1e-6).log(), HIDDEN).flatten(1)
-            per_slot = _pack(log_share, owner, order, batch, slots).transpose(1, 2)
-            bias = per_slot.repeat_interleave(tokens.shape[1], 2).masked_fill(~seen, HIDDEN)
+            bias = _pack(log_share[crop], place, batch, width, HIDDEN).transpose(1, 2)
             biases.append(F.pad(bias, (1, 0))[:, None].to(tokens.dtype))
-        return Context(features, torch.cat([null, packed], 1), biases, joined)
+        return features, torch.cat([null, packed], 1), biases
 
     def _shares(self, types: Tensor, crop_types: Tensor, owner: Tensor) -> Float[Tensor, "m y x"]:
         """Share of each cell that a crop speaks for: the pixels of its type, or everything where there is no map."""
@@ -275,24 +294,28 @@ class Block(nn.Module):
         self.self_attention = Attention(channels, channels) if self_attention else None
         self.cross_attention = Attention(channels, tokens) if tokens else None
 
-    def forward(
-        self, x: Tensor, emb: Tensor, features: Tensor | None, tokens: Tensor | None, bias: Tensor | None
-    ) -> Tensor:
+    def read(self, features: Tensor, tokens: Tensor | None) -> BlockContext:
+        """What does not depend on time."""
+        return BlockContext(
+            self.condition(features), None if self.cross_attention is None else self.cross_attention.key_value(tokens)
+        )
+
+    def forward(self, x: Tensor, emb: Tensor, seen: BlockContext, bias: Tensor | None) -> Tensor:
         modulation = self.time(emb)[:, :, None, None]
-        if self.condition is not None:
-            modulation = modulation + self.condition(features)
+        if seen.modulation is not None:
+            modulation = modulation + seen.modulation
         scale, shift = modulation.chunk(2, 1)
         hidden = self.convs[0](F.silu(self.norms[0](x)))
         x = x + self.convs[1](F.silu(self.norms[1](hidden) * (1 + scale) + shift))
         if self.self_attention is not None:
             x = x + self.self_attention(x)
         if self.cross_attention is not None:
-            x = x + self.cross_attention(x, tokens, bias)
+            x = x + self.cross_attention(x, seen.keys_values, bias)
         return x
 
 
 class Attention(nn.Module):
-    """Positions read tokens, or each other; `bias` is added to the logits."""
+    """Positions read tokens, by their keys and values, or each other; `bias` is added to the logits."""
 
     def __init__(self, channels: int, context: int):
         super().__init__()
@@ -302,22 +325,32 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(context, 2 * channels, bias=False)
         self.out = _zero(nn.Linear(channels, channels))
 
-    def forward(self, x: Tensor, tokens: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, keys_values: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         b, c, h, w = x.shape
         flat = self.norm(x).flatten(2).transpose(1, 2)
-        keys, values = self.key_value(flat if tokens is None else tokens).chunk(2, -1)
+        keys, values = (self.key_value(flat) if keys_values is None else keys_values).chunk(2, -1)
         query, keys, values = (
             t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (self.query(flat), keys, values)
         )
-        read = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias).transpose(1, 2).flatten(2)
+        read = _attend(query, keys, values, bias).transpose(1, 2).flatten(2)
         return self.out(read).transpose(1, 2).reshape(b, c, h, w)
 
 
-def _slots(owner: Int[Tensor, " m"], batch: int) -> tuple[Int[Tensor, " m"], int]:
-    """Rank of each crop among the crops of its sample, and the largest number of crops that a sample has."""
-    same = owner[:, None] == owner[None, :]
-    order = same.tril(-1).sum(1)
-    return order, int(order.max()) + 1
+def _attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+    """Softmax(q k / sqrt(d) + bias) v (Vaswani et al. 2017, eq. 1)."""
+    # On a CPU the fused kernel takes five times as long, there and back, as the two lines below.
+    if query.device.type != "cpu" or not torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
+    logits = (query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
+    return (logits if bias is None else logits + bias).softmax(-1) @ values
+
+
+def _ranks(owner: Int[Tensor, " n"], batch: int) -> tuple[Int[Tensor, " n"], int]:
+    """Rank of each token among those of its sample, and the largest number of tokens that a sample has."""
+    counts = owner.bincount(minlength=batch)
+    order = owner.argsort(stable=True)
+    within = torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner[order]]
+    return torch.empty_like(owner).index_copy(0, order, within), int(counts.max())
 
 
 def _rivals(crop_types: Int[Tensor, " m"], owner: Int[Tensor, " m"], mapless: Bool[Tensor, " m"]) -> Int[Tensor, " m"]:
@@ -326,10 +359,12 @@ def _rivals(crop_types: Int[Tensor, " m"], owner: Int[Tensor, " m"], mapless: Bo
     return ((owner[:, None] == owner[None, :]) & alike).sum(1)
 
 
-def _pack(values: Tensor, owner: Tensor, order: Tensor, batch: int, slots: int) -> Tensor:
-    """Values of crops `m ...` laid out by sample and slot `b s ...`; empty slots are zero."""
-    out = values.new_zeros(batch * slots, *values.shape[1:])
-    return out.index_copy(0, owner * slots + order, values).unflatten(0, (batch, slots))
+def _pack(
+    values: Tensor, place: Int[Tensor, " n"], batch: int, width: int, empty: float = 0.0
+) -> Float[Tensor, "b w _"]:
+    """Rows of `values` laid out by sample and rank, at `place` = sample * width + rank; the rest is `empty`."""
+    out = values.new_full((batch * width, *values.shape[1:]), empty)
+    return out.index_copy(0, place, values).unflatten(0, (batch, width))
 
 
 def _zero(layer: nn.Module) -> nn.Module:
