@@ -4,6 +4,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -240,12 +241,37 @@ def test_a_place_that_cannot_be_written_to_is_one_clear_line(tmp_path):
 def test_reading_a_folder_that_is_unfinished_or_damaged_says_what_is_wrong(woven, tmp_path):
     with pytest.raises(InputError, match=r"no readable index\.parquet"):
         read_woven(tmp_path)
+    shutil.copytree(woven, tmp_path / "empty")
+    pq.write_table(pq.read_table(woven / "index.parquet").slice(0, 0), tmp_path / "empty" / "index.parquet")
+    with pytest.raises(InputError, match=r"index\.parquet: names no patches"):
+        read_woven(tmp_path / "empty")
     (woven / "images" / "00003.png").write_bytes((woven / "images" / "00003.png").read_bytes()[:200])
     with pytest.raises(ImageError, match=r"00003\.png"):
         read_woven(woven)
     os.remove(woven / "maps" / "00001.png")
     with pytest.raises(ImageError, match=r"00003\.png|00001\.png"):
         read_woven(woven)
+
+
+@pytest.mark.parametrize("column", ["image", "semantic_map"])
+@pytest.mark.parametrize("name", ["../secret.png", "images/../../secret.png", "{}/secret.png", "link.png", "images/\0"])
+def test_an_index_that_leads_out_of_its_folder_is_refused_before_anything_is_opened(woven, tmp_path, column, name):
+    secret = tmp_path / "secret.png"
+    Image.fromarray(np.zeros((24, 24, 3 if column == "image" else 1), np.uint8).squeeze()).save(secret)
+    (woven / "link.png").symlink_to(secret)
+    (woven / "images" / "00000.png").unlink()  # would be told of first, were files opened one by one
+    index = pq.read_table(woven / "index.parquet")
+    named = index.column(column).to_pylist()
+    named[3] = name.format(tmp_path)
+    at = index.column_names.index(column)
+    pq.write_table(index.set_column(at, index.schema.field(at), [named]), woven / "index.parquet")
+    with pytest.raises(InputError, match=rf"index\.parquet, row 3: {column} .* leads out of the folder; copy the file"):
+        read_woven(woven)
+
+
+def test_a_folder_that_is_itself_a_link_is_read(woven, tmp_path):
+    (tmp_path / "link").symlink_to(woven)
+    assert len(read_woven(tmp_path / "link").images) == COUNT
 
 
 def test_a_picture_from_elsewhere_has_no_provenance(tmp_path):

@@ -143,14 +143,20 @@ def write_patches(
 
 
 def read_woven(folder: Path | str) -> Woven:
-    """Read a finished folder back; raises InputError or ImageError with file and cure."""
+    """Read a finished folder back; raises InputError or ImageError with file and cure.
+
+    The index may come from anywhere: a path in it that leads out of the folder is refused before anything is opened.
+    """
     folder = Path(folder)
     try:
         rows = pq.read_table(folder / "index.parquet").to_pylist()
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"{folder}: no readable index.parquet ({error}); weave it with `histoloom generate`") from None
-    images = [_read(folder / row["image"]) for row in rows]
-    maps = [_read(folder / row["semantic_map"]) for row in rows]
+    if not rows:
+        raise InputError(f"{folder / 'index.parquet'}: names no patches; weave the folder anew")
+    columns = ("image", "semantic_map")
+    places = [[_inside(folder, number, column, row[column]) for column in columns] for number, row in enumerate(rows)]
+    images, maps = ([_read(path) for path in paths] for paths in zip(*places, strict=True))
     for row, image, semantic_map in zip(rows, images, maps, strict=True):
         if image.shape != (*maps[0].shape, 3) or semantic_map.shape != maps[0].shape:
             raise ImageError(
@@ -171,6 +177,19 @@ def read_provenance(image: Path | str) -> Provenance:
         raise ImageError(
             f"{image}: carries no readable provenance ({error!r}); it was not woven here, or was re-saved"
         ) from None
+
+
+def _inside(folder: Path, number: int, column: str, name: str) -> Path:
+    try:
+        path = (folder / name).resolve()
+    except (OSError, RuntimeError, ValueError):  # a loop of links, or a name that is none
+        path = None
+    if path is None or Path(name).is_absolute() or not path.is_relative_to(folder.resolve()):
+        raise InputError(
+            f"{folder / 'index.parquet'}, row {number}: {column} {name!r} leads out of the folder; copy the file into "
+            "it and name it by a relative path, or weave the folder anew"
+        )
+    return folder / name
 
 
 def _is_finished(folder: Path, record: dict) -> bool:
