@@ -1,6 +1,7 @@
 """Seconds per woven patch: HTD's way, a plain loop, and our default, in one run.
 
     python benchmarks/sampling.py MODEL [--patches 8] [--htd-steps 200] [--seed 0]
+    python benchmarks/sampling.py MODEL --guidance 1 8
 
 (a) HTD's prototype (method.md; arXiv 2509.17847's public code) rebuilt from diffusers parts with random weights, since
 a network's speed does not depend on what it has learned: VQ-f4 autoencoder, 64 x 64 x 3 latents, the 215 M U-Net of
@@ -8,10 +9,14 @@ latent diffusion's semantic synthesis, condition concatenated, 200 DDIM steps at
 (b) our network in a plain loop: fp32, 50 Euler steps, one patch of 224 px at a time, conditions encoded and the
 three predictions of the guidance made one after the other at every step.
 (c) `HistoloomPipeline` as it comes, in batches. Layouts are drawn, crops come from the model's own bank.
+
+With `--guidance`, instead: (c) in batches of these sizes, the three predictions of a step made in one call or one after
+the other, in turns; seconds of the processor, ratios are medians over the rounds.
 """
 
 import argparse
 import platform
+import statistics
 import time
 from collections.abc import Callable
 
@@ -20,6 +25,7 @@ import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DModel, VQModel
 
 from histoloom import HistoloomPipeline, LayoutConfig, draw_layouts, find_model, load_bank
+from histoloom.models import pipeline as weaving
 from histoloom.models.autoencoder import decode
 from histoloom.models.schedulers import PAPER_SCHEDULE
 
@@ -87,6 +93,24 @@ def plain_loop(pipeline: HistoloomPipeline, maps: np.ndarray, crops: list, seed:
     return run
 
 
+def compare_guidance(pipeline: HistoloomPipeline, maps: np.ndarray, crops: list, seed: int, rounds: int) -> None:
+    """Print what a patch costs with all contexts in one call, against one after the other."""
+    ways, times, woven = {"one call": np.inf, "one after the other": 0}, {}, {}
+    for turn in range(rounds + 1):  # the first warms up
+        for way in list(ways)[:: 1 if turn % 2 else -1]:
+            weaving.TOGETHER = ways[way]
+            start = time.process_time()
+            woven[way] = pipeline(list(maps), crops, seed=seed, batch_size=len(maps)).astype(int)
+            times.setdefault(way, []).append((time.process_time() - start) / len(maps))
+    one, other = (times[way][1:] for way in ways)
+    ratios = [a / b for a, b in zip(one, other, strict=True)]
+    print(
+        f"batch {len(maps)}: {statistics.median(one):.3f} s a patch in one call, {statistics.median(other):.3f} apart"
+    )
+    print(f"  ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
+    print(f"  pixels differ by {np.abs(np.subtract(*woven.values())).max()} at most", flush=True)
+
+
 def seconds(run: Callable[[], None], repeats: int) -> float:
     """Best of `repeats`, after a warm-up where there is more than one."""
     if repeats > 1:
@@ -107,6 +131,7 @@ def main() -> None:
     parser.add_argument("--htd-steps", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--guidance", type=int, nargs="+", metavar="BATCH", help="compare the ways to guide instead")
     arguments = parser.parse_args()
     folder = find_model(arguments.model)
     pipeline = HistoloomPipeline.load(folder)
@@ -114,6 +139,10 @@ def main() -> None:
     bank = load_bank(f"{folder}/crops", pipeline.table)
     crops = [bank.draw(m, np.random.default_rng(i)) for i, m in enumerate(maps)]
     print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    for size in arguments.guidance or ():
+        compare_guidance(pipeline, maps[:size], crops[:size], arguments.seed, arguments.repeats)
+    if arguments.guidance:
+        return
     default = seconds(
         lambda: pipeline(
             list(maps), crops, map_guidance=MAP_GUIDANCE, crop_guidance=CROP_GUIDANCE, seed=arguments.seed

@@ -12,6 +12,7 @@ from PIL import Image
 from histoloom.conditioning.inputs import Crop
 from histoloom.errors import ConfigError, ImageError, InputError, ModelError, TissueError
 from histoloom.models.autoencoder import load_autoencoder, weights_hash
+from histoloom.models.denoiser import Context
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.schedulers import make_sampler
 from histoloom.precision import bf16_is_faster
@@ -181,14 +182,21 @@ def test_guidance_adds_what_each_condition_changes(pipeline):
 
     def predict(with_crops: bool, with_map: bool) -> torch.Tensor:
         context = pipeline._read(maps, crops if with_crops else [[]], with_map, seeds)
-        return pipeline._predict(latents, time, [(1.0, context)])
+        return pipeline._predict(latents, time, [([1.0], context)])
 
     with torch.no_grad():
         nothing, only_map, both = predict(False, False), predict(False, True), predict(True, True)
         weights = pipeline._guidance(2.0, 3.5, True)
-        contexts = [(w, pipeline._read(maps, crops if c else [[]], m, seeds)) for (m, c), w in weights.items()]
-        guided = pipeline._predict(latents, time, contexts)
-    torch.testing.assert_close(guided, nothing + 2.0 * (only_map - nothing) + 3.5 * (both - only_map))
+        contexts = [pipeline._read(maps, crops if c else [[]], m, seeds) for m, c in weights]
+        one_by_one = [([weight], context) for weight, context in zip(weights.values(), contexts, strict=True)]
+        together = [(list(weights.values()), Context.batch(contexts))]
+        for guided in (one_by_one, together):
+            torch.testing.assert_close(
+                pipeline._predict(latents, time, guided),
+                nothing + 2.0 * (only_map - nothing) + 3.5 * (both - only_map),
+                rtol=1e-4,
+                atol=1e-4,
+            )
 
 
 def test_a_map_of_any_size_is_woven_at_its_size(pipeline):

@@ -24,6 +24,8 @@ from histoloom.tissue import TissueTable
 SemanticMap = np.ndarray | Image.Image
 CropsByType = dict[int | str, np.ndarray | Image.Image | list[np.ndarray | Image.Image]]
 
+TOGETHER = 3200  # places, over samples and contexts: up to here one call for all contexts is the faster on a CPU
+
 
 class HistoloomPipeline(DiffusionPipeline):
     """Weaves H&E patches that follow a semantic map and crops.
@@ -140,25 +142,33 @@ class HistoloomPipeline(DiffusionPipeline):
         padded = [self._pad(semantic_map) for semantic_map in maps]
         weights = self._guidance(map_guidance, crop_guidance, any(crops))
         contexts = [
-            (weight, self._read(padded, crops if with_crops else [[]] * len(maps), with_map, seeds))
-            for (with_map, with_crops), weight in weights.items()
+            self._read(padded, crops if with_crops else [[]] * len(maps), with_map, seeds)
+            for with_map, with_crops in weights
         ]
         draws = [np.random.default_rng(seed) for seed in seeds]
         latents = self._noise(draws, padded[0].shape)
         scheduler.set_timesteps(steps, device=latents.device)
         latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
+        guided = [([weight], context) for weight, context in zip(weights.values(), contexts, strict=True)]
+        if len(contexts) * latents[:, 0].numel() <= TOGETHER:
+            guided = [(list(weights.values()), Context.batch(contexts))]
         for t in scheduler.timesteps:
             # The paper samples with eta 1: fresh noise at every step, here from the patch's own seed.
             is_ddim = isinstance(scheduler, DDIMScheduler)
             fresh = {"eta": 1.0, "variance_noise": self._noise(draws, padded[0].shape)} if is_ddim else {}
-            latents = scheduler.step(self._predict(latents, t, contexts), t, latents, return_dict=False, **fresh)[0]
+            latents = scheduler.step(self._predict(latents, t, guided), t, latents, return_dict=False, **fresh)[0]
         pixels = decode(self.autoencoder, self._denormalise(latents).to(self.autoencoder.dtype))
         return list(to_images(pixels.float())[:, :height, :width].cpu().numpy())
 
-    def _predict(self, latents: Tensor, t: Tensor, contexts: list[tuple[float, Context]]) -> Tensor:
-        dtype = self.denoiser.dtype
-        time = (t / 1000).to(latents.device, torch.float32).expand(len(latents))
-        return sum(weight * self.denoiser(latents.to(dtype), time, context).float() for weight, context in contexts)
+    def _predict(self, latents: Tensor, t: Tensor, guided: list[tuple[list[float], Context]]) -> Tensor:
+        """The weighted sum of what is predicted in each context; one call per entry, for all contexts joined in it."""
+        dtype, total = self.denoiser.dtype, 0
+        time = (t / 1000).to(latents.device, torch.float32)
+        for weights, context in guided:
+            repeated = latents.to(dtype).repeat(len(weights), 1, 1, 1)
+            predicted = self.denoiser(repeated, time.expand(len(repeated)), context).float().chunk(len(weights))
+            total = total + sum(weight * part for weight, part in zip(weights, predicted, strict=True))
+        return total
 
     def _guidance(self, map_guidance: float, crop_guidance: float, has_crops: bool) -> dict[tuple[bool, bool], float]:
         """Weight of each prediction, by (with map, with crops); those of weight zero are not computed."""
