@@ -171,13 +171,33 @@ def test_the_verdict_is_one_sentence_for_each_question(good):
     assert "copying" in headline or "reappear" in headline
 
 
-def test_the_headline_follows_how_many_parts_reappear(good):
-    ends = {3: "No sign of copying was found.", 12: "look at the suspects.", 60: "suspects before any use."}
-    real = CopyRate(0.04, *wilson_interval(4, 100), 100, 0, 0.6)
-    for hits, end in ends.items():
-        fake = CopyRate(hits / 100, *wilson_interval(hits, 100), 100, 0, 0.6)
-        headline, _ = verdict(replace(good, copying=replace(good.copying, fake=fake, real=real)))
-        assert headline.endswith(end)
+def test_the_headline_follows_how_many_parts_reappear_above_both_floors(good):
+    def rate(hits: int) -> CopyRate:
+        return CopyRate(hits / 100, *wilson_interval(hits, 100), 100, 0, 0.6)
+
+    none, look, copied = "No sign of copying was found.", "look at the suspects.", "suspects before any use."
+    low, high = rate(4), rate(15)  # upper ends 9.8 and 23.3 %
+    for real, other, ends in (
+        (low, None, {3: none, 12: look, 60: copied}),
+        (low, low, {3: none, 12: look, 60: copied}),
+        (low, high, {12: none, 22: none, 30: look, 60: copied}),
+        (high, low, {22: none, 30: look, 60: copied}),
+    ):
+        for hits, end in ends.items():
+            copying = replace(good.copying, fake=rate(hits), real=real, other=other)
+            assert verdict(replace(good, copying=copying))[0].endswith(end), (real.rate, other, hits)
+
+
+def test_both_floors_of_copied_parts_stand_in_the_json_on_the_page_and_in_the_verdict(good):
+    assert to_json(good)["copying"]["other"]["n"] == good.copying.other.n == 4
+    page = render_page(good)
+    for row in ("of the nearest one, in unseen real images (floor)", "of a random one of another case, in synthetic"):
+        assert row in page
+    assert "; of a random training image: " in verdict(good)[1][3]
+    without = replace(good, copying=replace(good.copying, other=None))
+    assert to_json(without)["copying"]["other"] is None
+    assert '<p class="why">No floor of random training images' in render_page(without)
+    assert "of a random training image" not in verdict(without)[1][3]
 
 
 def test_the_verdict_says_by_which_encoder_and_a_small_one_is_always_called_so(good):

@@ -13,6 +13,7 @@ from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_smal
 from histoloom.errors import ConfigError, InputError
 from histoloom.experiments.recipe import Reproduction, read_recipe
 from histoloom.experiments.reproduce import place_orders, reproduce
+from histoloom.generation.patches import WeaveConfig
 
 RECIPE = """
 [data]
@@ -117,10 +118,20 @@ def test_patches_of_one_slide_are_told_apart(small_patches):
         np.testing.assert_array_equal(order.semantic_map, slide.semantic_maps[index])
 
 
+def test_a_model_beside_the_recipe_may_lend_its_autoencoder(tmp_path):
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    lines = '[data]\ndataset = "patches"\n[reproduce]\nautoencoder_of = "{}"\n'
+    for name, found in {"mine/model": str(tmp_path / "mine" / "model"), "ebhi-seg": "ebhi-seg"}.items():
+        (tmp_path / "recipe.toml").write_text(lines.format(name))
+        assert read_recipe(tmp_path / "recipe.toml").reproduce.autoencoder_of == found
+
+
 def test_a_budget_without_sense_or_a_dataset_without_val_is_refused(folder):
     with pytest.raises(ConfigError, match="one conditioning at least, none of them twice"):
         Reproduction(conditionings=("map", "map"))
     with pytest.raises(ConfigError, match="pairs 100"):
         Reproduction(pairs=10)
+    with pytest.raises(ConfigError, match="leave copy_limit out of weave"):
+        Reproduction(weave=WeaveConfig(copy_limit=0.6))
     with pytest.raises(InputError, match="no shards of split 'val'"):
         run(folder, val_share=0.0)

@@ -114,6 +114,14 @@ def test_a_run_that_goes_on_weaves_what_one_from_the_start_would(pipeline, order
         assert one.provenance == other.provenance
 
 
+def test_maps_smaller_than_a_part_of_a_crop_are_woven_and_searched_too(pipeline, orders):
+    crop = orders[0].crops[0]
+    small = Order(np.full((24, 28), crop.tissue, np.uint8), "small", [crop])
+    woven = next(weave(pipeline, [small], replace(QUICK, copy_limit=0.9)))
+    assert woven.image.shape == (24, 28, 3)
+    assert woven.provenance.copy_score == pytest.approx(likeness(small, woven.image), abs=1e-6)
+
+
 @pytest.mark.parametrize("wrong", [{"copy_limit": 0.0}, {"copy_limit": 1.5}, {"tries": 0}])
 def test_limits_that_mean_nothing_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):

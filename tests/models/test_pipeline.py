@@ -379,6 +379,19 @@ def test_a_broken_index_is_one_clear_error(tiny_model, tmp_path):
         HistoloomPipeline.load(model)
 
 
+def test_a_model_of_before_there_was_a_copy_limit_has_none_and_one_without_sense_is_refused(tiny_model, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / "model")
+    path = tmp_path / "model" / "model_index.json"
+    index = json.loads(path.read_text())
+    index.pop("copy_limit", None)
+    path.write_text(json.dumps(index))
+    assert HistoloomPipeline.load(tmp_path / "model").config.copy_limit is None
+    for wrong in (0.0, 1.5, float("nan")):
+        path.write_text(json.dumps(index | {"copy_limit": wrong}))
+        with pytest.raises(ModelError, match=r"model_index\.json: copy_limit .* must lie above 0 and at 1 at most"):
+            HistoloomPipeline.load(tmp_path / "model")
+
+
 def test_the_fingerprint_is_of_every_weight(make_pipeline):
     one, other = make_pipeline(), make_pipeline()
     assert one.fingerprint == other.fingerprint == weights_hash(one.autoencoder, one.denoiser)

@@ -9,7 +9,7 @@ Steps = Annotated[int | None, typer.Option(help="Steps of the sampler. Default: 
 Sampler = Annotated[str | None, typer.Option(help="unipc, dpm++, euler, heun; ddim for noise prediction.")]
 MapGuidance = Annotated[float, typer.Option(help="1 follows the map as learned, more exaggerates, 0 leaves it out.")]
 CropGuidance = Annotated[float, typer.Option(help="The same for crops.")]
-Seed = Annotated[int, typer.Option(help="Patch i has seed + i.")]
+Seed = Annotated[int, typer.Option(help="Patch i has seed + i, and a later try one that follows from it.")]
 
 
 def demo(
@@ -79,7 +79,7 @@ def bank(
     out: Annotated[Path, typer.Option(help="Folder to write; `generate --crops` reads it.")],
     tries: Annotated[int, typer.Option(help="Patches to weave and choose from.")] = 96,
     keep: Annotated[int, typer.Option(help="Stains to keep, as different as can be.")] = 24,
-    seed: Seed = 0,
+    seed: Annotated[int, typer.Option(help="Patch i has seed + i.")] = 0,
 ) -> None:
     """Weave a bank of crops from the map alone, so that nothing in it comes from a patient's image."""
     from histoloom.cli.progress import bar

@@ -36,13 +36,11 @@ def best_match(
 ) -> float:
     """Highest NCC, in [-1, 1], of any part of the crop with any place of the image, in any of eight orientations.
 
-    Parts are `part` px wide (the crop's edge, where that is shorter) and lie on a grid of half their width; the
-    MAX_PARTS most textured ones count. nan when all of the crop, or of the image, is flatter than MIN_TEXTURE: then
-    nothing can be told. Raises InputError when the image is smaller than a part.
+    Parts are `part` px wide (the shortest edge of crop and image, where that is less) and lie on a grid of half their
+    width; the MAX_PARTS most textured ones count. nan when all of the crop, or of the image, is flatter than
+    MIN_TEXTURE: then nothing can be told.
     """
-    part = min(part, *crop.shape[:2])
-    if min(image.shape[:2]) < part:
-        raise InputError(f"an image of {image.shape[:2]} px is smaller than the {part} px parts it is searched for")
+    part = min(part, *crop.shape[:2], *image.shape[:2])
     parts = _textured_parts(_density(crop), part)
     density = _density(image)
     inverse_norm = _inverse_norms(density, part)

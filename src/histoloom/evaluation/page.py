@@ -175,14 +175,15 @@ def _copying(evaluation: Evaluation) -> list[str]:
     copying, sets, copies = evaluation.copying, evaluation.sets, evaluation.encoders[0].copies
     parts = ["<h2>Copying</h2>"]
     if copying.fake and copying.real:
-        parts += [
-            _rates(
-                "a part of the nearest training image reappears in",
-                "images",
-                {"synthetic": copying.fake, "unseen real (floor)": copying.real},
-            ),
-            _threshold(copying.fake),
-        ]
+        rates = {
+            "of the nearest one, in synthetic images": copying.fake,
+            "of the nearest one, in unseen real images (floor)": copying.real,
+            "of a random one of another case, in synthetic images (floor)": copying.other,
+        }
+        rows = {name: rate for name, rate in rates.items() if rate}
+        parts += [_rates("a part of a training image reappears", "images", rows), _threshold(copying.fake)]
+        if copying.other is None:
+            parts.append('<p class="why">No floor of random training images: none is known to be of another case.</p>')
     else:
         parts.append(f'<p class="why">{escape(copying.note)}</p>')
     score = dict(zip(copying.searched.tolist(), copying.scores.tolist(), strict=True))

@@ -113,7 +113,7 @@ def evaluate(
     measured = [_measure(encoder, sets, config, cache, make_bar) for encoder in encoders]
     copies = measured[0].copies
     unseen = authenticity(measured[0].features.train, getattr(measured[0].features, sets.unseen))
-    with make_bar("searching for copies", 2 * config.pairs + UNRELATED, "pairs") as bar:
+    with make_bar("searching for copies", 3 * config.pairs + UNRELATED, "pairs") as bar:
         copying = search_copies(sets, copies.neighbour, unseen.neighbour, config.pairs, config.seed, bar.advance)
     used = find_crops(sets.fake, known, bank)
     with make_bar("searching for crops", num_pairs(used, config.pairs), "pairs") if used.found else _NoBar() as bar:
@@ -161,6 +161,7 @@ def to_json(evaluation: Evaluation) -> dict:
             "copying": {
                 "synthetic": copying.fake and asdict(copying.fake),
                 "real": copying.real and asdict(copying.real),
+                "other": copying.other and asdict(copying.other),
                 "note": copying.note,
             },
             "crops": {

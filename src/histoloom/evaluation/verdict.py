@@ -41,10 +41,10 @@ def verdict(evaluation: Evaluation) -> tuple[str, list[str]]:
 
 
 def _suspicion(evaluation: Evaluation) -> str:
-    fake, real, crops = evaluation.copying.fake, evaluation.copying.real, evaluation.crops
-    if fake is None or real is None:
+    fake, crops = evaluation.copying.fake, evaluation.crops
+    if fake is None:
         return " Copied parts could not be searched for."
-    if fake.rate > real.high:
+    if fake.rate > _image_floor(evaluation):
         return " More of their parts are like training images than those of unseen real ones: look at the suspects."
     if crops.woven and crops.real and crops.woven.rate > crops.real.high:
         return (
@@ -53,6 +53,11 @@ def _suspicion(evaluation: Evaluation) -> str:
     if crops.used.named and crops.woven is None:
         return " No sign of copying was found, but the crops could not be searched for."
     return " No sign of copying was found."
+
+
+def _image_floor(evaluation: Evaluation) -> float:
+    """The share of images from which copying of training images is told: the upper end of the higher floor."""
+    return max(rate.high for rate in (evaluation.copying.real, evaluation.copying.other) if rate)
 
 
 def _crops_reappear(evaluation: Evaluation) -> bool:
@@ -127,18 +132,19 @@ def _obedient(maps: list[Figure]) -> str:
 
 
 def _new(evaluation: Evaluation, of_name: dict[str, Figure]) -> tuple[bool, str]:
-    auth, fake, real = of_name["AuthPct"], evaluation.copying.fake, evaluation.copying.real
+    auth, fake = of_name["AuthPct"], evaluation.copying.fake
     near = auth.value < auth.floor - 100 * SHORT and auth.high < auth.floor
     text = (
         f"New? By {evaluation.encoders[0].encoder}: {auth.value:.0f} % of the synthetic images keep their distance "
         f"from the training images (unseen real ones: {auth.floor:.0f} %)."
     )
-    if fake is None or real is None:
+    if fake is None:
         return near or bool(evaluation.shared), f"{text} Copied parts were not searched for: {evaluation.copying.note}."
-    pasted = fake.low > max(real.high, CHANCE)
+    pasted = fake.low > max(_image_floor(evaluation), CHANCE)
+    floors = {"in unseen real images": evaluation.copying.real, "of a random training image": evaluation.copying.other}
+    told = "".join(f"{name}: {100 * rate.rate:.1f} %; " for name, rate in floors.items() if rate)
     text += (
-        f" In {100 * fake.rate:.1f} % of {fake.n} a part of the nearest training image reappears (unseen real images: "
-        f"{100 * real.rate:.1f} %; chance: 1 %)."
+        f" In {100 * fake.rate:.1f} % of {fake.n} a part of the nearest training image reappears ({told}chance: 1 %)."
     )
     return pasted or near or bool(evaluation.shared), text
 

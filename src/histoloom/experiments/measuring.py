@@ -11,6 +11,7 @@ from histoloom.conditioning.likeness import best_match
 from histoloom.encoders.encoder import open_encoder
 from histoloom.errors import InputError
 from histoloom.evaluation.copying import copy_rate, copy_threshold
+from histoloom.evaluation.crop_search import REDRAWN
 from histoloom.evaluation.downstream import check_sets, pooled, predict, train_deeplab
 from histoloom.evaluation.left_out import measure_left_out, pasted_squares
 from histoloom.evaluation.map_fidelity import confusion
@@ -81,15 +82,19 @@ def _crop_copies(ground: Ground, fake: ImageSet, real: ImageSet, orders: list[Or
             woven.append(best_match(crop.pixels, fake.images[i]))
             same_case.append(best_match(crop.pixels, real.images[i]))
             bar.advance()
-        for n in range(budget.pairs):
+        for n in range(REDRAWN * budget.pairs):
             i, crop = used[n % len(used)]
             others = np.flatnonzero(cases != cases[i])
-            unrelated.append(best_match(crop.pixels, real.images[rng.choice(others)]))
-            bar.advance()
+            if not others.size or len(unrelated) == budget.pairs:
+                break
+            score = best_match(crop.pixels, real.images[rng.choice(others)])
+            if np.isfinite(score):
+                unrelated.append(score)
+                bar.advance()
     try:
         threshold = copy_threshold(np.asarray(unrelated))
         rates = {name: copy_rate(np.asarray(s), threshold) for name, s in (("woven", woven), ("same_case", same_case))}
-    except InputError:  # too many crops are flat
+    except InputError:  # too many crops are flat, or all maps are of one case
         return {"woven": None, "same_case": None}
     return {name: asdict(rate) for name, rate in rates.items()}
 

@@ -82,6 +82,8 @@ class Reproduction:
             raise ConfigError("name one conditioning at least, none of them twice")
         if min(self.steps, self.views, self.shown) < 1 or self.patches < 2 or self.pairs < 100 or not self.encoders:
             raise ConfigError("steps, views, shown must be 1 or more, patches 2, pairs 100; name one encoder at least")
+        if self.weave.copy_limit is not None:
+            raise ConfigError("leave copy_limit out of weave: a conditioning that copies shall be seen to copy")
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,10 @@ def read_recipe(path: Path | str, root: Path | str | None = None) -> Recipe:
     for key in ("pretrained_autoencoder", "initial_model"):
         if isinstance(values.get(key), str) and values[key] and (path.parent / values[key]).is_dir():
             values[key] = os.path.abspath(path.parent / values[key])
+    reproduction = values.get("reproduce")
+    lender = reproduction.get("autoencoder_of") if isinstance(reproduction, dict) else None
+    if isinstance(lender, str) and lender and (path.parent / lender).is_dir():
+        reproduction["autoencoder_of"] = os.path.abspath(path.parent / lender)
     denoiser = values.get("denoiser")
     curriculum = denoiser.get("curriculum") if isinstance(denoiser, dict) else None
     if isinstance(curriculum, dict) and isinstance(curriculum.get("levels"), str) and curriculum["levels"]:

@@ -101,11 +101,12 @@ def _train(ground: Ground, autoencoder: ModelMixin, config: DenoiserTraining, ho
         cache_latents(
             autoencoder, ground.train, config.views, config.loop.seed, config.stain, latents, lambda _: bar.advance()
         )
-    cached.mkdir(parents=True, exist_ok=True)
-    for name in ("latents.npy", "latents.json"):
-        if not (cached / name).exists():
-            (cached / name).unlink(missing_ok=True)
-            (cached / name).symlink_to(os.path.relpath(latents / name, cached))
+    with process_state().main_process_first():
+        cached.mkdir(parents=True, exist_ok=True)
+        for name in ("latents.npy", "latents.json"):
+            if not (cached / name).exists():
+                (cached / name).unlink(missing_ok=True)
+                (cached / name).symlink_to(os.path.relpath(latents / name, cached))
     total = config.loop.steps * config.loop.batch_size
     with ground.make_bar(config.conditioning, total, "windows") as bar:
         denoiser = train_denoiser(

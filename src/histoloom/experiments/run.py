@@ -4,6 +4,7 @@
       recipe.toml            resolved copy
       dataset/               where the recipe names pictures or slides
       autoencoder/ denoiser/ checkpoints; latents of the training views
+      segmenter/             where the recipe watches with one: reads maps off images
       samples/000400.png     the same maps and crops, woven at each checkpoint
       tensorboard/           losses, rates, map fidelity
       model/                 the finished pipeline

@@ -38,13 +38,12 @@ class Watcher:
         self.config, self.table, self.autoencoder, self.folder, self.writer = config, table, autoencoder, folder, writer
         rng = np.random.default_rng(0)
         chosen = rng.permutation(len(patches))[: config.patches]
-        references = ReferenceCrops(
-            patches.select(np.flatnonzero(np.isin(patches.cases, [patches.cases[i] for i in chosen])))
-        )
+        lenders = np.flatnonzero(np.isin(patches.cases, [patches.cases[i] for i in chosen]))
+        references = ReferenceCrops(patches.select(lenders))
         self.maps = [patches.semantic_maps[i] for i in chosen]
         self.crops: list[list[Crop]] = []
         for i in chosen:
-            at = references.patches.sources.index(patches.sources[i])
+            at = int(np.searchsorted(lenders, i))  # by number: patches of one slide share its name
             self.crops.append(
                 references.draw(at, np.zeros(self.maps[0].shape, bool), patches.semantic_maps[i], None, rng)
             )

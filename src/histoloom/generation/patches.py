@@ -32,7 +32,7 @@ class WeaveConfig:
     sampler: str | None = None  # None takes the objective's default
     map_guidance: float = 1.5  # 1 as learned, more exaggerates, 0 leaves the map out
     crop_guidance: float = 3.0
-    seed: int = 0  # patch i has seed + i
+    seed: int = 0  # patch i has seed + i, and a later try one that follows from it
     batch_size: int = 8
     copy_limit: float | None = None  # likeness to a crop above which a patch is woven again; None: the model's; 1: none
     tries: int = 6  # times that a patch is woven with its crops, at most; as often again without those it stays like

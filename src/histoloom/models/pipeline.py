@@ -64,6 +64,12 @@ class HistoloomPipeline(DiffusionPipeline):
             raise ModelError(
                 f"{folder}: not a Histoloom model with safetensors weights ({reason}); train one with `histoloom train`"
             ) from None
+        limit = pipeline.config.copy_limit
+        if limit is not None and not (isinstance(limit, int | float) and 0 < limit <= 1):
+            raise ModelError(
+                f"{folder}/model_index.json: copy_limit {limit!r} must lie above 0 and at 1 at most; take the "
+                "line out, and the model has none"
+            )
         # Mapped weights start at any byte, and CPU kernels round by alignment: copies weave what the saved model wove.
         for parameter in (*pipeline.autoencoder.parameters(), *pipeline.denoiser.parameters()):
             parameter.data = parameter.data.clone()
