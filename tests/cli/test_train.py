@@ -39,7 +39,7 @@ def test_a_recipe_becomes_a_model_that_weaves(histoloom, recipe, tmp_path):
     assert "wrote runs/mine/model; weave with: histoloom generate runs/mine/model" in ended.stdout
     run = tmp_path / "runs" / "mine"
     assert sorted(p.name for p in run.iterdir()) == [
-        "autoencoder", "dataset", "denoiser", "model", "recipe.toml", "samples", "tensorboard",
+        "autoencoder", "dataset", "denoiser", "model", "recipe.toml", "samples", "segmenter", "tensorboard",
     ]  # fmt: skip
     assert [p.name for p in (run / "samples").iterdir()] == ["000002.png"]
     assert HistoloomPipeline.load(run / "model").table.names == ["stroma", "gland"]
