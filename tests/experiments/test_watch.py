@@ -17,7 +17,15 @@ def test_patches_of_one_slide_get_the_crops_of_their_own_maps(small_patches, mak
     slide = replace(small_patches, sources=["slide.svs"] * len(small_patches), places=places)
     with SummaryWriter(str(tmp_path)) as writer:
         named, shared = (
-            Watcher(Watch(patches=5), patches, table, autoencoder, tmp_path, writer, lambda *_: nullcontext())
+            Watcher(
+                Watch(patches=5, map_fidelity=False),
+                patches,
+                table,
+                autoencoder,
+                tmp_path,
+                writer,
+                lambda *_: nullcontext(),
+            )
             for patches in (small_patches, slide)
         )
     assert any(named.crops)
