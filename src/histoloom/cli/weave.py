@@ -41,7 +41,7 @@ def generate(
     copy_limit: Annotated[
         float | None,
         typer.Option(
-            help="Likeness to a crop above which a patch is woven again. Default: the model's own; 1: no limit."
+            help="Likeness to a crop above which a patch is woven again. Default: the model's; 1: none, as for its own bank."
         ),
     ] = None,
     tries: Annotated[
@@ -66,6 +66,8 @@ def generate(
     folder = find_model(model)
     pipeline = HistoloomPipeline.load(folder)
     source = Source(maps, layouts, size, crops or _bank_of(folder))
+    if copy_limit is None and crops is None:
+        copy_limit = 1.0  # the model's bank was woven: it holds nobody's pixels
     config = WeaveConfig(steps, sampler, map_guidance, crop_guidance, seed, batch_size, copy_limit, tries, second_hand)
     orders = place_orders(source, pipeline.table, seed)
     with bar("weaving", len(orders), "patches") as running:
