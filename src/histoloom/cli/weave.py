@@ -41,7 +41,7 @@ def generate(
     copy_limit: Annotated[
         float | None,
         typer.Option(
-            help="Likeness to a crop above which a patch is woven again. Default: the model's; 1: none, as for its own bank."
+            help="Likeness to a crop above which a patch is woven again. Default: the model's; for its bank none."
         ),
     ] = None,
     tries: Annotated[
