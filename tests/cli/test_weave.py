@@ -141,8 +141,11 @@ def test_maps_and_crops_that_cannot_be_used(fails, tiny_model, maps, crop_folder
     ("options", "told"),
     [
         (("--steps", 0), "steps must be 1 or more"),
-        (("--batch-size", 0), "batch_size and steps must be 1 or more"),
+        (("--batch-size", 0), "batch_size, tries and steps must be 1 or more"),
         (("--seed", -1), "seed 0 or more"),
+        (("--tries", 0), "batch_size, tries and steps must be 1 or more"),
+        (("--copy-limit", 0), "copy_limit 0.0 must lie above 0"),
+        (("--copy-limit", "nan"), "copy_limit nan must lie above 0"),
         (("--sampler", "ddim"), "'ddim' does not fit objective 'flow'; known: unipc"),
         (("--layouts", 0), "the number of layouts to draw (1 or more)"),
         (("--size", 20), "20"),
