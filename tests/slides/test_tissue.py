@@ -30,10 +30,6 @@ def test_empty_glass_is_empty(noise):
     assert not tissue_mask(glass(noise=noise), 8.0).any()
 
 
-def test_a_slide_smaller_than_a_hole_is_empty_too():
-    assert not tissue_mask(glass(10, 12), 8.0).any()
-
-
 def test_a_shaded_slide_without_tissue_is_empty():
     shade = np.linspace(190, 250, 400)[None, :, None] * np.ones((300, 1, 3))
     assert not tissue_mask(shade.astype(np.uint8), 8.0).any()

@@ -128,8 +128,6 @@ def _clean(mask: Bool[np.ndarray, "h w"], mpp: float, rules: TissueRules) -> Boo
     """Without threads, dust and small holes."""
     mask = ndimage.binary_opening(ndimage.binary_closing(np.pad(mask, 2), iterations=2))[2:-2, 2:-2]
     mask = _without_small(mask, rules.smallest / mpp**2)
-    if not mask.any():  # all of a tiny empty slide is smaller than a hole
-        return mask
     return ~_without_small(~mask, rules.hole / mpp**2)
 
 
