@@ -122,6 +122,22 @@ def test_maps_smaller_than_a_part_of_a_crop_are_woven_and_searched_too(pipeline,
     assert woven.provenance.copy_score == pytest.approx(likeness(small, woven.image), abs=1e-6)
 
 
+def test_a_second_try_that_is_flat_is_like_no_crop(make_pipeline, small_patches):
+    real, semantic_map, pipeline = small_patches.images[0], small_patches.semantic_maps[0], make_pipeline()
+    images = iter([real, np.full_like(real, 240)])
+
+    class Fading(type(pipeline)):
+        """A model that shows tissue first and bare glass then."""
+
+        def __call__(self, maps, crops, **settings):
+            return next(images)[None]
+
+    pipeline.__class__ = Fading
+    crop = Crop(real[20:68, 20:68], int(semantic_map[40, 40]), "0.png")
+    made = next(weave(pipeline, [Order(semantic_map, "map", [crop])], replace(QUICK, copy_limit=0.98))).provenance
+    assert (made.tries, made.copy_score) == (2, None)
+
+
 @pytest.mark.parametrize("wrong", [{"copy_limit": 0.0}, {"copy_limit": 1.5}, {"tries": 0}])
 def test_limits_that_mean_nothing_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):

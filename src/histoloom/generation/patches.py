@@ -138,7 +138,7 @@ def _weave_unlike(
             shown = [_replaced(orders[i], kept[i], config, limit, seed) for i, seed in zip(again, others, strict=True)]
         found = _weave_once(pipeline, [orders[i] for i in again], shown, others, config, limit)
         for i, new in zip(again, found, strict=True):
-            better = new if new.score < kept[i].score else kept[i]
+            better = new if new.score is None or new.score < kept[i].score else kept[i]  # None: flat, like nothing
             kept[i] = replace(better, tries=number + 1)
     return kept
 
