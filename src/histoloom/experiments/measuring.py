@@ -16,7 +16,7 @@ from histoloom.evaluation.downstream import check_sets, pooled, predict, train_d
 from histoloom.evaluation.left_out import measure_left_out, pasted_squares
 from histoloom.evaluation.map_fidelity import confusion
 from histoloom.evaluation.report import Evaluation, EvaluationConfig, evaluate, to_json
-from histoloom.evaluation.segmenter import SEGMENTER, Segmenter, load_segmenter, save_segmenter, train_segmenter
+from histoloom.evaluation.segmenter import Segmenter
 from histoloom.evaluation.sources import ImageSet, load_images
 from histoloom.experiments.ground import Ground, kept, plain
 from histoloom.generation.patches import Order
@@ -125,23 +125,6 @@ def _judge(images: ImageSet, held: ImageSet, seed: int, ground: Ground, on_step:
     types = ground.table.num_ids
     network = train_deeplab([images], types, ground.budget.downstream, seed, on_step)
     return {"confusion": confusion(predict(network, held.images), held.semantic_maps, types).tolist()}
-
-
-def open_judge(ground: Ground) -> Segmenter:
-    """The segmenter that reads maps off images, trained on the training split first where it is not there yet."""
-    config, home = ground.budget.segmenter, ground.folder / "segmenter"
-    if (home / SEGMENTER).is_file() and load_segmenter(home).config == config:
-        return load_segmenter(home)
-    with ground.make_bar("segmenter", config.steps, "steps") as bar:
-        trained = train_segmenter(
-            ground.train.images,
-            ground.train.semantic_maps,
-            ground.table.num_ids,
-            config,
-            lambda _, loss: bar.advance(1, f"loss {loss:.3f}"),
-        )
-    save_segmenter(trained, home)
-    return trained
 
 
 def image_set(ground: Ground, patches: Patches, split: str) -> ImageSet:

@@ -27,9 +27,9 @@ from histoloom.evaluation.paper_tables import paper_tables
 from histoloom.evaluation.sources import load_images
 from histoloom.experiments.data import open_dataset, open_levels, open_split
 from histoloom.experiments.ground import HELD, Ground, kept, write_text
-from histoloom.experiments.measuring import downstream_of, image_set, masks_of, measure, open_judge
+from histoloom.experiments.measuring import downstream_of, image_set, masks_of, measure
 from histoloom.experiments.recipe import Recipe, Reproduction, keep_recipe
-from histoloom.experiments.stages import MakeBar, open_autoencoder, reporter, save_model
+from histoloom.experiments.stages import MakeBar, open_autoencoder, open_segmenter, reporter, save_model
 from histoloom.generation.contact_sheet import comparison_sheet
 from histoloom.generation.export import read_woven, write_patches
 from histoloom.generation.patches import Order, weave
@@ -127,7 +127,9 @@ def _train(ground: Ground, autoencoder: ModelMixin, config: DenoiserTraining, ho
 def _weave_and_measure(ground: Ground, models: dict[str, Path]) -> dict:
     budget = ground.budget
     orders, at = place_orders(ground.train, budget)
-    segmenter = open_judge(ground)
+    segmenter = open_segmenter(
+        ground.folder / "segmenter", ground.train, ground.table, budget.segmenter, ground.make_bar
+    )
     real, held = (image_set(ground, patches, split) for patches, split in (
         (ground.train, ground.recipe.data.split), (ground.held, HELD)
     ))  # fmt: skip

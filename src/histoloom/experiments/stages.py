@@ -12,6 +12,14 @@ from diffusers import ModelMixin
 from torch.utils.tensorboard import SummaryWriter
 
 from histoloom.errors import OutputError
+from histoloom.evaluation.segmenter import (
+    SEGMENTER,
+    Segmenter,
+    SegmenterConfig,
+    load_segmenter,
+    save_segmenter,
+    train_segmenter,
+)
 from histoloom.experiments.recipe import Recipe
 from histoloom.models.autoencoder import load_autoencoder
 from histoloom.models.denoiser import Denoiser
@@ -48,6 +56,25 @@ def open_autoencoder(
         return train_autoencoder(
             patches, config, folder / "autoencoder", reporter(bar, writer, "autoencoder", config.loop.batch_size)
         )
+
+
+def open_segmenter(
+    home: Path, patches: Patches, table: TissueTable, config: SegmenterConfig, make_bar: MakeBar
+) -> Segmenter:
+    """The segmenter of `home`, which reads maps off images; trained on `patches` first where there is none of this
+    config."""
+    if (home / SEGMENTER).is_file() and (kept := load_segmenter(home)).config == config:
+        return kept
+    with make_bar("segmenter", config.steps, "steps") as bar:
+        trained = train_segmenter(
+            patches.images,
+            patches.semantic_maps,
+            table.num_ids,
+            config,
+            lambda _, loss: bar.advance(1, f"loss {loss:.3f}"),
+        )
+    save_segmenter(trained, home)
+    return load_segmenter(home)
 
 
 def save_model(

@@ -11,9 +11,9 @@ from torch.utils.tensorboard import SummaryWriter
 from histoloom.conditioning.crops import ReferenceCrops
 from histoloom.conditioning.inputs import Crop
 from histoloom.evaluation.map_fidelity import confusion, iou, mean_over_present
-from histoloom.evaluation.segmenter import SEGMENTER, Segmenter, load_segmenter, save_segmenter, train_segmenter
+from histoloom.evaluation.segmenter import Segmenter
 from histoloom.experiments.recipe import Watch
-from histoloom.experiments.stages import MakeBar
+from histoloom.experiments.stages import MakeBar, open_segmenter
 from histoloom.generation.contact_sheet import SheetRow, contact_sheet
 from histoloom.models.denoiser import Denoiser
 from histoloom.models.pipeline import HistoloomPipeline
@@ -70,18 +70,8 @@ class Watcher:
         self.writer.flush()
 
     def _segmenter(self, patches: Patches, make_bar: MakeBar) -> Segmenter:
-        home, config = self.folder / "segmenter", self.config.segmenter
+        config = self.config.segmenter
         unit = 2 ** len(config.channels)
-        largest = min(patches.images.shape[1:3]) // unit * unit
+        largest = min(patches.images.shape[1:3]) // unit * unit  # of small patches the segmenter takes all
         config = replace(config, size=min(config.size, largest))
-        if not (home / SEGMENTER).is_file():
-            with make_bar("segmenter", config.steps, "steps") as bar:
-                trained = train_segmenter(
-                    patches.images,
-                    patches.semantic_maps,
-                    self.table.num_ids,
-                    config,
-                    lambda _, loss: bar.advance(1, f"loss {loss:.3f}"),
-                )
-            save_segmenter(trained, home)
-        return load_segmenter(home)
+        return open_segmenter(self.folder / "segmenter", patches, self.table, config, make_bar)
