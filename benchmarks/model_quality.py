@@ -281,8 +281,7 @@ def measure(arguments: argparse.Namespace) -> None:
     table, patches = read_table(arguments.dataset), load_patches(arguments.dataset, arguments.split)
     task = make_task(patches, arguments.count, arguments.seed, arguments.per_type)
     options = (arguments.steps, arguments.sampler, arguments.map_guidance, arguments.crop_guidance)
-    gate = {"copy_limit": arguments.copy_limit, "second_hand": not arguments.strictest}
-    config = WeaveConfig(*options, arguments.seed, **gate)
+    config = WeaveConfig(*options, arguments.seed, copy_limit=arguments.copy_limit)
     settings = asdict(config) | {"copy_limit": copy_limit_of(pipeline, config)}
     record = {"model_hash": pipeline.fingerprint, "config": settings, "per_type": arguments.per_type}
     record |= {"patches": patches.fingerprint(), "count": arguments.count}
@@ -338,9 +337,6 @@ def main() -> None:
     parser.add_argument("--per-type", type=int, default=1, help="crops of a type, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--copy-limit", type=float, help="likeness above which a patch is woven again; 1: none")
-    parser.add_argument(
-        "--strictest", action="store_true", help="no second-hand crops, see docs/explanation/copying.md"
-    )
     parser.add_argument("--steps", type=int)
     parser.add_argument("--sampler")
     parser.add_argument("--map-guidance", type=float, default=WeaveConfig.map_guidance)

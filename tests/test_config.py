@@ -42,13 +42,18 @@ CONFIGS = [
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_a_config_survives_its_file(config):
-    tables = tomllib.loads(to_toml({"outer": config}))
-    assert build(Outer, tables["outer"], "there") == config
+    assert build(Outer, tomllib.loads(to_toml(config)), "there") == config
 
 
-def test_several_tables_share_a_file():
-    tables = tomllib.loads(to_toml({"one": Inner(0.1), "two": CONFIGS[1]}))
-    assert (build(Inner, tables["one"], ""), build(Outer, tables["two"], "")) == (Inner(0.1), CONFIGS[1])
+@dataclass(frozen=True)
+class Usual:
+    inner: Inner = field(default_factory=lambda: Inner(0.25, "usual"))
+    outer: Outer = field(default_factory=lambda: Outer(7, Inner(0.125)))
+
+
+def test_a_key_that_is_left_out_keeps_the_default_of_its_table():
+    found = build(Usual, {"inner": {"rate": 0.75}, "outer": {"inner": {"name": "b"}}}, "there")
+    assert found == Usual(Inner(0.75, "usual"), Outer(7, Inner(0.125, "b")))
 
 
 def test_whole_numbers_do_for_real_ones():

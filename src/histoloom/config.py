@@ -13,6 +13,7 @@ from pathlib import Path
 from histoloom.errors import ConfigError
 
 T = typing.TypeVar("T")
+_NONE = object()  # no value at all
 
 
 def load_recipe(path: Path | str) -> dict:
@@ -26,36 +27,46 @@ def load_recipe(path: Path | str) -> dict:
         raise ConfigError(f"{path}: not a readable TOML recipe ({error})") from None
 
 
-def build(cls: type[T], values: dict, where: str) -> T:
+def build(cls: type[T], values: dict, where: str, usual: T | None = None) -> T:
     """`cls(**values)` with names and types checked; nested dataclasses are built from nested tables.
 
-    `where` names file and table in errors, such as `recipes/smoke.toml [denoiser]`. Raises ConfigError.
+    `where` names file and table in errors, such as `recipes/smoke.toml [denoiser]`. A key that is left out has its
+    value in `usual`, else the default of `cls`: `[denoiser.loop]` with one key changes that one alone. Raises
+    ConfigError.
     """
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     if unknown := sorted(set(values) - set(fields)):
         raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(fields)}")
-    missing = [
-        n for n, f in fields.items() if n not in values and f.default is f.default_factory is dataclasses.MISSING
-    ]
+    defaults = {name: _default(field) if usual is None else getattr(usual, name) for name, field in fields.items()}
+    missing = [name for name, default in defaults.items() if default is _NONE and name not in values]
     if missing:
         raise ConfigError(f"{where}: missing key {missing[0]!r}")
-    resolved = {name: _convert(fields[name].type, value, f"{where} {name}") for name, value in values.items()}
+    resolved = {
+        name: _convert(fields[name].type, value, f"{where} {name}", defaults[name]) for name, value in values.items()
+    }
     try:
-        return cls(**resolved)
+        return cls(**(defaults | resolved))
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
 
 
-def to_toml(tables: dict[str, object]) -> str:
-    """Dataclasses by table name as TOML text: the resolved copy that lies in a run folder."""
-    return "\n".join(_table(name, config) for name, config in tables.items())
+def to_toml(config: object) -> str:
+    """A dataclass as TOML text, nested ones as tables: the resolved copy that lies in a run folder."""
+    return _table("", config)
 
 
-def _convert(kind: object, value: object, where: str) -> object:
+def _default(field: dataclasses.Field) -> object:
+    """The default of a field, _NONE where it has none."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return _NONE if field.default is dataclasses.MISSING else field.default
+
+
+def _convert(kind: object, value: object, where: str, usual: object = None) -> object:
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     for option in options:
-        converted = _convert_one(option, value, where)
-        if converted is not _WRONG:
+        converted = _convert_one(option, value, where, usual)
+        if converted is not _NONE:
             return converted
     wanted = " or ".join(_name(o) for o in options if o is not type(None))
     raise ConfigError(f"{where}: expected {wanted}, found {value!r}")
@@ -67,39 +78,36 @@ def _name(kind: object) -> str:
     return getattr(kind, "__name__", str(kind))
 
 
-_WRONG = object()
-
-
-def _convert_one(kind: object, value: object, where: str) -> object:
+def _convert_one(kind: object, value: object, where: str, usual: object) -> object:
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        return build(kind, value, where)
+        return build(kind, value, where, usual if isinstance(usual, kind) else None)
     if typing.get_origin(kind) is tuple:
         item, *rest = typing.get_args(kind)
         fixed = rest != [...]
         if not isinstance(value, list) or (fixed and len(value) != 1 + len(rest)):
-            return _WRONG
+            return _NONE
         kinds = (item, *rest) if fixed else (item,) * len(value)
         return tuple(_convert(k, v, where) for k, v in zip(kinds, value, strict=True))
     if typing.get_origin(kind) is typing.Literal:
-        return value if value in typing.get_args(kind) else _WRONG
+        return value if value in typing.get_args(kind) else _NONE
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind is Path and isinstance(value, str):
         return Path(value)
     if isinstance(kind, type) and isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
         return value
-    return _WRONG
+    return _NONE
 
 
 def _table(name: str, config: object) -> str:
-    plain, nested = [f"[{name}]"], []
+    plain, nested = [f"[{name}]"] if name else [], []
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         if dataclasses.is_dataclass(value):
-            nested.append(_table(f"{name}.{f.name}", value))
+            nested.append(_table(f"{name}.{f.name}".strip("."), value))
         elif value is not None:
             plain.append(f"{f.name} = {_toml(value)}")
-    return "\n".join(plain) + "\n" + "".join("\n" + n for n in nested)
+    return "\n".join([*plain, ""]) + "".join("\n" + n for n in nested)
 
 
 def _toml(value: object) -> str:

@@ -157,6 +157,21 @@ def test_no_crop_is_not_a_grey_crop():
 
 
 @torch.no_grad()
+def test_of_a_crop_without_texture_only_the_colours_are_read():
+    denoiser, given = make(), conditions()
+    bare = replace(given, crop_textured=torch.tensor([True, False, True, True]))
+    shuffled = replace(bare, crops=given.crops.clone())
+    shuffled.crops[1] = given.crops[1].flatten(1)[:, torch.randperm(given.crops[1, 0].numel())].view_as(given.crops[1])
+    before, after, again = map(denoiser.read, (given, bare, shuffled))
+    assert (before.bias[0] > HIDDEN).any(2).sum(-1).tolist() == [[9], [9]]
+    assert (after.bias[0] > HIDDEN).any(2).sum(-1).tolist() == [[5], [9]]
+    for read in (after, again):
+        torch.testing.assert_close(read.blocks[0].modulation, before.blocks[0].modulation)
+    time = torch.tensor([0.4, 0.4])
+    torch.testing.assert_close(denoiser(noise(), time, again), denoiser(noise(), time, after))
+
+
+@torch.no_grad()
 def test_crops_without_a_map_speak_for_every_place():
     denoiser, given = make(), conditions(batch=1)
     given.type_map = torch.full_like(given.type_map, 4)

@@ -143,6 +143,14 @@ def test_map_and_crops_are_left_out_independently(small_patches, small_autoencod
     assert (mapless & cropless).mean() == pytest.approx(mapless.mean() * cropless.mean(), abs=0.05)
 
 
+def test_some_crops_are_shown_by_their_colours_alone(small_patches, small_autoencoder, tmp_path):
+    samples = samples_of(small_patches, small_autoencoder, tmp_path, texture_dropout=0.3)
+    shown = [crop.texture for s in samples for crop in s["crops"]]
+    assert np.mean(shown) == pytest.approx(0.7, abs=0.07)
+    assert any({crop.texture for crop in s["crops"]} == {True, False} for s in samples)  # one by one
+    assert collate(samples)["crop_textured"].tolist() == shown
+
+
 def test_stain_follows_the_crop(make_patches, small_autoencoder, tmp_path):
     patches = make_patches(count=4, cases=1, types=1)
     even = replace(patches, images=np.full_like(patches.images, 160))
@@ -207,6 +215,7 @@ def test_a_window_that_does_not_fit_is_refused(small_patches, small_autoencoder,
     [
         {"map_dropout": 1.2},
         {"crop_dropout": -0.1},
+        {"texture_dropout": 1.5},
         {"objective": "flo"},
         {"views": 0},
         {"channels": (32, 50)},

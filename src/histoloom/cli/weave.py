@@ -46,16 +46,15 @@ def generate(
     ] = None,
     tries: Annotated[
         int,
-        typer.Option(help="Times that a patch is woven with its crops; as often again without those it is like."),
+        typer.Option(
+            help="Times that a patch is woven with its crops; as often again with the colours of those it stays like."
+        ),
     ] = 6,
-    second_hand: Annotated[
-        bool, typer.Option(help="Woven crops in place of those that a patch stays like; strictest without.")
-    ] = True,
 ) -> None:
     """Weave annotated patches: images, maps, provenance, and a contact sheet.
 
-    Each patch is searched for parts of its crops, and woven again where one reappears. A killed run goes on with
-    the same command, and ends with the same bytes.
+    Each patch is searched for parts of its crops, and woven again where one reappears, at last from its colours
+    alone. A killed run goes on with the same command, and ends with the same bytes.
     """
     from histoloom.cli.progress import bar
     from histoloom.generation.orders import Source, place_orders, told_of_copies, weave_folder
@@ -68,7 +67,7 @@ def generate(
     source = Source(maps, layouts, size, crops or _bank_of(folder))
     if copy_limit is None and crops is None:
         copy_limit = 1.0  # the model's bank was woven: it holds nobody's pixels
-    config = WeaveConfig(steps, sampler, map_guidance, crop_guidance, seed, batch_size, copy_limit, tries, second_hand)
+    config = WeaveConfig(steps, sampler, map_guidance, crop_guidance, seed, batch_size, copy_limit, tries)
     orders = place_orders(source, pipeline.table, seed)
     with bar("weaving", len(orders), "patches") as running:
         rows = weave_folder(pipeline, orders, source, config, out, model, running.advance)

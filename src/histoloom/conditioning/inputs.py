@@ -22,13 +22,14 @@ SMALLEST_CROP = 24  # px; smaller ones show too few nuclei to follow
 @dataclass(frozen=True)
 class Crop:
     """An exemplar of one tissue type: pixels uint8 `h w 3`, the type's id, and for the record the place it was cut
-    from."""
+    from. Without `texture` only its colours are followed: their mean and spread."""
 
     pixels: UInt8[np.ndarray, "h w 3"]
     tissue: int
     source: str = ""  # file or patch
     x: int = 0  # px of the source, top-left corner
     y: int = 0
+    texture: bool = True
 
     def __post_init__(self):
         height, width = self.pixels.shape[:2]
@@ -40,12 +41,14 @@ class Crop:
 
 @dataclass(frozen=True)
 class PackedCrops:
-    """Crops of a batch in one list: pixels uint8 `m s s 3`, valid bool `m s s`, types and owners int64 `m`."""
+    """Crops of a batch in one list: pixels uint8 `m s s 3`, valid bool `m s s`, types and owners int64 `m`, and of
+    which ones texture is shown, bool `m`."""
 
     pixels: UInt8[np.ndarray, "m s s 3"]
     valid: Bool[np.ndarray, "m s s"]
     types: Int[np.ndarray, " m"]
     samples: Int[np.ndarray, " m"]
+    textured: Bool[np.ndarray, " m"]
 
 
 def type_map(semantic_map: UInt8[np.ndarray, "h w"], num_types: int) -> UInt8[np.ndarray, "y x"]:
@@ -80,7 +83,8 @@ def pack_crops(crops: list[list[Crop]], edge: int = 0) -> PackedCrops | None:
         pixels[index, :height, :width] = crop.pixels
         valid[index, :height, :width] = True
     types, owners = [crop.tissue for _, crop in flat], [owner for owner, _ in flat]
-    return PackedCrops(pixels, valid, np.asarray(types, np.int64), np.asarray(owners, np.int64))
+    textured = np.array([crop.texture for _, crop in flat])
+    return PackedCrops(pixels, valid, np.asarray(types, np.int64), np.asarray(owners, np.int64), textured)
 
 
 def canvas(

@@ -1,7 +1,7 @@
-"""One experiment as a TOML file: data, autoencoder, denoiser, who watches, and what is reproduced."""
+"""One experiment as a TOML file: data, autoencoder, decoder, denoiser, who watches, and what is reproduced."""
 
 import os
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from histoloom.conditioning.inputs import Conditioning
@@ -14,6 +14,7 @@ from histoloom.generation.patches import WeaveConfig
 from histoloom.patches.folder import FolderImport
 from histoloom.patches.rules import SlideDataset
 from histoloom.training.autoencoder import AutoencoderTraining
+from histoloom.training.decoder import DecoderTraining
 from histoloom.training.denoiser import DenoiserTraining
 
 
@@ -92,6 +93,7 @@ class Recipe:
 
     data: DataSource
     autoencoder: AutoencoderTraining = field(default_factory=AutoencoderTraining)
+    decoder: DecoderTraining | None = None  # further training of the autoencoder's decoder, whichever that is
     denoiser: DenoiserTraining = field(default_factory=DenoiserTraining)
     watch: Watch = field(default_factory=Watch)
     copy_limit: CopyLimitConfig = field(default_factory=CopyLimitConfig)  # of the finished model
@@ -137,11 +139,8 @@ def keep_recipe(recipe: Recipe, folder: Path) -> None:
     """Write the resolved recipe into the run folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        names = [f.name for f in fields(recipe)]
-        tables = {name: getattr(recipe, name) for name in names if not isinstance(getattr(recipe, name), str)}
-        head = "".join(f'{name} = "{getattr(recipe, name)}"\n' for name in names if name not in tables) + "\n"
         aside = folder / "recipe.toml.partial"
-        aside.write_text(head + to_toml(tables), encoding="utf-8")
+        aside.write_text(to_toml(recipe), encoding="utf-8")
         os.replace(aside, folder / "recipe.toml")
     except OSError as error:
         raise OutputError(f"{folder}: cannot write the run folder ({error}); choose another with --out") from None

@@ -1,9 +1,9 @@
-"""A recipe, run from data to a saved model: import, autoencoder, denoiser, and someone watching.
+"""A recipe, run from data to a saved model: import, autoencoder, decoder, denoiser, and someone watching.
 
     RUN/
       recipe.toml            resolved copy
       dataset/               where the recipe names pictures or slides
-      autoencoder/ denoiser/ checkpoints; latents of the training views
+      autoencoder/ decoder/ denoiser/  checkpoints; latents of the training views
       segmenter/             where the recipe watches with one: reads maps off images
       samples/000400.png     the same maps and crops, woven at each checkpoint
       tensorboard/           losses, rates, map fidelity

@@ -28,6 +28,7 @@ from histoloom.models.schedulers import make_sampler
 from histoloom.patches.store import Patches
 from histoloom.tissue import TissueTable
 from histoloom.training.autoencoder import train_autoencoder
+from histoloom.training.decoder import train_decoder
 from histoloom.training.loop import Progress
 from histoloom.weights import find_model
 
@@ -46,16 +47,14 @@ MakeBar = Callable[..., AbstractContextManager[Bar]]
 def open_autoencoder(
     recipe: Recipe, patches: Patches, folder: Path, make_bar: MakeBar, writer: SummaryWriter | None
 ) -> ModelMixin:
-    """The autoencoder that a recipe names, or the one that it trains."""
-    if recipe.pretrained_autoencoder:
-        return load_autoencoder(recipe.pretrained_autoencoder)
-    if recipe.initial_model:
-        return HistoloomPipeline.load(find_model(recipe.initial_model), torch.float32).autoencoder
-    config = recipe.autoencoder
-    with make_bar("autoencoder", config.loop.steps * config.loop.batch_size, "crops") as bar:
-        return train_autoencoder(
-            patches, config, folder / "autoencoder", reporter(bar, writer, "autoencoder", config.loop.batch_size)
-        )
+    """The autoencoder that a recipe names, or the one that it trains; its decoder trained further, where it says so."""
+    autoencoder = _autoencoder(recipe, patches, folder, make_bar, writer)
+    if recipe.decoder is None:
+        return autoencoder
+    loop = recipe.decoder.loop
+    with make_bar("decoder", loop.steps * loop.batch_size, "crops") as bar:
+        told = reporter(bar, writer, "decoder", loop.batch_size)
+        return train_decoder(patches, autoencoder, recipe.decoder, folder / "decoder", told)
 
 
 def open_segmenter(
@@ -75,6 +74,19 @@ def open_segmenter(
         )
     save_segmenter(trained, home)
     return load_segmenter(home)
+
+
+def _autoencoder(
+    recipe: Recipe, patches: Patches, folder: Path, make_bar: MakeBar, writer: SummaryWriter | None
+) -> ModelMixin:
+    if recipe.pretrained_autoencoder:
+        return load_autoencoder(recipe.pretrained_autoencoder)
+    if recipe.initial_model:
+        return HistoloomPipeline.load(find_model(recipe.initial_model), torch.float32).autoencoder
+    config = recipe.autoencoder
+    with make_bar("autoencoder", config.loop.steps * config.loop.batch_size, "crops") as bar:
+        told = reporter(bar, writer, "autoencoder", config.loop.batch_size)
+        return train_autoencoder(patches, config, folder / "autoencoder", told)
 
 
 def save_model(

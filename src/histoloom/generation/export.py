@@ -36,6 +36,7 @@ PROVENANCE_KEY = "histoloom"  # of the PNG text chunk
 _CROP = pa.struct(
     [("source", pa.string()), ("tissue_id", pa.int16())]
     + [(name, pa.int32()) for name in ("x", "y", "width", "height")]
+    + [("texture", pa.bool_())]  # false: no more than its colours was shown
 )
 COLUMNS = pa.schema(
     [
@@ -63,7 +64,8 @@ COLUMNS = pa.schema(
 
 @dataclass(frozen=True)
 class CropUse:
-    """One crop that was woven from: its file or bank entry, its tissue id, its box in pixels of that source."""
+    """One crop that was woven from: its file or bank entry, its tissue id, its box in pixels of that source, and
+    whether its texture was shown or its colours alone."""
 
     source: str
     tissue_id: int
@@ -71,6 +73,7 @@ class CropUse:
     y: int
     width: int
     height: int
+    texture: bool = True
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Annotated patches to order: maps and crops in, images with provenance out.
 
-Each image is searched for parts of its own crops, and woven again with another seed where one reappears.
+Each image is searched for parts of its own crops, and woven again where one reappears: with another seed, at last from
+no more than the colours of that crop.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from histoloom.conditioning.crops import draw_box, typical_box
 from histoloom.conditioning.inputs import Crop
 from histoloom.conditioning.likeness import best_match
 from histoloom.errors import ConfigError, InputError
@@ -20,8 +20,6 @@ from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.schedulers import make_sampler
 from histoloom.patches.maps import MapReader
 from histoloom.tissue import TissueTable
-
-WOVEN_FROM = "woven from "  # before the source of a crop: the one used was cut from a patch that was woven from it
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,7 @@ class WeaveConfig:
     seed: int = 0  # patch i has seed + i, and a later try one that follows from it
     batch_size: int = 8
     copy_limit: float | None = None  # likeness to a crop above which a patch is woven again; None: the model's; 1: none
-    tries: int = 6  # times that a patch is woven with its crops, at most; as often again without those it stays like
-    second_hand: bool = True  # woven crops in place of those; without, their types go without a crop
+    tries: int = 6  # times that a patch is woven with its crops, at most; as often with the colours of those it is like
 
     def __post_init__(self):
         if min(self.batch_size, self.tries) < 1 or (self.steps is not None and self.steps < 1) or self.seed < 0:
@@ -64,9 +61,8 @@ def weave(
     """Weave the orders from number `first` on, each with seed + its number; `callback(count)` after each batch.
 
     What is more like one of its crops than the copy limit is woven again: up to `config.tries` times in all with
-    another seed, which follows from the first, and as often with crops cut from what was woven in place of those that
-    it stays like (or without them, see `config.second_hand`). The one least like the crops of its order is kept, and
-    its provenance says what it was woven from.
+    another seed, which follows from the first, and as often with no more than the colours of the crops that it stays
+    like. The one least like the crops of its order is kept, and its provenance says what it was woven from.
 
     Batches begin at multiples of `batch_size` whatever `first` is: on some processors the last bit of a patch depends
     on how many are woven at once, and a run that goes on must end with the bytes of one that never stopped.
@@ -92,9 +88,7 @@ def weave(
         if callback:
             callback(len(part) - known)
         for order, one in list(zip(part, found, strict=True))[known:]:
-            used = tuple(
-                CropUse(c.source, c.tissue, c.x, c.y, *c.pixels.shape[1::-1]) for c in one.shown if c is not None
-            )
+            used = tuple(CropUse(c.source, c.tissue, c.x, c.y, *c.pixels.shape[1::-1], c.texture) for c in one.shown)
             made = Provenance(one.seed, order.map_source, used, copy_score=one.score, tries=one.tries, **shared)
             yield AnnotatedPatch(one.image, order.semantic_map, made)
 
@@ -106,12 +100,12 @@ def copy_limit_of(pipeline: HistoloomPipeline, config: WeaveConfig) -> float | N
 
 @dataclass(frozen=True)
 class _Try:
-    """An image, its seed, what was shown for each crop of its order, its likeness to each crop of the order (nan: flat;
-    empty: not searched for), and how often it was woven."""
+    """An image, its seed, the crops as they were shown, its likeness to each (nan: flat; empty: not searched for), and
+    how often it was woven."""
 
     image: UInt8[np.ndarray, "h w 3"]
     seed: int
-    shown: list[Crop | None]
+    shown: list[Crop]
     likeness: Float[np.ndarray, " n"]
     tries: int = 1
 
@@ -125,8 +119,8 @@ class _Try:
 def _weave_unlike(
     pipeline: HistoloomPipeline, orders: Sequence[Order], seeds: list[int], config: WeaveConfig, limit: float | None
 ) -> list[_Try]:
-    """One image per order, woven again while it is more like a crop than `limit`: first with other seeds, then with
-    woven crops in place of those that it stays like. The least alike is kept."""
+    """One image per order, woven again while it is more like a crop than `limit`: first with other seeds, then with the
+    colours alone of those that it stays like. The least alike is kept."""
     kept = _weave_once(pipeline, orders, [order.crops for order in orders], seeds, config, limit)
     for number in range(1, 2 * config.tries):
         again = [i for i, one in enumerate(kept) if one.score is not None and one.score > limit]
@@ -135,7 +129,7 @@ def _weave_unlike(
         others = [_another_seed(seeds[i], number) for i in again]
         shown = [kept[i].shown for i in again]
         if number >= config.tries:
-            shown = [_replaced(orders[i], kept[i], config, limit, seed) for i, seed in zip(again, others, strict=True)]
+            shown = [_without_texture(kept[i], limit) for i in again]
         found = _weave_once(pipeline, [orders[i] for i in again], shown, others, config, limit)
         for i, new in zip(again, found, strict=True):
             better = new if new.score is None or new.score < kept[i].score else kept[i]  # None: flat, like nothing
@@ -143,38 +137,25 @@ def _weave_unlike(
     return kept
 
 
-def _replaced(order: Order, one: _Try, config: WeaveConfig, limit: float, seed: int) -> list[Crop | None]:
-    """What was shown, but woven crops in place of those of which a part is in the image: cut from this image, so that
-    their stain goes on and their pixels do not. None where they are not wanted, or have no room."""
-    rng = np.random.default_rng((seed, 5))
-    shown: list[Crop | None] = []
-    for crop, before, likeness in zip(order.crops, one.shown, one.likeness, strict=True):
-        if not likeness > limit:  # nan is harmless
-            shown.append(before)
-            continue
-        if not config.second_hand:
-            shown.append(None)
-            continue
-        mask, edge = order.semantic_map == crop.tissue, min(crop.pixels.shape[:2])
-        box = typical_box(lambda: draw_box(mask, edge, rng), one.image, one.image[mask].mean(axis=0))  # noqa: B023
-        woven = (
-            None if box is None else Crop(box.of(one.image), crop.tissue, f"{WOVEN_FROM}{crop.source}", box.x, box.y)
-        )
-        shown.append(woven)
-    return shown
+def _without_texture(one: _Try, limit: float) -> list[Crop]:
+    """The crops that were shown, but no more than the colours of those of which a part is in the image."""
+    return [
+        replace(crop, texture=False) if likeness > limit else crop  # nan is harmless
+        for crop, likeness in zip(one.shown, one.likeness, strict=True)
+    ]
 
 
 def _weave_once(
     pipeline: HistoloomPipeline,
     orders: Sequence[Order],
-    shown: list[list[Crop | None]],
+    shown: list[list[Crop]],
     seeds: list[int],
     config: WeaveConfig,
     limit: float | None,
 ) -> list[_Try]:
     images = pipeline(
         [order.semantic_map for order in orders],
-        [[crop for crop in crops if crop is not None] for crops in shown],
+        shown,
         steps=config.steps,
         sampler=config.sampler,
         map_guidance=config.map_guidance,

@@ -4,7 +4,7 @@ One cell of the finest grid is 8 px wide with ours, about one nucleus: latents a
 autoencoder's are finer. Three paths carry the conditions: the map is embedded every second pixel and joins the input
 and every norm; colours of the crops modulate every norm where their tissue lies; tokens of the crops are read, below
 the finest level, by cross-attention that the map masks. A cell sees only the crops of the types in it, weighted by
-their share, and one learned null token.
+their share, and one learned null token. A crop without texture has colours and no tokens.
 """
 
 from collections.abc import Sequence
@@ -42,6 +42,7 @@ class Conditions:
     crop_vectors: Float[Tensor, "m e"] | None = None  # embedding: one vector per crop
     crop_types: Int[Tensor, " m"] | None = None
     crop_samples: Int[Tensor, " m"] | None = None  # which sample of the batch a crop belongs to
+    crop_textured: Bool[Tensor, " m"] | None = None  # which crops show more than their colours; None: all
 
 
 @dataclass
@@ -245,6 +246,8 @@ class Denoiser(ModelMixin, ConfigMixin):
             valid = torch.ones(count, 1, dtype=torch.bool, device=device)
         else:
             tokens, valid = self.crop_encoder(conditions.crops)
+        if conditions.crop_textured is not None:
+            valid = valid & conditions.crop_textured[:, None]
         tokens = tokens + self.token_type(conditions.crop_types)[:, None]
         share = self._shares(types, conditions.crop_types, owner)
         mapless = (types == self.config.num_types + 1).flatten(1).all(1)[owner]

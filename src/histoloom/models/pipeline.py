@@ -209,6 +209,7 @@ class HistoloomPipeline(DiffusionPipeline):
             conditions.crops = self._float(packed.pixels, packed.valid)
             conditions.crop_types = torch.from_numpy(packed.types).to(device)
             conditions.crop_samples = torch.from_numpy(packed.samples).to(device)
+            conditions.crop_textured = torch.from_numpy(packed.textured).to(device)
             if config.conditioning == "embedding":
                 vectors = embed_crops(self.autoencoder, conditions.crops.to(self.autoencoder.dtype))
                 conditions.crop_vectors = vectors.to(self.denoiser.dtype)

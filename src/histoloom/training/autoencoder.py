@@ -67,19 +67,20 @@ class CropSampler:
     """Sample n: a random crop of a random patch, turned, mirrored and restained, and its noise."""
 
     patches: Patches
-    config: AutoencoderTraining
+    size: int  # px
+    latents: tuple[int, int, int]  # channels, height and width of the noise
+    stain: StainJitter
+    seed: int
 
     def __call__(self, n: int) -> dict:
-        rng = np.random.default_rng((self.config.loop.seed, n))
-        size = self.config.size
+        rng = np.random.default_rng((self.seed, n))
+        size = self.size
         index = rng.integers(len(self.patches))
         height, width = self.patches.images.shape[1:3]
         y, x = rng.integers(height - size + 1), rng.integers(width - size + 1)
         crop = dihedral(self.patches.images[index, y : y + size, x : x + size], int(rng.integers(8)))
-        crop = apply_stain(crop, draw_stain(self.config.stain, rng))
-        cells = size // 2 ** len(self.config.model.channels)
-        noise = rng.standard_normal((self.config.model.latent_channels, cells, cells), dtype=np.float32)
-        return {"images": crop, "noise": noise}
+        crop = apply_stain(crop, draw_stain(self.stain, rng))
+        return {"images": crop, "noise": rng.standard_normal(self.latents, dtype=np.float32)}
 
 
 def collate(samples: list[dict]) -> dict[str, Tensor]:
@@ -98,11 +99,13 @@ def train_autoencoder(
     if min(patches.images.shape[1:3]) < config.size:
         raise ConfigError(f"patches are {patches.images.shape[1:3]} px, smaller than autoencoder size {config.size}")
     torch.manual_seed(config.loop.seed)
+    cells = config.size // 2 ** len(config.model.channels)
+    latents = (config.model.latent_channels, cells, cells)
     objective = AutoencoderObjective(build_autoencoder(config.model), config)
     report = None if on_checkpoint is None else (lambda step, averaged: on_checkpoint(step, averaged.autoencoder))
     averaged = fit(
         objective,
-        CropSampler(patches, config),
+        CropSampler(patches, config.size, latents, config.stain, config.loop.seed),
         collate,
         config.loop,
         folder,

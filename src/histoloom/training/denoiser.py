@@ -38,6 +38,7 @@ class DenoiserTraining:
     blocks: tuple[int, ...] = (1, 2, 2)  # per level, on the way down and again on the way up
     map_dropout: float = 0.1  # share of samples without a map
     crop_dropout: float = 0.15  # share of samples without crops; independent of the map's
+    texture_dropout: float = 0.1  # share of crops shown by their colours alone, so that weaving can do it too
     crops: CropConfig = field(default_factory=CropConfig)
     stain: StainJitter = field(default_factory=StainJitter)
     curriculum: Curriculum | None = None  # for nested types: maps that go from coarse to fine
@@ -46,8 +47,8 @@ class DenoiserTraining:
     )
 
     def __post_init__(self):
-        if not (0 <= self.map_dropout <= 1 and 0 <= self.crop_dropout <= 1):
-            raise ConfigError("map_dropout and crop_dropout must lie in [0, 1]")
+        if not all(0 <= share <= 1 for share in (self.map_dropout, self.crop_dropout, self.texture_dropout)):
+            raise ConfigError("map_dropout, crop_dropout and texture_dropout must lie in [0, 1]")
         if self.objective not in ("flow", "epsilon-l1", "epsilon-l2"):
             raise ConfigError(f"objective {self.objective!r} is unknown; known: flow, epsilon-l1, epsilon-l2")
         if self.views < 1:
@@ -112,7 +113,11 @@ class WindowSampler:
         if kind in ("embedding", "crops-as-reference"):
             outside = view.outside(self.patches.semantic_maps[index].shape, *part)
             drawn = [] if without_crops else self.references.draw(index, outside, wanted, view.stain, rng)
-            conditions["crops"] = [replace(crop, tissue=int(spoken[crop.tissue])) for crop in drawn]
+            shown = rng.random(len(drawn)) >= self.config.texture_dropout
+            conditions["crops"] = [
+                replace(crop, tissue=int(spoken[crop.tissue]), texture=bool(texture))
+                for crop, texture in zip(drawn, shown, strict=True)
+            ]
         return conditions
 
 
@@ -126,6 +131,7 @@ def collate(samples: list[dict], crop_edge: int = CropConfig.largest) -> dict[st
     if packed is not None:
         batch |= {"crop_pixels": torch.from_numpy(packed.pixels), "crop_valid": torch.from_numpy(packed.valid)}
         batch |= {"crop_types": torch.from_numpy(packed.types), "crop_samples": torch.from_numpy(packed.samples)}
+        batch |= {"crop_textured": torch.from_numpy(packed.textured)}
     return batch
 
 
@@ -159,6 +165,7 @@ class DenoiserObjective(nn.Module):
             crop_vectors=embed_crops(self._frozen[0], crops) if by_vector else None,
             crop_types=batch.get("crop_types"),
             crop_samples=batch.get("crop_samples"),
+            crop_textured=batch.get("crop_textured"),
         )
 
 

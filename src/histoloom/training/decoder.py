@@ -1,0 +1,99 @@
+"""Train a decoder further, against a discriminator: the texture that no mean of pixels has.
+
+L1 alone draws the middle of all that a latent may stand for, which is smooth. Here a discriminator learns to tell real
+windows from decoded ones, and the decoder goes where it would be fooled. Latents stay as they are, and with them every
+denoiser that was trained on them; so the decoder of any autoencoder can be brought to one's own tissue.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from diffusers import ModelMixin
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from histoloom.errors import ConfigError
+from histoloom.models.autoencoder import encode, latent_channels, latent_factor, to_pixels, weights_hash
+from histoloom.models.discriminator import PatchDiscriminator
+from histoloom.patches.store import Patches
+from histoloom.stain import StainJitter
+from histoloom.training.autoencoder import CropSampler, collate
+from histoloom.training.loop import LoopConfig, Progress, fit, identity_of
+
+
+@dataclass(frozen=True)
+class DecoderTraining:
+    """How the decoder is trained further."""
+
+    size: int = 96  # px, edge of the training crops
+    noise: float = 0.15  # added to the latents before decoding, in units of their spread
+    realism: float = 0.008  # weight of what the discriminator says of decoded images, beside L1
+    channels: int = 64  # of the discriminator's first layer
+    stain: StainJitter = field(default_factory=StainJitter)
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=6000, batch_size=8, learning_rate=4e-4))
+
+    def __post_init__(self):
+        if self.realism < 0 or self.noise < 0 or self.channels < 1:
+            raise ConfigError("realism and noise must be 0 or more, channels 1 or more")
+
+
+class DecoderObjective(nn.Module):
+    """Batch (images uint8 `b h w 3`, noise `b c y x`) -> losses of decoder and discriminator, which share no
+    gradient."""
+
+    def __init__(self, autoencoder: ModelMixin, config: DecoderTraining):
+        super().__init__()
+        self.autoencoder, self.config = autoencoder.requires_grad_(False), config
+        self.autoencoder.decoder.requires_grad_(True)
+        self.discriminator = PatchDiscriminator(config.channels)
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        pixels = to_pixels(batch["images"])
+        with torch.no_grad():
+            latents = encode(self.autoencoder, pixels)
+            spread = latents.std((1, 2, 3), keepdim=True)
+        decoded = self.autoencoder.decode(latents + self.config.noise * spread * batch["noise"]).sample.float()
+        shown = decoded.detach().requires_grad_()
+        of_real, of_decoded = self.discriminator(pixels).float(), self.discriminator(shown).float()
+        (towards,) = torch.autograd.grad(of_decoded.mean(), shown, retain_graph=True)
+        losses = {
+            "pixels": F.l1_loss(decoded, pixels),
+            "realism": -of_decoded.mean().detach(),
+            "discriminator": F.relu(1 - of_real).mean() + F.relu(1 + of_decoded).mean(),  # hinge
+        }
+        pull = -(decoded * towards).sum()  # has the gradient of "realism", and none for the discriminator
+        return {"loss": losses["pixels"] + self.config.realism * pull + losses["discriminator"], **losses}
+
+
+def train_decoder(
+    patches: Patches,
+    autoencoder: ModelMixin,
+    config: DecoderTraining,
+    folder: Path,
+    on_step: Callable[[Progress], None] | None = None,
+) -> ModelMixin:
+    """Train the decoder of `autoencoder` on `patches`, resuming from `folder`; returns an averaged copy in eval mode.
+
+    Raises ConfigError where `config.size` fits neither patches nor autoencoder.
+    """
+    factor = latent_factor(autoencoder)
+    if config.size % factor or min(patches.images.shape[1:3]) < config.size:
+        raise ConfigError(
+            f"decoder size {config.size} must be a multiple of {factor} px, and at most the "
+            f"{patches.images.shape[1:3]} of the patches"
+        )
+    initial = weights_hash(autoencoder)
+    torch.manual_seed(config.loop.seed)
+    cells = (latent_channels(autoencoder), config.size // factor, config.size // factor)
+    averaged = fit(
+        DecoderObjective(autoencoder, config),
+        CropSampler(patches, config.size, cells, config.stain, config.loop.seed),
+        collate,
+        config.loop,
+        folder,
+        identity_of(config, patches=patches.fingerprint(), initial=initial),
+        on_step,
+    )
+    return averaged.autoencoder.requires_grad_(True).eval()
