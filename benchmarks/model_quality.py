@@ -82,7 +82,7 @@ def make_task(patches: Patches, count: int, seed: int, per_type: int) -> Task:
     for index in chosen:
         wanted = patches.semantic_maps[index]
         nowhere = np.zeros(wanted.shape, bool)  # no crop from the patch itself
-        orders.append(Order(wanted, patches.sources[index], references.draw(index, nowhere, wanted, None, rng)))
+        orders.append(Order(wanted, patches.names[index], references.draw(index, nowhere, wanted, None, rng)))
     return Task(patches, chosen, orders)
 
 

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from histoloom.augmentation import dihedral
+from histoloom.conditioning.crops import CropConfig, ReferenceCrops
 from histoloom.conditioning.inputs import Crop
 from histoloom.evaluation.crop_sources import OUTSIDE, SEVERAL, UNKNOWN, find_crops
 from histoloom.evaluation.sources import ImageSet
@@ -47,6 +49,24 @@ def test_a_name_that_nobody_or_several_have_and_a_place_that_is_none_are_counted
     assert [crop.source for crop in used.found] == ["other.svs"]
     assert used.missing == {SEVERAL: 1, UNKNOWN: 2, OUTSIDE: 3}
     assert used.named == 7
+
+
+def test_crops_of_patches_that_were_cut_from_one_slide_are_found_by_their_place(make_patches):
+    drawn = make_patches(6, 2, 96, 3)
+    places = np.array([[512 * i, 1024, 512] for i in range(6)])
+    slides = replace(drawn, sources=[f"{case}.svs" for case in drawn.cases], places=places)
+    assert slides.names[1] == f"{drawn.cases[1]}.svs (512, 1024)"
+    lender = ImageSet("train", "patch dataset", "train", "PNG", slides.images, slides.semantic_maps, slides.cases,
+                      slides.names)  # fmt: skip
+    references = ReferenceCrops(slides, CropConfig(base=32, largest=48, drop_type=0.0, color_tolerance=442.0))
+    nowhere, rng = np.zeros((96, 96), bool), np.random.default_rng(0)
+    crops = [c for i in range(6) for c in references.draw(i, nowhere, slides.semantic_maps[i], None, rng)]
+    uses = [CropUse(c.source, c.tissue, c.x, c.y, *c.pixels.shape[1::-1]) for c in crops]
+    used = find_crops(woven_with(*uses), [lender])
+    assert (len(used.found), used.missing) == (len(crops), {})
+    assert crops
+    for crop, found in zip(crops, used.found, strict=True):
+        assert any(np.array_equal(dihedral(found.pixels, which), crop.pixels) for which in range(8))
 
 
 def test_a_plain_folder_lends_nothing_since_places_are_those_of_a_dataset(train):

@@ -222,7 +222,7 @@ class ReferenceCrops:
         # In the same patch "turned" must differ from the target: the identity is left out.
         pixels = dihedral(box.of(self.patches.images[source]), int(rng.integers(1 if same_patch else 0, 8)))
         pixels = pixels if stain is None else apply_stain(pixels, stain)
-        return Crop(pixels, tissue, self.patches.sources[source], box.x, box.y)
+        return Crop(pixels, tissue, self.patches.names[source], box.x, box.y)
 
     def _alike(self, one: int, other: int, tissue: int) -> bool:
         here, there = self._colors.get((one, tissue)), self._colors[other, tissue]

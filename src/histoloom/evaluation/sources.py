@@ -143,7 +143,7 @@ def _dataset(folder: Path, split: str | None) -> ImageSet:
     cut_from = {Path(source).suffix.lower() for source in patches.sources}
     return ImageSet(
         str(folder), "patch dataset", chosen, _encodings(folder, chosen), patches.images, patches.semantic_maps,
-        patches.cases, patches.sources, read_table(folder),
+        patches.cases, patches.names, read_table(folder),
         made_from=_formats(cut_from) if cut_from <= set(SLIDE_SUFFIXES) else "",
     )  # fmt: skip
 

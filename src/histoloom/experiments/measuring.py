@@ -131,7 +131,7 @@ def image_set(ground: Ground, patches: Patches, split: str) -> ImageSet:
     """Patches as the metrics take them."""
     return ImageSet(
         "dataset", "patch dataset", split, "PNG", patches.images, patches.semantic_maps, patches.cases,
-        patches.sources, ground.table,
+        patches.names, ground.table,
     )  # fmt: skip
 
 

@@ -73,7 +73,7 @@ def place_orders(patches: Patches, budget: Reproduction) -> tuple[list[Order], l
     orders, at = [], rng.permutation(len(patches))[: budget.patches].tolist()
     for index in at:
         wanted = patches.semantic_maps[index]
-        orders.append(Order(wanted, patches.sources[index], references.draw(index, nowhere, wanted, None, rng)))
+        orders.append(Order(wanted, patches.names[index], references.draw(index, nowhere, wanted, None, rng)))
     return orders, at
 
 

@@ -14,8 +14,10 @@ import hashlib
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,13 @@ class Patches:
 
     def __len__(self) -> int:
         return len(self.cases)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """What each patch is called: its source, and its place as well where several come from one, such as a slide."""
+        several = {source for source, count in Counter(self.sources).items() if count > 1}
+        places = zip(self.sources, self.places.tolist(), strict=True)
+        return [f"{source} ({x}, {y})" if source in several else source for source, (x, y, _) in places]
 
     def select(self, indices: Iterable[int] | Int[np.ndarray, " m"]) -> "Patches":
         """The patches at `indices`, in that order."""
