@@ -142,7 +142,8 @@ def test_maps_and_crops_that_cannot_be_used(fails, tiny_model, maps, crop_folder
     [
         (("--steps", 0), "steps must be 1 or more"),
         (("--batch-size", 0), "batch_size, tries and steps must be 1 or more"),
-        (("--seed", -1), "seed 0 or more"),
+        (("--seed", -1), "seed -1 must be 0 or more and less than 2^62"),
+        (("--seed", 2**63 - 4), "less than 2^62"),
         (("--tries", 0), "batch_size, tries and steps must be 1 or more"),
         (("--copy-limit", 0), "copy_limit 0.0 must lie above 0"),
         (("--copy-limit", "nan"), "copy_limit nan must lie above 0"),

@@ -123,5 +123,6 @@ def test_there_is_no_limit_where_it_cannot_be_told(make_patches, small_patches):
     assert copy_limit(small_patches, CopyLimitConfig(pairs=0)) is None
     with pytest.raises(InputError, match="two cases"):
         unrelated_scores(make_patches(cases=1), 10)
+    CopyLimitConfig(pairs=10, quantile=0.9)  # just enough
     with pytest.raises(ConfigError, match="1 / \\(1 - quantile\\)"):
         CopyLimitConfig(pairs=10, quantile=0.98)

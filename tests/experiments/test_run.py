@@ -79,9 +79,11 @@ def test_the_recipes_of_the_bundled_model_train_small_on_other_pictures(image_fo
     loop = replace(shipped.denoiser.loop, steps=2, batch_size=2, workers=0)
     crops = replace(shipped.denoiser.crops, base=24, largest=32)
     denoiser = replace(shipped.denoiser, window=32, views=1, channels=(32, 64), blocks=(1, 1), crops=crops, loop=loop)
+    decoder = shipped.decoder and replace(shipped.decoder, size=32, channels=8, loop=loop)
     recipe = replace(
         shipped,
         data=DataSource(source="images", maps="maps", tissue="tissue.toml"),
+        decoder=decoder,
         denoiser=denoiser,
         watch=Watch(2, 2, map_fidelity=False),
         copy_limit=CopyLimitConfig(pairs=60, quantile=0.8),
@@ -98,14 +100,27 @@ def test_the_recipes_of_the_bundled_model_train_small_on_other_pictures(image_fo
 def test_a_model_saved_anew_survives_what_a_killed_run_left(image_folder, trained):
     (image_folder / "first" / "model.old" / "denoiser").mkdir(parents=True)
     (image_folder / "first" / "model" / "mark").write_text("old")
+    (image_folder / "first" / "model" / "crops").mkdir()
     again = train(image_folder, "first")
     assert same(again.denoiser, trained.denoiser)
     assert sorted(p.name for p in (image_folder / "first").glob("model*")) == ["model"]
+    assert (image_folder / "first" / "model" / "crops").is_dir()  # a bank of these very weights
 
 
 @pytest.fixture
 def trained(image_folder):
     return train(image_folder, "first")
+
+
+def test_a_decoder_is_trained_further_and_its_latents_stay(image_folder, trained):
+    lines = "[decoder]\nsize = 32\nchannels = 8\nloop = { steps = 3, batch_size = 2, workers = 0 }"
+    sharper = train(image_folder, "second", f'initial_model = "first/model"\n{lines}', rate=1e-12)
+    assert same(sharper.denoiser, trained.denoiser)
+    assert same(sharper.autoencoder.encoder, trained.autoencoder.encoder)
+    assert not same(sharper.autoencoder.decoder, trained.autoencoder.decoder)
+    curves = EventAccumulator(str(image_folder / "second" / "tensorboard"))
+    curves.Reload()
+    assert {"decoder/pixels", "decoder/discriminator", "decoder/realism"} <= set(curves.Tags()["scalars"])
 
 
 def test_each_checkpoint_is_looked_at_and_read_by_a_segmenter(image_folder):

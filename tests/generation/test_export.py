@@ -243,6 +243,10 @@ def test_reading_a_folder_that_is_unfinished_or_damaged_says_what_is_wrong(woven
         read_woven(tmp_path)
     shutil.copytree(woven, tmp_path / "empty")
     pq.write_table(pq.read_table(woven / "index.parquet").slice(0, 0), tmp_path / "empty" / "index.parquet")
+    shutil.copytree(woven, tmp_path / "foreign")
+    pq.write_table(pq.read_table(woven / "index.parquet").drop("crops"), tmp_path / "foreign" / "index.parquet")
+    with pytest.raises(InputError, match=r"index\.parquet: has no column 'crops', so it is no index of woven patches"):
+        read_woven(tmp_path / "foreign")
     with pytest.raises(InputError, match=r"index\.parquet: names no patches"):
         read_woven(tmp_path / "empty")
     (woven / "images" / "00003.png").write_bytes((woven / "images" / "00003.png").read_bytes()[:200])

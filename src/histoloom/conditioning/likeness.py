@@ -61,8 +61,12 @@ class CopyLimitConfig:
     quantile: float = 0.98  # of their scores; copies are counted above 0.99, and that one is only an estimate
 
     def __post_init__(self):
-        if not 0 < self.quantile < 1 or self.pairs < 0 or 0 < self.pairs * (1 - self.quantile) < 1:
+        if not 0 < self.quantile < 1 or self.pairs < 0 or (self.pairs and not self.is_told_by(self.pairs)):
             raise ConfigError("quantile must lie between 0 and 1; pairs be 0, or enough for it: 1 / (1 - quantile)")
+
+    def is_told_by(self, scores: int) -> bool:
+        """Whether one score lies above the quantile; with fewer it is the largest, which one odd pair decides."""
+        return scores * (1 - self.quantile) > 1 - 1e-9  # 10 * (1 - 0.9) is less than 1
 
 
 def copy_limit(
@@ -79,8 +83,7 @@ def copy_limit(
         return None
     scores = unrelated_scores(patches, config.pairs, 0, crops, on_pair)
     judged = scores[~np.isnan(scores)]
-    # With fewer scores than 1 / (1 - q) the quantile would be the largest, which one odd pair decides.
-    return float(np.quantile(judged, config.quantile)) if judged.size * (1 - config.quantile) >= 1 else None
+    return float(np.quantile(judged, config.quantile)) if config.is_told_by(judged.size) else None
 
 
 def unrelated_scores(

@@ -92,15 +92,22 @@ def _autoencoder(
 def save_model(
     denoiser: Denoiser, autoencoder: ModelMixin, table: TissueTable, folder: Path, copy_limit: float | None = None
 ) -> None:
-    """Save a pipeline in bf16 safetensors, written aside and renamed; the parts in memory stay as they are."""
+    """Save a pipeline in bf16 safetensors, written aside and renamed; the parts in memory stay as they are.
+
+    A bank of crops that lies in the folder of these very weights stays there.
+    """
     aside = folder.with_name(folder.name + ".partial")
     parts = [Denoiser.from_config(denoiser.config), type(autoencoder).from_config(autoencoder.config)]
     for copy, original in zip(parts, (denoiser, autoencoder), strict=True):
         copy.load_state_dict(original.state_dict())
         copy.bfloat16()
     scheduler, _ = make_sampler(denoiser.config.objective)
+    pipeline = HistoloomPipeline(parts[1], parts[0], scheduler, table.to_rows(), copy_limit)
+    bank = folder / "crops"
     try:
-        HistoloomPipeline(parts[1], parts[0], scheduler, table.to_rows(), copy_limit).save_pretrained(str(aside))
+        pipeline.save_pretrained(str(aside))
+        if bank.is_dir() and HistoloomPipeline.load(folder).fingerprint == pipeline.fingerprint:
+            shutil.copytree(bank, aside / "crops", dirs_exist_ok=True)
         if folder.exists():
             old = folder.with_name(folder.name + ".old")
             shutil.rmtree(old, ignore_errors=True)  # a run killed between the next lines leaves it

@@ -157,6 +157,12 @@ def read_woven(folder: Path | str) -> Woven:
         raise InputError(f"{folder}: no readable index.parquet ({error}); weave it with `histoloom generate`") from None
     if not rows:
         raise InputError(f"{folder / 'index.parquet'}: names no patches; weave the folder anew")
+    since_0_2 = {"copy_limit", "copy_score", "tries"}
+    if absent := sorted(set(COLUMNS.names) - since_0_2 - rows[0].keys()):
+        raise InputError(
+            f"{folder / 'index.parquet'}: has no column {absent[0]!r}, so it is no index of woven patches; name the "
+            "folder that `histoloom generate` wrote"
+        )
     columns = ("image", "semantic_map")
     places = [[_inside(folder, number, column, row[column]) for column in columns] for number, row in enumerate(rows)]
     images, maps = ([_read(path) for path in paths] for paths in zip(*places, strict=True))

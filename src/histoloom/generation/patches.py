@@ -36,8 +36,10 @@ class WeaveConfig:
     tries: int = 6  # times that a patch is woven with its crops, at most; as often with the colours of those it is like
 
     def __post_init__(self):
-        if min(self.batch_size, self.tries) < 1 or (self.steps is not None and self.steps < 1) or self.seed < 0:
-            raise ConfigError("batch_size, tries and steps must be 1 or more, seed 0 or more")
+        if min(self.batch_size, self.tries) < 1 or (self.steps is not None and self.steps < 1):
+            raise ConfigError("batch_size, tries and steps must be 1 or more")
+        if not 0 <= self.seed < 2**62:
+            raise ConfigError(f"seed {self.seed} must be 0 or more and less than 2^62")  # seed + i is kept as int64
         if self.copy_limit is not None and not 0 < self.copy_limit <= 1:
             raise ConfigError(f"copy_limit {self.copy_limit} must lie above 0 and at 1 at most, where it lets all pass")
 
