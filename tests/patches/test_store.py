@@ -3,6 +3,8 @@ import tracemalloc
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from histoloom.errors import ImageError, InputError
@@ -14,6 +16,7 @@ from histoloom.patches.store import (
     has_pixels,
     iter_rows,
     load_patches,
+    open_parquet,
     read_table,
     splits,
     write_record,
@@ -59,6 +62,17 @@ def test_what_is_written_comes_back_in_order(tmp_path):
     np.testing.assert_array_equal(patches.semantic_maps[3], decode(rows[3]["semantic_map"]["bytes"], "3"))
     assert list(iter_rows(tmp_path, "train")) == rows
     assert read_table(tmp_path) == TABLE
+
+
+def test_rows_that_were_read_are_given_back(tmp_path):
+    columns = pa.schema([("vector", pa.list_(pa.float32(), 512))])
+    with pq.ParquetWriter(tmp_path / "vectors.parquet", columns, compression="none", use_dictionary=False) as writer:
+        for number in range(40):  # groups of 2 MB
+            vectors = np.random.default_rng(number).random(1024 * 512, np.float32)
+            writer.write_table(pa.table([pa.FixedSizeListArray.from_arrays(pa.array(vectors), 512)], schema=columns))
+    before = pa.total_allocated_bytes()
+    for _ in open_parquet(tmp_path / "vectors.parquet").iter_batches(1024):
+        assert pa.total_allocated_bytes() - before < 20 * 2**20
 
 
 def test_png_keeps_every_byte_of_images_and_maps():

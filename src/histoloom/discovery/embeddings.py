@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from histoloom.discovery.tree import check_dimension
 from histoloom.errors import InputError
+from histoloom.patches.store import open_parquet
 
 EMBEDDINGS, CHOSEN = "embeddings", "chosen.parquet"
 ENCODER, FINGERPRINT = b"histoloom.encoder", b"histoloom.fingerprint"
@@ -34,7 +35,7 @@ class Table:
     def batches(self, rows: int = ROWS_PER_GROUP, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """All rows in order, in batches of at most `rows`; memory is flat in the number of rows."""
         for path in self.paths:
-            yield from pq.ParquetFile(path).iter_batches(rows, columns=columns)
+            yield from open_parquet(path).iter_batches(rows, columns=columns)
 
 
 def schema(encoder: str, fingerprint: str, dimensions: int, precision: str = "float16") -> pa.Schema:

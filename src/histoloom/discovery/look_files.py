@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from PIL import Image
 
 from histoloom.discovery.draw import SHARES
@@ -22,6 +21,7 @@ from histoloom.discovery.look_page import SHOWN, look_page
 from histoloom.discovery.names import NamedTypes, draft_names
 from histoloom.discovery.windows import Assigned, ReadWindow
 from histoloom.errors import InputError, OutputError
+from histoloom.patches.store import open_parquet
 
 DRAFT = "discovered.toml"
 FEW = 20  # types: levels of more are in the files, not on the page
@@ -69,7 +69,7 @@ def _shares(named: NamedTypes, maps: Path) -> list:
     """Tables of slides by types: of the levels of few types, and last of the finest."""
     if not (maps / SHARES).is_file():
         raise InputError(f"{maps}: no {SHARES} there; draw maps of slides with `histoloom discover maps`")
-    file = pq.ParquetFile(maps / SHARES)
+    file = open_parquet(maps / SHARES)
     places: dict[str, int] = {}  # of slides, in order
     for batch in file.iter_batches(columns=["slide"]):
         for slide in batch["slide"].unique().to_pylist():

@@ -26,7 +26,7 @@ from histoloom.patches.from_slides import COMMAND
 from histoloom.patches.places import PlaceReader
 from histoloom.patches.rules import SlideDataset, SlideList
 from histoloom.patches.slide_jobs import SlideJob, find_jobs
-from histoloom.patches.store import decode, iter_batches, splits
+from histoloom.patches.store import decode, iter_batches, open_parquet, splits
 from histoloom.slides.labelling import AnnotationConfig
 from histoloom.slides.reader import Slide, open_slide
 from histoloom.slides.tissue import TissueMap, find_tissue, focus
@@ -228,7 +228,7 @@ def _rows_between(part: RowsPart) -> Iterator[dict]:
     seen = 0
     for shard in sorted((part.dataset / "data").glob(f"{part.split}-*.parquet")):
         try:
-            file = pq.ParquetFile(shard)
+            file = open_parquet(shard)
             for group in range(file.num_row_groups):
                 count = file.metadata.row_group(group).num_rows
                 if seen + count > part.start and seen < part.stop:

@@ -28,7 +28,7 @@ from histoloom.patches.dataset import content_hash, read_record
 from histoloom.patches.heterogeneity import class_fractions, entropy, is_heterogeneous
 from histoloom.patches.places import PlaceReader
 from histoloom.patches.schema import schema
-from histoloom.patches.store import decode, encode_png, has_pixels, splits, write_record
+from histoloom.patches.store import decode, encode_png, has_pixels, open_parquet, splits, write_record
 from histoloom.tissue import UNLABELLED
 
 COMMAND = "discover maps"
@@ -80,7 +80,7 @@ class ShardDrawer:
         return pq.ParquetFile(shard).metadata.num_rows
 
     def _rows(self, shard: Path, read: Callable | None) -> Iterator[dict]:
-        for batch in pq.ParquetFile(shard).iter_batches(ROWS):
+        for batch in open_parquet(shard).iter_batches(ROWS):
             for row in batch.to_pylist():
                 image = decode(row["image"]["bytes"], row["source"]) if read is None else read(row)[0]
                 _check_mpp(row, self.names)

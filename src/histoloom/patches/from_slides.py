@@ -30,7 +30,7 @@ from histoloom.patches.extract import find_patches, patch_row
 from histoloom.patches.rules import SlideDataset
 from histoloom.patches.schema import schema
 from histoloom.patches.slide_jobs import SlideJob
-from histoloom.patches.store import write_record, write_shards
+from histoloom.patches.store import open_parquet, write_record, write_shards
 from histoloom.slides.annotations import AnnotationMap, read_annotations
 from histoloom.slides.labelling import AnnotationConfig
 from histoloom.slides.overlay import draw_overlay
@@ -192,7 +192,7 @@ def _join_parts(jobs: list[SlideJob], table: TissueTable, aside: Path, recipe: d
 def _part_rows(jobs: list[SlideJob], folder: Path) -> Iterator[dict]:
     for job in jobs:
         if (folder / job.part).is_file():
-            for batch in pq.ParquetFile(folder / job.part).iter_batches(64):
+            for batch in open_parquet(folder / job.part).iter_batches(64):
                 yield from batch.to_pylist()
 
 

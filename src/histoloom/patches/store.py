@@ -124,7 +124,12 @@ def iter_batches(folder: Path | str, split: str, columns: list[str] | None = Non
             f"{folder}: no shards of split {split!r} under data/; known: {', '.join(splits(folder)) or 'none'}"
         )
     for shard in shards:
-        yield from pq.ParquetFile(shard).iter_batches(64, columns=columns)
+        yield from open_parquet(shard).iter_batches(64, columns=columns)
+
+
+def open_parquet(path: Path | str) -> pq.ParquetFile:
+    """A Parquet file to be read group by group: what was read is given back, where pyarrow's default keeps it all."""
+    return pq.ParquetFile(path, pre_buffer=False)
 
 
 def splits(folder: Path | str) -> list[str]:
