@@ -31,6 +31,25 @@ def test_no_two_crops_of_a_woven_bank_show_the_same_pixel(woven):
     assert pairs  # of one type, which an earlier version cut from one place
 
 
+def test_a_woven_bank_holds_no_bare_glass(make_pipeline):
+    pipeline = make_pipeline("map")
+    layouts = list(draw_layouts(LayoutConfig(two_types=0.0), pipeline.table, 4, 0, 224))
+
+    class Pale(type(pipeline)):
+        """A model that leaves the stroma of its first patch unstained."""
+
+        def __call__(self, maps, **settings):
+            images = np.stack([np.repeat((60 + 40 * m)[..., None], 3, axis=-1) for m in maps])
+            images[0][maps[0] == 0] = 240
+            return images
+
+    pipeline.__class__ = Pale
+    bank = weave_bank(pipeline, layouts, BankConfig(tries=4, keep=4))
+    means = [crop.pixels.mean() for crops in bank.sets.values() for crop in crops]
+    assert len(bank.sets) == 3  # one that shows a single type is no set
+    assert max(means) < 225
+
+
 def test_a_bank_comes_back_as_it_was_saved(woven, tmp_path):
     table, bank = woven
     save_bank(bank, table, tmp_path / "bank")

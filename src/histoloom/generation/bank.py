@@ -23,6 +23,7 @@ from histoloom.tissue import TissueTable
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 PER_TYPE = 2  # crops of a type that a patch takes, where the bank has them
 WOVEN_EDGES = (96, 72)  # px of the crops cut from each woven patch
+GLASS = 225  # of 255: a woven crop of this mean is bare glass, and tells no stain
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def _cut(image: np.ndarray, layout: np.ndarray, source: str, rng: np.random.Gene
         usual = image[mask].mean(axis=0)
         for edge in WOVEN_EDGES:
             box = typical_box(lambda: draw_box(mask, edge, rng, untold), image, usual)  # noqa: B023 (called here)
-            if box is not None:
+            if box is not None and box.of(image).mean() < GLASS:
                 box.of(untold)[:] = False
                 crops.append(Crop(box.of(image), tissue, source, box.x, box.y))
     return crops
