@@ -140,6 +140,19 @@ def test_crops_matter_and_may_be_missing_for_any_type(pipelines, kind):
     np.testing.assert_array_equal(weave(pipeline, semantic_map, {}), none)
 
 
+@pytest.mark.parametrize("kind", ["embedding", "crops-in-place", "crops-as-reference"])
+def test_nothing_but_colours_comes_through_of_a_crop_without_texture(pipelines, kind):
+    pixels = grain(0, 40, 40)
+    shuffled = np.random.default_rng(1).permutation(pixels.reshape(-1, 3)).reshape(pixels.shape)
+    pipeline, semantic_map = pipelines[kind], halves(0, 1)
+    bare, other = (weave(pipeline, semantic_map, [Crop(p, 1, texture=False)]) for p in (pixels, shuffled))
+    assert apart(bare, other) <= 1  # rounding of the mean
+    assert apart(bare, weave(pipeline, semantic_map, [Crop(pixels, 1)])) > 2
+    paler = Crop(pixels // 2 + 127, 1, texture=False)
+    followed = apart(bare, weave(pipeline, semantic_map, [paler])) > 2
+    assert followed == (kind == "crops-as-reference")
+
+
 def test_a_crop_in_place_is_seen_where_its_tissue_lies(pipelines):
     denoiser = pipelines["crops-in-place"].denoiser
     conditions = pipelines["crops-in-place"]._conditions(

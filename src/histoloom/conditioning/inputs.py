@@ -22,7 +22,8 @@ SMALLEST_CROP = 24  # px; smaller ones show too few nuclei to follow
 @dataclass(frozen=True)
 class Crop:
     """An exemplar of one tissue type: pixels uint8 `h w 3`, the type's id, and for the record the place it was cut
-    from. Without `texture` only its colours are followed: their mean and spread."""
+    from. Without `texture` only its colours are followed: their mean and spread (by `crops-as-reference`; others leave
+    it out)."""
 
     pixels: UInt8[np.ndarray, "h w 3"]
     tissue: int

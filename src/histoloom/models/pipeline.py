@@ -203,7 +203,8 @@ class HistoloomPipeline(DiffusionPipeline):
         grid = type_map(semantic_map, types) if with_map else no_map(*shape, types)
         conditions = Conditions(type_map=torch.from_numpy(grid).long().to(device)[None])
         if config.conditioning == "crops-in-place":
-            pixels, valid = canvas(shape, place_crops(semantic_map, crops, np.random.default_rng(seed)))
+            shown = [crop for crop in crops if crop.texture]  # what is put in place shows more than its colours
+            pixels, valid = canvas(shape, place_crops(semantic_map, shown, np.random.default_rng(seed)))
             conditions.canvas = self._float(pixels[None], valid[None])
         elif config.conditioning != "map" and (packed := pack_crops([crops], config.crop_edge)) is not None:
             conditions.crops = self._float(packed.pixels, packed.valid)
