@@ -21,7 +21,7 @@ SMOKE = Path(__file__).parents[2] / "recipes" / "smoke.toml"
 def recipe(image_folder) -> Path:
     """`recipes/smoke.toml` beside pictures, in a folder of its own, its steps cut down."""
     text = SMOKE.read_text().replace("steps = 20", "workers = 0\nsteps = 2").replace("steps = 25", "steps = 1")
-    assert text.count("steps = 2\n") == 3
+    assert text.count("steps = 2\n") == 4
     path = image_folder / "mine.toml"
     path.write_text(text)
     return path
@@ -39,7 +39,7 @@ def test_a_recipe_becomes_a_model_that_weaves(histoloom, recipe, tmp_path):
     assert "wrote runs/mine/model; weave with: histoloom generate runs/mine/model" in ended.stdout
     run = tmp_path / "runs" / "mine"
     assert sorted(p.name for p in run.iterdir()) == [
-        "autoencoder", "dataset", "denoiser", "model", "recipe.toml", "samples", "segmenter", "tensorboard",
+        "autoencoder", "dataset", "decoder", "denoiser", "model", "recipe.toml", "samples", "segmenter", "tensorboard",
     ]  # fmt: skip
     assert [p.name for p in (run / "samples").iterdir()] == ["000002.png"]
     assert HistoloomPipeline.load(run / "model").table.names == ["stroma", "gland"]
@@ -65,7 +65,7 @@ def test_the_same_command_on_a_finished_run_changes_no_weight(histoloom, recipe,
 
 
 def test_accelerate_launches_two_processes_that_train_as_one(histoloom, recipe, tmp_path):
-    recipe.write_text(recipe.read_text().replace("steps = 2\n", 'steps = 2\nprecision = "fp32"\n', 2))
+    recipe.write_text(recipe.read_text().replace("steps = 2\n", 'steps = 2\nprecision = "fp32"\n', 3))
     assert histoloom("train", recipe, "--out", "one").code == 0
     launcher = (sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--main_process_port", "0")
     launched = (*launcher, "--num_processes", "2", "-m", "histoloom.cli.main", "train", recipe, "--out", "two")
@@ -73,12 +73,14 @@ def test_accelerate_launches_two_processes_that_train_as_one(histoloom, recipe, 
     ended = subprocess.run(launched, cwd=tmp_path, env=world, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("wrote two/model") == 1
-    for stage in ("autoencoder", "denoiser"):
+    for stage in ("autoencoder", "decoder", "denoiser"):
         alone, pair = (load_file(tmp_path / name / stage / CHECKPOINT) for name in ("one", "two"))
         for name, tensor in alone.items():
-            torch.testing.assert_close(pair[name], tensor, rtol=1e-4, atol=1e-5)
+            # Adam takes steps of one size, of 4e-4 here, so that a gradient near zero moves a weight by its rounding.
+            tolerance = 5e-5 if stage == "decoder" else 1e-5
+            torch.testing.assert_close(pair[name], tensor, rtol=1e-4, atol=tolerance)
     curves = [EventAccumulator(str(tmp_path / name / "tensorboard")).Reload() for name in ("one", "two")]
-    for stage in ("autoencoder", "denoiser"):
+    for stage in ("autoencoder", "decoder", "denoiser"):
         losses = [[event.value for event in curve.Scalars(f"{stage}/loss")] for curve in curves]
         np.testing.assert_allclose(*losses, rtol=1e-5)
 
@@ -91,7 +93,7 @@ def test_a_recipe_that_is_not_there(fails):
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("[watch]", "[watsh]", "mine.toml: unknown key 'watsh'; known: data, autoencoder, denoiser, watch"),
+        ("[watch]", "[watsh]", "mine.toml: unknown key 'watsh'; known: data, autoencoder, decoder, denoiser, watch"),
         (
             "window = 64",
             "windo = 64",
@@ -163,7 +165,7 @@ def test_a_checkpoint_of_another_architecture(fails, recipe, trained):
     assert (trained / "denoiser" / "checkpoint.safetensors").read_bytes() == before
 
 
-@pytest.mark.parametrize("stage", ["autoencoder", "denoiser"])
+@pytest.mark.parametrize("stage", ["autoencoder", "decoder", "denoiser"])
 def test_a_damaged_or_pickled_checkpoint(fails, recipe, trained, stage):
     path = trained / stage / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:5000])

@@ -23,6 +23,7 @@ from histoloom.patches.dataset import read_record
 from histoloom.patches.places import PlaceReader
 from histoloom.patches.store import has_pixels, iter_rows, load_patches, splits
 from histoloom.training.autoencoder import AutoencoderTraining
+from histoloom.training.decoder import DecoderTraining
 from histoloom.training.denoiser import DenoiserTraining
 from histoloom.training.loop import LoopConfig
 
@@ -107,10 +108,16 @@ def tiny(recipe: Recipe) -> Recipe:
     """The recipe with its data as they are and a few steps of a small model."""
     loop = LoopConfig(steps=2, batch_size=2, workers=0)
     autoencoder = AutoencoderTraining(size=32, model=AutoencoderConfig(4, (8, 8, 16), (1, 1, 1), (1, 1, 1)), loop=loop)
+    decoder = DecoderTraining(size=32, channels=8, loop=loop)
     denoiser = DenoiserTraining(window=64, views=1, channels=(32, 64), blocks=(1, 1), loop=loop)
     few = CopyLimitConfig(pairs=0)
     return dataclasses.replace(
-        recipe, autoencoder=autoencoder, denoiser=denoiser, watch=Watch(1, 1, map_fidelity=False), copy_limit=few
+        recipe,
+        autoencoder=autoencoder,
+        decoder=decoder,
+        denoiser=denoiser,
+        watch=Watch(1, 1, map_fidelity=False),
+        copy_limit=few,
     )
 
 
