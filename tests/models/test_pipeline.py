@@ -305,6 +305,7 @@ FOREIGN = {
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_any_autoencoder_of_diffusers_can_stand_in(small_patches, tmp_path, kind):
     from histoloom.conditioning.crops import CropConfig
+    from histoloom.training.decoder import DecoderTraining, train_decoder
     from histoloom.training.denoiser import DenoiserTraining, train_denoiser
     from histoloom.training.loop import LoopConfig
 
@@ -312,7 +313,12 @@ def test_any_autoencoder_of_diffusers_can_stand_in(small_patches, tmp_path, kind
     FOREIGN[kind]().save_pretrained(tmp_path / "foreign")
     autoencoder = load_autoencoder(tmp_path / "foreign")
     loop = LoopConfig(steps=2, batch_size=2, workers=0, precision="fp32")
-    crops = CropConfig(base=24, largest=32)
+    sharpening = DecoderTraining(size=64, channels=8, loop=loop)
+    sharper = train_decoder(small_patches.select(range(4)), autoencoder, sharpening, tmp_path / "decoder")
+    for part, stays in (("encoder", True), ("decoder", False)):
+        one, other = (list(getattr(model, part).parameters()) for model in (autoencoder, sharper))
+        assert all(map(torch.equal, one, other)) == stays
+    autoencoder, crops = sharper, CropConfig(base=24, largest=32)
     config = DenoiserTraining(window=64, views=1, channels=(32, 64), blocks=(1, 1), crops=crops, loop=loop)
     denoiser = train_denoiser(small_patches.select(range(4)), 3, autoencoder, config, tmp_path / "run")
     scheduler, _ = make_sampler("flow")

@@ -42,7 +42,7 @@ def test_the_decoder_alone_is_trained_and_draws_finer_texture(blurry, small_patc
     found = {}
     for realism in (0.0, 0.02):
         steps, config = [], replace(SMALL, realism=realism, loop=replace(SMALL.loop, steps=150))
-        sharp = train_decoder(small_patches, deepcopy(blurry), config, tmp_path / str(realism), steps.append)
+        sharp = train_decoder(small_patches, blurry, config, tmp_path / str(realism), steps.append)
         assert (len(steps), sharp.training) == (150, False)
         with torch.no_grad():
             torch.testing.assert_close(encode(sharp, pixels), latents, rtol=0, atol=0)
@@ -85,7 +85,7 @@ def test_the_decoder_is_pulled_to_what_the_discriminator_takes_for_real(blurry, 
 
 
 def test_a_broken_run_goes_on_to_the_same_bytes(blurry, small_patches, tmp_path):
-    whole = train_decoder(small_patches, deepcopy(blurry), SMALL, tmp_path / "whole")
+    whole = train_decoder(small_patches, blurry, SMALL, tmp_path / "whole")
 
     def break_off(progress):
         if progress.step == 25:
@@ -93,8 +93,8 @@ def test_a_broken_run_goes_on_to_the_same_bytes(blurry, small_patches, tmp_path)
 
     often = replace(SMALL, loop=replace(SMALL.loop, checkpoint_minutes=1e-9))
     with pytest.raises(KeyboardInterrupt):
-        train_decoder(small_patches, deepcopy(blurry), often, tmp_path / "broken", break_off)
-    resumed = train_decoder(small_patches, deepcopy(blurry), SMALL, tmp_path / "broken")
+        train_decoder(small_patches, blurry, often, tmp_path / "broken", break_off)
+    resumed = train_decoder(small_patches, blurry, SMALL, tmp_path / "broken")
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
 

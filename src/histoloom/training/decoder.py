@@ -6,6 +6,7 @@ denoiser that was trained on them; so the decoder of any autoencoder can be brou
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def train_decoder(
 ) -> ModelMixin:
     """Train the decoder of `autoencoder` on `patches`, resuming from `folder`; returns an averaged copy in eval mode.
 
-    Raises ConfigError where `config.size` fits neither patches nor autoencoder.
+    The one that is given stays as it is. Raises ConfigError where `config.size` fits neither patches nor autoencoder.
     """
     factor = latent_factor(autoencoder)
     if config.size % factor or min(patches.images.shape[1:3]) < config.size:
@@ -88,7 +89,7 @@ def train_decoder(
     torch.manual_seed(config.loop.seed)
     cells = (latent_channels(autoencoder), config.size // factor, config.size // factor)
     averaged = fit(
-        DecoderObjective(autoencoder, config),
+        DecoderObjective(deepcopy(autoencoder).float(), config),
         CropSampler(patches, config.size, cells, config.stain, config.loop.seed),
         collate,
         config.loop,
