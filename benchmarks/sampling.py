@@ -79,7 +79,9 @@ def plain_loop(pipeline: HistoloomPipeline, maps: np.ndarray, crops: list, seed:
         for index, semantic_map in enumerate(maps):
             scheduler = FlowMatchEulerDiscreteScheduler()
             scheduler.set_timesteps(50)
-            latents = pipeline._noise([np.random.default_rng(seed + index)], semantic_map.shape)
+            margins = pipeline._margins(semantic_map.shape)
+            whole = tuple(edge + sum(margin) for edge, margin in zip(semantic_map.shape, margins, strict=True))
+            latents = pipeline._noise([np.random.default_rng(seed + index)], whole)
             for t in scheduler.timesteps:
                 time_ = (t / 1000).expand(1)
                 both, only_map, nothing = (

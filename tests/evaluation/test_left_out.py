@@ -17,9 +17,12 @@ def test_the_squares_are_where_the_pipeline_pastes_the_crops(make_pipeline, smal
     pipeline = make_pipeline("crops-in-place")
     for i, semantic_map in enumerate(small_patches.semantic_maps[:4, :90, :90]):
         crops = [Crop(small_patches.images[i, :40, :40], int(tissue)) for tissue in np.unique(semantic_map)]
-        read = pipeline._conditions(pipeline._pad(semantic_map), crops, True, 7 + i)
-        expected = read.canvas[0, 3].numpy()[:90, :90] > 0
-        np.testing.assert_array_equal(pasted_squares(semantic_map, crops, 7 + i, pipeline.denoiser.multiple), expected)
+        read, ((top, _), (left, _)) = (
+            pipeline._conditions(semantic_map, crops, True, 7 + i),
+            pipeline._margins((90, 90)),
+        )
+        expected = read.canvas[0, 3].numpy()[top : top + 90, left : left + 90] > 0
+        np.testing.assert_array_equal(pasted_squares(semantic_map, crops, 7 + i), expected)
         assert 0 < expected.mean() < 1
 
 

@@ -160,14 +160,16 @@ def test_a_crop_in_place_is_seen_where_its_tissue_lies(pipelines):
     )
     shown = conditions.canvas[0, 3] > 0
     assert shown.sum() == 24 * 24
-    assert not shown[:, : 32 - 2].any()  # up to 5 % of a crop may lie outside
+    assert shown.shape == (80, 80)  # a margin of one cell of 8 px is woven, and cut off
+    assert not shown[:, : 8 + 32 - 2].any()  # up to 5 % of a crop may lie outside
+    assert not shown[:8].any() | shown[-8:].any() | shown[:, -8:].any()
     assert all(block.keys_values is None for block in denoiser.read(conditions).blocks)
 
 
 @pytest.mark.parametrize("kind", ["embedding", "crops-as-reference"])
 def test_a_place_reads_only_the_crops_of_its_type(pipelines, kind):
     pipeline = pipelines[kind]
-    context = pipeline._read([halves(0, 1)], [[Crop(grain(0, 32, 32), 1)]], True, [0])
+    context = pipeline._read([halves(0, 1, size=48)], [[Crop(grain(0, 32, 32), 1)]], True, [0])
     attention = context.bias[0][0, 0].softmax(-1).unflatten(0, (4, 4))
     assert attention.shape[-1] == context.blocks[1].keys_values.shape[1]
     assert (attention[:, :2, 1:] == 0).all()
@@ -189,7 +191,7 @@ def test_each_guidance_has_an_effect_of_its_own(pipeline):
 
 
 def test_guidance_adds_what_each_condition_changes(pipeline):
-    maps, crops, seeds = [halves(0, 1)], [[Crop(grain(0), 0)]], [0]
+    maps, crops, seeds = [halves(0, 1, size=48)], [[Crop(grain(0), 0)]], [0]  # 64 px with its margin
     latents = pipeline._noise([np.random.default_rng(0)], (64, 64))
     time = torch.tensor(400.0)
 

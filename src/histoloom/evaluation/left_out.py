@@ -22,16 +22,12 @@ from histoloom.evaluation.kernel import kid
 from histoloom.evaluation.measures import FeatureSets, Figure, distance_figure, prdc_figures
 
 
-def pasted_squares(
-    semantic_map: UInt8[np.ndarray, "h w"], crops: Sequence[Crop], seed: int, multiple: int
-) -> Bool[np.ndarray, "h w"]:
-    """Where `crops-in-place` puts its crops in the patch of this seed; maps are padded to the network's `multiple`."""
-    height, width = semantic_map.shape
-    padded = np.pad(semantic_map, ((0, -height % multiple), (0, -width % multiple)), mode="edge")
-    mask = np.zeros(padded.shape, bool)
-    for crop, y, x in place_crops(padded, list(crops), np.random.default_rng(seed)):
+def pasted_squares(semantic_map: UInt8[np.ndarray, "h w"], crops: Sequence[Crop], seed: int) -> Bool[np.ndarray, "h w"]:
+    """Where `crops-in-place` puts its crops in the patch of this seed."""
+    mask = np.zeros(semantic_map.shape, bool)
+    for crop, y, x in place_crops(semantic_map, list(crops), np.random.default_rng(seed)):
         mask[y : y + crop.pixels.shape[0], x : x + crop.pixels.shape[1]] = True
-    return mask[:height, :width]
+    return mask
 
 
 def blank(images: UInt8[np.ndarray, "n h w 3"], masks: Bool[np.ndarray, "n h w"]) -> UInt8[np.ndarray, "n h w 3"]:

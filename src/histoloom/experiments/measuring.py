@@ -20,16 +20,15 @@ from histoloom.evaluation.segmenter import Segmenter
 from histoloom.evaluation.sources import ImageSet, load_images
 from histoloom.experiments.ground import Ground, kept, plain
 from histoloom.generation.patches import Order
-from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.store import Patches
 
 REAL = "real"  # the training set of real patches, whose maps were woven
 
 
-def masks_of(ground: Ground, pipeline: HistoloomPipeline, orders: list[Order]) -> np.ndarray:
+def masks_of(ground: Ground, orders: list[Order]) -> np.ndarray:
     """Where crops in place lie, in each woven patch; left out of all conditionings alike."""
-    multiple, seed = pipeline.denoiser.multiple, ground.budget.seed
-    return np.stack([pasted_squares(o.semantic_map, o.crops, seed + i, multiple) for i, o in enumerate(orders)])
+    seed = ground.budget.seed
+    return np.stack([pasted_squares(o.semantic_map, o.crops, seed + i) for i, o in enumerate(orders)])
 
 
 def measure(

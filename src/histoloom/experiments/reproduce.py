@@ -137,7 +137,7 @@ def _weave_and_measure(ground: Ground, models: dict[str, Path]) -> dict:
     for kind, model in models.items():
         woven, pipeline = ground.folder / kind / "woven", HistoloomPipeline.load(model)
         _weave(ground, pipeline, orders, woven)
-        masks = masks_of(ground, pipeline, orders)
+        masks = masks_of(ground, orders)
         parts = (budget.weave, budget.segmenter, budget.patches, budget.pairs, budget.encoders, budget.seed)
         key = ground.key("measure", [str(part) for part in parts], pipeline.fingerprint)
         sets[kind] = kept(

@@ -144,15 +144,16 @@ class HistoloomPipeline(DiffusionPipeline):
         map_guidance: float,
         crop_guidance: float,
     ) -> list[np.ndarray]:
+        rows, columns = self._margins(maps[0].shape)
         height, width = maps[0].shape
-        padded = [self._pad(semantic_map) for semantic_map in maps]
+        whole = height + sum(rows), width + sum(columns)
         weights = self._guidance(map_guidance, crop_guidance, any(crops))
         contexts = [
-            self._read(padded, crops if with_crops else [[]] * len(maps), with_map, seeds)
+            self._read(maps, crops if with_crops else [[]] * len(maps), with_map, seeds)
             for with_map, with_crops in weights
         ]
         draws = [np.random.default_rng(seed) for seed in seeds]
-        latents = self._noise(draws, padded[0].shape)
+        latents = self._noise(draws, whole)
         scheduler.set_timesteps(steps, device=latents.device)
         latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
         guided = [([weight], context) for weight, context in zip(weights.values(), contexts, strict=True)]
@@ -161,10 +162,11 @@ class HistoloomPipeline(DiffusionPipeline):
         for t in scheduler.timesteps:
             # The paper samples with eta 1: fresh noise at every step, here from the patch's own seed.
             is_ddim = isinstance(scheduler, DDIMScheduler)
-            fresh = {"eta": 1.0, "variance_noise": self._noise(draws, padded[0].shape)} if is_ddim else {}
+            fresh = {"eta": 1.0, "variance_noise": self._noise(draws, whole)} if is_ddim else {}
             latents = scheduler.step(self._predict(latents, t, guided), t, latents, return_dict=False, **fresh)[0]
         pixels = decode(self.autoencoder, self._denormalise(latents).to(self.autoencoder.dtype))
-        return list(to_images(pixels.float())[:, :height, :width].cpu().numpy())
+        images = to_images(pixels.float())[:, rows[0] : rows[0] + height, columns[0] : columns[0] + width]
+        return list(images.cpu().numpy())
 
     def _predict(self, latents: Tensor, t: Tensor, guided: list[tuple[list[float], Context]]) -> Tensor:
         """The weighted sum of what is predicted in each context; one call per entry, for all contexts joined in it."""
@@ -199,12 +201,15 @@ class HistoloomPipeline(DiffusionPipeline):
         config, device = self.denoiser.config, self.denoiser.device
         if config.conditioning == "unconditional":
             return Conditions()
-        shape, types = semantic_map.shape, config.num_types
-        grid = type_map(semantic_map, types) if with_map else no_map(*shape, types)
+        types, margins = config.num_types, self._margins(semantic_map.shape)
+        padded = np.pad(semantic_map, margins, mode="edge")
+        grid = type_map(padded, types) if with_map else no_map(*padded.shape, types)
         conditions = Conditions(type_map=torch.from_numpy(grid).long().to(device)[None])
         if config.conditioning == "crops-in-place":
             shown = [crop for crop in crops if crop.texture]  # what is put in place shows more than its colours
-            pixels, valid = canvas(shape, place_crops(semantic_map, shown, np.random.default_rng(seed)))
+            placed = place_crops(semantic_map, shown, np.random.default_rng(seed))
+            pixels, valid = canvas(semantic_map.shape, placed)
+            pixels, valid = np.pad(pixels, (*margins, (0, 0))), np.pad(valid, margins)
             conditions.canvas = self._float(pixels[None], valid[None])
         elif config.conditioning != "map" and (packed := pack_crops([crops], config.crop_edge)) is not None:
             conditions.crops = self._float(packed.pixels, packed.valid)
@@ -234,9 +239,12 @@ class HistoloomPipeline(DiffusionPipeline):
         )
         return latents * std[:, None, None] + mean[:, None, None]
 
-    def _pad(self, semantic_map: np.ndarray) -> np.ndarray:
-        bottom, right = (-edge % self.denoiser.multiple for edge in semantic_map.shape)
-        return np.pad(semantic_map, ((0, bottom), (0, right)), mode="edge")
+    def _margins(self, shape: tuple[int, int]) -> list[tuple[int, int]]:
+        """Px that are woven beyond a map, above and below, left and right, and cut off again: up to the network's
+        multiple, and a cell at least, since along the rim of its grid the network draws speckles."""
+        cell, multiple = self.denoiser.cell, self.denoiser.multiple
+        beyond = [2 * cell + -(edge + 2 * cell) % multiple for edge in shape]
+        return [(both // 2, both - both // 2) for both in beyond]
 
     def _as_maps(self, semantic_map: SemanticMap | Sequence[SemanticMap]) -> list[UInt8[np.ndarray, "h w"]]:
         if isinstance(semantic_map, Image.Image) or (isinstance(semantic_map, np.ndarray) and semantic_map.ndim == 2):
