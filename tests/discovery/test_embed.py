@@ -20,7 +20,7 @@ from slide_files import MPP, write_tiled_tiff
 from histoloom.discovery.embed import EmbedConfig, embed, read_record
 from histoloom.discovery.embeddings import open_table
 from histoloom.discovery.parts import Cutting, find_parts
-from histoloom.encoders.encoder import open_encoder
+from histoloom.encoders.encoder import Encoder, open_encoder
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
 from histoloom.errors import ConfigError, InputError, ModelError, OutputError
 from histoloom.patches.folder import FolderImport, find_pictures
@@ -59,6 +59,17 @@ def run(source: Path, out: Path, config: EmbedConfig, **how):
 
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "embeddings").iterdir()}
+
+
+def test_every_batch_is_filled_up_so_that_all_are_rounded_alike(slides, encoder, tmp_path, monkeypatch):
+    seen, config = [], EmbedConfig(encoder, CUTTING, batch_size=5, precision="float32")
+    whole, _ = run(slides, tmp_path / "out", config)
+    call = Encoder.__call__
+    monkeypatch.setattr(Encoder, "__call__", lambda self, images: seen.append(len(images)) or call(self, images))
+    run(slides, tmp_path / "again", config)
+    assert set(seen) == {5}
+    assert len(seen) * 5 > whole.patches  # the last of a slide is smaller
+    assert files(tmp_path / "out") == files(tmp_path / "again")
 
 
 def test_a_row_is_the_encoders_vector_of_the_pixels_at_its_place(slides, encoder, tmp_path):

@@ -104,8 +104,11 @@ class Embedder:
         return count
 
     def _encode(self, batch: Batch, part: Part) -> np.ndarray:
+        # Filled up: how a small batch is rounded depends on how many threads share it, and workers have fewer.
+        count, images = len(batch.images), np.asarray(batch.images)
+        filled = np.concatenate([images, np.repeat(images[-1:], max(self.config.batch_size - count, 0), axis=0)])
         with np.errstate(over="ignore"):
-            vectors = self.encoder(batch.images).astype(self.config.precision)
+            vectors = self.encoder(filled)[:count].astype(self.config.precision)
         if not np.isfinite(vectors).all():
             raise ModelError(
                 f"encoder {self.encoder.name}: gives features of {part} that are not finite in "
