@@ -159,18 +159,21 @@ def measure_autoencoder(pipeline: HistoloomPipeline, patches: Patches) -> dict:
     """PSNR in dB of bytes after encoding and decoding, over all patches, cut at the end to a multiple of the factor."""
     factor = latent_factor(pipeline.autoencoder)
     height, width = (edge // factor * factor for edge in patches.images.shape[1:3])
-    errors = []
+    errors, contrasts = [], []
     for start in track(range(0, len(patches), 8), "autoencoder", unit="batches"):
         images = torch.from_numpy(patches.images[start : start + 8, :height, :width].copy())
         pixels = to_pixels(images).to(pipeline.autoencoder.dtype)
         decoded = to_images(decode(pipeline.autoencoder, encode(pipeline.autoencoder, pixels)).float())
         errors += (images.float() - decoded.float()).square().mean((1, 2, 3)).tolist()
+        contrasts.append([float(i.float().mean(-1).diff(dim=2).square().mean()) * len(i) for i in (decoded, images)])
     each = 10 * np.log10(255**2 / np.asarray(errors))
     pooled = 10 * np.log10(255**2 / np.mean(errors))
+    of_decoded, of_real = np.sum(contrasts, axis=0)
     return {
         "psnr_of_mean_error": float(pooled),
         "mean_psnr": float(each.mean()),
         "worst_psnr": float(each.min()),
+        "contrast": float(of_decoded / of_real),  # mean square of differences of neighbours, in units of real tissue
         "n": len(patches),
         "pixels": [height, width],
     }
@@ -257,6 +260,7 @@ def markdown(result: dict) -> str:
         lines.append(f"| copying: {label} | {_shares(name, copying[name])} | {copying[name]['n']} crops |")
     psnr = f"{auto['psnr_of_mean_error']:.2f} dB; mean {auto['mean_psnr']:.2f}, worst {auto['worst_psnr']:.2f}"
     lines.append(f"| autoencoder: PSNR over all patches | {psnr} | - | {auto['n']} patches |")
+    lines.append(f"| autoencoder: contrast of neighbouring pixels | {auto['contrast']:.2f} | 1 | {auto['n']} patches |")
     return "\n".join(lines) + "\n"
 
 

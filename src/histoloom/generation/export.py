@@ -61,6 +61,8 @@ COLUMNS = pa.schema(
     ]
 )
 
+ADDED = {"copy_limit", "copy_score", "tries"}  # columns that folders of 0.1.0 do not have
+
 
 @dataclass(frozen=True)
 class CropUse:
@@ -157,8 +159,7 @@ def read_woven(folder: Path | str) -> Woven:
         raise InputError(f"{folder}: no readable index.parquet ({error}); weave it with `histoloom generate`") from None
     if not rows:
         raise InputError(f"{folder / 'index.parquet'}: names no patches; weave the folder anew")
-    since_0_2 = {"copy_limit", "copy_score", "tries"}
-    if absent := sorted(set(COLUMNS.names) - since_0_2 - rows[0].keys()):
+    if absent := sorted(set(COLUMNS.names) - ADDED - rows[0].keys()):
         raise InputError(
             f"{folder / 'index.parquet'}: has no column {absent[0]!r}, so it is no index of woven patches; name the "
             "folder that `histoloom generate` wrote"
