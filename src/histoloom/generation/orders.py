@@ -95,9 +95,7 @@ def told_of_copies(rows: list[dict]) -> str:
     """One line on the rows of an index: patches searched for their crops, woven again, and alike still."""
     searched = [row for row in rows if row["copy_score"] is not None]
     if not searched:
-        return (
-            "not searched for copies of crops: there is no crop with texture, no limit, or only the model's own"
-        )
+        return "not searched for copies of crops: there is no crop with texture, no limit, or only the model's own"
     again = sum(row["tries"] > 1 for row in searched)
     alike = [row["image"] for row in searched if row["copy_score"] > row["copy_limit"]]
     named = f", such as {alike[0]}; see copy_score in index.parquet" if alike else ""
