@@ -238,7 +238,8 @@ def markdown(result: dict) -> str:
         f"{run['patches']} of {run['patches_in_split']} patches of split `{run['split']}`, {run['cases']} cases, "
         f"{run['crops']} crops from other patches of the case (for {run['patches_with_crops']} patches), "
         f"conditioning {run['conditioning']}, {run['steps']} steps of {run['sampler']}, "
-        f"map guidance {run['map_guidance']:g}, crop guidance {run['crop_guidance']:g}, seed {run['seed']}, "
+        f"map guidance {run['map_guidance']:g}, crop guidance {run['crop_guidance']:g}, between times "
+        f"{run['guidance_interval'][0]:g} and {run['guidance_interval'][1]:g}, seed {run['seed']}, "
         f"model {run['model_hash']}. {run['woven_again']} patches were more alike to a crop than "
         f"{run['copy_limit'] or 1:.3f} and woven again, {run['still_alike']} still are. "
         "Brackets: 95 % intervals; bootstrap over cases, Wilson for rates.",
@@ -284,7 +285,8 @@ def measure(arguments: argparse.Namespace) -> None:
     pipeline = HistoloomPipeline.load(find_model(arguments.model))
     table, patches = read_table(arguments.dataset), load_patches(arguments.dataset, arguments.split)
     task = make_task(patches, arguments.count, arguments.seed, arguments.per_type)
-    options = (arguments.steps, arguments.sampler, arguments.map_guidance, arguments.crop_guidance)
+    guidance = (arguments.map_guidance, arguments.crop_guidance, tuple(arguments.guidance_interval))
+    options = (arguments.steps, arguments.sampler, *guidance)
     config = WeaveConfig(*options, arguments.seed, copy_limit=arguments.copy_limit)
     settings = asdict(config) | {"copy_limit": copy_limit_of(pipeline, config)}
     record = {"model_hash": pipeline.fingerprint, "config": settings, "per_type": arguments.per_type}
@@ -294,7 +296,7 @@ def measure(arguments: argparse.Namespace) -> None:
     first = rows[0]
     result = {
         "run": {key: first[key] for key in ("model_hash", "conditioning", "steps", "version")}
-        | {key: settings[key] for key in ("map_guidance", "crop_guidance", "seed", "copy_limit")}
+        | {key: settings[key] for key in ("map_guidance", "crop_guidance", "guidance_interval", "seed", "copy_limit")}
         | {
             "sampler": first["scheduler"],
             "split": arguments.split,
@@ -345,6 +347,7 @@ def main() -> None:
     parser.add_argument("--sampler")
     parser.add_argument("--map-guidance", type=float, default=WeaveConfig.map_guidance)
     parser.add_argument("--crop-guidance", type=float, default=WeaveConfig.crop_guidance)
+    parser.add_argument("--guidance-interval", type=float, nargs=2, default=WeaveConfig.guidance_interval)
     measure(parser.parse_args())
 
 

@@ -21,8 +21,9 @@ import torch
 
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.store import load_patches, read_table
+from histoloom.precision import use_bf16
 from histoloom.training.denoiser import DenoiserObjective, DenoiserTraining, collate, prepare
-from histoloom.training.loop import LoopConfig, Progress, fit, use_bf16
+from histoloom.training.loop import LoopConfig, Progress, fit
 from histoloom.weights import find_model
 
 

@@ -27,7 +27,10 @@ PACKAGE = Path("src/histoloom")
 NOTE = "<!-- Written by scripts/make_reference.py; do not edit. -->\n\n"
 
 
-CHOICES = {"Conditioning": 'Literal["unconditional", "map", "embedding", "crops-in-place", "crops-as-reference"]'}
+CHOICES = {
+    "Conditioning": 'Literal["unconditional", "map", "embedding", "crops-in-place", "crops-as-reference"]',
+    "Precision": 'Literal["auto", "fp32", "bf16"]',
+}
 QUOTE = '"'  # of annotations that name their own class
 LONGEST = 92  # characters of a comment in the tree
 OTHER_FOLDERS = {"recipes": "*.toml", "examples": "*.py", "benchmarks": "*.py", "scripts": "*.py"}

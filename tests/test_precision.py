@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from histoloom.precision import bf16_is_faster
+from histoloom.precision import bf16_is_faster, use_bf16
 
 
 def cpu(monkeypatch, tmp_path, *, amx: bool, avx512_bf16: bool, vendor: str):
@@ -30,3 +30,7 @@ def test_bf16_is_for_amx_and_for_amd_with_avx512_bf16(monkeypatch, tmp_path, amx
 def test_a_processor_that_is_not_described_computes_in_fp32(monkeypatch, tmp_path):
     cpu(monkeypatch, tmp_path, amx=False, avx512_bf16=True, vendor="AuthenticAMD")
     assert not bf16_is_faster(tmp_path / "absent")
+
+
+def test_precision_is_as_told():
+    assert [use_bf16(precision) for precision in ("fp32", "bf16", "auto")] == [False, True, bf16_is_faster()]

@@ -6,8 +6,11 @@ woven patch 0.6); on an Intel Xeon without AMX the same instructions train 1.7 t
 """
 
 from pathlib import Path
+from typing import Literal
 
 import torch
+
+Precision = Literal["auto", "fp32", "bf16"]  # auto: bf16 where the hardware is faster in it
 
 
 def best_device() -> str:
@@ -22,6 +25,11 @@ def bf16_is_faster(cpu_description: Path = Path("/proc/cpuinfo")) -> bool:
     if torch.cpu._is_amx_tile_supported():
         return True
     return torch.cpu._is_avx512_bf16_supported() and _is_amd(cpu_description)
+
+
+def use_bf16(precision: Precision) -> bool:
+    """Whether to train in bf16: as told, or where that is faster."""
+    return bf16_is_faster() if precision == "auto" else precision == "bf16"
 
 
 def _is_amd(cpu_description: Path) -> bool:

@@ -35,18 +35,34 @@ def test_maps_and_crops_become_annotated_patches(histoloom, tiny_model, maps, cr
     for row in woven.rows:
         assert {crop["tissue_id"] for crop in row["crops"]} == set(np.unique(woven.semantic_maps[row["seed"]]))
         assert (row["steps"], row["map_guidance"], row["crop_guidance"]) == (2, 1.5, 3.0)
+        assert row["guidance_interval"] == [0.4, 0.9]
     assert TissueTable.load(tmp_path / "woven" / "tissue.toml").names == ["stroma", "gland", "tumour"]
     assert Image.open(tmp_path / "woven" / "contact-sheet.png").size[0] > 100
 
 
 def test_every_option_is_in_the_record(histoloom, tiny_model, tmp_path):
-    options = ("--map-guidance", 2, "--crop-guidance", 0.5, "--sampler", "euler", "--seed", 40, "--batch-size", 1)
+    options = (
+        "--map-guidance",
+        2,
+        "--crop-guidance",
+        0.5,
+        "--guidance-interval",
+        0,
+        1,
+        "--sampler",
+        "euler",
+        "--seed",
+        40,
+        "--batch-size",
+        1,
+    )
     ended = histoloom("generate", tiny_model, "--layouts", 2, "--size", 64, "--out", "woven", *QUICK, *options)
     assert ended.code == 0, ended.stderr
     rows = pq.read_table(tmp_path / "woven" / "index.parquet").to_pylist()
     assert [row["seed"] for row in rows] == [40, 41]
     assert {row["scheduler"] for row in rows} == {"FlowMatchEulerDiscreteScheduler"}
     assert {(row["map_guidance"], row["crop_guidance"]) for row in rows} == {(2.0, 0.5)}
+    assert [row["guidance_interval"] for row in rows] == [[0.0, 1.0]] * len(rows)
     assert all(row["crops"] == [] for row in rows)  # the tiny model has no bank
 
 

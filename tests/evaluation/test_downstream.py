@@ -42,6 +42,17 @@ def test_the_same_seed_gives_the_same_network_and_leaves_the_callers_randomness_
     assert predict(one, real.images).shape == (6, 48, 48)
 
 
+def test_bf16_is_another_arithmetic_and_its_weights_stay_fp32(image_sets):
+    real = image_sets("real", 0)
+    full, half = (
+        train_deeplab([real], 3, replace(SHORT, precision=precision), 5, lambda count: None).state_dict()
+        for precision in ("fp32", "bf16")
+    )
+    moved = [name for name, value in half.items() if not torch.equal(value, full[name])]
+    assert moved
+    assert {value.dtype for value in half.values()} <= {torch.float32, torch.int64}
+
+
 def test_test_patches_must_be_new_to_every_training_set(image_sets):
     real, fake, held = image_sets("real", 0), image_sets("fake", 1), image_sets("held", 2)
     with pytest.raises(InputError, match="held: case 'real case 0' is in the training images"):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from histoloom.errors import ImageError, InputError, OutputError, TissueError
 from histoloom.generation.export import (
@@ -284,3 +284,17 @@ def test_a_picture_from_elsewhere_has_no_provenance(tmp_path):
     (tmp_path / "other.png").write_bytes(buffer.getvalue())
     with pytest.raises(ImageError, match="no readable provenance"):
         read_provenance(tmp_path / "other.png")
+
+
+def test_a_folder_of_a_version_that_guided_at_all_times_is_read(woven):
+    index = pq.read_table(woven / "index.parquet").drop_columns(["guidance_interval"])
+    pq.write_table(index, woven / "index.parquet")
+    assert len(read_woven(woven).rows) == COUNT
+    path = woven / "images" / "00000.png"
+    with Image.open(path) as opened:
+        image, told = opened.copy(), json.loads(opened.info["histoloom"])
+    del told["guidance_interval"]
+    text = PngImagePlugin.PngInfo()
+    text.add_text("histoloom", json.dumps(told))
+    image.save(path, pnginfo=text)
+    assert read_provenance(path).guidance_interval == (0.0, 1.0)

@@ -13,6 +13,7 @@ from histoloom.conditioning.inputs import Crop
 from histoloom.errors import ConfigError, ImageError, InputError, ModelError, TissueError
 from histoloom.models.autoencoder import load_autoencoder, weights_hash
 from histoloom.models.denoiser import Context
+from histoloom.models.guidance import Guidance
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.schedulers import make_sampler
 from histoloom.precision import bf16_is_faster
@@ -190,6 +191,30 @@ def test_each_guidance_has_an_effect_of_its_own(pipeline):
     np.testing.assert_array_equal(guided(0.0, 0.0), weave(pipeline, halves(2, 2), map_guidance=0.0))
 
 
+def test_guidance_acts_within_its_interval(pipeline):
+    crops, steps = {0: grain(0), 1: grain(1)}, 4  # at times 1, 0.75, 0.5, 0.25
+
+    def guided(*interval: float, times: float = 3.0) -> np.ndarray:
+        options = {"map_guidance": times, "crop_guidance": times, "guidance_interval": interval}
+        return weave(pipeline, halves(0, 1), crops, steps=steps, **options)
+
+    always, never = guided(0.0, 1.0), guided(0.0, 1.0, times=1.0)
+    np.testing.assert_array_equal(guided(0.2, 1.0), always)
+    np.testing.assert_array_equal(guided(0.3, 0.4), never)
+    parts = [guided(0.0, 0.6), guided(0.4, 0.6), guided(0.9, 1.0)]
+    assert all(apart(a, b) > 1 for i, a in enumerate([*parts, always, never]) for b in [*parts, always, never][:i])
+
+
+def test_steps_outside_the_interval_take_one_prediction(pipeline, monkeypatch):
+    calls = []
+    inner = type(pipeline.denoiser).forward
+    monkeypatch.setattr(
+        type(pipeline.denoiser), "forward", lambda self, x, *rest: (calls.append(len(x)), inner(self, x, *rest))[1]
+    )
+    weave(pipeline, halves(0, 1), {0: grain(0)}, steps=4, guidance_interval=(0.4, 0.8), crop_guidance=3.0)
+    assert calls == [1, 3, 3, 1]
+
+
 def test_guidance_adds_what_each_condition_changes(pipeline):
     maps, crops, seeds = [halves(0, 1, size=48)], [[Crop(grain(0), 0)]], [0]  # 64 px with its margin
     latents = pipeline._noise([np.random.default_rng(0)], (64, 64))
@@ -201,7 +226,7 @@ def test_guidance_adds_what_each_condition_changes(pipeline):
 
     with torch.no_grad():
         nothing, only_map, both = predict(False, False), predict(False, True), predict(True, True)
-        weights = pipeline._guidance(2.0, 3.5, True)
+        weights = Guidance(2.0, 3.5).weights("crops-as-reference", True)
         contexts = [pipeline._read(maps, crops if c else [[]], m, seeds) for m, c in weights]
         one_by_one = [([weight], context) for weight, context in zip(weights.values(), contexts, strict=True)]
         together = [(list(weights.values()), Context.batch(contexts))]

@@ -12,7 +12,7 @@ from torch import nn
 
 from histoloom.errors import ConfigError, HistoloomError, ModelError, OutputError
 from histoloom.training.checkpoint import CHECKPOINT
-from histoloom.training.loop import LoopConfig, fit, identity_of, learning_rate_factor, use_bf16
+from histoloom.training.loop import LoopConfig, fit, identity_of, learning_rate_factor
 
 # Fits a line through eight numbers; the checkpoint is written after every step. `moment` is where it is cut short.
 RUN = """
@@ -269,10 +269,6 @@ def test_what_a_run_may_change_on_its_way_is_not_part_of_its_identity():
     )
     assert one == other != third
     assert identity_of(AutoencoderTraining(), patches="b") != identity_of(AutoencoderTraining(), patches="a")
-
-
-def test_precision_is_as_told():
-    assert [use_bf16(precision) for precision in ("fp32", "bf16")] == [False, True]
 
 
 @pytest.mark.parametrize(

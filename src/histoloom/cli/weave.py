@@ -9,6 +9,10 @@ Steps = Annotated[int | None, typer.Option(help="Steps of the sampler. Default: 
 Sampler = Annotated[str | None, typer.Option(help="unipc, dpm++, euler, heun; ddim for noise prediction.")]
 MapGuidance = Annotated[float, typer.Option(help="1 follows the map as learned, more exaggerates, 0 leaves it out.")]
 CropGuidance = Annotated[float, typer.Option(help="The same for crops.")]
+GuidanceInterval = Annotated[
+    tuple[float, float],
+    typer.Option(help="Times, 1 noise and 0 the patch, between which guidance above 1 acts; 0 1 is always."),
+]
 Seed = Annotated[int, typer.Option(help="Patch i has seed + i, and a later try one that follows from it.")]
 
 
@@ -36,6 +40,7 @@ def generate(
     sampler: Sampler = None,
     map_guidance: MapGuidance = 1.5,
     crop_guidance: CropGuidance = 3.0,
+    guidance_interval: GuidanceInterval = (0.4, 0.9),
     seed: Seed = 0,
     batch_size: Annotated[int, typer.Option(help="Patches woven at once.")] = 8,
     copy_limit: Annotated[
@@ -67,7 +72,8 @@ def generate(
     source = Source(maps, layouts, size, crops or _bank_of(folder))
     if copy_limit is None and crops is None:
         copy_limit = 1.0  # the model's bank was woven: it holds nobody's pixels
-    config = WeaveConfig(steps, sampler, map_guidance, crop_guidance, seed, batch_size, copy_limit, tries)
+    guidance = (map_guidance, crop_guidance, guidance_interval)
+    config = WeaveConfig(steps, sampler, *guidance, seed, batch_size, copy_limit, tries)
     orders = place_orders(source, pipeline.table, seed)
     with bar("weaving", len(orders), "patches") as running:
         rows = weave_folder(pipeline, orders, source, config, out, model, running.advance)

@@ -17,7 +17,7 @@ from histoloom.augmentation import dihedral
 from histoloom.errors import ConfigError, HistoloomError, InputError, MissingExtraError
 from histoloom.evaluation.map_fidelity import confusion, iou, mean_iou_interval, mean_over_present
 from histoloom.evaluation.sources import ImageSet
-from histoloom.precision import best_device
+from histoloom.precision import Precision, best_device, use_bf16
 from histoloom.stain import StainJitter, apply_stain, draw_stain
 from histoloom.tissue import UNLABELLED
 
@@ -28,13 +28,14 @@ REAL, SYNTHETIC, BOTH = "real", "synthetic", "both"
 class DownstreamConfig:
     """One budget for all training sets."""
 
-    backbone: str = "mobilenet_v2"  # any encoder of segmentation-models-pytorch, with random weights
+    backbone: str = "resnet18"  # any encoder of segmentation-models-pytorch, with random weights
     size: int = 192  # px, edge of the training crops; a multiple of 32
     steps: int = 400
     batch_size: int = 8
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     seeds: tuple[int, ...] = (0, 1, 2)
+    precision: Precision = "auto"  # of training; auto: bf16 where the hardware is faster in it
     stain: StainJitter = field(default_factory=lambda: StainJitter(shift=0.015))
 
     def __post_init__(self):
@@ -96,13 +97,15 @@ def train_deeplab(
         except KeyError as error:
             reason = " ".join(str(error).split())[:120]
             raise ConfigError(f"backbone {config.backbone}: segmentation-models-pytorch has none ({reason})") from None
-        device = best_device()
+        device, bf16 = best_device(), use_bf16(config.precision)
         network.to(device).train()
         optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, config.steps + 1, pct_start=0.1)
         for step in range(config.steps):
             images, maps = (part.to(device) for part in _batch(sources, step, config, seed))
-            loss = F.cross_entropy(network(_pixels(images)), maps.long(), ignore_index=UNLABELLED)
+            with torch.autocast(device, torch.bfloat16, enabled=bf16):
+                logits = network(_pixels(images))
+            loss = F.cross_entropy(logits.float(), maps.long(), ignore_index=UNLABELLED)
             if not torch.isfinite(loss):
                 raise HistoloomError(f"the segmenter's loss is not finite at step {step + 1}; lower its learning_rate")
             optimizer.zero_grad(set_to_none=True)

@@ -20,7 +20,16 @@ from histoloom.patches.store import iter_rows, load_patches, read_table, splits
 from histoloom.tissue import TissueTable, TissueType
 
 # What a row of woven patches says of their making, besides the seed, map and crops of each.
-MADE = ("version", "model_hash", "conditioning", "scheduler", "steps", "map_guidance", "crop_guidance")
+MADE = (
+    "version",
+    "model_hash",
+    "conditioning",
+    "scheduler",
+    "steps",
+    "map_guidance",
+    "crop_guidance",
+    "guidance_interval",
+)
 
 
 @dataclass(frozen=True)
@@ -163,7 +172,7 @@ def _formats(suffixes: set[str]) -> str:
 def _woven(folder: Path) -> ImageSet:
     woven = read_woven(folder)
     names, maps = [row["image"] for row in woven.rows], [row["map_source"] for row in woven.rows]
-    made = {key: ", ".join(sorted({str(row[key]) for row in woven.rows})) for key in MADE}
+    made = {key: ", ".join(sorted({str(row.get(key)) for row in woven.rows})) for key in MADE}
     crops = [[CropUse(**crop) for crop in row["crops"]] for row in woven.rows]
     return ImageSet(
         str(folder), "woven patches", "", "PNG", woven.images, woven.semantic_maps, maps, names, woven.table, made,

@@ -47,7 +47,7 @@ class Watch:
     """What is looked at while training: `patches` woven at each checkpoint, and read by a segmenter."""
 
     patches: int = 8
-    steps: int = 12  # of the sampler
+    steps: int = 20  # of the sampler
     map_fidelity: bool = True  # a segmenter, trained first on the same patches, reads what is woven
     segmenter: SegmenterConfig = field(default_factory=lambda: SegmenterConfig(steps=400))
 
@@ -70,7 +70,7 @@ class Reproduction:
     steps: int = 600  # of training, for each conditioning
     views: int = 4  # augmented views per patch in the shared cache of latents
     patches: int = 237  # woven for each conditioning, from maps and crops of the training split
-    weave: WeaveConfig = field(default_factory=lambda: WeaveConfig(steps=12))
+    weave: WeaveConfig = field(default_factory=WeaveConfig)
     encoders: tuple[str, ...] = ("histoloom-small",)
     pairs: int = 100  # images and crops searched for copied parts, 100 or more
     segmenter: SegmenterConfig = field(default_factory=lambda: SegmenterConfig(steps=400))  # reads maps off images

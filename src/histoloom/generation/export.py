@@ -48,6 +48,7 @@ COLUMNS = pa.schema(
         pa.field("conditioning", pa.string(), nullable=False),
         pa.field("map_guidance", pa.float64(), nullable=False),
         pa.field("crop_guidance", pa.float64(), nullable=False),
+        pa.field("guidance_interval", pa.list_(pa.float64())),  # times between which guidance above 1 acted
         pa.field("steps", pa.int32(), nullable=False),
         pa.field("scheduler", pa.string(), nullable=False),
         pa.field("copy_limit", pa.float64()),  # likeness to a crop above which a patch was woven again
@@ -61,7 +62,7 @@ COLUMNS = pa.schema(
     ]
 )
 
-ADDED = {"copy_limit", "copy_score", "tries"}  # columns that folders of 0.1.0 do not have
+ADDED = {"copy_limit", "copy_score", "tries", "guidance_interval"}  # columns that older folders do not have
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class Provenance:
     copy_limit: float | None = None
     copy_score: float | None = None
     tries: int = 1
+    guidance_interval: tuple[float, float] = (0.0, 1.0)  # older versions guided at all times
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,8 @@ def read_provenance(image: Path | str) -> Provenance:
         with Image.open(image) as opened:
             values = json.loads(opened.info[PROVENANCE_KEY])
         crops = tuple(CropUse(**crop) for crop in values.pop("crops"))
-        return Provenance(crops=crops, **values)
+        interval = tuple(values.pop("guidance_interval", (0.0, 1.0)))
+        return Provenance(crops=crops, guidance_interval=interval, **values)
     except (OSError, UnidentifiedImageError, KeyError, TypeError, ValueError) as error:
         raise ImageError(
             f"{image}: carries no readable provenance ({error!r}); it was not woven here, or was re-saved"

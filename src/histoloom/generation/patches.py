@@ -16,6 +16,7 @@ from histoloom.conditioning.inputs import Crop
 from histoloom.conditioning.likeness import best_match
 from histoloom.errors import ConfigError, InputError
 from histoloom.generation.export import AnnotatedPatch, CropUse, Provenance
+from histoloom.models.guidance import Guidance
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.schedulers import make_sampler
 from histoloom.patches.maps import MapReader
@@ -30,6 +31,10 @@ class WeaveConfig:
     sampler: str | None = None  # None takes the objective's default
     map_guidance: float = 1.5  # 1 as learned, more exaggerates, 0 leaves the map out
     crop_guidance: float = 3.0
+    guidance_interval: tuple[float, float] = (
+        0.4,
+        0.9,
+    )  # times, 1 noise and 0 the patch, between which more than 1 acts
     seed: int = 0  # patch i has seed + i, and a later try one that follows from it
     batch_size: int = 8
     copy_limit: float | None = None  # likeness to a crop above which a patch is woven again; None: the model's; 1: none
@@ -38,6 +43,7 @@ class WeaveConfig:
     def __post_init__(self):
         if min(self.batch_size, self.tries) < 1 or (self.steps is not None and self.steps < 1):
             raise ConfigError("batch_size, tries and steps must be 1 or more")
+        Guidance(self.map_guidance, self.crop_guidance, self.guidance_interval)  # raises where it makes no sense
         if not 0 <= self.seed < 2**62:
             raise ConfigError(f"seed {self.seed} must be 0 or more and less than 2^62")  # seed + i is kept as int64
         if self.copy_limit is not None and not 0 < self.copy_limit <= 1:
@@ -76,6 +82,7 @@ def weave(
         "conditioning": pipeline.denoiser.config.conditioning,
         "map_guidance": config.map_guidance,
         "crop_guidance": config.crop_guidance,
+        "guidance_interval": config.guidance_interval,
         "steps": config.steps or usual,
         "scheduler": type(scheduler).__name__,
         "model_hash": pipeline.fingerprint,
@@ -162,6 +169,7 @@ def _weave_once(
         sampler=config.sampler,
         map_guidance=config.map_guidance,
         crop_guidance=config.crop_guidance,
+        guidance_interval=config.guidance_interval,
         seed=seeds,
         batch_size=len(orders),
     )

@@ -17,12 +17,14 @@ from histoloom.errors import InputError, ModelError
 from histoloom.models.autoencoder import decode, quietly, to_images, weights_hash
 from histoloom.models.crop_encoder import embed_crops
 from histoloom.models.denoiser import Conditions, Context, Denoiser, with_validity
+from histoloom.models.guidance import Guidance, Shown
 from histoloom.models.schedulers import make_sampler
 from histoloom.precision import best_device, bf16_is_faster
 from histoloom.tissue import TissueTable
 
 SemanticMap = np.ndarray | Image.Image
 CropsByType = dict[int | str, np.ndarray | Image.Image | list[np.ndarray | Image.Image]]
+Calls = list[tuple[list[float], Context]]  # weights, and the contexts that one call of the denoiser reads
 
 TOGETHER = 3200  # places, over samples and contexts: up to here one call for all contexts is the faster on a CPU
 
@@ -95,6 +97,7 @@ class HistoloomPipeline(DiffusionPipeline):
         sampler: str | None = None,
         map_guidance: float = 1.5,
         crop_guidance: float = 3.0,
+        guidance_interval: tuple[float, float] = (0.4, 0.9),
         seed: int | Sequence[int] = 0,
         batch_size: int = 8,
         callback: Callable[[int, int], None] | None = None,
@@ -110,6 +113,9 @@ class HistoloomPipeline(DiffusionPipeline):
         map_guidance, crop_guidance
                       1 follows the condition as learned, above 1 exaggerates it, 0 leaves it out:
                       v = v_00 + map (v_m0 - v_00) + crop (v_mc - v_m0).
+        guidance_interval
+                      times, from 0 (the patch) to 1 (noise), between which guidance above 1 acts; at others the
+                      conditions are followed as learned, by one prediction a step (Kynkaanniemi et al. 2024).
         seed          one seed (patch i gets seed + i), or one per map. Its batch moves the last bit at most.
         callback      called as callback(patches_done, patches) after each batch.
 
@@ -125,11 +131,10 @@ class HistoloomPipeline(DiffusionPipeline):
         scheduler, usual = make_sampler(self.denoiser.config.objective, sampler)
         if sampler is None:
             scheduler = self.scheduler
+        guidance = Guidance(map_guidance, crop_guidance, guidance_interval)
         woven = []
         for part in _batches(maps, batch_size):
-            woven += self._weave(
-                maps[part], per_map[part], seeds[part], scheduler, steps or usual, map_guidance, crop_guidance
-            )
+            woven += self._weave(maps[part], per_map[part], seeds[part], scheduler, steps or usual, guidance)
             if callback:
                 callback(len(woven), len(maps))
         return np.stack(woven)
@@ -141,56 +146,48 @@ class HistoloomPipeline(DiffusionPipeline):
         seeds: list[int],
         scheduler: SchedulerMixin,
         steps: int,
-        map_guidance: float,
-        crop_guidance: float,
+        guidance: Guidance,
     ) -> list[np.ndarray]:
         rows, columns = self._margins(maps[0].shape)
         height, width = maps[0].shape
         whole = height + sum(rows), width + sum(columns)
-        weights = self._guidance(map_guidance, crop_guidance, any(crops))
-        contexts = [
-            self._read(maps, crops if with_crops else [[]] * len(maps), with_map, seeds)
-            for with_map, with_crops in weights
-        ]
+        kind = self.denoiser.config.conditioning
+        weights = {acts: guidance.weights(kind, any(crops), acts) for acts in (True, False)}
+        contexts = {
+            (with_map, with_crops): self._read(maps, crops if with_crops else [[]] * len(maps), with_map, seeds)
+            for with_map, with_crops in weights[True] | weights[False]
+        }
         draws = [np.random.default_rng(seed) for seed in seeds]
         latents = self._noise(draws, whole)
         scheduler.set_timesteps(steps, device=latents.device)
         latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
-        guided = [([weight], context) for weight, context in zip(weights.values(), contexts, strict=True)]
-        if len(contexts) * latents[:, 0].numel() <= TOGETHER:
-            guided = [(list(weights.values()), Context.batch(contexts))]
-        for t in scheduler.timesteps:
+        calls = {acts: self._calls(mine, contexts, latents[:, 0].numel()) for acts, mine in weights.items()}
+        for t, time in zip(scheduler.timesteps, (scheduler.timesteps / 1000).tolist(), strict=True):
             # The paper samples with eta 1: fresh noise at every step, here from the patch's own seed.
             is_ddim = isinstance(scheduler, DDIMScheduler)
             fresh = {"eta": 1.0, "variance_noise": self._noise(draws, whole)} if is_ddim else {}
-            latents = scheduler.step(self._predict(latents, t, guided), t, latents, return_dict=False, **fresh)[0]
+            predicted = self._predict(latents, t, calls[guidance.acts(time)])
+            latents = scheduler.step(predicted, t, latents, return_dict=False, **fresh)[0]
         pixels = decode(self.autoencoder, self._denormalise(latents).to(self.autoencoder.dtype))
         images = to_images(pixels.float())[:, rows[0] : rows[0] + height, columns[0] : columns[0] + width]
         return list(images.cpu().numpy())
 
-    def _predict(self, latents: Tensor, t: Tensor, guided: list[tuple[list[float], Context]]) -> Tensor:
+    def _predict(self, latents: Tensor, t: Tensor, calls: Calls) -> Tensor:
         """The weighted sum of what is predicted in each context; one call per entry, for all contexts joined in it."""
         dtype, total = self.denoiser.dtype, 0
         time = (t / 1000).to(latents.device, torch.float32)
-        for weights, context in guided:
+        for weights, context in calls:
             repeated = latents.to(dtype).repeat(len(weights), 1, 1, 1)
             predicted = self.denoiser(repeated, time.expand(len(repeated)), context).float().chunk(len(weights))
             total = total + sum(weight * part for weight, part in zip(weights, predicted, strict=True))
         return total
 
-    def _guidance(self, map_guidance: float, crop_guidance: float, has_crops: bool) -> dict[tuple[bool, bool], float]:
-        """Weight of each prediction, by (with map, with crops); those of weight zero are not computed."""
-        if not self.denoiser.reads_map:
-            return {(False, False): 1.0}
-        if self.denoiser.config.conditioning == "map" or not has_crops:
-            weights = {(True, False): map_guidance, (False, False): 1 - map_guidance}
-        else:
-            weights = {
-                (True, True): crop_guidance,
-                (True, False): map_guidance - crop_guidance,
-                (False, False): 1 - map_guidance,
-            }
-        return {which: weight for which, weight in weights.items() if weight}
+    def _calls(self, weights: dict[Shown, float], contexts: dict[Shown, Context], places: int) -> Calls:
+        """What a step computes: all contexts in one call where they are few, else one after the other."""
+        mine = [contexts[shown] for shown in weights]
+        if len(mine) * places <= TOGETHER:
+            return [(list(weights.values()), Context.batch(mine))]
+        return [([weight], context) for weight, context in zip(weights.values(), mine, strict=True)]
 
     def _read(self, maps: list[np.ndarray], crops: list[list[Crop]], with_map: bool, seeds: list[int]) -> Context:
         # One by one: how far crops are padded must follow from a patch's own crops, not from its batch.

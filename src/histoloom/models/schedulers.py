@@ -25,8 +25,8 @@ _FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_sh
 # objective family -> sampler -> (factory, steps); the first of a family is its default.
 SAMPLERS: dict[str, dict[str, tuple[Callable[[], SchedulerMixin], int]]] = {
     "flow": {
-        "unipc": (lambda: UniPCMultistepScheduler(**_FLOW), 12),
-        "dpm++": (lambda: DPMSolverMultistepScheduler(**_FLOW), 12),
+        "unipc": (lambda: UniPCMultistepScheduler(**_FLOW), 20),
+        "dpm++": (lambda: DPMSolverMultistepScheduler(**_FLOW), 20),
         "euler": (lambda: FlowMatchEulerDiscreteScheduler(), 25),
         "heun": (lambda: FlowMatchHeunDiscreteScheduler(), 12),
     },

@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 
 from histoloom.errors import ConfigError, HistoloomError
-from histoloom.precision import bf16_is_faster
+from histoloom.precision import Precision, use_bf16
 from histoloom.training.checkpoint import load_checkpoint, running_average, save_checkpoint
 
 
@@ -39,7 +39,7 @@ class LoopConfig:
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     average_decay: float = 0.999  # of the running average of the weights
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware is faster in it
+    precision: Precision = "auto"  # auto: bf16 where the hardware is faster in it
     checkpoint_minutes: float = 5.0
     workers: int = 1  # processes that prepare batches; 0 prepares them in the loop
     seed: int = 0
@@ -186,11 +186,6 @@ def learning_rate_factor(step: int, config: LoopConfig) -> float:
         return warm
     share = min(1.0, max(0, step - config.warmup_steps) / max(1, config.steps - config.warmup_steps))
     return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
-
-
-def use_bf16(precision: str) -> bool:
-    """Whether to train in bf16: as told, or where that is faster."""
-    return bf16_is_faster() if precision == "auto" else precision == "bf16"
 
 
 def _stream(samples: _Samples, parts: range, workers: int) -> Iterator[dict]:
