@@ -20,7 +20,9 @@ from histoloom.augmentation import dihedral
 from histoloom.cli.progress import bar, track
 from histoloom.conditioning.crops import CropConfig, ReferenceCrops
 from histoloom.conditioning.likeness import best_match
+from histoloom.encoders.encoder import open_encoder
 from histoloom.evaluation.copying import CopyRate, copy_rate, copy_threshold
+from histoloom.evaluation.frechet import frechet_distance
 from histoloom.evaluation.map_fidelity import confusion, iou, mean_iou_interval, mean_over_present, merge_types
 from histoloom.evaluation.segmenter import (
     SEGMENTER,
@@ -156,15 +158,17 @@ def measure_copying(task: Task, woven: np.ndarray, pairs: int, seed: int) -> dic
 
 @torch.inference_mode()
 def measure_autoencoder(pipeline: HistoloomPipeline, patches: Patches) -> dict:
-    """PSNR in dB of bytes after encoding and decoding, over all patches, cut at the end to a multiple of the factor."""
+    """PSNR in dB of bytes after encoding and decoding, over all patches, cut at the end to a multiple of the factor,
+    and how far what is decoded lies from these very patches."""
     factor = latent_factor(pipeline.autoencoder)
     height, width = (edge // factor * factor for edge in patches.images.shape[1:3])
-    errors, contrasts = [], []
+    errors, contrasts, encoder, vectors = [], [], open_encoder("histoloom-small"), []
     for start in track(range(0, len(patches), 8), "autoencoder", unit="batches"):
         images = torch.from_numpy(patches.images[start : start + 8, :height, :width].copy())
         pixels = to_pixels(images).to(pipeline.autoencoder.dtype)
         decoded = to_images(decode(pipeline.autoencoder, encode(pipeline.autoencoder, pixels)).float())
         errors += (images.float() - decoded.float()).square().mean((1, 2, 3)).tolist()
+        vectors.append([encoder(side.numpy()) for side in (images, decoded)])
         contrasts.append([float(i.float().mean(-1).diff(dim=2).square().mean()) * len(i) for i in (decoded, images)])
     each = 10 * np.log10(255**2 / np.asarray(errors))
     pooled = 10 * np.log10(255**2 / np.mean(errors))
@@ -174,6 +178,7 @@ def measure_autoencoder(pipeline: HistoloomPipeline, patches: Patches) -> dict:
         "mean_psnr": float(each.mean()),
         "worst_psnr": float(each.min()),
         "contrast": float(of_decoded / of_real),  # mean square of differences of neighbours, in units of real tissue
+        "frechet_distance": frechet_distance(*map(np.concatenate, zip(*vectors, strict=True))),
         "n": len(patches),
         "pixels": [height, width],
     }
@@ -262,6 +267,8 @@ def markdown(result: dict) -> str:
     psnr = f"{auto['psnr_of_mean_error']:.2f} dB; mean {auto['mean_psnr']:.2f}, worst {auto['worst_psnr']:.2f}"
     lines.append(f"| autoencoder: PSNR over all patches | {psnr} | - | {auto['n']} patches |")
     lines.append(f"| autoencoder: contrast of neighbouring pixels | {auto['contrast']:.2f} | 1 | {auto['n']} patches |")
+    distance = f"{auto['frechet_distance']:.1f}"
+    lines.append(f"| autoencoder: Fréchet distance of decoded patches to real | {distance} | 0 | {auto['n']} patches |")
     return "\n".join(lines) + "\n"
 
 
