@@ -35,6 +35,7 @@ from histoloom.generation.export import read_woven, write_patches
 from histoloom.generation.patches import Order, weave
 from histoloom.models.autoencoder import weights_hash
 from histoloom.models.pipeline import HistoloomPipeline
+from histoloom.models.schedulers import make_sampler
 from histoloom.patches.store import Patches, read_table
 from histoloom.training.denoiser import DenoiserTraining, train_denoiser
 from histoloom.training.latents import cache_latents
@@ -185,10 +186,11 @@ def _sheet(ground: Ground, orders: list[Order], at: list[int], kinds: list[str])
 
 def _budget(ground: Ground, model: Path) -> dict:
     budget, denoiser = ground.budget, ground.recipe.denoiser
+    _, usual = make_sampler(denoiser.objective, budget.weave.sampler)
     return {
         "patches": min(budget.patches, len(ground.train)), "split": ground.recipe.data.split, "held": len(ground.held),
         "steps": budget.steps, "batch_size": denoiser.loop.batch_size, "views": budget.views,
-        "objective": denoiser.objective, "sampler_steps": budget.weave.steps or "the sampler's usual",
+        "objective": denoiser.objective, "sampler_steps": budget.weave.steps or usual,
         "map_guidance": budget.weave.map_guidance, "crop_guidance": budget.weave.crop_guidance,
         "guidance_interval": list(budget.weave.guidance_interval), "seed": budget.seed,
         "autoencoder": weights_hash(HistoloomPipeline.load(model).autoencoder)[:12], "encoders": list(budget.encoders),
