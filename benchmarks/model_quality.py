@@ -243,7 +243,7 @@ def markdown(result: dict) -> str:
         f"{run['patches']} of {run['patches_in_split']} patches of split `{run['split']}`, {run['cases']} cases, "
         f"{run['crops']} crops from other patches of the case (for {run['patches_with_crops']} patches), "
         f"conditioning {run['conditioning']}, {run['steps']} steps of {run['sampler']}, "
-        f"map guidance {run['map_guidance']:g}, crop guidance {run['crop_guidance']:g}, between times "
+        f"map guidance {run['map_guidance']:g}, crop guidance {run['crop_guidance']:g}, at shares of noise between "
         f"{run['guidance_interval'][0]:g} and {run['guidance_interval'][1]:g}, seed {run['seed']}, "
         f"model {run['model_hash']}. {run['woven_again']} patches were more alike to a crop than "
         f"{run['copy_limit'] or 1:.3f} and woven again, {run['still_alike']} still are. "

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from histoloom.errors import ConfigError
-from histoloom.models.schedulers import PAPER_SCHEDULE, SAMPLERS, make_sampler
+from histoloom.models.schedulers import PAPER_SCHEDULE, SAMPLERS, make_sampler, noise_shares
 from histoloom.training import objective
 
 FLOW, EPSILON = ([(family, name) for name in SAMPLERS[family]] for family in ("flow", "epsilon"))
@@ -59,3 +59,26 @@ def test_training_and_sampling_share_one_schedule():
 def test_a_sampler_that_does_not_fit_is_answered_with_those_that_do():
     with pytest.raises(ConfigError, match=r"'ddim' does not fit objective 'flow'; known: unipc, dpm\+\+, euler, heun"):
         make_sampler("flow", "ddim")
+
+
+@pytest.mark.parametrize(("family", "name"), FLOW + EPSILON)
+def test_the_share_of_noise_falls_from_one_to_nearly_none(family, name):
+    scheduler, _ = make_sampler(family, name)
+    scheduler.set_timesteps(25)
+    shares = noise_shares(scheduler, "flow" if family == "flow" else "epsilon-l1")
+    assert len(shares) == len(scheduler.timesteps)
+    assert shares == sorted(shares, reverse=True)
+    assert 0.9 < shares[0] <= 1
+    assert 0 <= shares[-1] < 0.25
+
+
+def test_the_share_of_noise_is_what_a_noisy_sample_holds():
+    scheduler, _ = make_sampler("epsilon", "ddim")
+    scheduler.set_timesteps(10)
+    nothing, noise = torch.zeros(1), torch.ones(1)
+    for t, share in zip(scheduler.timesteps, noise_shares(scheduler, "epsilon-l2"), strict=True):
+        of_latents, of_noise = (scheduler.add_noise(*pair, t[None]) for pair in ((noise, nothing), (nothing, noise)))
+        assert share == pytest.approx(float(of_noise / (of_latents + of_noise)), rel=1e-4)
+    flow, _ = make_sampler("flow", "euler")
+    flow.set_timesteps(10)
+    assert noise_shares(flow, "flow") == pytest.approx(flow.sigmas[:-1].tolist())

@@ -11,7 +11,7 @@ MapGuidance = Annotated[float, typer.Option(help="1 follows the map as learned, 
 CropGuidance = Annotated[float, typer.Option(help="The same for crops.")]
 GuidanceInterval = Annotated[
     tuple[float, float],
-    typer.Option(help="Times, 1 noise and 0 the patch, between which guidance above 1 acts; 0 1 is always."),
+    typer.Option(help="Shares of noise between which guidance above 1 acts; 0 1: always."),
 ]
 Seed = Annotated[int, typer.Option(help="Patch i has seed + i, and a later try one that follows from it.")]
 

@@ -297,7 +297,8 @@ def _how_made(evaluation: Evaluation) -> list[str]:
             0,
             f"Synthetic images were woven by Histoloom {made['version']}, model {made['model_hash'][:12]} "
             f"({made['conditioning']}), sampler {made['scheduler']} in {made['steps']} steps, guidance by map "
-            f"{made['map_guidance']} and by crops {made['crop_guidance']}, at times {made['guidance_interval']}.",
+            f"{made['map_guidance']} and by crops {made['crop_guidance']}, at shares of noise "
+            f"{made['guidance_interval']}.",
         )
     return ["<h2>How this was made</h2>", *(f'<p class="small">{escape(line)}</p>' for line in lines)]
 

@@ -33,7 +33,7 @@ def _budget(result: dict) -> str:
         f"{run['patches']} patches woven for each conditioning, from maps and crops of split `{run['split']}`, against "
         f"{run['held']} real patches of split `val`. {run['steps']} training steps of {run['batch_size']} windows, "
         f"{run['views']} views, objective {run['objective']}; {run['sampler_steps']} sampling steps, map guidance "
-        f"{run['map_guidance']:g}, crop guidance {run['crop_guidance']:g}, at times from "
+        f"{run['map_guidance']:g}, crop guidance {run['crop_guidance']:g}, at shares of noise from "
         f"{run['guidance_interval'][0]:g} to {run['guidance_interval'][1]:g}; seed {run['seed']}; one autoencoder for "
         f"all ({run['autoencoder']}). DeepLabv3+: {run['downstream_steps']} steps of {run['downstream_batch']}, "
         f"{run['downstream_seeds']} seeds; `real` holds the very patches whose maps were woven."

@@ -48,7 +48,7 @@ COLUMNS = pa.schema(
         pa.field("conditioning", pa.string(), nullable=False),
         pa.field("map_guidance", pa.float64(), nullable=False),
         pa.field("crop_guidance", pa.float64(), nullable=False),
-        pa.field("guidance_interval", pa.list_(pa.float64())),  # times between which guidance above 1 acted
+        pa.field("guidance_interval", pa.list_(pa.float64())),  # shares of noise between which guidance above 1 acted
         pa.field("steps", pa.int32(), nullable=False),
         pa.field("scheduler", pa.string(), nullable=False),
         pa.field("copy_limit", pa.float64()),  # likeness to a crop above which a patch was woven again

@@ -34,7 +34,7 @@ class WeaveConfig:
     guidance_interval: tuple[float, float] = (
         0.4,
         0.9,
-    )  # times, 1 noise and 0 the patch, between which more than 1 acts
+    )  # shares of noise between which more than 1 acts
     seed: int = 0  # patch i has seed + i, and a later try one that follows from it
     batch_size: int = 8
     copy_limit: float | None = None  # likeness to a crop above which a patch is woven again; None: the model's; 1: none

@@ -1,8 +1,8 @@
-"""How strongly map and crops are followed, and at which times.
+"""How strongly map and crops are followed, and between which shares of noise.
 
 v = v_00 + map (v_m0 - v_00) + crop (v_mc - v_m0), where v_mc is predicted with map and crops, v_m0 with the map alone,
-v_00 with neither (Ho & Salimans 2022, for two conditions). It acts within an interval of times alone (Kynkaanniemi et
-al. 2024): elsewhere the conditions are followed as learned, by one prediction in place of three.
+v_00 with neither (Ho & Salimans 2022, for two conditions). It acts within an interval of noise levels alone
+(Kynkaanniemi et al. 2024): elsewhere the conditions are followed as learned, by one prediction in place of three.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ Shown = tuple[bool, bool]  # whether a prediction sees the map, and the crops
 
 @dataclass(frozen=True)
 class Guidance:
-    """1 follows a condition as learned, above 1 exaggerates it, 0 leaves it out; times run from 1, noise, to 0."""
+    """1 follows a condition as learned, above 1 exaggerates it, 0 leaves it out. Of what the network sees, the share of
+    noise runs from 1 to 0; for flow that is time."""
 
     map: float = 1.5
     crop: float = 3.0
@@ -24,11 +25,13 @@ class Guidance:
     def __post_init__(self):
         low, high = self.interval
         if not 0 <= low <= high <= 1:
-            raise ConfigError(f"guidance_interval {low:g} to {high:g}: give two times, 0 <= first <= second <= 1")
+            raise ConfigError(
+                f"guidance_interval {low:g} to {high:g}: give two shares of noise, 0 <= first <= second <= 1"
+            )
 
-    def acts(self, time: float) -> bool:
-        """Whether `time` lies in the interval."""
-        return self.interval[0] <= time <= self.interval[1]
+    def acts(self, share: float) -> bool:
+        """Whether this share of noise lies in the interval."""
+        return self.interval[0] <= share <= self.interval[1]
 
     def weights(self, conditioning: Conditioning, has_crops: bool, acts: bool = True) -> dict[Shown, float]:
         """Weight of each prediction; those of weight zero are not needed, and not in it."""

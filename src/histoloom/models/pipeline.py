@@ -18,7 +18,7 @@ from histoloom.models.autoencoder import decode, quietly, to_images, weights_has
 from histoloom.models.crop_encoder import embed_crops
 from histoloom.models.denoiser import Conditions, Context, Denoiser, with_validity
 from histoloom.models.guidance import Guidance, Shown
-from histoloom.models.schedulers import make_sampler
+from histoloom.models.schedulers import make_sampler, noise_shares
 from histoloom.precision import best_device, bf16_is_faster
 from histoloom.tissue import TissueTable
 
@@ -114,8 +114,8 @@ class HistoloomPipeline(DiffusionPipeline):
                       1 follows the condition as learned, above 1 exaggerates it, 0 leaves it out:
                       v = v_00 + map (v_m0 - v_00) + crop (v_mc - v_m0).
         guidance_interval
-                      times, from 0 (the patch) to 1 (noise), between which guidance above 1 acts; at others the
-                      conditions are followed as learned, by one prediction a step (Kynkaanniemi et al. 2024).
+                      shares of noise, from 0 (the patch) to 1 (all noise), between which guidance above 1 acts; at
+                      others conditions are followed as learned, by one prediction a step (Kynkaanniemi et al. 2024).
         seed          one seed (patch i gets seed + i), or one per map. Its batch moves the last bit at most.
         callback      called as callback(patches_done, patches) after each batch.
 
@@ -162,11 +162,12 @@ class HistoloomPipeline(DiffusionPipeline):
         scheduler.set_timesteps(steps, device=latents.device)
         latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
         calls = {acts: self._calls(mine, contexts, latents[:, 0].numel()) for acts, mine in weights.items()}
-        for t, time in zip(scheduler.timesteps, (scheduler.timesteps / 1000).tolist(), strict=True):
+        shares = noise_shares(scheduler, self.denoiser.config.objective)
+        for t, share in zip(scheduler.timesteps, shares, strict=True):
             # The paper samples with eta 1: fresh noise at every step, here from the patch's own seed.
             is_ddim = isinstance(scheduler, DDIMScheduler)
             fresh = {"eta": 1.0, "variance_noise": self._noise(draws, whole)} if is_ddim else {}
-            predicted = self._predict(latents, t, calls[guidance.acts(time)])
+            predicted = self._predict(latents, t, calls[guidance.acts(share)])
             latents = scheduler.step(predicted, t, latents, return_dict=False, **fresh)[0]
         pixels = decode(self.autoencoder, self._denormalise(latents).to(self.autoencoder.dtype))
         images = to_images(pixels.float())[:, rows[0] : rows[0] + height, columns[0] : columns[0] + width]

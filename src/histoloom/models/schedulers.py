@@ -47,3 +47,15 @@ def make_sampler(objective: str, name: str | None = None) -> tuple[SchedulerMixi
         raise ConfigError(f"sampler {name!r} does not fit objective {objective!r}; known: {', '.join(family)}")
     factory, steps = family[name]
     return factory(), steps
+
+
+def noise_shares(scheduler: SchedulerMixin, objective: str) -> list[float]:
+    """How much of what the network sees is noise, at each timestep that is set: n / (x + n) of their factors.
+
+    For flow that is time itself; noise prediction has a schedule, by which time says something else.
+    """
+    if objective == "flow":
+        return (scheduler.timesteps / 1000).tolist()
+    of_latents = scheduler.alphas_cumprod[scheduler.timesteps.long().cpu()].sqrt()
+    of_noise = (1 - of_latents**2).sqrt()
+    return (of_noise / (of_latents + of_noise)).tolist()
