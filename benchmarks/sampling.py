@@ -102,7 +102,9 @@ def compare_guidance(pipeline: HistoloomPipeline, maps: np.ndarray, crops: list,
         for way in list(ways)[:: 1 if turn % 2 else -1]:
             weaving.TOGETHER = ways[way]
             start = time.process_time()
-            woven[way] = pipeline(list(maps), crops, seed=seed, batch_size=len(maps)).astype(int)
+            woven[way] = pipeline(
+                list(maps), crops, steps=12, guidance_interval=(0.0, 1.0), seed=seed, batch_size=len(maps)
+            ).astype(int)
             times.setdefault(way, []).append((time.process_time() - start) / len(maps))
     one, other = (times[way][1:] for way in ways)
     ratios = [a / b for a, b in zip(one, other, strict=True)]

@@ -130,5 +130,5 @@ def test_a_second_try_that_is_flat_is_like_no_crop(make_pipeline, small_patches)
     "wrong", [{"copy_limit": 0.0}, {"copy_limit": 1.5}, {"tries": 0}, {"guidance_interval": (0.9, 0.4)}]
 )
 def test_limits_that_mean_nothing_are_refused(wrong):
-    with pytest.raises(ConfigError, match=next(iter(wrong)).replace("_", ".")):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
         WeaveConfig(**wrong)

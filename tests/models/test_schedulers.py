@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from histoloom.errors import ConfigError
+from histoloom.models.guidance import Guidance
 from histoloom.models.schedulers import PAPER_SCHEDULE, SAMPLERS, make_sampler, noise_shares
 from histoloom.training import objective
 
@@ -70,6 +71,13 @@ def test_the_share_of_noise_falls_from_one_to_nearly_none(family, name):
     assert shares == sorted(shares, reverse=True)
     assert 0.9 < shares[0] <= 1
     assert 0 <= shares[-1] < 0.25
+
+
+@pytest.mark.parametrize(("interval", "steps"), [((0.4, 0.9), 11), ((0.2, 0.8), 13), ((0.7, 0.9), 5)])
+def test_a_bound_on_a_step_takes_it_in(interval, steps):
+    scheduler, _ = make_sampler("flow", "unipc")
+    scheduler.set_timesteps(20)
+    assert sum(map(Guidance(interval=interval).acts, noise_shares(scheduler, "flow"))) == steps
 
 
 def test_the_share_of_noise_is_what_a_noisy_sample_holds():

@@ -132,7 +132,7 @@ def downstream(
     steps: Annotated[int, typer.Option(help="Training steps, the same for every training set.")] = 400,
     batch_size: Annotated[int, typer.Option(help="Patches per step.")] = 8,
     seeds: Annotated[int, typer.Option(help="Networks per training set.")] = 3,
-    backbone: Annotated[str, typer.Option(help="Encoder of segmentation-models-pytorch.")] = "mobilenet_v2",
+    backbone: Annotated[str, typer.Option(help="Encoder of segmentation-models-pytorch.")] = "resnet18",
 ) -> None:
     """Train DeepLabv3+ on real, on synthetic, and on both patches, and test each on real ones of split val."""
     import json

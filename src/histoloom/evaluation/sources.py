@@ -172,7 +172,7 @@ def _formats(suffixes: set[str]) -> str:
 def _woven(folder: Path) -> ImageSet:
     woven = read_woven(folder)
     names, maps = [row["image"] for row in woven.rows], [row["map_source"] for row in woven.rows]
-    made = {key: ", ".join(sorted({str(row.get(key)) for row in woven.rows})) for key in MADE}
+    made = {key: ", ".join(sorted({str(row[key]) for row in woven.rows})) for key in MADE}
     crops = [[CropUse(**crop) for crop in row["crops"]] for row in woven.rows]
     return ImageSet(
         str(folder), "woven patches", "", "PNG", woven.images, woven.semantic_maps, maps, names, woven.table, made,

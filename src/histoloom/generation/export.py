@@ -175,6 +175,8 @@ def read_woven(folder: Path | str) -> Woven:
                 f"{folder / row['image']}: image {image.shape} and map {semantic_map.shape} do not fit the first map "
                 f"{maps[0].shape}; weave the folder anew"
             )
+    for row in rows:
+        row["guidance_interval"] = row.get("guidance_interval") or [0.0, 1.0]  # older versions guided at all times
     return Woven(np.stack(images), np.stack(maps), rows, read_table(folder))
 
 

@@ -31,10 +31,7 @@ class WeaveConfig:
     sampler: str | None = None  # None takes the objective's default
     map_guidance: float = 1.5  # 1 as learned, more exaggerates, 0 leaves the map out
     crop_guidance: float = 3.0
-    guidance_interval: tuple[float, float] = (
-        0.4,
-        0.9,
-    )  # shares of noise between which more than 1 acts
+    guidance_interval: tuple[float, float] = (0.4, 0.9)  # shares of noise between which more than 1 acts
     seed: int = 0  # patch i has seed + i, and a later try one that follows from it
     batch_size: int = 8
     copy_limit: float | None = None  # likeness to a crop above which a patch is woven again; None: the model's; 1: none

@@ -55,7 +55,7 @@ def noise_shares(scheduler: SchedulerMixin, objective: str) -> list[float]:
     For flow that is time itself; noise prediction has a schedule, by which time says something else.
     """
     if objective == "flow":
-        return (scheduler.timesteps / 1000).tolist()
+        return [t / 1000 for t in scheduler.timesteps.tolist()]  # float32 may miss a bound
     of_latents = scheduler.alphas_cumprod[scheduler.timesteps.long().cpu()].sqrt()
     of_noise = (1 - of_latents**2).sqrt()
     return (of_noise / (of_latents + of_noise)).tolist()
