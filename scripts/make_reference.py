@@ -362,7 +362,7 @@ def _params(command: Callable) -> list[Param]:
     for parameter in inspect.signature(command).parameters.values():
         kind, info = typing.get_args(hints[parameter.name])
         kinds = [k for k in (typing.get_args(kind) or (kind,)) if k is not type(None)]
-        metavar = METAVARS.get(kinds[0], "TEXT")
+        metavar = " ".join(METAVARS.get(k, "TEXT") for k in kinds)
         named = [d for d in (info.default, *(info.param_decls or ())) if isinstance(d, str) and d.startswith("--")]
         flag = (named or [f"--{parameter.name.replace('_', '-')}"])[0]
         is_argument = isinstance(info, typer.models.ArgumentInfo)
@@ -370,7 +370,8 @@ def _params(command: Callable) -> list[Param]:
         if parameter.default is parameter.empty:
             default = "required"
         else:
-            default = "" if parameter.default is None or parameter.default == "" else f"`{parameter.default}`"
+            values = parameter.default if isinstance(parameter.default, tuple) else (parameter.default,)
+            default = "" if values in ((None,), ("",)) else f"`{' '.join(map(str, values))}`"
         found.append(Param(spelled, default, " ".join(info.help.split())))
     return found
 

@@ -41,21 +41,8 @@ def test_maps_and_crops_become_annotated_patches(histoloom, tiny_model, maps, cr
 
 
 def test_every_option_is_in_the_record(histoloom, tiny_model, tmp_path):
-    options = (
-        "--map-guidance",
-        2,
-        "--crop-guidance",
-        0.5,
-        "--guidance-interval",
-        0,
-        1,
-        "--sampler",
-        "euler",
-        "--seed",
-        40,
-        "--batch-size",
-        1,
-    )
+    guidance = ("--map-guidance", 2, "--crop-guidance", 0.5, "--guidance-interval", 0, 1)
+    options = (*guidance, "--sampler", "euler", "--seed", 40, "--batch-size", 1)
     ended = histoloom("generate", tiny_model, "--layouts", 2, "--size", 64, "--out", "woven", *QUICK, *options)
     assert ended.code == 0, ended.stderr
     rows = pq.read_table(tmp_path / "woven" / "index.parquet").to_pylist()

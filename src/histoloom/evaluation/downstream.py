@@ -85,7 +85,8 @@ def downstream(
 def train_deeplab(
     sources: list[ImageSet], num_types: int, config: DownstreamConfig, seed: int, on_step: Callable[[int], None]
 ) -> nn.Module:
-    """A DeepLabv3+ in eval mode; samples come from all `sources` in turns. Same seed, same network."""
+    """A DeepLabv3+ in eval mode; samples come from all `sources` in turns. Same seed, same
+    machine, same network."""
     try:
         import segmentation_models_pytorch as smp
     except ImportError:

@@ -2,7 +2,8 @@
 
 v = v_00 + map (v_m0 - v_00) + crop (v_mc - v_m0), where v_mc is predicted with map and crops, v_m0 with the map alone,
 v_00 with neither (Ho & Salimans 2022, for two conditions). It acts within an interval of noise levels alone
-(Kynkaanniemi et al. 2024): elsewhere the conditions are followed as learned, by one prediction in place of three.
+(Kynkaanniemi et al. 2024): elsewhere what is above 1 counts as 1, so that conditions are followed as learned, by
+one prediction in place of three.
 """
 
 from dataclasses import dataclass

@@ -119,7 +119,8 @@ class HistoloomPipeline(DiffusionPipeline):
         seed          one seed (patch i gets seed + i), or one per map. Its batch moves the last bit at most.
         callback      called as callback(patches_done, patches) after each batch.
 
-        Returns uint8 `b h w 3`. Raises InputError for a map or crop that does not fit the model.
+        Returns uint8 `b h w 3`. Raises InputError for a map or crop that does not fit the model, ConfigError for a
+        sampler or guidance that does not.
         """
         maps = self._as_maps(semantic_map)
         per_map = self._as_crops(crops, maps)
