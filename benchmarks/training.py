@@ -19,11 +19,11 @@ from pathlib import Path
 
 import torch
 
+from histoloom.fitting.loop import LoopConfig, Progress, fit
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.store import load_patches, read_table
 from histoloom.precision import use_bf16
 from histoloom.training.denoiser import DenoiserObjective, DenoiserTraining, collate, prepare
-from histoloom.training.loop import LoopConfig, Progress, fit
 from histoloom.weights import find_model
 
 

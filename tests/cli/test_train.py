@@ -11,8 +11,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from histoloom.fitting.checkpoint import CHECKPOINT
 from histoloom.models.pipeline import HistoloomPipeline
-from histoloom.training.checkpoint import CHECKPOINT
 
 SMOKE = Path(__file__).parents[2] / "recipes" / "smoke.toml"
 

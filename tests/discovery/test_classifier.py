@@ -19,9 +19,9 @@ from histoloom.discovery.windows import open_windows, read_assigned
 from histoloom.encoders.encoder import open_encoder
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
 from histoloom.errors import ConfigError, InputError, ModelError
+from histoloom.fitting.loop import LoopConfig
 from histoloom.training.distill import Distillation, distil
 from histoloom.training.distill_report import draw_tested, examine, write_answers, write_card
-from histoloom.training.loop import LoopConfig
 
 TINY = Distillation(
     val_share=0.3,

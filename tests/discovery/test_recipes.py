@@ -17,6 +17,7 @@ from histoloom.discovery.pseudo_patches import Kept, draw_patches
 from histoloom.errors import ConfigError, InputError
 from histoloom.experiments.recipe import Recipe, Watch, read_recipe
 from histoloom.experiments.run import run_recipe
+from histoloom.fitting.loop import LoopConfig
 from histoloom.models.autoencoder import AutoencoderConfig
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.store import iter_rows
@@ -24,7 +25,6 @@ from histoloom.training.autoencoder import AutoencoderTraining
 from histoloom.training.curriculum import Curriculum
 from histoloom.training.decoder import DecoderTraining
 from histoloom.training.denoiser import DenoiserTraining
-from histoloom.training.loop import LoopConfig
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

@@ -17,6 +17,7 @@ from histoloom.conditioning.likeness import CopyLimitConfig
 from histoloom.errors import ConfigError
 from histoloom.experiments.recipe import Recipe, Watch, read_recipe
 from histoloom.experiments.run import run_recipe
+from histoloom.fitting.loop import LoopConfig
 from histoloom.models.autoencoder import AutoencoderConfig
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.dataset import read_record
@@ -25,7 +26,6 @@ from histoloom.patches.store import has_pixels, iter_rows, load_patches, splits
 from histoloom.training.autoencoder import AutoencoderTraining
 from histoloom.training.decoder import DecoderTraining
 from histoloom.training.denoiser import DenoiserTraining
-from histoloom.training.loop import LoopConfig
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 # Pale, middle and dark stain by label: far enough apart to be read back from pixels.

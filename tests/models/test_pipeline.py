@@ -332,9 +332,9 @@ FOREIGN = {
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_any_autoencoder_of_diffusers_can_stand_in(small_patches, tmp_path, kind):
     from histoloom.conditioning.crops import CropConfig
+    from histoloom.fitting.loop import LoopConfig
     from histoloom.training.decoder import DecoderTraining, train_decoder
     from histoloom.training.denoiser import DenoiserTraining, train_denoiser
-    from histoloom.training.loop import LoopConfig
 
     torch.manual_seed(0)
     FOREIGN[kind]().save_pretrained(tmp_path / "foreign")

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from histoloom.augmentation import dihedral
 from histoloom.errors import ConfigError
+from histoloom.fitting.loop import LoopConfig
 from histoloom.models.autoencoder import AutoencoderConfig, build_autoencoder, decode, encode, to_pixels
 from histoloom.stain import StainJitter
 from histoloom.training.autoencoder import (
@@ -16,7 +17,6 @@ from histoloom.training.autoencoder import (
     collate,
     train_autoencoder,
 )
-from histoloom.training.loop import LoopConfig
 
 SMALL = AutoencoderTraining(
     size=64,

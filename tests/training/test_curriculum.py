@@ -7,10 +7,10 @@ import torch
 from histoloom.conditioning.crops import CropConfig
 from histoloom.discovery.levels import Levels
 from histoloom.errors import ConfigError, ModelError
+from histoloom.fitting.loop import LoopConfig
 from histoloom.models.autoencoder import AutoencoderConfig, build_autoencoder
 from histoloom.training.curriculum import Curriculum, level_at, spoken_as, types_at
 from histoloom.training.denoiser import DenoiserTraining, prepare, train_denoiser
-from histoloom.training.loop import LoopConfig
 
 COUNTS = (5, 10, 20, 50, 100)
 LEVELS = Levels((2, 3, 6), np.array([[0, 0, 1, 1, 1, 0], [0, 1, 2, 2, 2, 1], [0, 1, 2, 3, 4, 5]], np.uint8))

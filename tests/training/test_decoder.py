@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from histoloom.errors import ConfigError
+from histoloom.fitting.loop import LoopConfig
 from histoloom.models.autoencoder import AutoencoderConfig, decode, encode, to_pixels
 from histoloom.models.discriminator import PatchDiscriminator
 from histoloom.training.autoencoder import AutoencoderTraining, train_autoencoder
 from histoloom.training.decoder import DecoderObjective, DecoderTraining, train_decoder
-from histoloom.training.loop import LoopConfig
 
 LOOP = LoopConfig(steps=40, batch_size=4, learning_rate=4e-3, warmup_steps=4, average_decay=0.9, workers=0,
                   precision="fp32", checkpoint_minutes=1e9)  # fmt: skip

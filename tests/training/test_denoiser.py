@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 
 from histoloom.conditioning.crops import CropConfig
 from histoloom.errors import ConfigError, ModelError
+from histoloom.fitting.loop import LoopConfig
 from histoloom.models.autoencoder import AutoencoderConfig, build_autoencoder
 from histoloom.stain import StainJitter
 from histoloom.training.denoiser import DenoiserObjective, DenoiserTraining, collate, prepare, train_denoiser
-from histoloom.training.loop import LoopConfig
 
 KINDS = ("unconditional", "map", "embedding", "crops-in-place", "crops-as-reference")
 SMALL = DenoiserTraining(

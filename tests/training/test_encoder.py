@@ -6,9 +6,9 @@ import torch
 
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
 from histoloom.errors import ConfigError, ModelError
+from histoloom.fitting.loop import LoopConfig
 from histoloom.stain import StainJitter
 from histoloom.training.encoder import EncoderTraining, ViewSampler, barlow_twins, train_encoder
-from histoloom.training.loop import LoopConfig
 
 TINY = EncoderTraining(
     size=48,

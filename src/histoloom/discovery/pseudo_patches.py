@@ -10,7 +10,6 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +29,7 @@ from histoloom.patches.places import PlaceReader
 from histoloom.patches.schema import schema
 from histoloom.patches.store import decode, encode_png, has_pixels, open_parquet, splits, write_record
 from histoloom.tissue import UNLABELLED
+from histoloom.version import VERSION
 
 COMMAND = "discover maps"
 ROWS = 64  # patches in memory
@@ -201,7 +201,7 @@ def _finish(aside: Path, out: Path, recipe: dict, license_name: str) -> dict:
         raise InputError(f"{out}: no patch was kept by its new map; lower low, or raise high")
     record = recipe | {
         "name": out.resolve().name,
-        "version": version("histoloom"),
+        "version": VERSION,
         "maps": "pseudo maps of discovered tissue types, drawn by a classifier and by nobody else",
         "counts": {s.name: {"patches": s.patches, "cases": s.cases} for s in summaries},
         "sha256": content_hash(aside),

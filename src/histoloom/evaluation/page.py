@@ -1,7 +1,6 @@
 """The report as one HTML page: verdict first, then tables with floors, plots, patches; no script, no network."""
 
 from html import escape
-from importlib.metadata import version
 
 import numpy as np
 
@@ -286,7 +285,7 @@ def _how_made(evaluation: Evaluation) -> list[str]:
     config, made = evaluation.config, evaluation.sets.fake.made
     prints = "; ".join(f"{name} {value[:12]}" for name, value in evaluation.fingerprints.items())
     lines = [
-        f"Measured by Histoloom {version('histoloom')}. Encoders (fingerprint): {prints}."
+        f"Measured by Histoloom {VERSION}. Encoders (fingerprint): {prints}."
         + (f" Segmenter (fingerprint): {evaluation.segmenter[:12]}." if evaluation.segmenter else "")
         + f" At most {config.most} images a side, {config.pairs} searched for copied parts, seed {config.seed}.",
         "report.json beside this page holds every figure. Distances move with the number, size and file format of "

@@ -12,7 +12,6 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +40,7 @@ from histoloom.evaluation.sources import (
 )
 from histoloom.evaluation.stain_distance import HED, LAB, stain_distance, stain_means
 from histoloom.patches.heterogeneity import class_fractions
+from histoloom.version import VERSION
 
 SIDES = ("reference", "control", "fake", "train")
 MakeBar = Callable[..., AbstractContextManager]
@@ -140,7 +140,7 @@ def to_json(evaluation: Evaluation) -> dict:
     copying, crops = evaluation.copying, evaluation.crops
     return _plain(
         {
-            "version": version("histoloom"),
+            "version": VERSION,
             "config": asdict(evaluation.config),
             "sets": sides,
             "woven": sets.fake.made,

@@ -11,9 +11,9 @@ from histoloom.discovery.levels import Levels
 from histoloom.errors import OutputError
 from histoloom.experiments.recipe import Recipe, Reproduction
 from histoloom.experiments.stages import MakeBar
+from histoloom.fitting.loop import process_state
 from histoloom.patches.store import Patches
 from histoloom.tissue import TissueTable
-from histoloom.training.loop import process_state
 
 HELD = "val"  # the split that everything is measured against
 

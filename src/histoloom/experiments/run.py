@@ -24,12 +24,12 @@ from histoloom.experiments.data import open_dataset, open_levels, open_split
 from histoloom.experiments.recipe import Recipe, keep_recipe
 from histoloom.experiments.stages import MakeBar, open_autoencoder, reporter, save_model
 from histoloom.experiments.watch import Watcher
+from histoloom.fitting.loop import process_state
 from histoloom.models.denoiser import Denoiser
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.store import Patches, read_table
 from histoloom.tissue import TissueTable
 from histoloom.training.denoiser import train_denoiser
-from histoloom.training.loop import process_state
 from histoloom.weights import find_model
 
 

@@ -21,6 +21,7 @@ from histoloom.evaluation.segmenter import (
     train_segmenter,
 )
 from histoloom.experiments.recipe import Recipe
+from histoloom.fitting.loop import Progress
 from histoloom.models.autoencoder import load_autoencoder
 from histoloom.models.denoiser import Denoiser
 from histoloom.models.pipeline import HistoloomPipeline
@@ -29,7 +30,6 @@ from histoloom.patches.store import Patches
 from histoloom.tissue import TissueTable
 from histoloom.training.autoencoder import train_autoencoder
 from histoloom.training.decoder import train_decoder
-from histoloom.training.loop import Progress
 from histoloom.weights import find_model
 
 

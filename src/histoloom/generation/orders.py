@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from histoloom.generation.layouts import LayoutConfig, draw_layouts
 from histoloom.generation.patches import Order, WeaveConfig, copy_limit_of, read_maps, weave
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.tissue import TissueTable
+from histoloom.version import VERSION
 
 SHEET_ROWS = 64  # patches on a contact sheet, at most
 
@@ -69,7 +69,7 @@ def weave_folder(
     settings = asdict(config) | {"copy_limit": copy_limit_of(pipeline, config)}
     settings |= {k: str(v) if isinstance(v, Path) else v for k, v in asdict(source).items()}
     record = {
-        "version": version("histoloom"),
+        "version": VERSION,
         "model": model,
         "model_hash": pipeline.fingerprint,
         "config": settings,

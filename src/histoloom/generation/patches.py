@@ -6,7 +6,6 @@ no more than the colours of that crop.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.schedulers import make_sampler
 from histoloom.patches.maps import MapReader
 from histoloom.tissue import TissueTable
+from histoloom.version import VERSION
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def weave(
         "steps": config.steps or usual,
         "scheduler": type(scheduler).__name__,
         "model_hash": pipeline.fingerprint,
-        "version": version("histoloom"),
+        "version": VERSION,
         "copy_limit": limit,
     }
     for start in range(first - first % config.batch_size, len(orders), config.batch_size):

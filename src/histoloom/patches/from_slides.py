@@ -14,7 +14,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
@@ -38,6 +37,7 @@ from histoloom.slides.rasterize import PolygonMap
 from histoloom.slides.reader import Slide, open_slide
 from histoloom.slides.tissue import find_tissue
 from histoloom.tissue import TissueTable
+from histoloom.version import VERSION
 
 COMMAND = "patches"
 ROWS_PER_WRITE = 64  # patches of a slide held in memory
@@ -179,7 +179,7 @@ def _join_parts(jobs: list[SlideJob], table: TissueTable, aside: Path, recipe: d
     summaries = summarize(aside)
     record = recipe | {
         "name": aside.name.removesuffix(".partial"),
-        "version": version("histoloom"),
+        "version": VERSION,
         "seed": recipe["config"]["rules"]["seed"],
         "counts": {s.name: {"patches": s.patches, "cases": s.cases} for s in summaries},
         "sha256": content_hash(aside),

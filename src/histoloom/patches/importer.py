@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 from histoloom.errors import InputError
@@ -11,6 +10,7 @@ from histoloom.patches.dataset import content_hash, read_record, written_aside
 from histoloom.patches.folder import FolderImport, Picture, dropped_share, input_hash, patch_rows
 from histoloom.patches.store import write_record, write_shards
 from histoloom.tissue import TissueTable
+from histoloom.version import VERSION
 
 COMMAND = "import"
 
@@ -51,7 +51,7 @@ def import_pictures(
         summaries = summarize(aside)
         record = _recipe(table, config) | {
             "name": out.resolve().name,
-            "version": version("histoloom"),
+            "version": VERSION,
             "seed": config.seed,
             "counts": {s.name: {"patches": s.patches, "cases": s.cases} for s in summaries},
             "notes": _notes(pictures, written),

@@ -17,10 +17,10 @@ from torch.nn import functional as F
 
 from histoloom.augmentation import dihedral
 from histoloom.errors import ConfigError
+from histoloom.fitting.loop import LoopConfig, Progress, fit, identity_of
 from histoloom.models.autoencoder import AutoencoderConfig, build_autoencoder, encode, to_pixels
 from histoloom.patches.store import Patches
 from histoloom.stain import StainJitter, apply_stain, draw_stain
-from histoloom.training.loop import LoopConfig, Progress, fit, identity_of
 
 
 @dataclass(frozen=True)

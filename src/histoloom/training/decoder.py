@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from histoloom.errors import ConfigError
+from histoloom.fitting.loop import LoopConfig, Progress, fit, identity_of
 from histoloom.models.autoencoder import encode, latent_channels, latent_factor, to_pixels, weights_hash
 from histoloom.models.discriminator import PatchDiscriminator
 from histoloom.patches.store import Patches
 from histoloom.stain import StainJitter
 from histoloom.training.autoencoder import CropSampler, collate
-from histoloom.training.loop import LoopConfig, Progress, fit, identity_of
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from histoloom.conditioning.crops import CropConfig, ReferenceCrops, crops_in_pl
 from histoloom.conditioning.inputs import Conditioning, canvas, no_map, pack_crops, type_map
 from histoloom.discovery.levels import Levels
 from histoloom.errors import ConfigError, ModelError
+from histoloom.fitting.loop import LoopConfig, Progress, fit, identity_of
 from histoloom.models.autoencoder import latent_channels, latent_factor, weights_hash
 from histoloom.models.crop_encoder import embed_crops
 from histoloom.models.denoiser import Conditions, Denoiser, with_validity
@@ -23,7 +24,6 @@ from histoloom.stain import StainJitter, apply_stain
 from histoloom.training import objective
 from histoloom.training.curriculum import Curriculum, level_at, spoken_as
 from histoloom.training.latents import LatentCache, View, cache_latents
-from histoloom.training.loop import LoopConfig, Progress, fit, identity_of
 
 
 @dataclass(frozen=True)

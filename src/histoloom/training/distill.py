@@ -22,8 +22,8 @@ from histoloom.discovery.tree import TypeTree
 from histoloom.discovery.windows import Assigned, ReadWindow
 from histoloom.encoders.encoder import Encoder
 from histoloom.errors import ConfigError, InputError
+from histoloom.fitting.loop import LoopConfig, Progress, fit, identity_of
 from histoloom.stain import StainJitter, apply_stain, draw_stain
-from histoloom.training.loop import LoopConfig, Progress, fit, identity_of
 
 BINS = 15  # of confidence, for calibration
 BATCH = 128  # windows named at a time when it is tested

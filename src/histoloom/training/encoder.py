@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from histoloom.augmentation import dihedral
 from histoloom.encoders.small import SMALL, SmallEncoder, SmallEncoderConfig, load_small_encoder
 from histoloom.errors import ConfigError
+from histoloom.fitting.loop import LoopConfig, Progress, fit, identity_of
 from histoloom.patches.store import Patches
 from histoloom.stain import StainJitter, apply_stain, draw_stain
-from histoloom.training.loop import LoopConfig, Progress, fit, identity_of
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 
 from histoloom.errors import ConfigError, HistoloomError
+from histoloom.fitting.checkpoint import load_checkpoint, running_average, save_checkpoint
 from histoloom.precision import Precision, use_bf16
-from histoloom.training.checkpoint import load_checkpoint, running_average, save_checkpoint
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from histoloom.errors import ConfigError, HistoloomError, ModelError, OutputError
-from histoloom.training.checkpoint import CHECKPOINT
-from histoloom.training.loop import LoopConfig, fit, identity_of, learning_rate_factor
+from histoloom.fitting.checkpoint import CHECKPOINT
+from histoloom.fitting.loop import LoopConfig, fit, identity_of, learning_rate_factor
 
 # Fits a line through eight numbers; the checkpoint is written after every step. `moment` is where it is cut short.
 RUN = """
@@ -20,7 +20,7 @@ import json, os, resource, signal
 import numpy as np
 from pathlib import Path
 from safetensors.torch import save_file
-from histoloom.training.loop import LoopConfig, fit
+from histoloom.fitting.loop import LoopConfig, fit
 
 class Line(torch.nn.Module):
     def __init__(self):

@@ -6,7 +6,7 @@ from safetensors.torch import safe_open
 from torch import nn
 
 from histoloom.errors import OutputError
-from histoloom.training.checkpoint import CHECKPOINT, load_checkpoint, running_average, save_checkpoint
+from histoloom.fitting.checkpoint import CHECKPOINT, load_checkpoint, running_average, save_checkpoint
 
 
 def state(seed: int):

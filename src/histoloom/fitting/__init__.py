@@ -1,0 +1,1 @@
+"""One training loop, and its checkpoints, for everything that learns."""
