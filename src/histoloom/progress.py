@@ -5,9 +5,10 @@ The command line draws them; from Python, leave them out, or pass your own.
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Bar(Protocol):
     """Counts the items of one stage."""
 
@@ -16,6 +17,7 @@ class Bar(Protocol):
         ...
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Opens bars."""
 

@@ -13,6 +13,8 @@ from histoloom.discovery.classifier import (
     load_classifier,
     save_classifier,
 )
+from histoloom.discovery.distill import Distillation, distill
+from histoloom.discovery.distill_report import draw_tested, examine, write_answers, write_card
 from histoloom.discovery.namers import namer_print, open_namer
 from histoloom.discovery.tree import TypeTree
 from histoloom.discovery.windows import open_windows, read_assigned
@@ -20,8 +22,6 @@ from histoloom.encoders.encoder import open_encoder
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
 from histoloom.errors import ConfigError, InputError, ModelError
 from histoloom.fitting.loop import LoopConfig
-from histoloom.training.distill import Distillation, distil
-from histoloom.training.distill_report import draw_tested, examine, write_answers, write_card
 
 TINY = Distillation(
     val_share=0.3,
@@ -39,7 +39,7 @@ def lesson(discovered):
 
 @pytest.fixture(scope="module")
 def classifier(lesson, tmp_path_factory):
-    return distil(*lesson, TINY, tmp_path_factory.mktemp("run"))
+    return distill(*lesson, TINY, tmp_path_factory.mktemp("run"))
 
 
 def test_it_learns_the_types_and_is_tested_on_cases_it_has_not_seen(lesson, classifier, tmp_path):
@@ -91,10 +91,10 @@ def test_the_same_seed_gives_the_same_weights_and_a_stopped_run_goes_on(lesson, 
             raise Stopped
 
     short = replace(TINY, loop=replace(TINY.loop, steps=4, checkpoint_minutes=1e-9))
-    whole = distil(*lesson, short, tmp_path / "whole").network.state_dict()
+    whole = distill(*lesson, short, tmp_path / "whole").network.state_dict()
     with pytest.raises(Stopped):
-        distil(*lesson, short, tmp_path / "stopped", stop)
-    for key, value in distil(*lesson, short, tmp_path / "stopped").network.state_dict().items():
+        distill(*lesson, short, tmp_path / "stopped", stop)
+    for key, value in distill(*lesson, short, tmp_path / "stopped").network.state_dict().items():
         assert torch.equal(value, whole[key]), key
 
 
@@ -155,7 +155,7 @@ def test_settings_without_sense_are_refused(lesson, tmp_path):
         with pytest.raises(ConfigError, match="multiple of patch"):
             ClassifierConfig(**wrong)
     with pytest.raises(ConfigError, match="no vision transformer that timm can build"):
-        distil(*lesson, replace(TINY, model=ClassifierConfig("resnet18", 32, 8, 1)), tmp_path)
+        distill(*lesson, replace(TINY, model=ClassifierConfig("resnet18", 32, 8, 1)), tmp_path)
     one = replace(lesson[0], cases=["a"] * len(lesson[0]))
     with pytest.raises(InputError, match="all patches are of one case"):
-        distil(one, *lesson[1:], TINY, tmp_path)
+        distill(one, *lesson[1:], TINY, tmp_path)

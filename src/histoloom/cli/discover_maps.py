@@ -28,12 +28,13 @@ def classify(
 
     from histoloom.cli.progress import bar
     from histoloom.discovery.classifier import ClassifierConfig, check_encoder, save_classifier
+    from histoloom.discovery.distill import Distillation, distill
+    from histoloom.discovery.distill_report import draw_tested, examine, write_answers, write_card
     from histoloom.discovery.embed import read_record
     from histoloom.discovery.tree import TypeTree
     from histoloom.discovery.windows import open_windows, read_assigned
     from histoloom.encoders.encoder import open_encoder
-    from histoloom.training.distill import Distillation, distil
-    from histoloom.training.distill_report import draw_tested, examine, write_answers, write_card
+    from histoloom.fitting.loop import show_on
 
     default = Distillation()
     model = ClassifierConfig(input=input_size, depth=depth)
@@ -44,13 +45,7 @@ def classify(
     encoder = open_encoder(read_record(discovered)[1].encoder)
     check_encoder(tree, encoder)
     with bar("classifier", steps, "steps") as running:
-        done = [0]
-
-        def report(progress) -> None:
-            running.advance(progress.step - done[0], f"loss {progress.losses['loss']:.3f}")
-            done[0] = progress.step
-
-        classifier = distil(assigned, tree, read, window, config, out, report)
+        classifier = distill(assigned, tree, read, window, config, out, show_on(running))
     save_classifier(classifier, out)
     with bar("testing", len(draw_tested(assigned, config)), "windows") as running:
         found, answers = examine(classifier, encoder, assigned, read, config, running.advance)

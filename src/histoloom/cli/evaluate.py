@@ -85,25 +85,20 @@ def train_encoder(
     from dataclasses import replace
 
     from histoloom.cli.progress import bar
+    from histoloom.encoders.barlow_twins import EncoderTraining, starting_encoder
+    from histoloom.encoders.barlow_twins import train_encoder as fit_encoder
     from histoloom.encoders.cache import features
     from histoloom.encoders.encoder import as_encoder, open_encoder
     from histoloom.encoders.small import SmallEncoder, save_small_encoder
     from histoloom.evaluation.probe import probe_encoder, write_card
+    from histoloom.fitting.loop import show_on
     from histoloom.patches.store import load_patches, splits
-    from histoloom.training.encoder import EncoderTraining, starting_encoder
-    from histoloom.training.encoder import train_encoder as fit_encoder
 
     default = EncoderTraining()
     config = replace(default, start=start, loop=replace(default.loop, steps=steps, seed=seed))
     patches = load_patches(dataset, "train")
     with bar("encoder", steps, "steps") as running:
-        done = [0]
-
-        def report(progress) -> None:
-            running.advance(progress.step - done[0], f"loss {progress.losses['loss']:.3f}")
-            done[0] = progress.step
-
-        network = fit_encoder(patches, config, out, report)
+        network = fit_encoder(patches.images, patches.fingerprint(), config, out, show_on(running))
     save_small_encoder(network, out)
     if "val" not in splits(dataset):
         typer.echo(f"wrote {out}; without a split val there is no probe")

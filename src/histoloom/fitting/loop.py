@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import parse_flag_from_env
@@ -24,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from histoloom.errors import ConfigError, HistoloomError
 from histoloom.fitting.checkpoint import load_checkpoint, running_average, save_checkpoint
 from histoloom.precision import Precision, use_bf16
+from histoloom.progress import Bar
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,23 @@ def identity_of(config: object, **more: str) -> dict:
     for free in ("checkpoint_minutes", "workers"):
         values["loop"].pop(free)
     return values | more
+
+
+def stack(samples: list[dict]) -> dict[str, Tensor]:
+    """Samples that hold arrays of equal shapes, stacked key by key."""
+    return {key: torch.from_numpy(np.stack([sample[key] for sample in samples])) for key in samples[0]}
+
+
+def show_on(bar: Bar, size: int = 1) -> Callable[[Progress], None]:
+    """An `on_step` that advances `bar` by `size` items per step, at first past the steps of an interrupted run."""
+    shown = 0
+
+    def on_step(progress: Progress) -> None:
+        nonlocal shown
+        bar.advance((progress.step - shown) * size, f"loss {progress.losses['loss']:.4f}")
+        shown = progress.step
+
+    return on_step
 
 
 def learning_rate_factor(step: int, config: LoopConfig) -> float:

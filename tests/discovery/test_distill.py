@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import top_k_accuracy_score
 
-from histoloom.training.distill import calibration, report_level
+from histoloom.discovery.distill import calibration, report_level
 
 
 def test_levels_are_reported_by_summed_probabilities():

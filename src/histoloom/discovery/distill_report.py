@@ -12,9 +12,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Int
 
 from histoloom.discovery.classifier import Classifier
-from histoloom.discovery.windows import Assigned, ReadWindow
-from histoloom.encoders.encoder import Encoder
-from histoloom.training.distill import (
+from histoloom.discovery.distill import (
     Cost,
     Distillation,
     LevelReport,
@@ -22,13 +20,15 @@ from histoloom.training.distill import (
     probabilities_of,
     report_level,
 )  # fmt: skip
+from histoloom.discovery.windows import Assigned, ReadWindow
+from histoloom.encoders.encoder import Encoder
 
 ANSWERS = "answers.parquet"
 TIMED = 64  # windows on which cost is measured
 
 
 @dataclass(frozen=True)
-class DistilReport:
+class DistillReport:
     """Everything that card and report.json say."""
 
     levels: list[LevelReport]
@@ -81,7 +81,7 @@ def examine(
     read: ReadWindow,
     config: Distillation,
     advance: Callable[[int], None] = lambda windows: None,
-) -> tuple[DistilReport, pa.Table]:
+) -> tuple[DistillReport, pa.Table]:
     """Test on windows of the held-out cases, and measure the cost of classifier and encoder on some of them.
 
     Returns the report, and each tested window with its finest type, the answer and the confidence in it. `advance` is
@@ -93,7 +93,7 @@ def examine(
     types = assigned.types
     levels = [report_level(probabilities, types[tested], types[learned], row) for row in classifier.tree.ancestors]
     some = np.stack([read(assigned.slides[i], *assigned.places[i].tolist()) for i in tested[:TIMED].tolist()])
-    report = DistilReport(
+    report = DistillReport(
         levels,
         len(tested),
         len({assigned.cases[i] for i in tested.tolist()}),
@@ -119,7 +119,7 @@ def write_answers(answers: pa.Table, folder: Path) -> None:
     os.replace(aside, folder / ANSWERS)
 
 
-def write_card(report: DistilReport, folder: Path) -> None:
+def write_card(report: DistillReport, folder: Path) -> None:
     """Write `README.md` and `report.json` beside the classifier."""
     config = report.config.model
     shape = f"{config.model}, {config.depth} blocks, {config.input} px, tokens of {config.patch} px"

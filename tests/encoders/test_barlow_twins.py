@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from histoloom.encoders.barlow_twins import EncoderTraining, ViewSampler, barlow_twins, train_encoder
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
 from histoloom.errors import ConfigError, ModelError
 from histoloom.fitting.loop import LoopConfig
 from histoloom.stain import StainJitter
-from histoloom.training.encoder import EncoderTraining, ViewSampler, barlow_twins, train_encoder
 
 TINY = EncoderTraining(
     size=48,
@@ -18,6 +18,11 @@ TINY = EncoderTraining(
     loop=LoopConfig(steps=30, batch_size=12, learning_rate=5e-3, warmup_steps=3, average_decay=0.9, workers=0,
                     precision="fp32", checkpoint_minutes=1e9),
 )  # fmt: skip
+
+
+@pytest.fixture
+def arrays(small_patches):
+    return small_patches.images, small_patches.fingerprint()
 
 
 def test_the_loss_is_that_of_the_paper_pair_by_pair():
@@ -37,33 +42,33 @@ def test_equal_and_independent_features_cost_nothing():
     assert float(barlow_twins(rows, rows, 1.0)) == pytest.approx(0, abs=5e-3)
 
 
-def test_the_encoder_learns_to_know_a_patch_again(small_patches, tmp_path):
+def test_the_encoder_learns_to_know_a_patch_again(arrays, tmp_path):
     losses = []
-    network = train_encoder(small_patches, TINY, tmp_path, lambda progress: losses.append(progress.losses["loss"]))
+    network = train_encoder(*arrays, TINY, tmp_path, lambda progress: losses.append(progress.losses["loss"]))
     assert not network.training
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
 
 
-def test_the_same_seed_gives_the_same_weights(small_patches, tmp_path):
+def test_the_same_seed_gives_the_same_weights(arrays, tmp_path):
     short = replace(TINY, loop=replace(TINY.loop, steps=3))
-    one, two = (train_encoder(small_patches, short, tmp_path / name).state_dict() for name in ("one", "two"))
+    one, two = (train_encoder(*arrays, short, tmp_path / name).state_dict() for name in ("one", "two"))
     for key, value in one.items():
         assert torch.equal(value, two[key]), key
 
 
-def test_training_begins_with_the_encoder_that_is_named(small_patches, tmp_path):
+def test_training_begins_with_the_encoder_that_is_named(arrays, tmp_path):
     started = SmallEncoder(TINY.model)
     save_small_encoder(started, tmp_path / "start")
     still = replace(TINY, start=str(tmp_path / "start"), loop=replace(TINY.loop, steps=1, learning_rate=1e-9))
-    after = train_encoder(small_patches, still, tmp_path / "run").heads[0][0].weight
+    after = train_encoder(*arrays, still, tmp_path / "run").heads[0][0].weight
     torch.testing.assert_close(after, started.heads[0][0].weight, rtol=1e-3, atol=1e-5)
     with pytest.raises(ModelError, match="no encoder there"):
-        train_encoder(small_patches, replace(TINY, start=str(tmp_path)), tmp_path / "none")
+        train_encoder(*arrays, replace(TINY, start=str(tmp_path)), tmp_path / "none")
 
 
 def test_a_view_is_a_part_of_a_patch_and_follows_from_its_number(small_patches):
     still = replace(TINY, zoom=(1.0, 1.0), stain=StainJitter(0.0, 0.0, 0.0))
-    sampler = ViewSampler(small_patches, still)
+    sampler = ViewSampler(small_patches.images, still)
     colours = {tuple(c) for c in small_patches.images.reshape(-1, 3)}
     for n in range(4):
         sample, again = sampler(n), sampler(n)
@@ -74,11 +79,11 @@ def test_a_view_is_a_part_of_a_patch_and_follows_from_its_number(small_patches):
         assert not np.array_equal(sample["first"], sample["second"])
 
 
-def test_sizes_that_do_not_fit_are_refused(small_patches, tmp_path):
+def test_sizes_that_do_not_fit_are_refused(arrays, tmp_path):
     with pytest.raises(ConfigError, match=r"patches are \(96, 96\) px, smaller than the 160 px of a view"):
-        train_encoder(small_patches, replace(TINY, size=200), tmp_path)
+        train_encoder(*arrays, replace(TINY, size=200), tmp_path)
     for wrong, message in (({"size": 16}, "size 16"), ({"zoom": (2.0, 1.0)}, "zoom"), ({"projector": 0}, "projector")):
         with pytest.raises(ConfigError, match=message):
             replace(TINY, **wrong)
-    with pytest.raises(ConfigError, match="batch_size must be 2"):
+    with pytest.raises(ConfigError, match="batch_size must be at least 2"):
         replace(TINY, loop=replace(TINY.loop, batch_size=1))

@@ -1,7 +1,7 @@
-"""Train the small encoder without labels: two views of a patch shall give the same features, no two features the same.
+"""Train the small encoder without labels: two views of a patch should give equal features that repeat nothing.
 
-Barlow Twins (Zbontar et al. 2021), the method behind the paper's RN50-BT. Views are turned, mirrored, restained and
-cut at other places and scales; stain is shifted a little only, since a report must still see a wrong one.
+Barlow Twins (Zbontar et al. 2021), the method behind the paper's RN50-BT. Views are flipped, rotated, restained, and
+cropped at other places and scales. Stain changes only a little, because an evaluation must still notice a wrong one.
 """
 
 from collections.abc import Callable
@@ -17,21 +17,20 @@ from torch import Tensor, nn
 from histoloom.augmentation import dihedral
 from histoloom.encoders.small import SMALL, SmallEncoder, SmallEncoderConfig, load_small_encoder
 from histoloom.errors import ConfigError
-from histoloom.fitting.loop import LoopConfig, Progress, fit, identity_of
-from histoloom.patches.store import Patches
+from histoloom.fitting.loop import LoopConfig, Progress, fit, identity_of, stack
 from histoloom.stain import StainJitter, apply_stain, draw_stain
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EncoderTraining:
     """How the small encoder is trained."""
 
-    size: int = 96  # px, edge of a view; a multiple of the cells of features wastes no border
-    zoom: tuple[float, float] = (0.8, 2.0)  # a view shows this many times its edge, as far as the patch goes
-    projector: int = 512  # width of the layers between features and loss, which are thrown away
+    size: int = 96  # px, edge of a view; a multiple of the stride of the features wastes no border
+    zoom: tuple[float, float] = (0.8, 2.0)  # range of the edge that a view shows, in edges; limited by the patch
+    projector: int = 512  # width of the layers between features and loss, which are discarded after training
     redundancy: float = 0.01  # weight of the off-diagonal correlations
-    start: str = SMALL  # encoder to begin with: the bundled one, a folder, `imagenet` (timm fetches it), or `random`
-    model: SmallEncoderConfig = field(default_factory=SmallEncoderConfig)  # of `imagenet` and `random`
+    start: str = SMALL  # initial encoder: the bundled one, a folder, `imagenet` (timm downloads it), or `random`
+    model: SmallEncoderConfig = field(default_factory=SmallEncoderConfig)  # for `imagenet` and `random`
     stain: StainJitter = field(default_factory=lambda: StainJitter(scale=0.1, shift=0.015, brightness=0.03))
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
@@ -42,16 +41,19 @@ class EncoderTraining:
     def __post_init__(self):
         if self.size < 32:
             raise ConfigError(f"size {self.size} is smaller than the 32 px that an encoder needs")
-        if not 0 < self.zoom[0] <= self.zoom[1] or self.projector < 1 or self.redundancy < 0:
-            raise ConfigError("zoom must be positive and rise, projector 1 or more, redundancy not negative")
+        if not 0 < self.zoom[0] <= self.zoom[1] or self.projector < 1 or not self.redundancy >= 0:
+            raise ConfigError(
+                f"zoom {self.zoom} must be positive and ascending, projector {self.projector} at least 1, redundancy "
+                f"{self.redundancy} at least 0"
+            )
         if self.loop.batch_size < 2:
-            raise ConfigError("batch_size must be 2 or more: features are compared within a batch")
+            raise ConfigError("batch_size must be at least 2: the loss compares features within a batch")
 
 
 def barlow_twins(a: Float[Tensor, "b p"], b: Float[Tensor, "b p"], redundancy: float) -> Float[Tensor, ""]:
     """Distance of the cross-correlation of both views from the identity (Zbontar et al. 2021, equations 1 and 2),
     divided by the width p."""
-    correlation = _standardised(a).T @ _standardised(b) / len(a)
+    correlation = _standardized(a).T @ _standardized(b) / len(a)
     diagonal = correlation.diagonal()
     off_diagonal = correlation.square().sum() - diagonal.square().sum()
     return ((diagonal - 1).square().sum() + redundancy * off_diagonal) / len(correlation)
@@ -85,16 +87,16 @@ class EncoderObjective(nn.Module):
         return {"loss": barlow_twins(first, second, self.config.redundancy)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ViewSampler:
-    """Sample n: two views of one random patch."""
+    """Sample n: two views of one random image."""
 
-    patches: Patches
+    images: UInt8[np.ndarray, "n h w 3"]
     config: EncoderTraining
 
     def __call__(self, n: int) -> dict:
         rng = np.random.default_rng((self.config.loop.seed, n))
-        image = self.patches.images[rng.integers(len(self.patches))]
+        image = self.images[rng.integers(len(self.images))]
         return {"first": self._view(image, rng), "second": self._view(image, rng)}
 
     def _view(self, image: np.ndarray, rng: np.random.Generator) -> UInt8[np.ndarray, "s s 3"]:
@@ -107,32 +109,28 @@ class ViewSampler:
 
 
 def train_encoder(
-    patches: Patches, config: EncoderTraining, folder: Path, on_step: Callable[[Progress], None] | None = None
+    images: UInt8[np.ndarray, "n h w 3"],
+    fingerprint: str,
+    config: EncoderTraining,
+    folder: Path,
+    on_step: Callable[[Progress], None] | None = None,
 ) -> SmallEncoder:
-    """Train on `patches`, resuming from `folder`; returns the averaged encoder in eval mode.
+    """Train on `images`, resuming from `folder`, and return the averaged encoder in eval mode.
 
-    Raises ConfigError for patches that are smaller than a view can be.
+    `fingerprint` identifies the images: a run on other images is not resumed. Raises ConfigError for images that are
+    smaller than a view.
     """
     smallest = int(np.ceil(config.size * config.zoom[0]))
-    if min(patches.images.shape[1:3]) < smallest:
-        raise ConfigError(f"patches are {patches.images.shape[1:3]} px, smaller than the {smallest} px of a view")
+    if min(images.shape[1:3]) < smallest:
+        raise ConfigError(f"patches are {images.shape[1:3]} px, smaller than the {smallest} px of a view")
     torch.manual_seed(config.loop.seed)
-    averaged = fit(
-        EncoderObjective(config),
-        ViewSampler(patches, config),
-        _collate,
-        config.loop,
-        folder,
-        identity_of(config, patches=patches.fingerprint()),
-        on_step,
-    )
+    objective = EncoderObjective(config)
+    identity = identity_of(config, patches=fingerprint)
+    averaged = fit(objective, ViewSampler(images, config), stack, config.loop, folder, identity, on_step)
+    assert isinstance(averaged, EncoderObjective)
     return averaged.encoder.eval()
 
 
-def _collate(samples: list[dict]) -> dict[str, Tensor]:
-    return {key: torch.from_numpy(np.stack([s[key] for s in samples])) for key in samples[0]}
-
-
-def _standardised(features: Tensor) -> Tensor:
-    centred = features - features.mean(0)
-    return centred / (centred.square().mean(0) + 1e-5).sqrt()
+def _standardized(features: Tensor) -> Tensor:
+    centered = features - features.mean(0)
+    return centered / (centered.square().mean(0) + 1e-5).sqrt()

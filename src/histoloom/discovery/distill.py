@@ -1,4 +1,4 @@
-"""Distil the types that an encoder and its clusters found into a small classifier, and say how well it names them.
+"""Distill the types that an encoder and its clusters found into a small classifier, and say how well it names them.
 
 The paper (arXiv 2509.17847) reports 47 % top-1 over 100 types at about 85 % less cost than its foundation model.
 """
@@ -22,7 +22,7 @@ from histoloom.discovery.tree import TypeTree
 from histoloom.discovery.windows import Assigned, ReadWindow
 from histoloom.encoders.encoder import Encoder
 from histoloom.errors import ConfigError, InputError
-from histoloom.fitting.loop import LoopConfig, Progress, fit, identity_of
+from histoloom.fitting.loop import LoopConfig, Progress, fit, identity_of, stack
 from histoloom.stain import StainJitter, apply_stain, draw_stain
 
 BINS = 15  # of confidence, for calibration
@@ -100,7 +100,7 @@ class WindowSampler:
         return {"windows": np.ascontiguousarray(image), "types": np.int64(self.assigned.types[index])}
 
 
-def distil(
+def distill(
     assigned: Assigned,
     tree: TypeTree,
     read: ReadWindow,
@@ -123,7 +123,7 @@ def distil(
     network = ViT(config.model, len(tree.centroids))
     marks = {"types": assigned.types.tobytes(), "places": assigned.places.tobytes(), "tree": tree.fingerprint.encode()}
     identity = identity_of(config, window=str(window), **{k: hashlib.sha256(v).hexdigest() for k, v in marks.items()})
-    averaged = fit(ClassifierObjective(network), sampler, _collate, config.loop, folder, identity, on_step)
+    averaged = fit(ClassifierObjective(network), sampler, stack, config.loop, folder, identity, on_step)
     return Classifier(averaged.network.eval(), tree, window)
 
 
@@ -192,7 +192,3 @@ def cost_of(names: Classifier | Encoder, windows: np.ndarray, seconds: float = 0
 
 def _chances(types: Int[np.ndarray, " m"], balance: float) -> Float[np.ndarray, " m"]:
     return np.bincount(types)[types].astype(np.float64) ** -balance
-
-
-def _collate(samples: list[dict]) -> dict[str, Tensor]:
-    return {key: torch.from_numpy(np.stack([s[key] for s in samples])) for key in samples[0]}
