@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from histoloom.evaluation.frechet import frechet_distance
+from histoloom.metrics.frechet import frechet_distance
 
 
 def features(n: int, d: int, seed: int) -> np.ndarray:

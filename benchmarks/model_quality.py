@@ -19,11 +19,7 @@ import torch
 from histoloom.augmentation import dihedral
 from histoloom.cli.progress import bar, track
 from histoloom.conditioning.crops import CropConfig, ReferenceCrops
-from histoloom.conditioning.likeness import best_match
 from histoloom.encoders.encoder import open_encoder
-from histoloom.evaluation.copying import CopyRate, copy_rate, copy_threshold
-from histoloom.evaluation.frechet import frechet_distance
-from histoloom.evaluation.map_fidelity import confusion, iou, mean_iou_interval, mean_over_present, merge_types
 from histoloom.evaluation.segmenter import (
     SEGMENTER,
     Segmenter,
@@ -32,10 +28,15 @@ from histoloom.evaluation.segmenter import (
     save_segmenter,
     train_segmenter,
 )
-from histoloom.evaluation.stain_following import StainFollowing, mean_lab, stain_following
 from histoloom.generation.contact_sheet import SheetRow, contact_sheet
 from histoloom.generation.export import read_woven, write_patches
 from histoloom.generation.patches import Order, WeaveConfig, copy_limit_of, weave
+from histoloom.metrics.copy_score import best_match
+from histoloom.metrics.copying import CopyRate, copy_rate, copy_threshold
+from histoloom.metrics.frechet import frechet_distance
+from histoloom.metrics.lab import mean_lab
+from histoloom.metrics.map_fidelity import confusion, iou, mean_iou_interval, mean_over_present, merge_types
+from histoloom.metrics.stain_following import StainFollowing, stain_following
 from histoloom.models.autoencoder import decode, encode, latent_factor, to_images, to_pixels
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.store import Patches, load_patches, read_table

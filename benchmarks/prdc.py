@@ -32,7 +32,7 @@ def measure(name: str, n: int, d: int, answers: multiprocessing.Queue) -> None:
     sys.path[:] = [p for p in sys.path if Path(p).resolve() != here]  # where this file would be taken for the package
     try:
         if name == "Histoloom":
-            from histoloom.evaluation.prdc import prdc
+            from histoloom.metrics.prdc import prdc
 
             prdc(real[:64], fake[:64])  # loads what is loaded once
         else:

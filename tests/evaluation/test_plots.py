@@ -7,7 +7,7 @@ from sklearn.decomposition import PCA
 
 from histoloom.evaluation.measures import FeatureSets
 from histoloom.evaluation.plots import feature_map, inline, picture, principal_plane, scores
-from histoloom.evaluation.two_sample import TwoSample
+from histoloom.metrics.two_sample import TwoSample
 
 RNG = np.random.default_rng(0)
 

@@ -9,7 +9,6 @@ import torch
 
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
 from histoloom.errors import ConfigError, ImageError, InputError, OutputError
-from histoloom.evaluation.copying import CopyRate, wilson_interval
 from histoloom.evaluation.crop_sources import UNKNOWN, UsedCrops
 from histoloom.evaluation.page import READ_AS, render_page
 from histoloom.evaluation.report import EvaluationConfig, evaluate, to_json, write_report
@@ -17,7 +16,9 @@ from histoloom.evaluation.segmenter import Segmenter, SegmenterConfig, train_seg
 from histoloom.evaluation.sources import MADE, ImageSet
 from histoloom.evaluation.verdict import verdict
 from histoloom.generation.export import CropUse
+from histoloom.metrics.copying import CopyRate, wilson_interval
 from histoloom.tissue import TissueTable
+from histoloom.version import VERSION
 
 TABLE = TissueTable.from_names(["stroma", "gland", "tumour"])
 

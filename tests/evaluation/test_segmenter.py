@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import save_file
 
 from histoloom.errors import ConfigError, InputError, ModelError
-from histoloom.evaluation.map_fidelity import confusion, iou, mean_over_present
 from histoloom.evaluation.segmenter import SEGMENTER, SegmenterConfig, load_segmenter, save_segmenter, train_segmenter
+from histoloom.metrics.map_fidelity import confusion, iou, mean_over_present
 from histoloom.stain import StainJitter
 from histoloom.tissue import UNLABELLED
 

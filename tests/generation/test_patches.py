@@ -7,9 +7,9 @@ import pytest
 
 from histoloom.conditioning.crops import CropConfig, ReferenceCrops
 from histoloom.conditioning.inputs import Crop
-from histoloom.conditioning.likeness import best_match
 from histoloom.errors import ConfigError
 from histoloom.generation.patches import Order, WeaveConfig, weave
+from histoloom.metrics.copy_score import best_match
 
 QUICK = WeaveConfig(steps=2, batch_size=2, tries=3)
 

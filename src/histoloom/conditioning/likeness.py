@@ -1,56 +1,18 @@
-"""How alike are a crop and an image? The best local match of the crop's parts, in any of eight orientations.
+"""The copy limit of a model: the highest copy score that a generated patch may have with one of its own crops.
 
-A part is a square of the crop; it is compared with every place of the image by normalised cross-correlation (NCC;
-Lewis 1995, "Fast normalized cross-correlation"), which no change of contrast or brightness can hide. Compared is
-optical density (mean of the channels), which another stain scales but hardly reorders, less its mean over SURROUNDINGS
-px: without that, every dark rim matches every other beside bright lumen.
-
-A score means nothing alone: tissue resembles tissue. It is read against the scores of unrelated pairs, with crops from
-other cases: fields of one case can overlap (of 200 such pairs of EBHI-Seg 12 score as copies).
+`histoloom.metrics.copy_score` computes the score. The limit is a quantile of the scores of unrelated real pairs.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from jaxtyping import Float, UInt8
-from torch.nn import functional as F
+from jaxtyping import Float
 
-from histoloom.augmentation import dihedral
 from histoloom.conditioning.crops import CropConfig, ReferenceCrops
 from histoloom.errors import ConfigError, InputError
+from histoloom.metrics.copy_score import best_match
 from histoloom.patches.store import Patches
-
-SURROUNDINGS = 21  # px, odd: nuclei are finer, lumen and glands coarser
-MIN_TEXTURE = 0.03  # OD units: standard deviation below which a part or a place of the image is too flat to tell
-MAX_PARTS = 12  # per crop, the most textured ones
-_OD_OF_BYTE = -np.log(np.maximum(np.arange(256), 1) / 255).astype(np.float32)
-
-
-def best_match(
-    crop: UInt8[np.ndarray, "h w 3"],
-    image: UInt8[np.ndarray, "h2 w2 3"],
-    part: int = 32,
-    device: torch.device | str = "cpu",
-) -> float:
-    """Highest NCC, in [-1, 1], of any part of the crop with any place of the image, in any of eight orientations.
-
-    Parts are `part` px wide (the shortest edge of crop and image, where that is less) and lie on a grid of half their
-    width; the MAX_PARTS most textured ones count. nan when all of the crop, or of the image, is flatter than
-    MIN_TEXTURE: then nothing can be told.
-    """
-    part = min(part, *crop.shape[:2], *image.shape[:2])
-    parts = _textured_parts(_density(crop), part)
-    density = _density(image)
-    inverse_norm = _inverse_norms(density, part)
-    if len(parts) == 0 or not inverse_norm.any():
-        return float("nan")
-    spectrum = torch.fft.rfft2(torch.from_numpy(density).to(device))
-    inverse = torch.from_numpy(inverse_norm).to(device)
-    turned = (np.stack([dihedral(one, which) for one in parts]) for which in range(8))
-    best = max(_best_ncc(torch.from_numpy(mine).to(device), spectrum, inverse, density.shape) for mine in turned)
-    return min(best, 1.0)
 
 
 @dataclass(frozen=True)
@@ -113,41 +75,3 @@ def unrelated_scores(
             scores.append(best_match(crops[rng.integers(len(crops))].pixels, patches.images[other]))
         on_pair(1)
     return np.asarray(scores)
-
-
-def _density(image: np.ndarray) -> Float[np.ndarray, "h w"]:
-    """Mean optical density, less its mean over SURROUNDINGS, as far as the image reaches."""
-    density = torch.from_numpy(_OD_OF_BYTE[image].mean(axis=-1))[None]
-    around = F.avg_pool2d(density, SURROUNDINGS, stride=1, padding=SURROUNDINGS // 2, count_include_pad=False)
-    return (density - around)[0].numpy()
-
-
-def _textured_parts(density: np.ndarray, part: int) -> Float[np.ndarray, "n p p"]:
-    """The most textured squares of half-overlapping ones, each with mean 0 and norm 1."""
-    ys, xs = (sorted({*range(0, edge - part + 1, max(part // 2, 1)), edge - part}) for edge in density.shape)
-    parts = np.stack([density[y : y + part, x : x + part] for y in ys for x in xs])
-    parts = parts - parts.mean(axis=(1, 2), keepdims=True)
-    norms = np.linalg.norm(parts, axis=(1, 2))
-    chosen = [i for i in np.argsort(-norms, kind="stable")[:MAX_PARTS] if norms[i] >= MIN_TEXTURE * part]
-    return parts[chosen] / norms[chosen, None, None]
-
-
-def _inverse_norms(density: np.ndarray, part: int) -> Float[np.ndarray, "y x"]:
-    """1 / norm of the mean-free square at each place, from integral images; 0 where it is flatter than MIN_TEXTURE."""
-    field = density.astype(np.float64)
-    squares = _window_sums(field**2, part) - _window_sums(field, part) ** 2 / part**2
-    textured = squares >= (MIN_TEXTURE * part) ** 2
-    return np.where(textured, 1 / np.sqrt(np.where(textured, squares, 1)), 0).astype(np.float32)
-
-
-def _window_sums(field: np.ndarray, part: int) -> np.ndarray:
-    sums = np.pad(field, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
-    return sums[part:, part:] - sums[:-part, part:] - sums[part:, :-part] + sums[:-part, :-part]
-
-
-def _best_ncc(parts: torch.Tensor, spectrum: torch.Tensor, inverse: torch.Tensor, shape: tuple[int, int]) -> float:
-    """Highest NCC by Fourier transform: on 224 px and 12 parts 10 ms; conv2d takes 23, skimage match_template 47."""
-    height, width = inverse.shape
-    products = torch.fft.irfft2(torch.fft.rfft2(parts, s=shape).conj() * spectrum, s=shape)
-    # Places where the part would wrap round the border are cut off.
-    return float((products[:, :height, :width] * inverse).max())

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from histoloom.errors import InputError
-from histoloom.evaluation.bootstrap import halves_by_case
 from histoloom.evaluation.sources import ImageSet
+from histoloom.metrics.intervals import halves_by_case
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from histoloom.conditioning.likeness import best_match
 from histoloom.errors import InputError
 from histoloom.evaluation.comparison import Comparison
-from histoloom.evaluation.copying import CopyRate, copy_rate, copy_threshold
+from histoloom.metrics.copy_score import best_match
+from histoloom.metrics.copying import CopyRate, copy_rate, copy_threshold
 
 UNRELATED = 120  # real pairs of different cases that set the threshold; 100 are needed for one per cent
 

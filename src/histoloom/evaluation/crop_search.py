@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from histoloom.conditioning.likeness import best_match
 from histoloom.conditioning.overlap import overlapping_fields
 from histoloom.errors import InputError
 from histoloom.evaluation.copy_search import UNRELATED
-from histoloom.evaluation.copying import CopyRate, copy_rate, copy_threshold
 from histoloom.evaluation.crop_sources import UsedCrop, UsedCrops
 from histoloom.evaluation.sources import ImageSet
+from histoloom.metrics.copy_score import best_match
+from histoloom.metrics.copying import CopyRate, copy_rate, copy_threshold
 from histoloom.patches.store import Patches
 
 TRIES = 8  # patches of the case looked at for one that shows other tissue

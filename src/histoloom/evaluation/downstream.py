@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from histoloom.augmentation import dihedral
 from histoloom.errors import ConfigError, HistoloomError, InputError, MissingExtraError
-from histoloom.evaluation.map_fidelity import confusion, iou, mean_iou_interval, mean_over_present
 from histoloom.evaluation.sources import ImageSet
+from histoloom.metrics.map_fidelity import confusion, iou, mean_iou_interval, mean_over_present
 from histoloom.precision import Precision, best_device, use_bf16
 from histoloom.stain import StainJitter, apply_stain, draw_stain
 from histoloom.tissue import UNLABELLED

@@ -16,10 +16,10 @@ from histoloom.conditioning.inputs import Crop
 from histoloom.encoders.cache import features
 from histoloom.encoders.encoder import Encoder
 from histoloom.evaluation.comparison import Comparison
-from histoloom.evaluation.features import too_few
-from histoloom.evaluation.frechet import frechet_distance
-from histoloom.evaluation.kernel import kid
 from histoloom.evaluation.measures import FeatureSets, Figure, distance_figure, prdc_figures
+from histoloom.metrics.features import too_few
+from histoloom.metrics.frechet import frechet_distance
+from histoloom.metrics.kernel import kid
 
 
 def pasted_squares(semantic_map: UInt8[np.ndarray, "h w"], crops: Sequence[Crop], seed: int) -> Bool[np.ndarray, "h w"]:

@@ -8,14 +8,14 @@ from jaxtyping import Float
 
 from histoloom.encoders.encoder import Encoder
 from histoloom.errors import InputError
-from histoloom.evaluation.bootstrap import mean_interval, median_interval, statistic_interval
 from histoloom.evaluation.comparison import Comparison
-from histoloom.evaluation.features import too_few
-from histoloom.evaluation.frechet import frechet_at_infinity, frechet_distance
-from histoloom.evaluation.kernel import kid, median_distance, mmd_rbf
-from histoloom.evaluation.memorization import Authenticity, authenticity
-from histoloom.evaluation.prdc import prdc
-from histoloom.evaluation.two_sample import TwoSample, c2st
+from histoloom.metrics.features import too_few
+from histoloom.metrics.frechet import frechet_at_infinity, frechet_distance
+from histoloom.metrics.intervals import mean_interval, median_interval, statistic_interval
+from histoloom.metrics.kernel import kid, median_distance, mmd_rbf
+from histoloom.metrics.memorization import Authenticity, authenticity
+from histoloom.metrics.prdc import prdc
+from histoloom.metrics.two_sample import TwoSample, c2st
 
 DRAWS = 50  # of the bootstrap, where each draw is a distance of its own
 

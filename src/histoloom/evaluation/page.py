@@ -4,11 +4,12 @@ from html import escape
 
 import numpy as np
 
-from histoloom.evaluation.copying import CopyRate
 from histoloom.evaluation.measures import EncoderFigures, Figure
 from histoloom.evaluation.plots import bars, feature_map, inline, picture, scores
 from histoloom.evaluation.report import SIDES, Evaluation
 from histoloom.evaluation.verdict import encoder_note, verdict
+from histoloom.metrics.copying import CopyRate
+from histoloom.version import VERSION
 
 SHOWN = 6  # pairs, suspects, best and worst patches
 MEANINGS = {

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
 from histoloom.evaluation.measures import EncoderFigures, FeatureSets
-from histoloom.evaluation.two_sample import TwoSample
+from histoloom.metrics.two_sample import TwoSample
 
 REAL, CONTROL, FAKE = "#4477aa", "#bbbbbb", "#cc6644"  # told apart by colour-blind readers, and in grey print
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "histoloom"}

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from histoloom.errors import InputError, MissingExtraError, OutputError
-from histoloom.evaluation.bootstrap import mean_interval
-from histoloom.evaluation.stain_following import rgb_to_lab
+from histoloom.metrics.intervals import mean_interval
+from histoloom.metrics.lab import rgb_to_lab
 from histoloom.patches.heterogeneity import class_fractions
 from histoloom.patches.store import Patches
 from histoloom.stain import rgb_to_hed

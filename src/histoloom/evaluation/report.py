@@ -20,14 +20,11 @@ from histoloom.conditioning.inputs import Crop
 from histoloom.encoders.cache import features
 from histoloom.encoders.encoder import Encoder, fingerprint, open_encoder
 from histoloom.errors import ConfigError, InputError, OutputError
-from histoloom.evaluation.bootstrap import statistic_interval
 from histoloom.evaluation.comparison import Comparison, compare
 from histoloom.evaluation.copy_search import UNRELATED, CopySearch, search_copies
 from histoloom.evaluation.crop_search import CropSearch, num_pairs, search_crops
 from histoloom.evaluation.crop_sources import find_crops
-from histoloom.evaluation.map_fidelity import confusion, dice, iou, mean_iou_interval, mean_over_present
 from histoloom.evaluation.measures import EncoderFigures, FeatureSets, Figure, measure_features
-from histoloom.evaluation.memorization import authenticity
 from histoloom.evaluation.probe import tissue_labels
 from histoloom.evaluation.segmenter import Segmenter
 from histoloom.evaluation.sources import (
@@ -38,7 +35,10 @@ from histoloom.evaluation.sources import (
     shared_images,
     with_cases,
 )
-from histoloom.evaluation.stain_distance import HED, LAB, stain_distance, stain_means
+from histoloom.metrics.intervals import statistic_interval
+from histoloom.metrics.map_fidelity import confusion, dice, iou, mean_iou_interval, mean_over_present
+from histoloom.metrics.memorization import authenticity
+from histoloom.metrics.stain_distance import HED, LAB, stain_distance, stain_means
 from histoloom.patches.heterogeneity import class_fractions
 from histoloom.version import VERSION
 

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from histoloom.conditioning.likeness import best_match
 from histoloom.encoders.encoder import open_encoder
 from histoloom.errors import InputError
-from histoloom.evaluation.copying import copy_rate, copy_threshold
 from histoloom.evaluation.crop_search import REDRAWN
 from histoloom.evaluation.downstream import check_sets, pooled, predict, train_deeplab
 from histoloom.evaluation.left_out import measure_left_out, pasted_squares
-from histoloom.evaluation.map_fidelity import confusion
 from histoloom.evaluation.report import Evaluation, EvaluationConfig, evaluate, to_json
 from histoloom.evaluation.segmenter import Segmenter
 from histoloom.evaluation.sources import ImageSet, load_images
 from histoloom.experiments.ground import Ground, kept, plain
 from histoloom.generation.patches import Order
+from histoloom.metrics.copy_score import best_match
+from histoloom.metrics.copying import copy_rate, copy_threshold
+from histoloom.metrics.map_fidelity import confusion
 from histoloom.patches.store import Patches
 
 REAL = "real"  # the training set of real patches, whose maps were woven

@@ -10,11 +10,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 from histoloom.conditioning.crops import ReferenceCrops
 from histoloom.conditioning.inputs import Crop
-from histoloom.evaluation.map_fidelity import confusion, iou, mean_over_present
 from histoloom.evaluation.segmenter import Segmenter
 from histoloom.experiments.recipe import Watch
 from histoloom.experiments.stages import MakeBar, open_segmenter
 from histoloom.generation.contact_sheet import SheetRow, contact_sheet
+from histoloom.metrics.map_fidelity import confusion, iou, mean_over_present
 from histoloom.models.denoiser import Denoiser
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.schedulers import make_sampler

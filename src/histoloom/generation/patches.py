@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from histoloom.conditioning.inputs import Crop
-from histoloom.conditioning.likeness import best_match
 from histoloom.errors import ConfigError, InputError
 from histoloom.generation.export import AnnotatedPatch, CropUse, Provenance
+from histoloom.metrics.copy_score import best_match
 from histoloom.models.guidance import Guidance
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.schedulers import make_sampler

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from histoloom.errors import InputError, MissingExtraError
-from histoloom.evaluation.bootstrap import case_counts
-from histoloom.evaluation.features import check_features
+from histoloom.metrics.features import check_features
+from histoloom.metrics.intervals import case_counts
 
 DRAWS = 1000  # of the bootstrap
 

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from histoloom.errors import InputError
-from histoloom.tissue import UNLABELLED
+
+UNLABELED = 255  # id of pixels without a label
 
 
 def confusion(
@@ -19,7 +20,7 @@ def confusion(
 
     Raises InputError where an id is `num_types` or more.
     """
-    labelled = reference != UNLABELLED
+    labelled = reference != UNLABELED
     for name, ids in (("predicted", predicted[labelled]), ("reference", reference[labelled])):
         if ids.size and ids.max() >= num_types:
             raise InputError(f"the {name} maps hold tissue id {ids.max()}, but there are {num_types} types")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from histoloom.errors import InputError
-from histoloom.evaluation.bootstrap import (
+from histoloom.metrics.intervals import (
     case_counts,
     halves_by_case,
     mean_interval,

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 
 from histoloom.errors import InputError
-from histoloom.evaluation.features import check_features
-from histoloom.evaluation.neighbours import square_blocks
+from histoloom.metrics.features import check_features
+from histoloom.metrics.neighbors import square_blocks
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from histoloom.evaluation.features import check_features
+from histoloom.metrics.features import check_features
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
 BLOCK = 1024  # rows of a kernel matrix in memory at a time
@@ -62,7 +62,7 @@ def _mmd(real_features: np.ndarray, fake_features: np.ndarray, kernel: Kernel) -
 
 
 def _total(a: Tensor, b: Tensor, kernel: Kernel) -> Tensor:
-    return sum(kernel(rows, b).sum() for rows in a.split(BLOCK))
+    return torch.stack([kernel(rows, b).sum() for rows in a.split(BLOCK)]).sum()
 
 
 def _diagonal(x: Tensor, kernel: Kernel) -> Tensor:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from histoloom.evaluation.features import check_features
-from histoloom.evaluation.neighbours import nearest
+from histoloom.metrics.features import check_features
+from histoloom.metrics.neighbors import nearest
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from histoloom.errors import InputError
-from histoloom.evaluation import neighbours
-from histoloom.evaluation.prdc import prdc
+from histoloom.metrics import neighbors
+from histoloom.metrics.prdc import prdc
 
 
 def by_full_matrices(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float]:
@@ -22,7 +22,7 @@ def by_full_matrices(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, fl
 @pytest.mark.parametrize("block", [16, 1024])
 @pytest.mark.parametrize("k", [1, 5])
 def test_the_four_figures_are_those_of_full_matrices_whatever_the_block(monkeypatch, block, k):
-    monkeypatch.setattr(neighbours, "BLOCK", block)
+    monkeypatch.setattr(neighbors, "BLOCK", block)
     rng = np.random.default_rng(k)
     real, fake = rng.standard_normal((120, 6)), 0.7 * rng.standard_normal((75, 6)) + 0.3
     assert prdc(real, fake, k).means() == pytest.approx(by_full_matrices(real, fake, k))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from histoloom.errors import InputError
-from histoloom.evaluation.features import check_features, too_few
+from histoloom.metrics.features import check_features, too_few
 
 CLOUD = np.random.default_rng(0).standard_normal((6, 3))
 

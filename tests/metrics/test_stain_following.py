@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from histoloom.errors import InputError
-from histoloom.evaluation.stain_following import correlation, mean_lab, rgb_to_lab, stain_following
+from histoloom.metrics.lab import mean_lab, rgb_to_lab
+from histoloom.metrics.stain_following import correlation, stain_following
 from histoloom.stain import StainJitter, apply_stain, draw_stain
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from histoloom.errors import InputError
-from histoloom.evaluation.map_fidelity import confusion, dice, iou, mean_iou_interval, mean_over_present, merge_types
+from histoloom.metrics.map_fidelity import confusion, dice, iou, mean_iou_interval, mean_over_present, merge_types
 from histoloom.tissue import UNLABELLED
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from histoloom.errors import InputError
-from histoloom.evaluation.stain_following import rgb_to_lab
+from histoloom.metrics.lab import rgb_to_lab
 from histoloom.stain import rgb_to_hed
 
 HED = ("haematoxylin", "eosin", "residual")  # OD units
@@ -35,7 +35,8 @@ def stain_distance(real_means: Float[np.ndarray, "n 6"], fake_means: Float[np.nd
         raise InputError("one side holds no image; stain is compared between images")
     apart = [wasserstein(real_means[:, c], fake_means[:, c]) for c in range(6)]
     drift = (fake_means.mean(axis=0) - real_means.mean(axis=0))[3:]
-    return StainDistance(tuple(apart[:3]), tuple(apart[3:]), tuple(map(float, drift)), float(np.linalg.norm(drift)))
+    hed, lab = (apart[0], apart[1], apart[2]), (apart[3], apart[4], apart[5])
+    return StainDistance(hed, lab, (float(drift[0]), float(drift[1]), float(drift[2])), float(np.linalg.norm(drift)))
 
 
 def wasserstein(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"]) -> float:

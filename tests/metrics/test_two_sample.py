@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from histoloom.errors import InputError
-from histoloom.evaluation.two_sample import c2st
+from histoloom.metrics.two_sample import c2st
 
 
 def cloud(seed: int, n: int = 150, shift: float = 0.0) -> tuple[np.ndarray, list[str]]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from histoloom.evaluation.memorization import authenticity
+from histoloom.metrics.memorization import authenticity
 
 RNG = np.random.default_rng(0)
 TRAIN = RNG.standard_normal((150, 6))

@@ -3,7 +3,7 @@ import pytest
 from scipy.linalg import sqrtm
 
 from histoloom.errors import InputError
-from histoloom.evaluation.frechet import frechet_at_infinity, frechet_distance
+from histoloom.metrics.frechet import frechet_at_infinity, frechet_distance
 
 
 def by_matrix_root(real: np.ndarray, fake: np.ndarray) -> float:

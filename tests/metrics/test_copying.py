@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from histoloom.errors import InputError
-from histoloom.evaluation.copying import copy_rate, copy_threshold, wilson_interval
+from histoloom.metrics.copying import copy_rate, copy_threshold, wilson_interval
 
 
 def test_the_threshold_is_the_quantile_of_the_pairs_that_could_be_judged():

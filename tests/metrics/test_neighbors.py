@@ -3,8 +3,8 @@ import pytest
 from scipy.spatial import cKDTree
 
 from histoloom.errors import InputError
-from histoloom.evaluation import neighbours
-from histoloom.evaluation.neighbours import nearest
+from histoloom.metrics import neighbors
+from histoloom.metrics.neighbors import nearest
 
 RNG = np.random.default_rng(0)
 KEYS, QUERIES = RNG.standard_normal((90, 5)) + 100, RNG.standard_normal((33, 5)) + 100
@@ -12,7 +12,7 @@ KEYS, QUERIES = RNG.standard_normal((90, 5)) + 100, RNG.standard_normal((33, 5))
 
 @pytest.mark.parametrize("block", [7, 1024])
 def test_neighbours_are_those_of_a_tree_whatever_the_block(monkeypatch, block):
-    monkeypatch.setattr(neighbours, "BLOCK", block)
+    monkeypatch.setattr(neighbors, "BLOCK", block)
     distances, indices = nearest(QUERIES, KEYS, k=3)
     expected, places = cKDTree(KEYS).query(QUERIES, k=3)
     np.testing.assert_allclose(distances, expected, rtol=1e-9)
@@ -21,7 +21,7 @@ def test_neighbours_are_those_of_a_tree_whatever_the_block(monkeypatch, block):
 
 @pytest.mark.parametrize("block", [7, 1024])
 def test_none_is_its_own_neighbour(monkeypatch, block):
-    monkeypatch.setattr(neighbours, "BLOCK", block)
+    monkeypatch.setattr(neighbors, "BLOCK", block)
     distances, indices = nearest(KEYS, KEYS, k=2, same=True)
     expected, places = cKDTree(KEYS).query(KEYS, k=3)
     np.testing.assert_allclose(distances, expected[:, 1:], rtol=1e-9)

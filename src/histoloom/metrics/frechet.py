@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from histoloom.errors import InputError, MissingExtraError
-from histoloom.evaluation.features import check_features
+from histoloom.metrics.features import check_features
 
 
 @dataclass(frozen=True)

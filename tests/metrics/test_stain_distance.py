@@ -4,7 +4,7 @@ from scipy.stats import wasserstein_distance
 from skimage.color import rgb2lab
 
 from histoloom.errors import InputError
-from histoloom.evaluation.stain_distance import stain_distance, stain_means, wasserstein
+from histoloom.metrics.stain_distance import stain_distance, stain_means, wasserstein
 from histoloom.stain import HED_TO_OD, StainShift, apply_stain
 
 

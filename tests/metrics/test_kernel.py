@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist, pdist
 
-from histoloom.evaluation import kernel
-from histoloom.evaluation.kernel import kid, median_distance, mmd_rbf
+from histoloom.metrics import kernel
+from histoloom.metrics.kernel import kid, median_distance, mmd_rbf
 
 RNG = np.random.default_rng(0)
 REAL, FAKE = RNG.standard_normal((50, 7)), 0.8 * RNG.standard_normal((40, 7)) + 0.3
