@@ -1,119 +1,65 @@
-"""Write docs/reference and the tree in README.md from the code, so that neither can fall behind it.
+"""Write what the reference pages take from the code: commands, recipe keys, columns, folders, the tree.
 
     python scripts/make_reference.py [--root DIR]
 
-`cli.md` comes from the commands, `api.md` from the public names, `recipes.md` from the dataclasses of a recipe with
-their comments; the tree and the tables of columns and folders from the modules themselves.
+`cli.md` and `recipes.md` are written whole. In `files.md` and `docs/explanation/design.md` each block between
+`<!-- generated: NAME -->` and `<!-- end -->` is replaced. The Python reference needs no script: mkdocstrings reads it
+from the docstrings when the site is built.
 """
 
 import argparse
 import ast
-import inspect
+import dataclasses
+import importlib
 import json
 import re
 import tomllib
+import types
 import typing
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import typer
 
-from histoloom import __all__ as public_names
 from histoloom.cli.main import app
+from histoloom.experiments.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path("src/histoloom")
 NOTE = "<!-- Written by scripts/make_reference.py; do not edit. -->\n\n"
-
-
-CHOICES = {
-    "Conditioning": 'Literal["unconditional", "map", "embedding", "crops-in-place", "crops-as-reference"]',
-    "Precision": 'Literal["auto", "fp32", "bf16"]',
-}
-QUOTE = '"'  # of annotations that name their own class
 LONGEST = 92  # characters of a comment in the tree
-OTHER_FOLDERS = {"recipes": "*.toml", "examples": "*.py", "benchmarks": "*.py", "scripts": "*.py"}
-OTHER_LINES = (
-    "tests/                       mirrors src/histoloom; conftest.py draws small tissue",
-    "docs/                        tutorial, how-to, reference (generated), explanation, experiments, benchmarks",
-)
-METAVARS = {Path: "PATH", int: "INT", float: "NUMBER", bool: ""}
-
-
-@dataclass(frozen=True)
-class Param:
-    """An argument or option as it is typed, its default, its help."""
-
-    spelled: str
-    default: str
-    help: str
-
-
-@dataclass(frozen=True)
-class Source:
-    """A parsed module: its path below the package, its text by line, its tree."""
-
-    path: Path
-    lines: list[str]
-    tree: ast.Module
-
-    @property
-    def module(self) -> str:
-        """Dotted name."""
-        return ".".join(("histoloom", *self.path.with_suffix("").parts)).removesuffix(".__init__")
-
-    def text(self, node: ast.AST) -> str:
-        """The code of `node` as it is written, on one line."""
-        return " ".join(ast.get_source_segment("\n".join(self.lines), node).split())
-
-    def comment(self, node: ast.AST) -> str:
-        """What stands behind `  # ` on the last line of `node`."""
-        return self.lines[node.end_lineno - 1].partition("  # ")[2].strip()
-
-
-def read_sources(root: Path) -> dict[Path, Source]:
-    """All modules of the package by their path below it."""
-    found = {}
-    for path in sorted((root / PACKAGE).rglob("*.py")):
-        text = path.read_text(encoding="utf-8")
-        found[path.relative_to(root / PACKAGE)] = Source(
-            path.relative_to(root / PACKAGE), text.splitlines(), ast.parse(text)
-        )
-    return found
+FOLDERS = {  # block in files.md: module whose docstring shows the folder
+    "dataset folder": "patches/store.py",
+    "run folder": "experiments/run.py",
+    "woven folder": "generation/export.py",
+    "report folder": "evaluation/report.py",
+    "tables folder": "experiments/reproduce.py",
+    "embeddings folder": "discovery/embed.py",
+    "types folder": "discovery/cluster.py",
+    "types table": "discovery/tree.py",
+    "maps folder": "discovery/draw.py",
+    "crop bank": "generation/bank.py",
+}
+COLUMNS = {"patch columns": "patches/schema.py", "woven columns": "generation/export.py"}
+TOML_TYPES = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path"}
 
 
 def render_all(root: Path) -> dict[Path, str]:
     """Text of every generated file, by its path below `root`."""
-    sources = read_sources(root)
-    blocks = {
-        "tree": render_tree(root, sources),
-        "patch columns": render_columns(sources[Path("patches/schema.py")]),
-        "woven columns": render_columns(sources[Path("generation/export.py")]),
-        "dataset folder": render_folder(sources[Path("patches/store.py")]),
-        "run folder": render_folder(sources[Path("experiments/run.py")]),
-        "woven folder": render_folder(sources[Path("generation/export.py")]),
-        "report folder": render_folder(sources[Path("evaluation/report.py")]),
-        "tables folder": render_folder(sources[Path("experiments/reproduce.py")]),
-        "embeddings folder": render_folder(sources[Path("discovery/embed.py")]),
-        "types folder": render_folder(sources[Path("discovery/cluster.py")]),
-        "types table": render_folder(sources[Path("discovery/tree.py")]),
-        "maps folder": render_folder(sources[Path("discovery/draw.py")]),
-        "crop bank": render_folder(sources[Path("generation/bank.py")]),
-    }
+    blocks = {name: folder(root / PACKAGE / path) for name, path in FOLDERS.items()}
+    blocks |= {name: columns(root, Path(path)) for name, path in COLUMNS.items()}
+    blocks["tree"] = tree(root)
     reference = Path("docs/reference")
-    written = {
-        reference / "cli.md": render_cli(),
-        reference / "api.md": render_api(sources),
-        reference / "recipes.md": render_recipes(sources),
-    }
-    for path in (reference / "files.md", Path("README.md")):
+    written = {reference / "cli.md": cli(), reference / "recipes.md": recipes(root)}
+    for path in (reference / "files.md", Path("docs/explanation/design.md")):
         written[path] = fill((root / path).read_text(encoding="utf-8"), blocks)
     return written
 
 
 def fill(text: str, blocks: dict[str, str]) -> str:
-    """`text` with what stands between `<!-- generated: NAME -->` and `<!-- end -->` replaced by block NAME."""
+    """`text` with each generated block replaced."""
     return re.sub(
         r"(<!-- generated: (.+?) -->\n).*?(<!-- end -->)",
         lambda match: f"{match[1]}{blocks[match[2]].rstrip()}\n{match[3]}",
@@ -122,268 +68,206 @@ def fill(text: str, blocks: dict[str, str]) -> str:
     )
 
 
-def commands(group: typer.Typer, before: str = "") -> list[tuple[str, typer.models.CommandInfo]]:
-    """Commands by the words that call them, those of a group after those that stand alone."""
-    own = [(f"{before}{command.name}", command) for command in group.registered_commands]
-    return own + [row for g in group.registered_groups for row in commands(g.typer_instance, f"{before}{g.name} ")]
+def commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Every click command by the words that call it; those of a group after those that stand alone."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
 
 
-def render_cli() -> str:
-    """Every command: its help, its usage, a table of its arguments and options."""
+def cli() -> str:
+    """Every command: usage, help, and a table of its arguments and options."""
     parts = [
         NOTE + "# Command line\n",
-        "`histoloom COMMAND --help` says the same. An error is one line and exit code 1; `--debug` shows where it came "
-        "from.\n",
+        "`histoloom COMMAND -h` shows the same. An error prints one line; `--debug` shows its traceback. Exit codes: 0 "
+        "done; 1 error; 2 wrong usage; 3 done, but some items were skipped; 130 and 143 stopped by Ctrl-C or SIGTERM.\n",
     ]
-    for name, command in commands(app):
-        params = _params(command.callback)
-        needed = [p.spelled for p in params if p.default == "required"]
-        usage = " ".join(["histoloom", name, *needed, "[OPTIONS]"])
-        parts.append(f"## {name}\n\n    {usage}\n")
-        parts.append(_paragraphs(inspect.getdoc(command.callback)))
-        rows = [(f"`{p.spelled}`", p.default, p.help) for p in params]
-        parts.append(_table(("argument or option", "default", "meaning"), rows))
+    for name, command in commands(typer.main.get_command(app)):
+        params = [p for p in command.params if p.name != "help"]
+        arguments = [p.name.upper() for p in params if p.param_type_name == "argument"]
+        needed = [p.opts[0] + " ..." for p in params if p.param_type_name == "option" and p.required]
+        parts.append(f"## {name}\n\n    histoloom {' '.join([name, *arguments, *needed, '[OPTIONS]'])}\n")
+        parts.append(paragraphs(command.help) + "\n")
+        rows = [(f"`{spelled(p)}`", default_of(p), " ".join((p.help or "").split())) for p in params]
+        parts.append(table(("argument or option", "default", "meaning"), rows))
     return "\n".join(parts)
 
 
-def render_api(sources: dict[Path, Source]) -> str:
-    """Every public name: where it lives, signature, fields, docstring, public methods."""
-    homes = _homes(sources[Path("__init__.py")])
-    parts = [
-        NOTE + "# Python\n",
-        _paragraphs(ast.get_docstring(sources[Path("__init__.py")].tree)),
-        "Everything below is imported from `histoloom`; anything else may change without notice.\n",
-    ]
-    for name in public_names:
-        source = next(s for s in sources.values() if s.module == homes[name])
-        node = next(n for n in source.tree.body if _name_of(n) == name)
-        parts.append(f"## {name}\n\n`{source.module}.{name}`\n")
-        parts += _describe(node, source, name)
-    return "\n".join(parts)
+def spelled(param: Any) -> str:
+    """An argument or option as it is typed."""
+    if param.param_type_name == "argument":
+        return param.name.upper()
+    names = {"integer": "INT", "float": "NUMBER", "path": "PATH", "file": "PATH"}
+    kind = getattr(param.type, "name", "text")
+    many = param.nargs if param.nargs > 1 else 1
+    metavar = "" if param.is_flag else " ".join([names.get(kind, "NUMBER" if many > 1 else "TEXT")] * many)
+    return f"{param.opts[0]} {metavar}".strip()
 
 
-def render_recipes(sources: dict[Path, Source]) -> str:
+def default_of(param: Any) -> str:
+    """The default of a parameter, as it is typed."""
+    if param.required:
+        return "required"
+    value = param.default
+    values = value if isinstance(value, tuple | list) else (value,)
+    known = all(isinstance(v, str | int | float | Path) for v in values)
+    return f"`{' '.join(map(str, values))}`" if known and values not in ((), ("",), (False,)) else ""
+
+
+def recipes(root: Path) -> str:
     """Every table and key of a recipe, with type, default and comment."""
-    classes = {n.name: (n, s) for s in sources.values() for n in s.tree.body if isinstance(n, ast.ClassDef)}
     parts = [
         NOTE + "# Recipes\n",
-        "A recipe is a TOML file; `histoloom train` saves the resolved copy, with all defaults, as `recipe.toml` in "
-        "the run folder. An unknown key or a value of another type is refused by name. Paths are relative to the "
-        "recipe. A table that is marked as absent stands for something that is left out unless the recipe has it.\n",
+        "A recipe is a TOML file. `histoloom train` saves the resolved copy, with all defaults, as `recipe.toml` in the "
+        "run folder. An unknown key or a value of another type is refused by name. Paths are relative to the recipe. A "
+        'table marked "absent by default" is left out unless the recipe has it.\n',
     ]
-    parts += _recipe_table("", "Recipe", {}, classes)
-    return "\n".join(parts)
+    return "\n".join(parts + recipe_table(root, "", Recipe, None, absent=False))
 
 
-def render_tree(root: Path, sources: dict[Path, Source]) -> str:
-    """The package in the order of its import law, each module with the first words of its docstring; then the rest."""
-    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
-    layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
-    order = ["__init__", *(name.strip() for layer in reversed(layers) for name in layer.split("|"))]
-
-    def place(path: Path) -> tuple:
-        top = path.parts[0].removesuffix(".py")
-        return order.index(top) if top in order else len(order), path.parent, path.name != "__init__.py", path.name
-
-    lines, opened = ["src/histoloom/"], set()
-    for path in sorted(sources, key=place):
-        for parent in reversed(path.parents[:-1]):
-            if parent not in opened:
-                opened.add(parent)
-                lines.append(f"{'  ' * len(parent.parts)}{parent.name}/")
-        if sentence := _first_sentence(ast.get_docstring(sources[path].tree)):
-            lines.append(_tree_line(path.name, len(path.parts), sentence))
-    for folder, pattern in OTHER_FOLDERS.items():
-        lines.append(f"{folder}/")
-        for path in sorted((root / folder).glob(pattern)):
-            text = path.read_text(encoding="utf-8")
-            about = ast.get_docstring(ast.parse(text)) if path.suffix == ".py" else text.splitlines()[0].strip("# ")
-            lines.append(_tree_line(path.name, 1, _first_sentence(about)))
-    return "```text\n" + "\n".join([*lines, *OTHER_LINES]) + "\n```"
+def recipe_table(root: Path, name: str, kind: type, usual: object, absent: bool) -> list[str]:
+    """A table of a recipe and those nested in it; `usual` holds the defaults that its place gives it."""
+    notes = comments(Path(importlib.import_module(kind.__module__).__file__ or ""), kind.__name__)
+    rows, nested = [], []
+    for field in dataclasses.fields(kind):
+        default = getattr(usual, field.name) if usual is not None else default_of_field(field)
+        inner = next((k for k in options(field.type) if isinstance(k, type) and dataclasses.is_dataclass(k)), None)
+        if inner is not None:
+            path = f"{name}.{field.name}".strip(".")
+            given = default if dataclasses.is_dataclass(default) else None
+            nested += recipe_table(root, path, inner, given, absent=type(None) in options(field.type))
+        else:
+            rows.append((f"`{field.name}`", toml_type(field.type), toml_value(default), notes.get(field.name, "")))
+    title = f"## {f'[{name}]' if name else 'Top level'}{' (absent by default)' if absent else ''}\n"
+    about = [title, paragraphs(kind.__doc__) + "\n"]
+    return about + ([table(("key", "type", "default", "meaning"), rows)] if rows else []) + nested
 
 
-def render_columns(source: Source) -> str:
-    """The `pa.field(...)` entries of a module's COLUMNS as a table."""
-    schema = next(n for n in source.tree.body if isinstance(n, ast.Assign) and _target(n) == "COLUMNS")
+def options(annotation: Any) -> tuple:
+    """The members of a union; any other annotation alone."""
+    is_union = isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
+    return typing.get_args(annotation) if is_union else (annotation,)
+
+
+def default_of_field(field: dataclasses.Field) -> object:
+    """The default of a field; MISSING where it has none."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def toml_type(annotation: Any) -> str:
+    """What may stand behind a key, in words."""
+    kind = next(k for k in options(annotation) if k is not type(None))
+    if typing.get_origin(kind) is typing.Literal:
+        return " or ".join(f'`"{choice}"`' for choice in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        return f"list of {toml_type(typing.get_args(kind)[0])}"
+    return TOML_TYPES[kind]
+
+
+def toml_value(default: object) -> str:
+    """A default as it would be typed."""
+    if default is dataclasses.MISSING:
+        return "required"
+    return "none" if default is None else f"`{json.dumps(default, default=str)}`"
+
+
+def columns(root: Path, path: Path) -> str:
+    """The COLUMNS of a module as a table: names and types of the Arrow schema, meanings from the comments."""
+    module = importlib.import_module(".".join(("histoloom", *path.with_suffix("").parts)))
+    notes = comments(root / PACKAGE / path)
     rows = []
-    for entry in schema.value.args[0].elts:
-        kind = source.text(entry.args[1]).replace("pa.", "").replace("()", "").replace("list_(", "list(")
-        kind = kind.replace("_IMAGE", "struct(bytes, path)").replace(
-            "_CROP", "struct(source, tissue_id, x, y, width, height)"
-        )
-        nullable = not any(k.arg == "nullable" and k.value.value is False for k in entry.keywords)
-        rows.append((f"`{entry.args[0].value}`", kind + (", may be null" if nullable else ""), source.comment(entry)))
-    return _table(("column", "type", "meaning"), rows)
+    for field in module.COLUMNS:
+        null = ", may be null" if field.nullable else ""
+        rows.append((f"`{field.name}`", arrow_type(field.type) + null, notes.get(field.name, "")))
+        inner = field.type.value_type if pa.types.is_list(field.type) else field.type
+        if pa.types.is_struct(inner) and pa.types.is_list(field.type):
+            rows += [(f"`{field.name}[].{f.name}`", arrow_type(f.type), notes.get(f.name, "")) for f in inner]
+    return table(("column", "type", "meaning"), rows)
 
 
-def render_folder(source: Source) -> str:
+def arrow_type(kind: pa.DataType) -> str:
+    """The name of an Arrow type, in short."""
+    if pa.types.is_list(kind):
+        return f"list({arrow_type(kind.value_type)})"
+    if pa.types.is_struct(kind):
+        return "struct" if kind.num_fields > 2 else f"struct({', '.join(f.name for f in kind)})"
+    return str(kind)
+
+
+def comments(path: Path, kind: str = "") -> dict[str, str]:
+    """Comments behind named things: the fields of class `kind`, or else calls and tuples that begin with a name."""
+    text = path.read_text(encoding="utf-8")
+    found: dict[str, str] = {}
+    for node in ast.walk(ast.parse(text)):
+        if kind and isinstance(node, ast.ClassDef) and node.name == kind:
+            fields = [n for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
+            found |= {typing.cast(ast.Name, n.target).id: comment(text, n) for n in fields}
+        elif not kind and isinstance(node, ast.Call | ast.Tuple):
+            items = node.args if isinstance(node, ast.Call) else node.elts
+            if items and isinstance(items[0], ast.Constant) and isinstance(items[0].value, str):
+                found.setdefault(items[0].value, comment(text, node))
+    return found
+
+
+def comment(text: str, node: ast.stmt | ast.expr) -> str:
+    """The comment on the last line of `node`."""
+    return text.splitlines()[(node.end_lineno or 1) - 1].partition("  # ")[2].strip()
+
+
+def folder(path: Path) -> str:
     """The indented block of a module's docstring: the layout of a folder."""
-    lines = ast.get_docstring(source.tree).splitlines()
+    lines = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("    "))
     end = next((i for i in range(start, len(lines)) if lines[i] and not lines[i].startswith("    ")), len(lines))
     block = "\n".join(line.removeprefix("    ") for line in lines[start:end]).rstrip()
     return f"```text\n{block}\n```"
 
 
-def _recipe_table(table: str, kind: str, overrides: dict[str, str], classes: dict, absent: bool = False) -> list[str]:
-    node, source = classes[kind]
-    rows, nested = [], []
-    for field in _fields(node):
-        name, annotation = field.target.id, source.text(field.annotation)
-        inner = next((k for k in re.findall(r"\w+", annotation) if k in classes and _is_dataclass(classes[k][0])), None)
-        if inner:
-            given = _defaults_given(field.value, source)
-            nested += _recipe_table(f"{table}.{name}".strip("."), inner, given, classes, "None" in annotation)
+def tree(root: Path) -> str:
+    """The package in the order of its import law, each module with the first sentence of its docstring."""
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    order = [name.strip() for layer in reversed(layers) for name in layer.split("|")]
+    lines = ["src/histoloom/"]
+    for name in order:
+        path = root / PACKAGE / name
+        if not path.is_dir():
+            lines.append(tree_line(path.with_suffix(".py"), 1))
             continue
-        default = overrides.get(name) or (source.text(field.value) if field.value else "")
-        rows.append((f"`{name}`", _toml_type(annotation), _toml_value(default), source.comment(field)))
-    parts = [f"## {f'[{table}]' if table else 'Top level'}{' (absent by default)' if absent else ''}\n"]
-    parts.append(_paragraphs(ast.get_docstring(node)))
-    return parts + ([_table(("key", "type", "default", "meaning"), rows)] if rows else []) + nested
+        lines.append(f"  {name}/")
+        for module in sorted(path.rglob("*.py"), key=lambda m: (m.parent, m.name != "__init__.py", m.name)):
+            if module.name == "__init__.py" and module.parent != path:
+                lines.append(f"{'  ' * len(module.relative_to(root / PACKAGE).parts[:-1])}{module.parent.name}/")
+            if module.read_text(encoding="utf-8").strip():
+                lines.append(tree_line(module, len(module.relative_to(root / PACKAGE).parts)))
+    return "```text\n" + "\n".join(lines) + "\n```"
 
 
-def _toml_type(annotation: str) -> str:
-    words = {"int": "integer", "float": "number", "str": "text", "bool": "true or false", "Path": "path"}
-    annotation = CHOICES.get(annotation, annotation).removesuffix(" | None")
-    if annotation.startswith("Literal["):
-        return " or ".join(f"`{choice}`" for choice in re.findall(r'"[^"]+"', annotation))
-    if annotation.startswith("tuple["):
-        item = annotation[6:].split(",")[0]
-        return f"list of {words[item] if item in words else _toml_type(item)}"
-    return words[annotation]
+def tree_line(path: Path, depth: int) -> str:
+    """A module with what it is about."""
+    about = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    sentence = re.split(r"(?<=[.?])\s(?=[A-Z])|:$", about.split("\n\n")[0].replace("\n", " "))[0].removesuffix(".")
+    if len(sentence) > LONGEST:
+        sentence = re.split(r"[:;]\s", sentence)[0]
+    return f"{'  ' * depth + path.name:28} {sentence}"
 
 
-def _toml_value(default: str) -> str:
-    if not default:
-        return "required"
-    value = ast.literal_eval(default)
-    if value is None:
-        return "none"
-    return f"`{json.dumps(value)}`"
+def paragraphs(text: str | None) -> str:
+    """Text with the indentation and line breaks of its source removed; paragraphs stay."""
+    return "\n\n".join(" ".join(block.split()) for block in re.split(r"\n\s*\n", (text or "").strip()))
 
 
-def _defaults_given(value: ast.expr | None, source: Source) -> dict[str, str]:
-    """Keywords of `field(default_factory=lambda: Config(a=1))`: defaults that this use of a dataclass changes."""
-    for node in ast.walk(value) if value else ():
-        if isinstance(node, ast.Lambda) and isinstance(node.body, ast.Call):
-            return {k.arg: source.text(k.value) for k in node.body.keywords}
-    return {}
-
-
-def _describe(node: ast.stmt, source: Source, name: str) -> list[str]:
-    if isinstance(node, ast.FunctionDef):
-        return [_code(name + _signature(node, source)), _paragraphs(ast.get_docstring(node))]
-    if not isinstance(node, ast.ClassDef):
-        return [_code(source.text(node))]
-    parts = [_paragraphs(ast.get_docstring(node))]
-    if _is_dataclass(node):
-        rows = []
-        for field in (f for f in _fields(node) if not f.target.id.startswith("_")):
-            default = f"`{source.text(field.value)}`" if field.value else "required"
-            rows.append((f"`{field.target.id}`", f"`{source.text(field.annotation)}`", default, source.comment(field)))
-        parts.append(_table(("field", "type", "default", "meaning"), rows))
-    for method in (n for n in node.body if isinstance(n, ast.FunctionDef)):
-        if method.name == "__init__":
-            parts.append(_code(name + _signature(method, source)))
-        elif method.name == "__call__" or not method.name.startswith("_"):
-            is_property = any(source.text(d) == "property" for d in method.decorator_list)
-            parts.append(_code(f"{name}.{method.name}{'' if is_property else _signature(method, source)}"))
-            parts.append(_paragraphs(ast.get_docstring(method)))
-    return parts
-
-
-def _signature(function: ast.FunctionDef, source: Source) -> str:
-    given = function.args
-    defaults = [None] * (len(given.args) - len(given.defaults)) + given.defaults
-    positional = list(zip(given.args, defaults, strict=True))
-    if positional and positional[0][0].arg in ("self", "cls"):
-        positional = positional[1:]
-    parts = [_argument(*pair, source) for pair in positional] + (["*"] if given.kwonlyargs else [])
-    parts += [_argument(*pair, source) for pair in zip(given.kwonlyargs, given.kw_defaults, strict=True)]
-    returned = f" -> {source.text(function.returns).strip(QUOTE)}" if function.returns else ""
-    line = f"({', '.join(parts)}){returned}"
-    return line if len(line) < 90 else "(\n" + "".join(f"    {part},\n" for part in parts) + f"){returned}"
-
-
-def _argument(argument: ast.arg, default: ast.expr | None, source: Source) -> str:
-    return source.text(argument) + ("" if default is None else f" = {source.text(default)}")
-
-
-def _fields(node: ast.ClassDef) -> list[ast.AnnAssign]:
-    return [statement for statement in node.body if isinstance(statement, ast.AnnAssign)]
-
-
-def _code(text: str) -> str:
-    return f"```python\n{text}\n```\n"
-
-
-def _homes(source: Source) -> dict[str, str]:
-    table = next(n for n in source.tree.body if isinstance(n, ast.Assign) and _target(n) == "_HOMES")
-    return ast.literal_eval(table.value)
-
-
-def _name_of(node: ast.stmt) -> str | None:
-    return _target(node) if isinstance(node, ast.Assign) else getattr(node, "name", None)
-
-
-def _target(node: ast.Assign) -> str | None:
-    return getattr(node.targets[0], "id", None)
-
-
-def _is_dataclass(node: ast.ClassDef) -> bool:
-    return any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list)
-
-
-def _first_sentence(text: str | None) -> str:
-    """The first sentence, without its stop; a long one is cut where it begins to explain itself."""
-    paragraph = (text or "").split("\n\n")[0].replace("\n", " ")
-    sentence = re.split(r"(?<=[.?])\s(?=[A-Z])|:$", paragraph)[0].removesuffix(".")
-    return sentence if len(sentence) <= LONGEST else re.split(r"[:;]\s", sentence)[0]
-
-
-def _tree_line(name: str, depth: int, about: str) -> str:
-    return f"{'  ' * depth + name:28} {about}"
-
-
-def _paragraphs(text: str | None) -> str:
-    """Docstring text as markdown: paragraphs stay, indented blocks become code."""
-    parts = []
-    for block in re.split(r"\n\s*\n", (text or "").strip()):
-        indented = [line.startswith("    ") for line in block.splitlines()]
-        aligned = any(re.match(r"\w[\w, ]*\s{2,}\S", line) for line in block.splitlines())
-        parts.append(f"```text\n{block}\n```" if all(indented) or aligned else block)
-    return "\n\n".join(parts) + "\n"
-
-
-def _params(command: Callable) -> list[Param]:
-    """Arguments and options of a command, from its annotated signature."""
-    hints = typing.get_type_hints(command, include_extras=True)
-    found = []
-    for parameter in inspect.signature(command).parameters.values():
-        kind, info = typing.get_args(hints[parameter.name])
-        kinds = [k for k in (typing.get_args(kind) or (kind,)) if k is not type(None)]
-        metavar = " ".join(METAVARS.get(k, "TEXT") for k in kinds)
-        named = [d for d in (info.default, *(info.param_decls or ())) if isinstance(d, str) and d.startswith("--")]
-        flag = (named or [f"--{parameter.name.replace('_', '-')}"])[0]
-        is_argument = isinstance(info, typer.models.ArgumentInfo)
-        spelled = parameter.name.upper() if is_argument else f"{flag} {metavar}".strip()
-        if parameter.default is parameter.empty:
-            default = "required"
-        else:
-            values = parameter.default if isinstance(parameter.default, tuple) else (parameter.default,)
-            default = "" if values in ((None,), ("",)) else f"`{' '.join(map(str, values))}`"
-        found.append(Param(spelled, default, " ".join(info.help.split())))
-    return found
-
-
-def _table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table."""
     lines = [titles, tuple("---" for _ in titles), *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def main() -> None:
-    """Write what has changed, and say so."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Write what has changed, and name it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--root", type=Path, default=ROOT)
     root = parser.parse_args().root
     for path, text in render_all(root).items():

@@ -12,8 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.models import CommandInfo
+from typer.testing import CliRunner
 
 import histoloom
+from histoloom import errors
 from histoloom.cli.evaluate import downstream
 from histoloom.cli.main import app
 from histoloom.cli.weave import generate
@@ -26,6 +29,25 @@ ROOT = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
 RECIPES = sorted(p for p in (ROOT / "recipes").glob("*.toml") if not p.name.endswith(".tissue.toml"))
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+CALLER = """
+from histoloom import LayoutConfig, TissueTable, draw_layouts
+from histoloom import absent
+
+table = TissueTable.load("tissue.toml")
+layouts = draw_layouts(LayoutConfig(two_types=0.5), table, count=2, seed=0, size=64)
+number: int = table.names
+""".lstrip()
+
+
+def commands() -> list[tuple[str, CommandInfo]]:
+    """Every command by the words that call it."""
+    own = [(str(command.name), command) for command in app.registered_commands]
+    groups = [
+        (group.name, command) for group in app.registered_groups for command in group.typer_instance.registered_commands
+    ]
+    return own + [(f"{name} {command.name}", command) for name, command in groups]
 
 
 def run(*command: object, folder: Path = ROOT) -> subprocess.CompletedProcess:
@@ -45,8 +67,33 @@ def test_public_names_are_those_of_all():
     assert len(set(histoloom.__all__)) == len(histoloom.__all__)
     for name in histoloom.__all__:
         assert getattr(histoloom, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'Absent'; public names: HistoloomError"):
+    with pytest.raises(AttributeError, match="Absent"):
         _ = histoloom.Absent
+
+
+def test_every_exception_is_public():
+    assert {name for name in vars(errors) if name.endswith("Error")} <= set(histoloom.__all__)
+
+
+def test_a_type_checker_sees_the_public_names(tmp_path):
+    (tmp_path / "caller.py").write_text(CALLER)
+    done = run(sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "caller.py", folder=tmp_path)
+    faults = [line.partition("caller.py:")[2] for line in done.stdout.splitlines() if " error: " in line]
+    assert [fault.split(":")[0] for fault in faults] == ["2", "6"], done.stdout
+    assert '"absent" is unknown import symbol' in faults[0]
+    assert '"list[str]"' in faults[1] or '"tuple[str, ...]"' in faults[1]
+
+
+def test_the_version_is_one():
+    for command in ((sys.executable, "-m", "histoloom"), (Path(sys.executable).parent / "histoloom",)):
+        assert run(*command, "--version").stdout == f"histoloom {histoloom.__version__}\n"
+
+
+def test_every_command_has_short_help_that_names_debug():
+    for words in ([], ["discover"], *(name.split() for name, _ in commands())):
+        done = CliRunner().invoke(app, [*words, "-h"])
+        assert done.exit_code == 0, words
+        assert "--debug" in done.output, words
 
 
 def test_importing_the_package_loads_nothing_heavy():
@@ -78,13 +125,10 @@ def test_the_slide_readers_are_there_in_a_second():
 
 def test_every_command_is_documented():
     text = (ROOT / "docs" / "reference" / "cli.md").read_text()
-    for command in app.registered_commands:
-        assert f"\n## {command.name}\n" in text
+    for name, command in commands():
+        assert f"\n## {name}\n" in text
+        assert command.callback is not None
         assert command.callback.__doc__
-    for group in app.registered_groups:
-        for command in group.typer_instance.registered_commands:
-            assert f"\n## {group.name} {command.name}\n" in text
-            assert command.callback.__doc__
 
 
 def test_defaults_of_commands_are_those_of_what_they_configure():

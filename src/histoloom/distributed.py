@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from histoloom.errors import ConfigError, HistoloomError, InputError, MissingExtraError
@@ -94,7 +94,7 @@ def _in_processes(make: Callable, items: Iterable, workers: int) -> Iterator[Out
 _made: list[Callable] = []  # in a spawned worker: the one callable that it was started for
 
 
-def _made_once(make: Callable, item: Item) -> Outcome:
+def _made_once(make: Callable, item: Any) -> Outcome:
     if not _made:
         _made.append(make())
     return _attempt(_made[0], item)
@@ -130,7 +130,7 @@ def _on_ray(make: Callable, items: Iterable, address: str, device: str = "") -> 
             raise HistoloomError(f"Ray gave up ({reason}); look at `ray status`, then run again") from None
 
 
-def _actors(ray: object, device: str, most: int) -> dict:
+def _actors(ray: Any, device: str, most: int) -> dict:
     """Options of a pool with an actor for each `device` of the cluster; for each processor where it has no GPU."""
     resources = ray.cluster_resources()
     device = device if resources.get(device, 0) >= 1 else "CPU"
@@ -155,7 +155,7 @@ class _Losses:
 class _RayWorker:
     """A callable of Ray Data: items in, pickled answers (result, error) out; Ray itself sends nothing but pickles."""
 
-    def __init__(self, make: Callable, losses: object):
+    def __init__(self, make: Callable, losses: Any):
         self._losses, self._failed = losses, None
         try:
             self._work = make()
@@ -168,32 +168,39 @@ class _RayWorker:
     def _answer(self, index: int, item: bytes) -> bytes:
         import ray
 
-        tries = ray.get(self._losses.begin.remote(int(index)))
+        cloudpickle = _cloudpickle()
+        tries: Any = ray.get(self._losses.begin.remote(int(index)))
         try:
             if self._failed is not None:
                 raise self._failed
             if tries > TRIES:
                 raise HistoloomError(
-                    f"a worker died {TRIES} times over {ray.cloudpickle.loads(item)!s:.200}, most likely out of "
+                    f"a worker died {TRIES} times over {cloudpickle.loads(item)!s:.200}, most likely out of "
                     "memory; look at `ray status`, then run again with more memory per worker"
                 )
-            return ray.cloudpickle.dumps((self._work(ray.cloudpickle.loads(item)), None))
+            return cloudpickle.dumps((self._work(cloudpickle.loads(item)), None))
         except Exception as error:
-            return ray.cloudpickle.dumps((None, _portable(error)))
+            return cloudpickle.dumps((None, _portable(error)))
+
+
+def _cloudpickle() -> Any:
+    """Ray's pickle, which also takes functions of a script."""
+    from ray import cloudpickle
+
+    return cloudpickle
 
 
 def _portable(error: Exception) -> Exception:
     """An error that survives pickling, without the frames that hold arrays."""
-    import ray
-
+    cloudpickle = _cloudpickle()
     try:
-        return ray.cloudpickle.loads(ray.cloudpickle.dumps(error.with_traceback(None)))
+        return cloudpickle.loads(cloudpickle.dumps(error.with_traceback(None)))
     except Exception:
         return HistoloomError(str(error))
 
 
 @contextmanager
-def _cluster(address: str) -> Iterator[object]:
+def _cluster(address: str) -> Iterator[Any]:
     """The module `ray`, joined to the cluster at `address`; left again, unless this process had joined before."""
     try:
         import ray
@@ -205,7 +212,7 @@ def _cluster(address: str) -> Iterator[object]:
         if not joined:
             _check_reachable(address)
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else it warns of how Ray Data restarts actors
-            ray.init(address, log_to_driver=False, logging_level="error")
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray has no class of its own for this, and raises Exception itself
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
@@ -220,7 +227,7 @@ def _cluster(address: str) -> Iterator[object]:
 
 
 @contextmanager
-def _quiet_in_order(ray: object) -> Iterator[None]:
+def _quiet_in_order(ray: Any) -> Iterator[None]:
     """Ray Data that keeps the order of its input and leaves the terminal to our progress bar."""
     context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
     before = context.execution_options.preserve_order, context.enable_progress_bars, logger.level

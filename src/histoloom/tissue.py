@@ -165,7 +165,8 @@ class TissueTable:
 def _rgb(color: str) -> tuple[int, int, int]:
     if not re.fullmatch("#[0-9a-fA-F]{6}", color):
         raise ValueError(color)
-    return tuple(bytes.fromhex(color[1:]))
+    red, green, blue = bytes.fromhex(color[1:])
+    return red, green, blue
 
 
 def _toml_value(value: int | str | list[str]) -> str:

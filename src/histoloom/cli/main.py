@@ -2,12 +2,13 @@
 
 import errno
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from histoloom.cli import discover, discover_maps, evaluate, patches, slides, train, weave
 from histoloom.errors import HistoloomError, MissingExtraError
+from histoloom.version import VERSION
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 EXTRAS = {
@@ -16,18 +17,46 @@ EXTRAS = {
     "discover": {"faiss"},
 }  # packages that are loaded only where they are needed
 
+HELP = {"help_option_names": ["-h", "--help"]}
+EPILOG = "`--debug`, anywhere on the line, shows the traceback of an error."
+
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings=HELP,
+    epilog="Exit codes: 0 done; 1 error, one line says which; 2 wrong usage; 3 done, but some items were skipped.",
 )
-found = typer.Typer(
+discovery = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Find tissue types in slides without annotations, in steps.",
+    help="Discover tissue types in slides without annotations, step by step.",
+    epilog=EPILOG,
 )
+
+
+def _print_version(wanted: bool) -> bool:
+    if wanted:
+        typer.echo(f"histoloom {VERSION}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; allowed anywhere on the line.")
+    ] = False,
+) -> None:
+    """Weave annotated synthetic H&E tissue."""
 
 
 def run() -> None:
-    """Run a command; an error we raise on purpose is one line and exit code 1, `--debug` shows where it came from."""
+    """Run a command. A HistoloomError prints one line and exits with 1; `--debug` shows its traceback instead."""
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
@@ -51,31 +80,41 @@ def _call(arguments: list[str]) -> None:
     try:
         app(arguments)
     except ModuleNotFoundError as error:
-        extra = next((extra for extra, packages in EXTRAS.items() if error.name in packages), None)
+        package = error.name or ""
+        extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
         if extra is None:
             raise
-        raise MissingExtraError(error.name, extra) from error
+        raise MissingExtraError(package, extra) from error
 
 
-app.command("demo")(weave.demo)
-app.command("import")(patches.import_folder)
-app.command("patches")(slides.patches)
-app.command("overlay")(slides.overlay)
-app.command("train")(train.train)
-app.command("generate")(weave.generate)
-app.command("bank")(weave.bank)
-app.command("evaluate")(evaluate.evaluate)
-app.command("reproduce")(train.reproduce)
-app.command("downstream")(evaluate.downstream)
-app.command("train-encoder")(evaluate.train_encoder)
-app.add_typer(found, name="discover")
-found.command("embed")(discover.embed)
-found.command("choose")(discover.choose)
-found.command("cluster")(discover.cluster)
-found.command("classify")(discover_maps.classify)
-found.command("maps")(discover_maps.maps)
-found.command("look")(discover_maps.look)
-found.command("plan")(discover.plan)
+COMMANDS = {
+    app: {
+        "demo": weave.demo,
+        "import": patches.import_folder,
+        "patches": slides.patches,
+        "overlay": slides.overlay,
+        "train": train.train,
+        "generate": weave.generate,
+        "bank": weave.bank,
+        "evaluate": evaluate.evaluate,
+        "reproduce": train.reproduce,
+        "downstream": evaluate.downstream,
+        "train-encoder": evaluate.train_encoder,
+    },
+    discovery: {
+        "embed": discover.embed,
+        "choose": discover.choose,
+        "cluster": discover.cluster,
+        "classify": discover_maps.classify,
+        "maps": discover_maps.maps,
+        "look": discover_maps.look,
+        "plan": discover.plan,
+    },
+}
+for group, commands in COMMANDS.items():
+    for name, function in commands.items():
+        group.command(name, epilog=EPILOG)(function)
+app.add_typer(discovery, name="discover")
 
 if __name__ == "__main__":
     run()

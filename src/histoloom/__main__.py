@@ -1,0 +1,6 @@
+"""`python -m histoloom` runs the command line."""
+
+from histoloom.cli.main import run
+
+if __name__ == "__main__":
+    run()
