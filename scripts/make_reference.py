@@ -11,12 +11,13 @@ import argparse
 import ast
 import dataclasses
 import importlib
+import inspect
 import json
 import re
 import tomllib
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ FOLDERS = {  # block in files.md: module whose docstring shows the folder
     "crop bank": "generation/bank.py",
 }
 COLUMNS = {"patch columns": "patches/schema.py", "woven columns": "generation/export.py"}
+METAVARS = {Path: "PATH", int: "INT", float: "NUMBER", bool: ""}
 TOML_TYPES = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path"}
 
 
@@ -68,61 +70,55 @@ def fill(text: str, blocks: dict[str, str]) -> str:
     )
 
 
-def commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
-    """Every click command by the words that call it; those of a group after those that stand alone."""
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from commands(command, f"{before}{name} ")
-        else:
-            yield f"{before}{name}", command
+def commands(group: typer.Typer, before: str = "") -> Iterator[tuple[str, Callable]]:
+    """The function of every command by the words that call it; those of a group after those that stand alone."""
+    for command in group.registered_commands:
+        if command.callback is not None:
+            yield f"{before}{command.name}", command.callback
+    for inner in group.registered_groups:
+        yield from commands(typing.cast(typer.Typer, inner.typer_instance), f"{before}{inner.name} ")
 
 
 def cli() -> str:
     """Every command: usage, help, and a table of its arguments and options."""
     parts = [
         NOTE + "# Command line\n",
-        "`histoloom COMMAND -h` shows the same. An error prints one line; `--debug` shows its traceback. Exit codes: 0 "
-        "done; 1 error; 2 wrong usage; 3 done, but some items were skipped; 130 and 143 stopped by Ctrl-C or SIGTERM.\n",
+        "`histoloom COMMAND -h` shows the same. An error prints one line; `--debug` shows its traceback. Exit codes: "
+        "0 done; 1 error; 2 wrong usage; 3 done, but some items were skipped; 130 stopped by Ctrl-C; 143 stopped by "
+        "SIGTERM.\n",
     ]
-    for name, command in commands(typer.main.get_command(app)):
-        params = [p for p in command.params if p.name != "help"]
-        arguments = [p.name.upper() for p in params if p.param_type_name == "argument"]
-        needed = [p.opts[0] + " ..." for p in params if p.param_type_name == "option" and p.required]
-        parts.append(f"## {name}\n\n    histoloom {' '.join([name, *arguments, *needed, '[OPTIONS]'])}\n")
-        parts.append(paragraphs(command.help) + "\n")
-        rows = [(f"`{spelled(p)}`", default_of(p), " ".join((p.help or "").split())) for p in params]
+    for name, function in commands(app):
+        rows = list(parameters(function))
+        needed = [spelled.strip("`") for spelled, default, _ in rows if default == "required"]
+        parts.append(f"## {name}\n\n    {' '.join(['histoloom', name, *needed, '[OPTIONS]'])}\n")
+        parts.append(paragraphs(function.__doc__) + "\n")
         parts.append(table(("argument or option", "default", "meaning"), rows))
     return "\n".join(parts)
 
 
-def spelled(param: Any) -> str:
-    """An argument or option as it is typed."""
-    if param.param_type_name == "argument":
-        return param.name.upper()
-    names = {"integer": "INT", "float": "NUMBER", "path": "PATH", "file": "PATH"}
-    kind = getattr(param.type, "name", "text")
-    many = param.nargs if param.nargs > 1 else 1
-    metavar = "" if param.is_flag else " ".join([names.get(kind, "NUMBER" if many > 1 else "TEXT")] * many)
-    return f"{param.opts[0]} {metavar}".strip()
-
-
-def default_of(param: Any) -> str:
-    """The default of a parameter, as it is typed."""
-    if param.required:
-        return "required"
-    value = param.default
-    values = value if isinstance(value, tuple | list) else (value,)
-    known = all(isinstance(v, str | int | float | Path) for v in values)
-    return f"`{' '.join(map(str, values))}`" if known and values not in ((), ("",), (False,)) else ""
+def parameters(command: Callable) -> Iterator[tuple[str, str, str]]:
+    """Arguments and options of a command as they are typed, their defaults, their help."""
+    hints = typing.get_type_hints(command, include_extras=True)
+    for parameter in inspect.signature(command).parameters.values():
+        kind, info = typing.get_args(hints[parameter.name])
+        kinds = [k for k in (typing.get_args(kind) or (kind,)) if k is not type(None)]
+        metavar = " ".join(METAVARS.get(k, "TEXT") for k in kinds)
+        named = [d for d in (info.default, *(info.param_decls or ())) if isinstance(d, str) and d.startswith("--")]
+        flag = (named or [f"--{parameter.name.replace('_', '-')}"])[0]
+        is_argument = isinstance(info, typer.models.ArgumentInfo)
+        spelled = parameter.name.upper() if is_argument else f"{flag} {metavar}".strip()
+        values = parameter.default if isinstance(parameter.default, tuple) else (parameter.default,)
+        default = "" if values in ((None,), ("",), (False,)) else f"`{' '.join(map(str, values))}`"
+        yield f"`{spelled}`", "required" if parameter.default is parameter.empty else default, one_line(info.help)
 
 
 def recipes(root: Path) -> str:
     """Every table and key of a recipe, with type, default and comment."""
     parts = [
         NOTE + "# Recipes\n",
-        "A recipe is a TOML file. `histoloom train` saves the resolved copy, with all defaults, as `recipe.toml` in the "
-        "run folder. An unknown key or a value of another type is refused by name. Paths are relative to the recipe. A "
-        'table marked "absent by default" is left out unless the recipe has it.\n',
+        "A recipe is a TOML file. `histoloom train` saves the resolved copy, with all defaults, as `recipe.toml` in "
+        "the run folder. An unknown key or a value of another type is refused by name. Paths are relative to the "
+        'recipe. A table marked "absent by default" is left out unless the recipe has it.\n',
     ]
     return "\n".join(parts + recipe_table(root, "", Recipe, None, absent=False))
 
@@ -193,7 +189,7 @@ def arrow_type(kind: pa.DataType) -> str:
         return f"list({arrow_type(kind.value_type)})"
     if pa.types.is_struct(kind):
         return "struct" if kind.num_fields > 2 else f"struct({', '.join(f.name for f in kind)})"
-    return str(kind)
+    return {"double": "float64", "float": "float32"}.get(str(kind), str(kind))
 
 
 def comments(path: Path, kind: str = "") -> dict[str, str]:
@@ -206,8 +202,8 @@ def comments(path: Path, kind: str = "") -> dict[str, str]:
             found |= {typing.cast(ast.Name, n.target).id: comment(text, n) for n in fields}
         elif not kind and isinstance(node, ast.Call | ast.Tuple):
             items = node.args if isinstance(node, ast.Call) else node.elts
-            if items and isinstance(items[0], ast.Constant) and isinstance(items[0].value, str):
-                found.setdefault(items[0].value, comment(text, node))
+            if len(items) == 2 and isinstance(items[0], ast.Constant) and not isinstance(items[1], ast.Constant):
+                found.setdefault(str(items[0].value), comment(text, node))
     return found
 
 
@@ -256,7 +252,12 @@ def tree_line(path: Path, depth: int) -> str:
 
 def paragraphs(text: str | None) -> str:
     """Text with the indentation and line breaks of its source removed; paragraphs stay."""
-    return "\n\n".join(" ".join(block.split()) for block in re.split(r"\n\s*\n", (text or "").strip()))
+    return "\n\n".join(one_line(block) for block in re.split(r"\n\s*\n", (text or "").strip()))
+
+
+def one_line(text: str | None) -> str:
+    """Text without line breaks."""
+    return " ".join((text or "").split())
 
 
 def table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

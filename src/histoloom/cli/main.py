@@ -12,6 +12,7 @@ from histoloom.version import VERSION
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 EXTRAS = {
+    "train": {"accelerate", "tensorboard"},
     "slides": {"defusedxml", "openslide", "scipy", "shapely", "tifffile"},
     "evaluate": {"matplotlib", "segmentation_models_pytorch", "sklearn", "timm"},
     "discover": {"faiss"},
