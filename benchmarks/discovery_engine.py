@@ -20,6 +20,7 @@ from PIL import Image
 
 from histoloom.discovery.embed import EmbedConfig, embed
 from histoloom.discovery.parts import Cutting, find_parts
+from histoloom.distributed import Workers
 from histoloom.encoders.encoder import open_encoder
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
 
@@ -94,7 +95,7 @@ def report(name: str, folder: Path, config: EmbedConfig, bare: float, out: str, 
         import ray
 
         ray.init("local", num_cpus=workers, object_store_memory=300 * 2**20, log_to_driver=False, logging_level="error")
-    way = {"ray": "local" if workers else "", "advance": lambda *_: told.append(time.perf_counter())}
+    way = {"workers": Workers(ray="local" if workers else ""), "advance": lambda *_: told.append(time.perf_counter())}
     done = embed(parts, config, folder / out, folder / "slides", **way)
     seconds = time.perf_counter() - begun
     if workers:

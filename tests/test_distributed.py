@@ -1,25 +1,26 @@
 """The work is done by functions that any process can import: reading tissue tables, some of which are broken."""
 
 import os
+import subprocess
 import sys
 from functools import partial
 
 import pytest
 
-from histoloom.distributed import AHEAD, run_items
+from histoloom.distributed import AHEAD, ALONE, Workers, run_items
 from histoloom.errors import ConfigError, HistoloomError
 from histoloom.patches.store import read_table
 from histoloom.tissue import TissueTable
 
-WAYS = [pytest.param({}, id="alone"), pytest.param({"workers": 2}, id="two processes")]
-RAY = pytest.param({"ray": "local"}, id="ray")
+WAYS = [pytest.param(ALONE, id="alone"), pytest.param(Workers(2), id="two processes")]
+RAY = pytest.param(Workers(ray="local"), id="ray")
 
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
-@pytest.mark.parametrize("way", [*WAYS, RAY])
-def test_results_come_in_order_and_a_broken_item_is_handed_back(tmp_path, way):
+@pytest.mark.parametrize("workers", [*WAYS, RAY])
+def test_results_come_in_order_and_a_broken_item_is_handed_back(tmp_path, workers):
     folders = [tmp_path / str(number) for number in range(10)]
     for number, folder in enumerate(folders):
         folder.mkdir()
@@ -27,7 +28,7 @@ def test_results_come_in_order_and_a_broken_item_is_handed_back(tmp_path, way):
         table = TissueTable.from_names([f"{number}-{i}" for i in range(200 // (number + 1))])
         (folder / "tissue.toml").write_text(table.to_toml())
     (folders[7] / "tissue.toml").write_text("no table")
-    outcomes = list(run_items(read_table, folders, **way))
+    outcomes = list(run_items(read_table, folders, workers))
     assert [outcome.item for outcome in outcomes] == folders
     assert [outcome.result.names[0] if outcome.result else "" for outcome in outcomes] == [
         f"{number}-0" if number != 7 else "" for number in range(10)
@@ -36,8 +37,8 @@ def test_results_come_in_order_and_a_broken_item_is_handed_back(tmp_path, way):
     assert str(outcomes[7].error).startswith(f"{folders[7]}/tissue.toml: cannot read the tissue table")
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_no_more_items_are_taken_than_workers_need(way):
+@pytest.mark.parametrize("workers", WAYS)
+def test_no_more_items_are_taken_than_workers_need(workers):
     taken = []
 
     def items():
@@ -45,7 +46,7 @@ def test_no_more_items_are_taken_than_workers_need(way):
             taken.append(number)
             yield number
 
-    running = run_items(abs, items(), **way)
+    running = run_items(abs, items(), workers)
     next(running)
     running.close()
     assert len(taken) <= 2 * AHEAD
@@ -53,30 +54,61 @@ def test_no_more_items_are_taken_than_workers_need(way):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc which process works")
 def test_ray_and_processes_work_elsewhere():
-    for way in ({"workers": 2}, {"ray": "local"}):
-        outcomes = list(run_items(os.readlink, ["/proc/self"] * 4, **way))
+    for workers in (Workers(2), Workers(ray="local")):
+        outcomes = list(run_items(os.readlink, ["/proc/self"] * 4, workers))
         assert str(os.getpid()) not in {outcome.result for outcome in outcomes}
 
 
-@pytest.mark.parametrize("way", [{"workers": 2}, {"ray": "local"}])
-def test_a_worker_that_dies_is_one_error_with_a_cure(way):
+@pytest.mark.parametrize("workers", [Workers(2), Workers(ray="local")])
+def test_a_worker_that_dies_is_one_error_with_a_cure(workers):
     with pytest.raises(HistoloomError, match=r"worker died.*run again"):
-        list(run_items(os._exit, [1], **way))
+        list(run_items(os._exit, [1], workers))
 
 
-@pytest.mark.parametrize("way", [*WAYS, RAY])
-def test_what_is_no_fault_of_the_input_is_raised(way):
+@pytest.mark.parametrize("workers", [*WAYS, RAY])
+def test_what_is_no_fault_of_the_input_is_raised(workers):
     with pytest.raises(ZeroDivisionError):
-        list(run_items(partial(pow, 0), [-1], **way))
+        list(run_items(partial(pow, 0), [-1], workers))
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere"])
 def test_an_address_where_nothing_answers_is_refused(monkeypatch, address):
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     with pytest.raises(ConfigError, match=rf"--ray {address}: no Ray cluster answers .*; start one"):
-        list(run_items(abs, [1], ray=address))
+        list(run_items(abs, [1], Workers(ray=address)))
 
 
 def test_no_workers_is_refused():
     with pytest.raises(ConfigError, match="0 workers; give at least 1"):
-        list(run_items(abs, [1], workers=0))
+        Workers(0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc which sockets listen")
+def test_a_cluster_that_is_started_here_listens_on_the_loopback_interface_only():
+    script = """
+import os
+from histoloom.distributed import Workers, run_items
+
+def ancestors(pid):
+    while pid > 1:
+        yield pid
+        pid = int(open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[1])
+
+def listening(driver):
+    "Addresses of the listening TCP sockets of a process and its descendants, in hexadecimal."
+    inodes = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if driver in ancestors(int(pid)):
+                inodes |= {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+        except OSError:
+            pass
+    rows = [row.split() for kind in ("tcp", "tcp6") for row in open(f"/proc/net/{kind}").readlines()[1:]]
+    return {row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes}
+
+print(*next(run_items(listening, [os.getpid()], Workers(ray="local"))).result)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    found = done.stdout.split()
+    assert len(found) >= 1, done.stderr
+    assert all(address.endswith("0100007F") for address in found), found

@@ -1,9 +1,10 @@
-"""Run one callable over many items: in this process, in several, or on a Ray cluster; it knows no stage.
+"""Apply one callable to many items: in this process, in several processes, or on a Ray cluster.
 
-Results come in the order of the items, whatever finishes first, so that what is made of them does not depend on the
-number of workers. An item that is broken (InputError) is handed back with its error, and the run goes on.
+Results arrive in the order of the items, whichever finishes first, so that the output does not depend on the number
+of workers. A broken item (InputError) is returned with its error, and the run continues.
 """
 
+import importlib
 import logging
 import multiprocessing
 import os
@@ -22,14 +23,38 @@ from histoloom.errors import ConfigError, HistoloomError, InputError, MissingExt
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-AHEAD = 4  # items handed out per worker, so that none waits and memory does not grow with the number of items
-TRIES = 3  # times that an item may lose its Ray worker: the first may be chance, the third is the item
-BLOCKS = 4096  # most blocks of items on Ray: each costs about 10 ms, and results arrive block by block
+AHEAD = 4  # items submitted per worker: no worker is idle, and memory does not grow with the number of items
+TRIES = 3  # workers that one item may kill on Ray: the first may be chance, the third is the item
+BLOCKS = 4096  # maximum blocks of items on Ray: each costs about 10 ms, and results arrive block by block
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where items are processed: in `count` processes of this machine, or on the Ray cluster at address `ray`.
+
+    `ray` is "auto", "host:port", "ray://host:port", or "local", which starts a cluster on this machine. Its processors
+    (or GPUs) are then the workers. Raises ConfigError for a count below 1.
+    """
+
+    count: int = 1
+    ray: str = ""
+
+    def __post_init__(self):
+        if self.count < 1:
+            raise ConfigError(f"{self.count} workers; give at least 1")
+
+    @property
+    def alone(self) -> bool:
+        """True where this process does all the work."""
+        return not self.ray and self.count == 1
+
+
+ALONE = Workers()
 
 
 @dataclass(frozen=True)
 class Outcome(Generic[Item, Result]):
-    """An item with its result, or with the error that says why there is none."""
+    """An item with its result, or with the error that explains why it has none."""
 
     item: Item
     result: Result | None
@@ -37,71 +62,64 @@ class Outcome(Generic[Item, Result]):
 
 
 def run_items(
-    work: Callable[[Item], Result], items: Iterable[Item], workers: int = 1, ray: str = ""
+    work: Callable[[Item], Result], items: Iterable[Item], workers: Workers = ALONE
 ) -> Iterator[Outcome[Item, Result]]:
-    """`work(item)` for each item; with more than one worker, `work` and the items must pickle.
+    """`work(item)` for each item, in order; with more than one worker, `work` and the items must pickle.
 
-    `ray` is the address of a Ray cluster ("auto", "ray://host:10001"; "local" starts one here), whose processors are
-    then the workers. Raises ConfigError for a number of workers below 1 or an address where nothing answers, and
-    HistoloomError when a worker dies (out of memory); on Ray, when one item has lost three workers. Work that was
-    begun may be done twice.
+    Raises ConfigError for an address where no cluster answers, and HistoloomError when a worker dies (out of memory);
+    on Ray, when one item has killed three workers. An item may be processed twice.
     """
-    if ray:
-        return _on_ray(partial(_as_it_is, work), items, ray)
+    if workers.ray:
+        return _on_ray(partial(_as_it_is, work), items, workers.ray)
     return run_made(partial(_as_it_is, work), items, workers)
 
 
 def run_made(
     make: Callable[[], Callable[[Item], Result]],
     items: Iterable[Item],
-    workers: int = 1,
-    ray: str = "",
+    workers: Workers = ALONE,
     gpu: bool = False,
 ) -> Iterator[Outcome[Item, Result]]:
-    """As `run_items`, with what `make()` returns: called once in each worker, it is where a model is loaded.
+    """As `run_items`, with the callable that `make()` returns: each worker calls `make` once, to load a model.
 
-    With `gpu`, a Ray cluster that has GPUs runs a worker on each of them instead of on each processor.
+    With `gpu`, a Ray cluster that has GPUs runs one worker per GPU instead of one per processor.
     """
-    if workers < 1:
-        raise ConfigError(f"{workers} workers; give at least 1")
-    if ray:
-        yield from _on_ray(make, items, ray, "GPU" if gpu else "CPU")
-    elif workers == 1:
+    if workers.ray:
+        yield from _on_ray(make, items, workers.ray, "GPU" if gpu else "CPU")
+    elif workers.count == 1:
         work = make()
         for item in items:
             yield _attempt(work, item)
     else:
-        yield from _in_processes(make, items, workers)
+        yield from _in_processes(make, items, workers.count)
 
 
 def _as_it_is(work: Callable) -> Callable:
     return work
 
 
-def _in_processes(make: Callable, items: Iterable, workers: int) -> Iterator[Outcome]:
+def _in_processes(make: Callable, items: Iterable, count: int) -> Iterator[Outcome]:
     # Spawned, not forked: handles and threads of C libraries do not survive a fork.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
         try:
-            yield from _in_order(
-                lambda item: pool.submit(_made_once, make, item), Future.result, items, AHEAD * workers
-            )
+            yield from _in_order(lambda item: pool.submit(_made_once, make, item), Future.result, items, AHEAD * count)
         except BrokenProcessPool:
             raise HistoloomError("a worker died, most likely out of memory; run again with fewer --workers") from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-_made: list[Callable] = []  # in a spawned worker: the one callable that it was started for
+_made: list[Callable] = []  # in a spawned worker: the one callable that it applies
 
 
-def _made_once(make: Callable, item: Any) -> Outcome:
+def _made_once(make: Callable, item: object) -> Outcome:
     if not _made:
         _made.append(make())
     return _attempt(_made[0], item)
 
 
 def _on_ray(make: Callable, items: Iterable, address: str, device: str = "") -> Iterator[Outcome]:
-    """A Ray Data pipeline: blocks of items through tasks or, where a `device` is named, through an actor on each.
+    """A Ray Data pipeline: blocks of items go through tasks or, with a `device`, through one actor per device.
 
     An actor makes its callable once and keeps it; tasks start sooner.
     """
@@ -123,7 +141,7 @@ def _on_ray(make: Callable, items: Iterable, address: str, device: str = "") -> 
                 for index, answer in zip(batch["index"], batch["answer"], strict=True):
                     result, error = ray.cloudpickle.loads(answer)
                     if error is not None and not isinstance(error, InputError):
-                        raise error  # what went wrong there, as if it had run here
+                        raise error  # as if the item had been processed here
                     yield Outcome(items[index], result, error)
         except ray.exceptions.RayError as error:
             reason = " ".join(str(error).split())[:300]
@@ -131,18 +149,18 @@ def _on_ray(make: Callable, items: Iterable, address: str, device: str = "") -> 
 
 
 def _actors(ray: Any, device: str, most: int) -> dict:
-    """Options of a pool with an actor for each `device` of the cluster; for each processor where it has no GPU."""
+    """Options of a pool with one actor per `device` of the cluster; one per processor where it has no GPU."""
     resources = ray.cluster_resources()
     device = device if resources.get(device, 0) >= 1 else "CPU"
     pool = ray.data.ActorPoolStrategy(
         size=min(max(int(resources.get(device, 1)), 1), most),
-        max_tasks_in_flight_per_actor=1,  # a slide must not queue behind another while a worker is idle
+        max_tasks_in_flight_per_actor=1,  # no slide queues behind another while a worker is idle
     )
     return {"compute": pool, "num_gpus": 1} if device == "GPU" else {"compute": pool, "num_cpus": 1}
 
 
 class _Losses:
-    """Counts, for the whole cluster, how often each item was begun: Ray itself would begin it for ever."""
+    """Counts, for the whole cluster, how often each item was started: Ray itself would retry it forever."""
 
     def __init__(self):
         self.begun: dict[int, int] = {}
@@ -153,7 +171,7 @@ class _Losses:
 
 
 class _RayWorker:
-    """A callable of Ray Data: items in, pickled answers (result, error) out; Ray itself sends nothing but pickles."""
+    """A callable for Ray Data: items in, pickled answers (result, error) out. Ray itself pickles all that it sends."""
 
     def __init__(self, make: Callable, losses: Any):
         self._losses, self._failed = losses, None
@@ -166,53 +184,44 @@ class _RayWorker:
         return {"index": batch["index"], "answer": [self._answer(*row) for row in zip(*batch.values(), strict=True)]}
 
     def _answer(self, index: int, item: bytes) -> bytes:
-        import ray
-
-        cloudpickle = _cloudpickle()
-        tries: Any = ray.get(self._losses.begin.remote(int(index)))
+        ray: Any = importlib.import_module("ray")
+        tries = ray.get(self._losses.begin.remote(int(index)))
         try:
             if self._failed is not None:
                 raise self._failed
             if tries > TRIES:
                 raise HistoloomError(
-                    f"a worker died {TRIES} times over {cloudpickle.loads(item)!s:.200}, most likely out of "
+                    f"a worker died {TRIES} times over {ray.cloudpickle.loads(item)!s:.200}, most likely out of "
                     "memory; look at `ray status`, then run again with more memory per worker"
                 )
-            return cloudpickle.dumps((self._work(cloudpickle.loads(item)), None))
+            return ray.cloudpickle.dumps((self._work(ray.cloudpickle.loads(item)), None))
         except Exception as error:
-            return cloudpickle.dumps((None, _portable(error)))
-
-
-def _cloudpickle() -> Any:
-    """Ray's pickle, which also takes functions of a script."""
-    from ray import cloudpickle
-
-    return cloudpickle
+            return ray.cloudpickle.dumps((None, _portable(error)))
 
 
 def _portable(error: Exception) -> Exception:
     """An error that survives pickling, without the frames that hold arrays."""
-    cloudpickle = _cloudpickle()
+    ray: Any = importlib.import_module("ray")
     try:
-        return cloudpickle.loads(cloudpickle.dumps(error.with_traceback(None)))
+        return ray.cloudpickle.loads(ray.cloudpickle.dumps(error.with_traceback(None)))
     except Exception:
         return HistoloomError(str(error))
 
 
 @contextmanager
 def _cluster(address: str) -> Iterator[Any]:
-    """The module `ray`, joined to the cluster at `address`; left again, unless this process had joined before."""
+    """The module `ray`, connected to the cluster at `address`; disconnected again unless it was connected before."""
     try:
-        import ray
-        import ray.data
+        ray: Any = importlib.import_module("ray")
+        importlib.import_module("ray.data")
     except ImportError:
         raise MissingExtraError("ray", "ray") from None
-    joined = ray.is_initialized()
+    connected = ray.is_initialized()
     try:
-        if not joined:
+        if not connected:
             _check_reachable(address)
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else it warns of how Ray Data restarts actors
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+            _connect(ray, address)
     except Exception as error:  # Ray has no class of its own for this, and raises Exception itself
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
@@ -222,13 +231,32 @@ def _cluster(address: str) -> Iterator[Any]:
     try:
         yield ray
     finally:
-        if not joined:
+        if not connected:
             ray.shutdown()
+
+
+def _connect(ray: Any, address: str) -> None:
+    """Connect to a cluster. One that is started here listens on 127.0.0.1 only: whoever reaches its ports runs code.
+
+    Ray binds to the loopback interface by itself on Windows and macOS, and reads this constant to decide.
+    """
+    if address != "local":
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+        return
+    constants: Any = importlib.import_module("ray._private.ray_constants")
+    several_machines, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, False
+    try:
+        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    finally:
+        constants.ENABLE_RAY_CLUSTER = several_machines
+    if not all(node["NodeManagerAddress"].startswith("127.") for node in ray.nodes()):
+        ray.shutdown()
+        raise OSError("this version of Ray does not stay on the loopback interface")
 
 
 @contextmanager
 def _quiet_in_order(ray: Any) -> Iterator[None]:
-    """Ray Data that keeps the order of its input and leaves the terminal to our progress bar."""
+    """Have Ray Data keep the order of its input and leave the terminal to our progress bar."""
     context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
     before = context.execution_options.preserve_order, context.enable_progress_bars, logger.level
     context.execution_options.preserve_order, context.enable_progress_bars = True, False

@@ -10,6 +10,7 @@ from embedding_files import write_part
 from histoloom.discovery.choose import ChooseConfig, choose, coverage, diverse
 from histoloom.discovery.embeddings import open_chosen, open_table
 from histoloom.discovery.tree import unit
+from histoloom.distributed import Workers
 from histoloom.errors import ConfigError, InputError
 
 
@@ -90,7 +91,9 @@ def test_ray_workers_in_another_folder_choose_the_same_bytes_as_one_process(tmp_
     for out in (Path("one"), Path("ray")):
         for name, vectors in zip("abc", parts, strict=True):
             write_part(out, name, [name] * 30, vectors)
-    assert choose(Path("one"), ChooseConfig(per_slide=5)) == choose(Path("ray"), ChooseConfig(per_slide=5), ray="local")
+    assert choose(Path("one"), ChooseConfig(per_slide=5)) == choose(
+        Path("ray"), ChooseConfig(per_slide=5), workers=Workers(ray="local")
+    )
     assert Path("one", "chosen.parquet").read_bytes() == Path("ray", "chosen.parquet").read_bytes()
 
 

@@ -17,6 +17,7 @@ from histoloom.discovery.names import name_types
 from histoloom.discovery.parts import Cutting, find_parts
 from histoloom.discovery.pseudo_maps import MapConfig
 from histoloom.discovery.tree import TypeTree
+from histoloom.distributed import Workers
 from histoloom.errors import InputError, OutputError
 from histoloom.patches.from_slides import extract_slides
 from histoloom.patches.places import PlaceReader
@@ -116,8 +117,8 @@ def test_ray_workers_draw_the_same_bytes_as_one_process(slides, discovered, tmp_
     tree = TypeTree.load(discovered)
     parts, _ = find_parts(slides, Cutting())
     named, config = name_types(tree.ancestors, tree.levels), MapConfig(stride=32)
-    for out, ray in (("one", ""), ("ray", "local")):
-        draw_maps(parts, partial(open_namer, discovered), "m", named, config, Path(out), ray=ray)
+    for out, workers in (("one", Workers()), ("ray", Workers(ray="local"))):
+        draw_maps(parts, partial(open_namer, discovered), "m", named, config, Path(out), workers=workers)
     assert files(Path("one")) == files(Path("ray"))
 
 

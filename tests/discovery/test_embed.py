@@ -20,6 +20,7 @@ from slide_files import MPP, write_tiled_tiff
 from histoloom.discovery.embed import EmbedConfig, embed, read_record
 from histoloom.discovery.embeddings import open_table
 from histoloom.discovery.parts import Cutting, find_parts
+from histoloom.distributed import Workers
 from histoloom.encoders.encoder import Encoder, open_encoder
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
 from histoloom.errors import ConfigError, InputError, ModelError, OutputError
@@ -108,7 +109,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(slides, encoder, tmp_pa
 def test_two_ray_workers_write_the_same_bytes_as_one_process(slides, encoder, tmp_path):
     config = EmbedConfig(encoder, CUTTING)
     run(slides, tmp_path / "one", config)
-    run(slides, tmp_path / "ray", config, ray="local")
+    run(slides, tmp_path / "ray", config, workers=Workers(ray="local"))
     assert files(tmp_path / "ray") == files(tmp_path / "one")
 
 
@@ -124,7 +125,7 @@ def test_a_ray_worker_killed_in_the_middle_costs_time_and_nothing_else(slides, e
 
     config = EmbedConfig(encoder, CUTTING)
     run(slides, tmp_path / "one", config)
-    done, _ = run(slides, tmp_path / "ray", config, ray="local", advance=kill_a_worker)
+    done, _ = run(slides, tmp_path / "ray", config, workers=Workers(ray="local"), advance=kill_a_worker)
     assert killed
     assert done.failures == []
     assert files(tmp_path / "ray") == files(tmp_path / "one")
@@ -150,11 +151,13 @@ import os, signal, sys
 from pathlib import Path
 from histoloom.discovery.embed import EmbedConfig, embed
 from histoloom.discovery.parts import Cutting, find_parts
+from histoloom.distributed import Workers
 
 source, out, encoder, ray = sys.argv[1:]
 config = EmbedConfig(encoder, Cutting(mpp=0.5, size=64, slide_mpp=0.25))
 kill = lambda count, note: count and os.kill(os.getpid(), signal.SIGKILL)
-embed(find_parts(Path(source), config.cutting)[0], config, Path(out), Path(source), ray=ray, advance=kill)
+parts, _ = find_parts(Path(source), config.cutting)
+embed(parts, config, Path(out), Path(source), Workers(ray=ray), kill)
 """
 
 
@@ -168,7 +171,7 @@ def test_a_run_killed_for_good_goes_on_when_it_is_repeated(slides, encoder, ray,
     assert done.returncode == -signal.SIGKILL
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed" / "embeddings").glob("*.parquet")}
     assert len(kept) >= 1  # workers on Ray may have been further than the run knew
-    run(slides, tmp_path / "killed", config, ray=ray)
+    run(slides, tmp_path / "killed", config, workers=Workers(ray=ray))
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
 

@@ -9,6 +9,7 @@ from histoloom.discovery.namers import open_namer
 from histoloom.discovery.names import name_types
 from histoloom.discovery.pseudo_maps import MapConfig
 from histoloom.discovery.pseudo_patches import Kept, draw_patches
+from histoloom.distributed import Workers
 from histoloom.errors import InputError, OutputError
 from histoloom.patches.store import iter_rows, load_patches, read_table
 
@@ -92,7 +93,7 @@ def test_ray_workers_write_the_same_bytes_as_one_process(dataset, discovered, na
         open_names = partial(open_namer, discovered)
         return draw_patches(dataset, open_names, "m", named, 1, CONFIG, Kept(), tmp_path / out, advance=advance, **how)
 
-    assert run("one")["sha256"] == run("many", ray="local")["sha256"]
+    assert run("one")["sha256"] == run("many", workers=Workers(ray="local"))["sha256"]
     assert seen == {"one": 18, "many": 18}
 
 

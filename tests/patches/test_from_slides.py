@@ -11,6 +11,7 @@ from PIL import Image
 from scanner_files import write_dicom, write_mrxs, write_ndpi, write_scn
 from slide_files import coordinate_image, write_qupath
 
+from histoloom.distributed import Workers
 from histoloom.errors import ConfigError, InputError, OutputError, SlideError
 from histoloom.patches.from_slides import extract_slides, write_part
 from histoloom.patches.places import PlaceReader
@@ -118,10 +119,10 @@ def test_maps_agree_with_pixels_and_an_index_gives_the_same_pixels(folder):
 
 
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("way", [{"workers": 2}, {"ray": "local"}])
-def test_the_number_of_workers_changes_no_byte(folder, way):
+@pytest.mark.parametrize("workers", [Workers(2), Workers(ray="local")])
+def test_the_number_of_workers_changes_no_byte(folder, workers):
     extract(folder, "one")
-    extract(folder, "many", **way)
+    extract(folder, "many", workers=workers)
     assert all_bytes(folder / "one") == all_bytes(folder / "many")
 
 

@@ -8,7 +8,7 @@ import typer
 from histoloom.cli.slides import SKIPPED, SlideMpp
 
 Folder = Annotated[Path, typer.Argument(help="Folder of `histoloom discover embed`.")]
-Workers = Annotated[int, typer.Option(help="Processes; the result is the same whatever their number.")]
+Processes = Annotated[int, typer.Option(help="Processes; the result is the same whatever their number.")]
 Ray = Annotated[str, typer.Option(help="Address of a Ray cluster to run on: auto, ray://host:10001, or local.")]
 Mpp = Annotated[float, typer.Option(help="Micrometres per pixel of the patches; a dataset keeps its own.")]
 Size = Annotated[
@@ -44,7 +44,7 @@ def embed(
     batch_size: Annotated[int, typer.Option(help="Patches at a time.")] = 32,
     readers: Annotated[int, typer.Option(help="Threads that read pixels beside the encoder.")] = 2,
     float32: Annotated[bool, typer.Option("--float32", help="Store vectors in single precision, not in half.")] = False,
-    workers: Workers = 1,
+    workers: Processes = 1,
     ray: Ray = "",
 ) -> None:
     """Step 1: every tissue patch becomes a vector.
@@ -56,6 +56,7 @@ def embed(
     from histoloom.discovery.embed import EmbedConfig
     from histoloom.discovery.embed import embed as run
     from histoloom.discovery.parts import Cutting, find_parts
+    from histoloom.distributed import Workers
     from histoloom.encoders.small import ENCODER, SMALL
 
     # Workers and later steps may stand in other folders than this one does.
@@ -68,7 +69,7 @@ def embed(
     for note in notes:
         typer.echo(note, err=True)
     with bar("embedding", len(parts), "parts") as running:
-        done = run(parts, config, out, source, workers, ray, running.advance)
+        done = run(parts, config, out, source, Workers(workers, ray), running.advance)
     for failure in done.failures:
         typer.echo(f"skipped: {failure}", err=True)
     typer.echo(f"wrote {out}: {done.patches:,} patches in {done.parts:,} parts; next: histoloom discover choose {out}")
@@ -80,7 +81,7 @@ def embed(
 def choose(
     folder: Folder,
     per_slide: Annotated[int, typer.Option(help="Patches chosen of each slide, at most.")] = 1000,
-    workers: Workers = 1,
+    workers: Processes = 1,
     ray: Ray = "",
 ) -> None:
     """Step 2: of each slide the patches that differ most.
@@ -91,10 +92,11 @@ def choose(
     from histoloom.discovery.choose import ChooseConfig
     from histoloom.discovery.choose import choose as run
     from histoloom.discovery.embeddings import open_table
+    from histoloom.distributed import Workers
 
     config, table = ChooseConfig(per_slide), open_table(folder)
     with bar("choosing", len(table.paths), "parts") as running:
-        count = run(folder, config, workers, ray, running.advance)
+        count = run(folder, config, Workers(workers, ray), running.advance)
     typer.echo(f"chose {count:,} of {table.rows:,} patches; next: histoloom discover cluster {folder}")
 
 
@@ -154,7 +156,7 @@ def plan(
     split: Split = "train",
     listing: Listing = None,
     slide_mpp: SlideMpp = None,
-    workers: Workers = 1,
+    workers: Processes = 1,
     ray: Ray = "",
 ) -> None:
     """Price a discovery before it starts: patches, hours and storage for each encoder.
@@ -164,6 +166,7 @@ def plan(
     from histoloom.cli.progress import bar
     from histoloom.discovery.parts import Cutting, find_parts
     from histoloom.discovery.plan import PlanConfig, count_patches, describe, make_plan, measure_rate
+    from histoloom.distributed import Workers
     from histoloom.errors import ConfigError
 
     if (source is None) == (slides is None or patches is None):
@@ -180,7 +183,7 @@ def plan(
         cutting = Cutting(mpp, size, stride, min_tissue, split=split, slide_mpp=slide_mpp)
         parts, notes = find_parts(source, cutting, listing)
         with bar("counting", len(parts), "slides") as running:
-            slides, patches, failures = count_patches(parts, cutting, workers, ray, running.advance)
+            slides, patches, failures = count_patches(parts, cutting, Workers(workers, ray), running.advance)
         for line in (*notes, *(f"skipped: {failure}" for failure in failures)):
             typer.echo(line, err=True)
     typer.echo(describe(make_plan(slides, patches, config, dimensions)))

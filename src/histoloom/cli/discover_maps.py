@@ -105,6 +105,7 @@ def maps(
     from histoloom.discovery.pseudo_patches import Kept, draw_patches
     from histoloom.discovery.tree import TypeTree
     from histoloom.discovery.windows import is_dataset
+    from histoloom.distributed import Workers
     from histoloom.errors import ConfigError
 
     config, mark = MapConfig(stride, smooth=smooth), namer_print(by)
@@ -119,7 +120,8 @@ def maps(
         total = sum(pq.ParquetFile(shard).metadata.num_rows for shard in (source / "data").glob("*.parquet"))
         with bar("maps", total, "patches") as running:
             record = draw_patches(
-                source, open_names, mark, named, level, config, Kept(low, high), out, license_name, workers, ray,
+                source, open_names, mark, named, level, config, Kept(low, high), out, license_name,
+                Workers(workers, ray),
                 running.advance,
             )  # fmt: skip
         for split, count in record["counts"].items():
@@ -131,7 +133,7 @@ def maps(
     parts, notes = find_parts(source, Cutting(slide_mpp=slide_mpp))
     with bar("maps", len(parts), "slides") as running:
         drawn = draw_maps(
-            parts, open_names, mark, named, config, out, slide_mpp, tuple(types or ()), workers, ray,
+            parts, open_names, mark, named, config, out, slide_mpp, tuple(types or ()), Workers(workers, ray),
             running.advance,
         )  # fmt: skip
     for line in (*notes, *(f"skipped: {failure}" for failure in drawn.failures)):

@@ -74,6 +74,7 @@ def patches(
     exit code is then 3. A killed run goes on when repeated; the same command again does nothing.
     """
     from histoloom.cli.progress import bar
+    from histoloom.distributed import Workers
     from histoloom.patches.card import type_table
     from histoloom.patches.from_slides import OVERLAYS, extract_slides, made_from
     from histoloom.patches.rules import PatchRules, SlideDataset, SlideList
@@ -95,7 +96,9 @@ def patches(
     told = f"{out} is up to date: made from the same files with the same settings"
     if result is None:
         with bar("slides", len(jobs), "slides") as running:
-            result = extract_slides(jobs, notes, table, config, out, workers, license_name, running.advance, ray)
+            result = extract_slides(
+                jobs, notes, table, config, out, Workers(workers, ray), license_name, running.advance
+            )
         told = f"wrote {out}; its README.md describes it, {OVERLAYS}/ shows what was taken of each slide"
     for line in (*notes, *(f"skipped: {failure}" for failure in result.failures)):
         typer.echo(line, err=True)

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 
 from histoloom.discovery.embeddings import CHOSEN, Table, open_table, open_writer, vectors_of
 from histoloom.discovery.tree import unit
-from histoloom.distributed import run_items
+from histoloom.distributed import ALONE, Workers, run_items
 from histoloom.errors import ConfigError, InputError, OutputError
 
 MADE = b"histoloom.choice"
@@ -68,8 +68,7 @@ def coverage(vectors: Float[np.ndarray, "n d"], chosen: Int[np.ndarray, " m"]) -
 def choose(
     folder: Path,
     config: ChooseConfig,
-    workers: int = 1,
-    ray: str = "",
+    workers: Workers = ALONE,
     advance: Callable[[int, str], None] = lambda count, note: None,
 ) -> int:
     """Write `chosen.parquet` beside the embeddings; returns its number of patches.
@@ -88,7 +87,7 @@ def choose(
         # Absolute, as workers on other machines stand in other folders.
         todo = [path.absolute() for path in table.paths if not (aside / path.name).is_file()]
         advance(len(table.paths) - len(todo), "")
-        for outcome in run_items(partial(_choose_part, config.per_slide, aside.absolute()), todo, workers, ray):
+        for outcome in run_items(partial(_choose_part, config.per_slide, aside.absolute()), todo, workers):
             if outcome.error is not None:
                 raise outcome.error
             advance(1, "")

@@ -34,7 +34,7 @@ from histoloom.discovery.map_files import count_types, described_of, relabel, wr
 from histoloom.discovery.names import NamedTypes
 from histoloom.discovery.parts import SlidePart
 from histoloom.discovery.pseudo_maps import MapConfig, draw_rows, map_grid
-from histoloom.distributed import run_made
+from histoloom.distributed import ALONE, Workers, run_made
 from histoloom.errors import InputError, OutputError
 from histoloom.patches.slide_jobs import stem
 from histoloom.slides.annotations import read_annotations
@@ -114,8 +114,7 @@ def draw_maps(
     folder: Path,
     slide_mpp: float | None = None,
     levels: tuple[int, ...] = (),
-    workers: int = 1,
-    ray: str = "",
+    workers: Workers = ALONE,
     advance: Callable[[], None] = lambda: None,
 ) -> Drawn:
     """Maps of all slides in `folder`, at `levels` (numbers of types; none: all), going on where a run stopped.
@@ -129,7 +128,7 @@ def draw_maps(
         _begin(folder, {"names": names_print, "config": dataclasses.asdict(config), "slide_mpp": slide_mpp})
         make = partial(Drawer, open_names, named, config, folder.absolute(), slide_mpp, levels)
         drawn, failures = [], []
-        for outcome in run_made(make, parts, workers, ray, gpu=True):
+        for outcome in run_made(make, parts, workers, gpu=True):
             if outcome.error is None:
                 drawn.append(outcome.item)
             else:

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from histoloom.config import build
 from histoloom.discovery.embeddings import EMBEDDINGS, ROWS_PER_GROUP, open_writer, schema
 from histoloom.discovery.parts import Batch, Cutting, Part, Read
-from histoloom.distributed import run_made
+from histoloom.distributed import ALONE, Workers, run_made
 from histoloom.encoders.encoder import SMALL, open_encoder
 from histoloom.errors import ConfigError, InputError, ModelError, OutputError
 
@@ -122,8 +122,7 @@ def embed(
     config: EmbedConfig,
     folder: Path,
     source: Path,
-    workers: int = 1,
-    ray: str = "",
+    workers: Workers = ALONE,
     advance: Callable[[int, str], None] = lambda count, note: None,
 ) -> Embedded:
     """Embed all `parts` of `source` into `folder`, going on where a run of the same settings stopped.
@@ -142,7 +141,7 @@ def embed(
     advance(len(known), f"{patches:,} patches")
     todo = [part for part in parts if part.name not in done]
     make = partial(Embedder, config, folder.absolute())
-    for outcome in run_made(make, todo, workers, ray, gpu=True) if todo else ():
+    for outcome in run_made(make, todo, workers, gpu=True) if todo else ():
         patches += outcome.result or 0
         if outcome.error is not None:
             failures.append(_named(outcome.item, outcome.error))

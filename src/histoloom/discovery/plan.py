@@ -15,7 +15,7 @@ import numpy as np
 from histoloom.discovery.classifier import Window
 from histoloom.discovery.parts import Cutting, Part, RowsPart, tissue_places
 from histoloom.discovery.pseudo_maps import MapConfig
-from histoloom.distributed import run_items
+from histoloom.distributed import ALONE, Workers, run_items
 from histoloom.encoders.encoder import KNOWN, SMALL, open_encoder
 from histoloom.errors import ConfigError, InputError
 from histoloom.slides.reader import open_slide
@@ -123,8 +123,7 @@ def make_plan(slides: int, patches: int, config: PlanConfig, dimensions: int | N
 def count_patches(
     parts: list[Part],
     cutting: Cutting,
-    workers: int = 1,
-    ray: str = "",
+    workers: Workers = ALONE,
     advance: Callable[[int, str], None] = lambda count, note: None,
 ) -> tuple[int, int, list[str]]:
     """Slides that have tissue, their patches, and a line for each slide that has none or is broken.
@@ -132,7 +131,7 @@ def count_patches(
     Slides are looked at by thumbnail; patches out of focus are counted too.
     """
     slides, patches, failures = 0, 0, []
-    for outcome in run_items(_Counter(cutting), parts, workers, ray):
+    for outcome in run_items(_Counter(cutting), parts, workers):
         if outcome.error is not None:
             failures.append(" ".join(str(outcome.error).split()))
         else:

@@ -20,7 +20,7 @@ from histoloom.discovery.classifier import NamesWindows
 from histoloom.discovery.levels import write_levels
 from histoloom.discovery.names import NamedTypes
 from histoloom.discovery.pseudo_maps import MapConfig, draw_patch
-from histoloom.distributed import run_made
+from histoloom.distributed import ALONE, Workers, run_made
 from histoloom.errors import InputError, OutputError
 from histoloom.patches.card import summarize, write_card
 from histoloom.patches.dataset import content_hash, read_record
@@ -107,8 +107,7 @@ def draw_patches(
     kept: Kept,
     out: Path,
     license_name: str = "unknown",
-    workers: int = 1,
-    ray: str = "",
+    workers: Workers = ALONE,
     advance: Callable[[int], None] = lambda count: None,
 ) -> dict:
     """Write `dataset` with maps of the level at index `level` to `out`, and return the record; `names_print` says by
@@ -137,12 +136,11 @@ def draw_patches(
         advance(sum(pq.ParquetFile(path).metadata.num_rows for path in shards if path not in todo))
         make = partial(ShardDrawer, open_names, named, level, config, kept, aside)
         # One process tells of every patch, workers of every shard.
-        alone = not ray and workers == 1
-        make = partial(make, advance) if alone else make
-        for outcome in run_made(make, todo, workers, ray, gpu=True) if todo else ():
+        make = partial(make, advance) if workers.alone else make
+        for outcome in run_made(make, todo, workers, gpu=True) if todo else ():
             if outcome.error is not None:
                 raise outcome.error
-            advance(0 if alone else outcome.result)
+            advance(0 if workers.alone else outcome.result)
         return _finish(aside, out, recipe, license_name)
     except OSError as error:
         raise OutputError(

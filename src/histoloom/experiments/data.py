@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from histoloom.discovery.levels import LEVELS, Levels, read_levels
+from histoloom.distributed import Workers
 from histoloom.errors import ConfigError
 from histoloom.experiments.recipe import DataSource
 from histoloom.experiments.stages import MakeBar
@@ -37,7 +38,7 @@ def _cut(data: DataSource, table: TissueTable, out: Path, make_bar: MakeBar) -> 
     annotations, listing = (Path(name) if name else None for name in (data.annotations, data.listing))
     jobs, notes = find_jobs(Path(data.slides), annotations, data.cut, listing)
     if made_from(out, jobs, table, data.cut) is None:
-        workers = min(os.cpu_count() or 1, len(jobs))
+        workers = Workers(min(os.cpu_count() or 1, len(jobs)))
         with make_bar("slides", len(jobs), "slides") as bar:
             extract_slides(jobs, notes, table, data.cut, out, workers, advance=bar.advance)
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from histoloom.distributed import run_items
+from histoloom.distributed import ALONE, Workers, run_items
 from histoloom.errors import HistoloomError, InputError, OutputError
 from histoloom.patches.card import SplitSummary, summarize, write_card
 from histoloom.patches.dataset import content_hash, read_record
@@ -71,15 +71,14 @@ def extract_slides(
     table: TissueTable,
     config: SlideDataset,
     out: Path,
-    workers: int = 1,
+    workers: Workers = ALONE,
     license_name: str = "unknown",
     advance: Callable[[], None] = lambda: None,
-    ray: str = "",
 ) -> Result:
     """Write the dataset of all `jobs` to `out`, resuming what a killed run of the same settings left.
 
-    A broken slide or annotation is left out, named in the result. `ray` is the address of a cluster that sees slides
-    and `out` under the same paths. Raises OutputError where `out` holds something or cannot be written, InputError
+    A broken slide or annotation is left out, named in the result. A cluster must see slides and `out` under the same
+    paths. Raises OutputError where `out` holds something or cannot be written, InputError
     when no slide gave a patch.
     """
     for name in (config.annotations.rest, *config.annotations.order):
@@ -87,7 +86,7 @@ def extract_slides(
     try:
         recipe = _recipe(jobs, table, config)
         aside = _resume(out, recipe)
-        failures = _write_parts(jobs, table, config, aside, partial(run_items, workers=workers, ray=ray), advance)
+        failures = _write_parts(jobs, table, config, aside, partial(run_items, workers=workers), advance)
         result = _join_parts(jobs, table, aside, recipe | {"failures": failures, "notes": notes}, license_name)
         shutil.rmtree(aside / "parts")
         os.replace(aside, out)
