@@ -3,7 +3,7 @@ VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test clean
+.PHONY: demo docs test clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -16,6 +16,10 @@ demo: $(VENV)/.installed
 	$(BIN)/histoloom demo --out woven/demo
 	@echo "Look at woven/demo/contact-sheet.png"
 
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "Open site/index.html"
+
 test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -23,4 +27,4 @@ test: $(VENV)/.installed
 	$(BIN)/pytest
 
 clean:
-	rm -rf $(VENV) woven runs
+	rm -rf $(VENV) woven runs site
