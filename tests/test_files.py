@@ -182,3 +182,18 @@ def test_a_fingerprint_follows_content_and_for_large_files_their_time(tmp_path):
     os.utime(path, (time.time(), 10**9))
     assert files.fingerprint(path) == before[0]
     assert files.fingerprint(path, whole=False) != before[1]
+
+
+def test_a_run_that_may_grow_takes_new_inputs_and_no_changed_or_removed_ones(tmp_path):
+    def begin(**inputs):
+        with files.run_folder(tmp_path / "run", Record(command="c", format=1, settings={}, inputs=inputs), grows=True):
+            pass
+        return files.read_record(tmp_path / "run")["inputs"]
+
+    assert begin() == {}
+    assert begin(a="1") == {"a": "1"}
+    assert begin(a="1", b="2") == {"a": "1", "b": "2"}
+    for inputs, reason in (({"a": "1"}, "input b was removed"), ({"a": "3", "b": "2"}, "input a was changed")):
+        with pytest.raises(OutputError, match=reason):
+            begin(**inputs)
+    assert begin(a="1", b="2") == {"a": "1", "b": "2"}

@@ -174,16 +174,17 @@ def resumable_folder(folder: Path, record: Record) -> Iterator[Path]:
 
 
 @contextmanager
-def run_folder(folder: Path, record: Record) -> Iterator[bool]:
+def run_folder(folder: Path, record: Record, grows: bool = False) -> Iterator[bool]:
     """A folder that is worked on in its place, part by part; yields whether an earlier run had begun it.
 
+    With `grows`, a run may have more inputs than the one before, such as slides that were not there for a moment.
     Raises OutputError where `folder` holds anything but this run, where another process writes it, or where the disk
     refuses.
     """
     folder = Path(folder).absolute()
     with locked(folder):
         begun = (folder / RECORD).is_file()
-        _begin(folder, record)
+        _begin(folder, record, grows)
         _remove_partials(folder)
         with one_clear_line(folder, "the same command resumes the run"):
             yield begun
@@ -257,9 +258,9 @@ def one_clear_line(place: Path, more: str = "") -> Iterator[None]:
         raise OutputError(f"{place}: cannot be written ({_reason(error)}); {cure} and run again{more}") from None
 
 
-def fingerprint(path: Path, whole: bool = True) -> str:
+def fingerprint(path: Path, whole: bool = True, dated: bool = True) -> str:
     """A fingerprint of a file: SHA-256 of its bytes, or for large files (`whole=False`) of its size, the time of its
-    last change, and a megabyte at its start and end. Raises InputError where it cannot be read."""
+    last change (`dated`), and a megabyte at its start and end. Raises InputError where it cannot be read."""
     import hashlib
 
     try:
@@ -267,7 +268,7 @@ def fingerprint(path: Path, whole: bool = True) -> str:
             if whole:
                 return hashlib.file_digest(file, "sha256").hexdigest()
             status, sample = os.fstat(file.fileno()), 2**20
-            digest = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode())
+            digest = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns if dated else ''}".encode())
             digest.update(file.read(sample))
             file.seek(max(status.st_size - sample, 0))
             digest.update(file.read(sample))
@@ -276,12 +277,32 @@ def fingerprint(path: Path, whole: bool = True) -> str:
         raise InputError(f"{path}: cannot be read ({_reason(error)})") from None
 
 
-def _begin(folder: Path, record: Record) -> None:
+def refuse_other_run(place: Path, found: dict, record: Record, grows: bool = False) -> None:
+    """Raise OutputError, naming what differs, where `place` was made by another run than `record`.
+
+    `found` is the record of `place` as JSON. With `grows`, inputs that only `record` has are accepted.
+    """
+    wanted, found = _leaves(record.to_json()), _leaves({key: found.get(key) for key in record.to_json()})
+    differing = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
+    if grows:
+        differing = [key for key in differing if not key.startswith("inputs") or found.get(key) is not None]
+    if not differing:
+        return
+    key, more = differing[0], f" and {len(differing) - 1} more" if len(differing) > 1 else ""
+    if key.startswith("inputs."):
+        reason = f"input {key.removeprefix('inputs.')} was {_change(found.get(key), wanted.get(key))}"
+    else:
+        reason = f"{key.removeprefix('settings.')} was {_short(found.get(key))}, is now {_short(wanted.get(key))}"
+    raise OutputError(f"{place}: was made by another run ({reason}{more}); name another folder, or remove this one")
+
+
+def _begin(folder: Path, record: Record, grows: bool = False) -> None:
     """Make `folder` and write its record, or find the same record there."""
     if (folder / RECORD).is_file() and (folder / RECORD).stat().st_size:
-        _check(folder, record)
-        return
-    if folder.exists() and not _is_ours(folder):
+        _check(folder, record, grows)
+        if not grows or record.to_json().items() <= read_json(folder / RECORD).items():
+            return
+    elif folder.exists() and not _is_ours(folder):
         raise OutputError(
             f"{folder}: exists already and is not a run of histoloom; name another folder, or move it away"
         )
@@ -297,18 +318,8 @@ def _is_ours(folder: Path) -> bool:
     return (folder / RECORD).is_file() or all(_is_partial(path) for path in folder.iterdir())
 
 
-def _check(folder: Path, record: Record) -> None:
-    found = read_json(folder / RECORD, dict)
-    wanted, found = _leaves(record.to_json()), _leaves({key: found.get(key) for key in record.to_json()})
-    differing = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
-    if not differing:
-        return
-    key, more = differing[0], f" and {len(differing) - 1} more" if len(differing) > 1 else ""
-    if key.startswith("inputs."):
-        reason = f"input {key.removeprefix('inputs.')} was {_change(found.get(key), wanted.get(key))}"
-    else:
-        reason = f"{key.removeprefix('settings.')} was {_short(found.get(key))}, is now {_short(wanted.get(key))}"
-    raise OutputError(f"{folder}: was made by another run ({reason}{more}); name another folder, or remove this one")
+def _check(folder: Path, record: Record, grows: bool = False) -> None:
+    refuse_other_run(folder, read_json(folder / RECORD, dict), record, grows)
 
 
 def _change(found: object, wanted: object) -> str:
