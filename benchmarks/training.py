@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from histoloom.fitting.loop import LoopConfig, Progress, fit
+from histoloom.fitting.loop import LoopConfig, Step, fit
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.store import load_patches, read_table
 from histoloom.precision import use_bf16
@@ -56,7 +56,7 @@ class Turns:
     def __post_init__(self):
         self._began = time.process_time()
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: Step) -> None:
         """Seconds of the processor since the last call are the step's."""
         ours = time.process_time() - self._began
         self.rows.append((ours, *self.plain.step(progress.step - 1)))

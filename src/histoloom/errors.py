@@ -9,6 +9,7 @@
     │   └── TissueError       a tissue type that no table knows
     ├── ModelError        weights or a checkpoint of another kind
     ├── OutputError       a folder we cannot or must not write to
+    ├── Interrupted       a signal stopped a run, which the same command resumes
     └── MissingExtraError an optional dependency; names the extra
 
 Each message says what was found, where, and what to do next. The command line prints it as one line and exits 1.
@@ -49,6 +50,14 @@ class ModelError(HistoloomError):
 
 class OutputError(HistoloomError):
     """A place that cannot, or must not, be written to."""
+
+
+class Interrupted(HistoloomError):
+    """A signal stopped a run after it saved its state; `code` is the exit code (130 for Ctrl-C, 143 for SIGTERM)."""
+
+    def __init__(self, message: str, code: int):
+        super().__init__(message)
+        self.code = code
 
 
 class MissingExtraError(HistoloomError):

@@ -32,6 +32,11 @@ def use_bf16(precision: Precision) -> bool:
     return bf16_is_faster() if precision == "auto" else precision == "bf16"
 
 
+def resolved(precision: Precision) -> Literal["fp32", "bf16"]:
+    """The precision that this machine trains in; part of the key of every result that depends on it."""
+    return "bf16" if use_bf16(precision) else "fp32"
+
+
 def _is_amd(cpu_description: Path) -> bool:
     try:
         return "AuthenticAMD" in cpu_description.read_text(encoding="utf-8", errors="replace")

@@ -1,12 +1,20 @@
+import os
 import resource
+import stat
 
 import pytest
 import torch
 from safetensors.torch import safe_open
 from torch import nn
 
-from histoloom.errors import OutputError
-from histoloom.fitting.checkpoint import CHECKPOINT, load_checkpoint, running_average, save_checkpoint
+from histoloom.errors import ModelError, OutputError
+from histoloom.fitting.checkpoint import (
+    CHECKPOINT,
+    load_checkpoint,
+    running_average,
+    save_checkpoint,
+    save_tensors,
+)
 
 
 def state(seed: int):
@@ -59,13 +67,65 @@ def test_a_full_disk_is_one_error_and_leaves_the_checkpoint_before_it(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
         with pytest.raises(
-            OutputError, match=r"cannot write the checkpoint .* free some space and run the same command"
+            OutputError,
+            match=r"written \(File too large\); free some space and run again",
         ):
             save_checkpoint(tmp_path, 4, *state(0), identity="{}")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
     assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_the_permissions_are_those_of_the_umask_so_that_a_colleague_can_resume(tmp_path):
+    old = os.umask(0o022)
+    os.umask(old)
+    save_checkpoint(tmp_path, 3, *state(0), identity="{}")
+    assert stat.S_IMODE((tmp_path / CHECKPOINT).stat().st_mode) == 0o666 & ~old
+
+
+def test_a_decay_of_0_averages_nothing():
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    average = running_average(model, 0.0)
+    for _ in range(3):
+        model[0].weight.data.normal_()
+        model(torch.randn(8, 3))
+        average.update_parameters(model)
+    for name, value in model.state_dict().items():
+        assert torch.equal(average.module.state_dict()[name], value)
+
+
+@pytest.mark.parametrize(
+    ("identity", "reason"),
+    [
+        ('{"seed": 0}', "its format is 1; this version of Histoloom resumes format 2"),
+        (
+            '{"format": 2, "precision": "bf16"}',
+            'precision: bf16 then, fp32 now; this machine resumes it with precision = "bf16"',
+        ),
+        (
+            '{"format": 2, "precision": "fp32", "loop": {"steps": 9}}',
+            "loop.steps: 9 then, 5 now; only a run with schedule",
+        ),
+        ("[" * 100_000, "its configuration is not recorded"),
+        ("[]", "its format is 1"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused_by_what_differs(tmp_path, identity, reason):
+    save_checkpoint(tmp_path, 3, *state(0), identity=identity)
+    mine = '{"format": 2, "precision": "fp32", "loop": {"steps": 5}}'
+    if '"loop"' not in identity:
+        mine = '{"format": 2, "precision": "fp32"}'
+    with pytest.raises(ModelError, match="was made by another run") as caught:
+        load_checkpoint(tmp_path, *state(0), identity=mine)
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [{"step": torch.zeros(3)}, {"optimizer.x.step": torch.zeros(1)}, {}])
+def test_tensors_that_are_no_state_are_refused_in_one_line(tmp_path, wrong):
+    save_tensors(wrong, tmp_path / CHECKPOINT, {"identity": "{}"})
+    with pytest.raises(ModelError, match="holds another architecture"):
+        load_checkpoint(tmp_path, *state(0), identity="{}")
 
 
 def test_the_running_average_forgets_the_start_and_then_moves_slowly():

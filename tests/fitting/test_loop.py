@@ -2,6 +2,7 @@ import json
 import math
 import signal
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,16 @@ from histoloom.fitting.loop import LoopConfig, fit, identity_of, learning_rate_f
 
 # Fits a line through eight numbers; the checkpoint is written after every step. `moment` is where it is cut short.
 RUN = """
-import json, os, resource, signal
+import json, multiprocessing, os, resource, signal
 import numpy as np
+from dataclasses import replace
 from pathlib import Path
 from safetensors.torch import save_file
+from histoloom.errors import Interrupted
 from histoloom.fitting.loop import LoopConfig, fit
+if group:
+    os.setpgrp()
+    multiprocessing.set_start_method("fork", force=True)
 
 class Line(torch.nn.Module):
     def __init__(self):
@@ -50,6 +56,10 @@ def on_step(progress):
         resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
     if progress.step == 7 and moment == "between writing and renaming":
         os.replace = die
+    if progress.step == 7 and moment in ("SIGTERM", "SIGINT"):
+        os.killpg(os.getpgrp(), getattr(signal, moment)) if group else os.kill(os.getpid(), getattr(signal, moment))
+    if progress.step == 7 and moment == "finish":
+        Path(folder, "finish").touch()
 
 def on_checkpoint(step, averaged):
     if step == 7 and moment == "after it is saved":
@@ -58,7 +68,12 @@ def on_checkpoint(step, averaged):
 losses = []
 torch.manual_seed(seed)
 config = LoopConfig(steps=12, workers=0, warmup_steps=3, checkpoint_minutes=minutes, seed=seed, **loop)
-averaged = fit(Line(), draw, collate, config, Path(folder), {"seed": seed}, on_step, on_checkpoint)
+config = replace(config, workers=workers)
+try:
+    averaged = fit(Line(), draw, collate, config, Path(folder), {"seed": seed}, on_step, on_checkpoint)
+except Interrupted as error:
+    Path(folder, "reason").write_text(str(error))
+    os._exit(error.code)
 if os.environ.get("RANK", "0") == "0":
     save_file(averaged.state_dict(), f"{folder}/weights.safetensors")
     Path(folder, "losses.json").write_text(json.dumps(losses))
@@ -71,9 +86,10 @@ SIZES = {"batch_size": 8, "precision": "fp32"}
 def run(start, tmp_path):
     """`run(name, moment, ...)`: a run in the folder `name`; returns its exit code."""
 
-    def one(name: str, moment: str = "", seed: int = 0, minutes: float = EVERY_STEP, **loop) -> int:
+    def one(name: str, moment: str = "", seed: int = 0, minutes: float = EVERY_STEP, workers: int = 0, **loop) -> int:
         (tmp_path / name).mkdir(exist_ok=True)
         names = {"folder": str(tmp_path / name), "moment": moment, "seed": seed, "minutes": minutes}
+        names |= {"workers": workers, "group": workers > 0}
         process = start(RUN, **names, loop=SIZES | loop)
         process.join()
         return process.exitcode
@@ -109,6 +125,67 @@ def test_a_run_killed_at_step_7_and_started_again_ends_with_the_bytes_of_a_whole
     assert len(resumed) == {"after it is saved": 5}.get(moment, 6) if minutes == EVERY_STEP else 12
 
 
+@pytest.mark.parametrize(("number", "code", "called"), [("SIGTERM", 143, "SIGTERM"), ("SIGINT", 130, "Ctrl-C")])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_signal_saves_a_checkpoint_at_the_next_step_and_the_same_command_resumes(
+    run, tmp_path, number, code, called, workers
+):
+    # With a worker the whole group is signaled, as a terminal does.
+    assert run("stopped", number, minutes=NEVER, workers=workers) == code
+    assert (tmp_path / "stopped" / "reason").read_text() == (
+        f"{tmp_path / 'stopped'}: stopped by {called} after step 7 of 12, which is saved; the same command resumes"
+    )
+    assert run("stopped", workers=workers) == run("whole") == 0
+    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
+    assert len(json.loads((tmp_path / "stopped" / "losses.json").read_text())) == 5
+
+
+def test_a_file_named_finish_ends_a_run_early_with_usable_weights(run, tmp_path):
+    assert run("early", "finish", minutes=NEVER) == 0
+    assert len(json.loads((tmp_path / "early" / "losses.json").read_text())) == 7
+    before = weights(tmp_path / "early")
+    assert run("early") == 0  # the file is still there: nothing more is trained
+    assert weights(tmp_path / "early") == before
+    (tmp_path / "early" / "finish").unlink()
+    (tmp_path / "finish").touch()  # in the run folder above the stage
+    assert run("early") == 0
+    assert weights(tmp_path / "early") == before
+    (tmp_path / "finish").unlink()
+    assert run("early") == run("whole") == 0
+    assert weights(tmp_path / "early") == weights(tmp_path / "whole")
+
+
+def fit_stage(folder: Path, steps: int, schedule: str = "cosine") -> dict:
+    loop = LoopConfig(steps=steps, batch_size=2, workers=0, precision="fp32", schedule=schedule)
+    return fit(Line(), draw, collate, loop, folder, identity_of(StageConfig(loop))).state_dict()
+
+
+def test_a_run_at_a_constant_rate_is_lengthened_and_ends_as_one_that_was_long_from_the_start(tmp_path):
+    fit_stage(tmp_path / "short", 3, "constant")
+    long, lengthened = (fit_stage(tmp_path / name, 6, "constant") for name in ("long", "short"))
+    assert all(torch.equal(long[name], lengthened[name]) for name in long)
+    with pytest.raises(ModelError, match="has trained 6 steps, more than the 3 asked for"):
+        fit_stage(tmp_path / "short", 3, "constant")
+
+
+def test_a_cosine_run_is_not_lengthened(tmp_path):
+    fit_stage(tmp_path, 3)
+    with pytest.raises(ModelError, match=r'loop\.steps: 3 then, 6 now; only a run with schedule = "constant"'):
+        fit_stage(tmp_path, 6)
+
+
+def test_a_run_in_memory_ends_with_the_weights_of_one_with_checkpoints(tmp_path):
+    saved = train(tmp_path).state_dict()
+    alone = fit(Line(), draw, collate, LoopConfig(steps=3, batch_size=2, workers=0, precision="fp32")).state_dict()
+    assert all(torch.equal(saved[name], alone[name]) for name in saved)
+
+
+def test_a_checkpoint_of_another_precision_is_not_mixed_in(tmp_path):
+    train(tmp_path, precision="bf16")
+    with pytest.raises(ModelError, match="precision: bf16 then, fp32 now; this machine resumes it with"):
+        train(tmp_path, precision="fp32")
+
+
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(run, tmp_path):
     assert [run("one"), run("two", minutes=NEVER), run("other", seed=1)] == [0, 0, 0]
     assert weights(tmp_path / "one") == weights(tmp_path / "two") != weights(tmp_path / "other")
@@ -135,6 +212,7 @@ def test_two_processes_walk_the_path_of_one_with_the_same_batch(run, start, tmp_
     # What `torchrun --nproc_per_node 2` and `accelerate launch --cpu --num_processes 2` set.
     world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     names = {"folder": str(tmp_path / "pair"), "moment": "", "seed": 0, "minutes": EVERY_STEP, "loop": SIZES}
+    names |= {"workers": 0, "group": False}
     ranks = [
         start(f"import os\nos.environ.update({world | {'RANK': str(i), 'LOCAL_RANK': str(i)}})\n{RUN}", **names)
         for i in range(2)
@@ -153,6 +231,13 @@ def compare(folder: Path, other: Path) -> None:
     found, expected = (load_file(f / "weights.safetensors") for f in (folder, other))
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """A stage with nothing but its loop."""
+
+    loop: LoopConfig
 
 
 class Line(nn.Module):
@@ -206,7 +291,7 @@ def test_a_truncated_checkpoint_is_named_with_its_cure(tmp_path, kept):
     train(tmp_path)
     path = tmp_path / CHECKPOINT
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ModelError, match=r"checkpoint\.safetensors: not a readable checkpoint .*delete it"):
+    with pytest.raises(ModelError, match=r"checkpoint\.safetensors: is not a readable checkpoint .*delete it"):
         train(tmp_path)
 
 
@@ -222,7 +307,7 @@ class Trap:
 
 def test_a_pickled_checkpoint_is_refused_and_never_opened(tmp_path):
     torch.save({"model": Trap(tmp_path / "sprung")}, tmp_path / CHECKPOINT)
-    with pytest.raises(ModelError, match=r"checkpoint\.safetensors: not a readable checkpoint"):
+    with pytest.raises(ModelError, match=r"checkpoint\.safetensors: is not a readable checkpoint"):
         train(tmp_path)
     assert not (tmp_path / "sprung").exists()
 
@@ -280,6 +365,13 @@ def test_what_a_run_may_change_on_its_way_is_not_part_of_its_identity():
         {"workers": -1},
         {"learning_rate": 0.0},
         {"average_decay": 1.0},
+        {"learning_rate": math.nan},
+        {"learning_rate": math.inf},
+        {"weight_decay": -1.0},
+        {"clip_norm": math.nan},
+        {"warmup_steps": -1},
+        {"seed": -1},
+        {"seed": 2**64},
     ],
 )
 def test_settings_without_sense_are_refused(values):

@@ -22,7 +22,8 @@ from histoloom.discovery.tree import TypeTree
 from histoloom.discovery.windows import Assigned, ReadWindow
 from histoloom.encoders.encoder import Encoder
 from histoloom.errors import ConfigError, InputError
-from histoloom.fitting.loop import LoopConfig, Progress, fit, identity_of, stack
+from histoloom.fitting.loop import LoopConfig, Step, fit, identity_of
+from histoloom.fitting.samples import stack
 from histoloom.stain import StainJitter, apply_stain, draw_stain
 
 BINS = 15  # of confidence, for calibration
@@ -107,7 +108,7 @@ def distill(
     window: Window,
     config: Distillation,
     folder: Path,
-    on_step: Callable[[Progress], None] | None = None,
+    on_step: Callable[[Step], None] | None = None,
 ) -> Classifier:
     """Train on the windows of all cases that are not held out, resuming from `folder`; returns the averaged classifier.
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from histoloom.augmentation import dihedral
 from histoloom.encoders.small import SMALL, SmallEncoder, SmallEncoderConfig, load_small_encoder
 from histoloom.errors import ConfigError
-from histoloom.fitting.loop import LoopConfig, Progress, fit, identity_of, stack
+from histoloom.fitting.loop import LoopConfig, Step, fit, identity_of
+from histoloom.fitting.samples import stack
 from histoloom.stain import StainJitter, apply_stain, draw_stain
 
 
@@ -113,7 +114,7 @@ def train_encoder(
     fingerprint: str,
     config: EncoderTraining,
     folder: Path,
-    on_step: Callable[[Progress], None] | None = None,
+    on_step: Callable[[Step], None] | None = None,
 ) -> SmallEncoder:
     """Train on `images`, resuming from `folder`, and return the averaged encoder in eval mode.
 

@@ -11,7 +11,7 @@ from histoloom.discovery.levels import Levels
 from histoloom.errors import OutputError
 from histoloom.experiments.recipe import Recipe, Reproduction
 from histoloom.experiments.stages import MakeBar
-from histoloom.fitting.loop import process_state
+from histoloom.fitting.processes import process_state
 from histoloom.patches.store import Patches
 from histoloom.tissue import TissueTable
 

@@ -30,7 +30,7 @@ from histoloom.experiments.ground import HELD, Ground, kept, write_text
 from histoloom.experiments.measuring import downstream_of, image_set, masks_of, measure
 from histoloom.experiments.recipe import Recipe, Reproduction, keep_recipe
 from histoloom.experiments.stages import MakeBar, open_autoencoder, open_segmenter, reporter, save_model
-from histoloom.fitting.loop import process_state
+from histoloom.fitting.processes import process_state
 from histoloom.generation.contact_sheet import comparison_sheet
 from histoloom.generation.export import read_woven, write_patches
 from histoloom.generation.patches import Order, weave

@@ -24,7 +24,7 @@ from histoloom.experiments.data import open_dataset, open_levels, open_split
 from histoloom.experiments.recipe import Recipe, keep_recipe
 from histoloom.experiments.stages import MakeBar, open_autoencoder, reporter, save_model
 from histoloom.experiments.watch import Watcher
-from histoloom.fitting.loop import process_state
+from histoloom.fitting.processes import process_state
 from histoloom.models.denoiser import Denoiser
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.store import Patches, read_table

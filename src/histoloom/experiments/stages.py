@@ -21,7 +21,7 @@ from histoloom.evaluation.segmenter import (
     train_segmenter,
 )
 from histoloom.experiments.recipe import Recipe
-from histoloom.fitting.loop import Progress
+from histoloom.fitting.loop import Step
 from histoloom.models.autoencoder import load_autoencoder
 from histoloom.models.denoiser import Denoiser
 from histoloom.models.pipeline import HistoloomPipeline
@@ -120,11 +120,11 @@ def save_model(
         raise OutputError(f"{folder}: cannot save the model ({error}); free some space and run again") from None
 
 
-def reporter(bar: Bar, writer: SummaryWriter | None, stage: str, batch_size: int) -> Callable[[Progress], None]:
+def reporter(bar: Bar, writer: SummaryWriter | None, stage: str, batch_size: int) -> Callable[[Step], None]:
     """What tells a bar and TensorBoard, if any, of each step."""
     seen = [0]
 
-    def report(progress: Progress) -> None:
+    def report(progress: Step) -> None:
         bar.advance((progress.step - seen[0]) * batch_size, f"loss {progress.losses['loss']:.4f}")
         seen[0] = progress.step
         if writer and (progress.step % 10 == 0 or progress.step == progress.steps):

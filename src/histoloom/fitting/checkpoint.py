@@ -1,11 +1,13 @@
-"""The state of a run in one safetensors file, written aside and renamed.
+"""The state of a run in one safetensors file, written whole or not at all.
 
-Model, running average, optimiser and step are tensors; the configuration is text in the header. Nothing is pickled.
-Data order and noise need no state: sample n of a run is a function of (seed, n).
+Model, running average, optimizer and step are tensors; the identity of the run is JSON in the header. Nothing is
+pickled. Data order and noise need no state: sample n of a run is a function of (seed, n).
 """
 
+import errno
 import json
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -13,38 +15,48 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
-from histoloom.errors import ModelError, OutputError
+from histoloom.errors import ModelError
+from histoloom.files import whole_file
 
 CHECKPOINT = "checkpoint.safetensors"
+FORMAT = 2  # of a checkpoint and its identity; only the same format resumes
 
 
 def save_checkpoint(
     folder: Path, step: int, model: nn.Module, average: nn.Module, optimizer: Optimizer, identity: str
 ) -> None:
-    """Write the state after `step` steps; `identity` names the run's configuration and guards `load_checkpoint`."""
+    """Write the state after `step` steps; `identity` (JSON) describes the run and guards `load_checkpoint`.
+
+    Raises OutputError and keeps the checkpoint before it where the disk refuses.
+    """
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{k}": v for k, v in state.items()}
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     tensors["step"] = torch.tensor(step)
-    aside = folder / (CHECKPOINT + ".partial")
+    with whole_file(folder / CHECKPOINT) as aside:
+        save_tensors(tensors, aside, {"identity": identity})
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file with the bytes that its content decides; raises OSError where the disk refuses."""
+    if len(metadata) > 1:
+        raise ValueError("safetensors writes several entries of metadata in random order; give one")
     try:
-        # One entry only: safetensors writes several in random order, and then equal runs end in unequal files.
-        save_file(tensors, aside, metadata={"identity": identity})
-        os.replace(aside, folder / CHECKPOINT)
-    except (OSError, SafetensorError) as error:
-        aside.unlink(missing_ok=True)
-        raise OutputError(
-            f"{folder}: cannot write the checkpoint ({error}); free some space and run the same command"
-        ) from None
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        code = int(number[1]) if number else errno.EIO
+        raise OSError(code, os.strerror(code), str(path)) from None
 
 
 def load_checkpoint(folder: Path, model: nn.Module, average: nn.Module, optimizer: Optimizer, identity: str) -> int:
-    """Restore the state in place and return its step; 0 when the folder holds no checkpoint.
+    """Restore the state in place and return its step; 0 if the folder holds no checkpoint.
 
-    Raises ModelError when the checkpoint is damaged or was made under another configuration.
+    Raises ModelError for a checkpoint that is damaged or belongs to another run.
     """
     path = folder / CHECKPOINT
     if not path.exists():
@@ -54,38 +66,43 @@ def load_checkpoint(folder: Path, model: nn.Module, average: nn.Module, optimize
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: not a readable checkpoint ({error}); delete it to start this stage anew") from None
-    if metadata.get("identity") != identity:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{path}: is not a readable checkpoint ({reason}); delete it to start over") from None
+    if (found := metadata.get("identity")) != identity:
         raise ModelError(
-            f"{path}: was made under another configuration ({_difference(metadata.get('identity'), identity)}); "
-            "give the run another folder, or restore the recipe"
+            f"{path}: was made by another run ({_difference(found, identity)}); give the run another folder, or "
+            "restore its settings"
         )
+    state: dict[int, dict[str, Tensor]] = {}
     try:
         model.load_state_dict(_part(tensors, "model."))
         average.load_state_dict(_part(tensors, "average."))
-    except RuntimeError as error:
+        for key, value in _part(tensors, "optimizer.").items():
+            index, name = key.split(".", 1)
+            state.setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        return int(tensors["step"])
+    except (RuntimeError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise ModelError(
-            f"{path}: holds another architecture ({reason}); delete it to start this stage anew, or give the run "
-            "another folder"
+            f"{path}: holds another architecture ({reason}); delete it to start over, or give the run another folder"
         ) from None
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in _part(tensors, "optimizer.").items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return int(tensors["step"] if "step" in tensors else metadata["step"])  # version 0.1.0 kept it in the header
 
 
-def running_average(model: nn.Module, decay: float) -> torch.optim.swa_utils.AveragedModel:
-    """Exponential moving average of the weights; the decay warms up as (1 + n) / (10 + n) so that it forgets the
-    start."""
+def running_average(model: nn.Module, decay: float) -> AveragedModel:
+    """Exponential moving average of the weights; the decay warms up as (1 + n) / (10 + n) to forget the start.
 
-    def update(averages: list[Tensor], weights: list[Tensor], count: int | Tensor) -> None:
+    With a decay of 0 it is the weights themselves.
+    """
+
+    def update(
+        averages: tuple[Tensor, ...] | list[Tensor], weights: tuple[Tensor, ...] | list[Tensor], count: Tensor | int
+    ) -> None:
         count = int(count)
-        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + count) / (10 + count)))
+        weight = 1 - min(decay, (1 + count) / (10 + count))
+        torch._foreach_lerp_(averages, weights, weight)  # pyright: ignore[reportPrivateImportUsage] (has no public name)
 
-    return torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=update)
+    return AveragedModel(model, multi_avg_fn=update)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -95,10 +112,16 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _difference(old: str | None, new: str) -> str:
     try:
         then, now = _leaves(json.loads(old or "")), _leaves(json.loads(new))
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return "its configuration is not recorded"
+    if then.get("format") != now.get("format"):
+        return f"its format is {then.get('format', 1)}; this version of Histoloom resumes format {now.get('format')}"
     key = min(key for key in then.keys() | now.keys() if then.get(key) != now.get(key))
-    return f"{key}: {then.get(key)} then, {now.get(key)} now"
+    cure = {
+        "loop.steps": '; only a run with schedule = "constant" can change its number of steps',
+        "precision": f'; this machine resumes it with precision = "{then.get(key)}"',
+    }.get(key, "")
+    return f"{key}: {then.get(key)} then, {now.get(key)} now{cure}"
 
 
 def _leaves(values: object, name: str = "") -> dict[str, object]:

@@ -1,34 +1,35 @@
-"""One loop for every stage: fit a module that maps a batch to losses, and survive being killed.
+"""One training loop for every stage: fit a module that maps a batch to losses, and survive being killed.
 
-Sample n of a run is a function of (seed, n), and step s reads samples s * batch_size onwards. So a resumed run repeats
-an uninterrupted one to the byte, and two processes that halve a batch walk the path of one that does not.
+Sample n of a run is a function of (seed, n), and step s reads samples s * batch_size onwards. A resumed run therefore
+repeats an uninterrupted one to the byte, and two processes that halve a batch take the same path as one that does not.
 """
 
 import contextlib
-import ctypes
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
-from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.data import DataLoader, Dataset
 
-from histoloom.errors import ConfigError, HistoloomError
-from histoloom.fitting.checkpoint import load_checkpoint, running_average, save_checkpoint
-from histoloom.precision import Precision, use_bf16
+from histoloom.errors import ConfigError, HistoloomError, ModelError
+from histoloom.fitting.checkpoint import FORMAT, load_checkpoint, running_average, save_checkpoint
+from histoloom.fitting.processes import Alone, keep_freed_memory, processes_together
+from histoloom.fitting.samples import Collate, Draw, Parts, stream
+from histoloom.fitting.stop import Stop, finish_is_asked
+from histoloom.precision import Precision, resolved
 from histoloom.progress import Bar
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class LoopConfig:
     """How a stage is trained."""
 
@@ -40,22 +41,29 @@ class LoopConfig:
     schedule: Literal["cosine", "constant"] = "cosine"  # after the warm-up; cosine ends at 1 % of the rate
     weight_decay: float = 0.0
     clip_norm: float = 1.0
-    average_decay: float = 0.999  # of the running average of the weights
+    average_decay: float = 0.999  # of the running average of the weights; 0: the weights themselves
     precision: Precision = "auto"  # auto: bf16 where the hardware is faster in it
     checkpoint_minutes: float = 5.0
     workers: int = 1  # processes that prepare batches; 0 prepares them in the loop
     seed: int = 0
 
     def __post_init__(self):
-        if min(self.steps, self.batch_size, self.accumulate) < 1 or self.workers < 0:
-            raise ConfigError("steps, batch_size and accumulate must be 1 or more, workers 0 or more")
-        if self.learning_rate <= 0 or not 0 <= self.average_decay < 1 or self.checkpoint_minutes <= 0:
-            raise ConfigError("learning_rate and checkpoint_minutes must be positive, average_decay in [0, 1)")
+        if min(self.steps, self.batch_size, self.accumulate) < 1 or min(self.workers, self.warmup_steps) < 0:
+            raise ConfigError("steps, batch_size and accumulate must be 1 or more, workers and warmup_steps 0 or more")
+        positive = (self.learning_rate, self.checkpoint_minutes, self.clip_norm)
+        if not all(value > 0 and math.isfinite(value) for value in positive) or not 0 <= self.average_decay < 1:
+            raise ConfigError(
+                "learning_rate, checkpoint_minutes and clip_norm must be finite and positive, average_decay in [0, 1)"
+            )
+        if not 0 <= self.weight_decay < math.inf:
+            raise ConfigError(f"weight_decay {self.weight_decay} must be finite and 0 or more")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed {self.seed} must be 0 or more, and below 2**63")
 
 
 @dataclass(frozen=True)
-class Progress:
-    """What the loop tells after a step."""
+class Step:
+    """What the loop reports after a step."""
 
     step: int
     steps: int
@@ -64,55 +72,36 @@ class Progress:
     waiting: float  # share of the time spent waiting for data
 
 
-class _Samples(Dataset):
-    """Parts of batches by number: part p of this process, `draw(n)` for each sample n in it, collated."""
-
-    def __init__(
-        self,
-        draw: Callable[[int], dict],
-        collate: Callable[[list[dict]], dict],
-        config: LoopConfig,
-        rank: int,
-        ranks: int,
-    ):
-        self.draw, self.collate = draw, collate
-        self.size, self.accumulate = config.batch_size // (ranks * config.accumulate), config.accumulate
-        self.batch_size, self.rank = config.batch_size, rank
-
-    def __getitem__(self, part: int) -> dict:
-        step, piece = divmod(part, self.accumulate)
-        first = step * self.batch_size + (self.rank * self.accumulate + piece) * self.size
-        return self.collate([self.draw(n) for n in range(first, first + self.size)])
-
-
 def fit(
     objective: nn.Module,
-    draw: Callable[[int], dict],
-    collate: Callable[[list[dict]], dict],
+    draw: Draw,
+    collate: Collate,
     config: LoopConfig,
-    folder: Path,
-    identity: dict,
-    on_step: Callable[[Progress], None] | None = None,
+    folder: Path | None = None,
+    identity: dict | None = None,
+    on_step: Callable[[Step], None] | None = None,
     on_checkpoint: Callable[[int, nn.Module], None] | None = None,
 ) -> nn.Module:
     """Train `objective` (batch -> dict of scalar losses with key "loss") and return its running average.
 
-    `draw(n)` makes sample n from the recipe's seed; `identity` is what must not change between a run and its
-    resumption. Checkpoints go to `folder` every `checkpoint_minutes` and at the end; the same call goes on from the
-    last one. `on_checkpoint(step, averaged)` runs in the main process after each checkpoint.
+    `draw(n)` makes sample n from the seed; `identity` is what must not change between a run and its resumption.
+    Checkpoints go to `folder` every `checkpoint_minutes` and at the end; the same call resumes from the last one.
+    `on_checkpoint(step, averaged)` runs in the main process after each checkpoint. A file `finish` in `folder`, or in
+    the folder above it, ends the run after the next step with the weights that it has. With schedule "constant" a
+    finished run may be lengthened by more `steps`. Without `folder` the training stays in memory and in this process.
+
+    Raises Interrupted after SIGTERM or Ctrl-C, when the checkpoint of the next step is saved; ModelError for a
+    checkpoint of another run; HistoloomError for a loss or gradient that is not finite.
     """
-    # A batch may hold no crops at all, and then their encoder has no gradient.
-    handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
-    _keep_freed_memory()
-    bf16 = use_bf16(config.precision)
-    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=handlers)
-    if config.batch_size % (accelerator.num_processes * config.accumulate):
+    keep_freed_memory()
+    precision = resolved(config.precision)
+    world = processes_together() if folder else Alone()
+    if config.batch_size % (world.num_processes * config.accumulate):
         raise ConfigError(
-            f"batch_size {config.batch_size} does not divide into {accelerator.num_processes} processes x "
+            f"batch_size {config.batch_size} does not divide into {world.num_processes} processes x "
             f"{config.accumulate} parts"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    objective.to(accelerator.device)
+    objective.to(world.device)
     average = running_average(objective, config.average_decay)
     optimizer = torch.optim.AdamW(
         [p for p in objective.parameters() if p.requires_grad],
@@ -121,79 +110,90 @@ def fit(
         weight_decay=config.weight_decay,
         fused=True,
     )
-    identity_text = json.dumps(identity, sort_keys=True)
-    start = load_checkpoint(folder, objective, average, optimizer, identity_text)
-    model, optimizer = accelerator.prepare(objective, optimizer)
-    samples = _Samples(draw, collate, config, accelerator.process_index, accelerator.num_processes)
-    parts = _stream(samples, range(start * config.accumulate, config.steps * config.accumulate), config.workers)
+    identity_text = json.dumps({**(identity or {}), "format": FORMAT, "precision": precision}, sort_keys=True)
+    start = load_checkpoint(folder, objective, average, optimizer, identity_text) if folder else 0
+    if start > config.steps:
+        raise ModelError(f"{folder}: has trained {start} steps, more than the {config.steps} asked for; ask for more")
+    if start and finish_is_asked(folder):
+        return average.module
+    model, optimizer = world.prepare(objective, optimizer)
+    parts = Parts(
+        draw=draw,
+        collate=collate,
+        batch_size=config.batch_size,
+        accumulate=config.accumulate,
+        rank=world.process_index,
+        ranks=world.num_processes,
+    )
+    batches = stream(parts, range(start * config.accumulate, config.steps * config.accumulate), config.workers)
     clock = _Clock(config.batch_size)
-    for step in range(start, config.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * learning_rate_factor(step, config)
-        losses: dict[str, Tensor] = {}
-        for _ in range(config.accumulate):
-            with clock.waiting():
-                batch = next(parts)
-            batch = {k: v.to(accelerator.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-            # Not by Accelerator, whose precision is one for the whole process: stages may differ.
-            with (
-                torch.autocast(accelerator.device.type, torch.bfloat16, enabled=bf16),
-                _fast_attention(accelerator.device),
-            ):
-                part_losses = model(batch)
-            accelerator.backward(part_losses["loss"] / config.accumulate)
-            for name, value in part_losses.items():
-                losses[name] = losses.get(name, 0) + value.detach() / config.accumulate
-        norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-        average.update_parameters(accelerator.unwrap_model(model))
-        clock.step()
-        done = step + 1
-        if on_step:
-            means = {k: float(accelerator.reduce(v, "mean")) for k, v in losses.items()}
-            if accelerator.is_main_process:
-                on_step(Progress(done, config.steps, means, clock.rate, clock.share_waiting))
-        due = clock.due(config.checkpoint_minutes) or done == config.steps
-        if accelerator.is_main_process and due:
-            if not math.isfinite(float(losses["loss"]) + float(norm)):
-                raise HistoloomError(
-                    f"{folder}: loss or gradient is not finite at step {done}; lower learning_rate and start in "
-                    "another folder"
-                )
-            save_checkpoint(folder, done, accelerator.unwrap_model(model), average, optimizer, identity_text)
-            if on_checkpoint:
-                on_checkpoint(done, average.module)
+    with Stop(folder) as stop:
+        for step in range(start, config.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * learning_rate_factor(step, config)
+            losses: dict[str, Tensor] = {}
+            for _ in range(config.accumulate):
+                with clock.waiting():
+                    batch = next(batches)
+                batch = {k: v.to(world.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+                # Not by Accelerator, whose precision is one for the whole process: stages may differ.
+                autocast = torch.autocast(world.device.type, torch.bfloat16, enabled=precision == "bf16")
+                with autocast, _fast_attention(world.device):
+                    part_losses = model(batch)
+                world.backward(part_losses["loss"] / config.accumulate)
+                for name, value in part_losses.items():
+                    part = value.detach() / config.accumulate
+                    losses[name] = losses[name] + part if name in losses else part
+            norm = world.clip_grad_norm_(list(model.parameters()), config.clip_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            average.update_parameters(world.unwrap_model(model))
+            clock.step()
+            done = step + 1
+            if on_step:
+                means = {name: _number(world.reduce(value, "mean")) for name, value in losses.items()}
+                if world.is_main_process:
+                    on_step(Step(done, config.steps, means, clock.rate, clock.share_waiting))
+            interrupted, finished = stop.wish(world)
+            last = done == config.steps or interrupted or finished
+            due = clock.due(config.checkpoint_minutes) or last
+            if world.is_main_process and due:
+                if not math.isfinite(_number(losses["loss"]) + _number(norm)):
+                    raise HistoloomError(_not_finite(folder, done))
+                if folder:
+                    save_checkpoint(folder, done, world.unwrap_model(model), average, optimizer, identity_text)
+                if on_checkpoint:
+                    on_checkpoint(done, average.module)
+            if interrupted:
+                world.wait_for_everyone()  # a launcher kills the others when one process ends
+                raise stop.error(done, config.steps)
+            if finished:
+                break
     return average.module
 
 
-def process_state() -> PartialState:
-    """This process among those of the run; by itself, `PartialState` knows no group of CPU processes."""
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+def identity_of(config: "DataclassInstance", **more: str) -> dict:
+    """What a run and its resumption must share: the stage's config without what may change between them.
 
-
-def identity_of(config: object, **more: str) -> dict:
-    """What a run and its resumption must share: all of a stage's config but how often it saves and who prepares
-    batches."""
+    That is how often the run saves, who prepares batches, and with a constant rate the number of steps. `fit` adds the
+    precision that the machine computes in.
+    """
     values = asdict(config)
-    for free in ("checkpoint_minutes", "workers"):
-        values["loop"].pop(free)
+    free = ["checkpoint_minutes", "workers", "precision"]
+    free += ["steps"] if values["loop"]["schedule"] == "constant" else []
+    for name in free:
+        values["loop"].pop(name)
     return values | more
 
 
-def stack(samples: list[dict]) -> dict[str, Tensor]:
-    """Samples that hold arrays of equal shapes, stacked key by key."""
-    return {key: torch.from_numpy(np.stack([sample[key] for sample in samples])) for key in samples[0]}
-
-
-def show_on(bar: Bar, size: int = 1) -> Callable[[Progress], None]:
+def show_on(bar: Bar, size: int = 1) -> Callable[[Step], None]:
     """An `on_step` that advances `bar` by `size` items per step, at first past the steps of an interrupted run."""
     shown = 0
 
-    def on_step(progress: Progress) -> None:
+    def on_step(step: Step) -> None:
         nonlocal shown
-        bar.advance((progress.step - shown) * size, f"loss {progress.losses['loss']:.4f}")
-        shown = progress.step
+        bar.advance((step.step - shown) * size, f"loss {step.losses['loss']:.4f}")
+        shown = step.step
 
     return on_step
 
@@ -207,32 +207,19 @@ def learning_rate_factor(step: int, config: LoopConfig) -> float:
     return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
-def _stream(samples: _Samples, parts: range, workers: int) -> Iterator[dict]:
-    # One part per item: `batch_size=None` hands the collated dict through as it is.
-    loader = DataLoader(
-        samples,
-        batch_size=None,
-        sampler=list(parts),
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        pin_memory=torch.cuda.is_available(),
-    )
-    return iter(loader)
+def _number(value: object) -> float:
+    return value.item() if isinstance(value, Tensor) else float("nan")
+
+
+def _not_finite(folder: Path | None, step: int) -> str:
+    where, cure = (f"{folder}: ", " and start in another folder") if folder else ("", "")
+    return f"{where}the loss or gradient is not finite at step {step}; lower learning_rate{cure}"
 
 
 def _fast_attention(device: torch.device) -> contextlib.AbstractContextManager:
     # On a CPU the fused kernel's backward pass is slow: a bf16 step of the classifier of types takes 0.35 CPU-seconds
     # with it, 0.27 without.
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
-
-
-def _keep_freed_memory() -> None:
-    # glibc hands large blocks back to the kernel and faults them in again at every step: 40 % of a step on two cores.
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        trim_threshold, mmap_max = -1, -4
-        libc.mallopt(trim_threshold, 2**31 - 1)
-        libc.mallopt(mmap_max, 0)
 
 
 class _Clock:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from histoloom.augmentation import dihedral
 from histoloom.errors import ConfigError
-from histoloom.fitting.loop import LoopConfig, Progress, fit, identity_of
+from histoloom.fitting.loop import LoopConfig, Step, fit, identity_of
 from histoloom.models.autoencoder import AutoencoderConfig, build_autoencoder, encode, to_pixels
 from histoloom.patches.store import Patches
 from histoloom.stain import StainJitter, apply_stain, draw_stain
@@ -92,7 +92,7 @@ def train_autoencoder(
     patches: Patches,
     config: AutoencoderTraining,
     folder: Path,
-    on_step: Callable[[Progress], None] | None = None,
+    on_step: Callable[[Step], None] | None = None,
     on_checkpoint: Callable[[int, ModelMixin], None] | None = None,
 ) -> ModelMixin:
     """Train on `patches`, resuming from `folder`; returns the averaged autoencoder in eval mode."""

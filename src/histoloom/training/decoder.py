@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from histoloom.errors import ConfigError
-from histoloom.fitting.loop import LoopConfig, Progress, fit, identity_of
+from histoloom.fitting.loop import LoopConfig, Step, fit, identity_of
 from histoloom.models.autoencoder import encode, latent_channels, latent_factor, to_pixels, weights_hash
 from histoloom.models.discriminator import PatchDiscriminator
 from histoloom.patches.store import Patches
@@ -73,7 +73,7 @@ def train_decoder(
     autoencoder: ModelMixin,
     config: DecoderTraining,
     folder: Path,
-    on_step: Callable[[Progress], None] | None = None,
+    on_step: Callable[[Step], None] | None = None,
 ) -> ModelMixin:
     """Train the decoder of `autoencoder` on `patches`, resuming from `folder`; returns an averaged copy in eval mode.
 

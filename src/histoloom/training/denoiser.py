@@ -15,7 +15,7 @@ from histoloom.conditioning.crops import CropConfig, ReferenceCrops, crops_in_pl
 from histoloom.conditioning.inputs import Conditioning, canvas, no_map, pack_crops, type_map
 from histoloom.discovery.levels import Levels
 from histoloom.errors import ConfigError, ModelError
-from histoloom.fitting.loop import LoopConfig, Progress, fit, identity_of
+from histoloom.fitting.loop import LoopConfig, Step, fit, identity_of
 from histoloom.models.autoencoder import latent_channels, latent_factor, weights_hash
 from histoloom.models.crop_encoder import embed_crops
 from histoloom.models.denoiser import Conditions, Denoiser, with_validity
@@ -221,7 +221,7 @@ def train_denoiser(
     config: DenoiserTraining,
     folder: Path,
     on_patch: Callable[[int], None] | None = None,
-    on_step: Callable[[Progress], None] | None = None,
+    on_step: Callable[[Step], None] | None = None,
     on_checkpoint: Callable[[int, Denoiser], None] | None = None,
     initial: Denoiser | None = None,
     levels: Levels | None = None,

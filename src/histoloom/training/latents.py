@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Shaped
 
 from histoloom.augmentation import dihedral, dihedral_back
 from histoloom.errors import OutputError
-from histoloom.fitting.loop import process_state
+from histoloom.fitting.processes import process_state
 from histoloom.models.autoencoder import encode, latent_channels, latent_factor, to_pixels
 from histoloom.patches.store import Patches
 from histoloom.stain import StainJitter, StainShift, apply_stain, draw_stain
