@@ -1,30 +1,38 @@
-# Two commands on a fresh clone: `make demo` weaves, `make test` checks everything that CI checks.
+# On a fresh clone: `make demo` weaves, `make test` checks everything that CI checks, `make docs` builds the site.
 VENV := .venv
 PYTHON ?= python3
+PIP_ARGS ?=
+COVERAGE ?= --cov --cov-report=
 BIN := $(VENV)/bin
 
 .PHONY: demo docs test clean
 
-$(VENV)/.installed: pyproject.toml
+# What weaving needs, and no more.
+$(VENV)/.weaving: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet torch torchvision
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet $(PIP_ARGS) --editable .
 	touch $@
 
-demo: $(VENV)/.installed
+# What tests and docs need: every extra.
+$(VENV)/.developing: $(VENV)/.weaving
+	$(BIN)/pip install --quiet $(PIP_ARGS) --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.weaving
 	$(BIN)/histoloom demo --out woven/demo
 	@echo "Look at woven/demo/contact-sheet.png"
 
-docs: $(VENV)/.installed
+docs: $(VENV)/.developing
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "Open site/index.html"
 
-test: $(VENV)/.installed
+test: $(VENV)/.developing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/pytest
+	$(BIN)/pytest $(COVERAGE)
+	$(if $(COVERAGE),@echo "Coverage: $$($(BIN)/coverage report --format=total) % (coverage report shows the gaps)")
 
 clean:
 	rm -rf $(VENV) woven runs site

@@ -1,8 +1,9 @@
-"""What the site takes from outside docs/: README, model cards and project pages, and the files that pages link to.
+"""What the site takes from elsewhere: README, model cards, project pages, notebooks, and the files that pages link to.
 
 Links in these pages are relative to where they live in the repository; they are rewritten to where the site has them.
 """
 
+import json
 import os
 import re
 from pathlib import Path
@@ -21,7 +22,7 @@ PAGES = {  # file of the repository: page of the site
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
 }
-LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
+LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|data:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
 FENCE = re.compile(r"(^```.*?^```)", re.DOTALL | re.MULTILINE)
 _site: Files
 
@@ -31,8 +32,25 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     global _site
     for source, page in PAGES.items():
         files.append(File.generated(config, page, content=without_front_matter((ROOT / source).read_text("utf-8"))))
+    for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=notebook(path)))
     _site = files
     return files
+
+
+def notebook(path: Path) -> str:
+    """A notebook with its stored outputs, as Markdown."""
+    parts = []
+    for cell in json.loads(path.read_text("utf-8"))["cells"]:
+        text = "".join(cell["source"])
+        parts.append(f"```python\n{text}\n```" if cell["cell_type"] == "code" else text)
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {"text/plain": output.get("text", "")})
+            if "image/jpeg" in data:
+                parts.append(f"![output](data:image/jpeg;base64,{''.join(data['image/jpeg']).replace(chr(10), '')})")
+            else:
+                parts.append(f"```text\n{''.join(data['text/plain']).rstrip()}\n```")
+    return "\n\n".join([*parts, f"[The notebook]({path.name})"])
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
