@@ -10,6 +10,7 @@ The judge of the map is trained on the train split first, where the folder of `-
 
 import argparse
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 
 from histoloom.augmentation import dihedral
-from histoloom.cli.progress import bar, track
+from histoloom.cli.progress import bar
 from histoloom.conditioning.crops import CropConfig, ReferenceCrops
 from histoloom.encoders.encoder import open_encoder
 from histoloom.evaluation.segmenter import (
@@ -74,6 +75,14 @@ class Task:
     def pairs(self) -> list[tuple[int, int]]:
         """All (number of the patch, number of its crop)."""
         return [(i, j) for i, order in enumerate(self.orders) for j in range(len(order.crops))]
+
+
+def shown(items: Sequence, label: str, unit: str) -> Iterator:
+    """The items, under a progress bar."""
+    with bar(label, len(items), unit) as running:
+        for item in items:
+            yield item
+            running.advance()
 
 
 def make_task(patches: Patches, count: int, seed: int, per_type: int) -> Task:
@@ -139,11 +148,11 @@ def measure_copying(task: Task, woven: np.ndarray, pairs: int, seed: int) -> dic
     own = task.pairs()
     cases = np.asarray(task.patches.cases)
     unrelated, pasted, same_case, unlike, scores = [], [], [], [], []
-    for n in track(range(pairs), "unrelated pairs", unit="pairs"):
+    for n in shown(range(pairs), "unrelated pairs", "pairs"):
         i, j = own[n % len(own)]
         other = task.patches.images[rng.choice(np.flatnonzero(cases != task.cases[i]))]
         unrelated.append(best_match(task.orders[i].crops[j].pixels, other, PART))
-    for i, j in track(own, "crops", unit="crops"):
+    for i, j in shown(own, "crops", "crops"):
         crop = task.orders[i].crops[j].pixels
         scores.append(best_match(crop, woven[i], PART))
         same_case.append(best_match(crop, task.patches.images[task.chosen[i]], PART))
@@ -164,7 +173,7 @@ def measure_autoencoder(pipeline: HistoloomPipeline, patches: Patches) -> dict:
     factor = latent_factor(pipeline.autoencoder)
     height, width = (edge // factor * factor for edge in patches.images.shape[1:3])
     errors, contrasts, encoder, vectors = [], [], open_encoder("histoloom-small"), []
-    for start in track(range(0, len(patches), 8), "autoencoder", unit="batches"):
+    for start in shown(range(0, len(patches), 8), "autoencoder", "batches"):
         images = torch.from_numpy(patches.images[start : start + 8, :height, :width].copy())
         pixels = to_pixels(images).to(pipeline.autoencoder.dtype)
         decoded = to_images(decode(pipeline.autoencoder, encode(pipeline.autoencoder, pixels)).float())

@@ -117,6 +117,7 @@ def test_another_run_is_refused_by_name_and_nothing_is_deleted(tmp_path, other, 
 def test_a_new_version_resumes_what_an_older_one_of_the_same_format_began(tmp_path):
     with files.run_folder(tmp_path / "run", RUN) as begun:
         assert not begun
+        (tmp_path / "run" / "part-0").touch()
     record = json.loads((tmp_path / "run" / RECORD).read_text())
     files.write_json(tmp_path / "run" / RECORD, record | {"version": "9.9"})
     with files.run_folder(tmp_path / "run", RUN) as begun:

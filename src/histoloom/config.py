@@ -1,62 +1,104 @@
-"""Recipes: TOML in, frozen dataclasses out, the resolved copy saved beside the result.
+"""Recipes: TOML in, frozen dataclasses out, and the resolved copy that is saved with each result.
 
-A stage owns its dataclass; this module knows none of them. Unknown keys and wrong types are refused by name.
+A stage owns its dataclass; this module knows none of them. It refuses unknown keys, wrong types, and numbers that are
+not finite, and names the key.
 """
 
 import dataclasses
-import json
+import math
+import os
 import tomllib
 import types
 import typing
 from pathlib import Path
 
+import tomli_w
+
 from histoloom.errors import ConfigError
 
 T = typing.TypeVar("T")
 _NONE = object()  # no value at all
+_LARGEST = 2**53  # integers beyond it are exact neither in JSON nor in Parquet's doubles
+_MOST_BYTES = 2**20  # of a recipe
+_DEEPEST = 16  # nested tables
 
 
 def load_recipe(path: Path | str) -> dict:
-    """The TOML file as nested dicts; raises ConfigError with file and cure."""
+    """Read a TOML file as nested dicts; raises ConfigError with the file and the cure."""
     path = Path(path)
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ConfigError(f"{path}: has {path.stat().st_size} bytes, which is too large for a recipe")
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such recipe; recipes live in recipes/") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: not a readable TOML recipe ({error})") from None
+        raise ConfigError(f"{path}: no such recipe; `histoloom recipes` lists those of the package") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: not a readable TOML recipe ({str(error)[:200]})") from None
 
 
-def build(cls: type[T], values: dict, where: str, usual: T | None = None) -> T:
-    """`cls(**values)` with names and types checked; nested dataclasses are built from nested tables.
+def build(cls: type[T], values: dict, where: str, defaults: T | None = None) -> T:
+    """Build `cls(**values)`; names and types are checked, nested tables become nested dataclasses.
 
-    `where` names file and table in errors, such as `recipes/smoke.toml [denoiser]`. A key that is left out has its
-    value in `usual`, else the default of `cls`: `[denoiser.loop]` with one key changes that one alone. Raises
-    ConfigError.
+    `where` names file and table in errors, such as `smoke.toml denoiser`. A key that is missing keeps its value in
+    `defaults`, or else the default of `cls`: `[denoiser.loop]` with one key changes that key alone. Raises ConfigError.
     """
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    if where.count(" ") > _DEEPEST:
+        raise ConfigError(f"{where[:200]}: tables are nested too deep")
+    fields = {f.name: f for f in dataclasses.fields(typing.cast(typing.Any, cls)) if f.init}
     if unknown := sorted(set(values) - set(fields)):
-        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(fields)}")
-    defaults = {name: _default(field) if usual is None else getattr(usual, name) for name, field in fields.items()}
-    missing = [name for name, default in defaults.items() if default is _NONE and name not in values]
+        raise ConfigError(f"{where}: unknown key {unknown[0][:80]!r}; known: {', '.join(fields)}")
+    usual = {name: _default(field) if defaults is None else getattr(defaults, name) for name, field in fields.items()}
+    missing = [name for name, default in usual.items() if default is _NONE and name not in values]
     if missing:
         raise ConfigError(f"{where}: missing key {missing[0]!r}")
     resolved = {
-        name: _convert(fields[name].type, value, f"{where} {name}", defaults[name]) for name, value in values.items()
+        name: _convert(fields[name].type, value, f"{where} {name}", usual[name]) for name, value in values.items()
     }
     try:
-        return cls(**(defaults | resolved))
+        return cls(**(usual | resolved))
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
 
 
-def to_toml(config: object) -> str:
-    """A dataclass as TOML text, nested ones as tables: the resolved copy that lies in a run folder."""
-    return _table("", config)
+def check_numbers(config: object) -> None:
+    """Raise ConfigError for a field of a dataclass that holds a number no setting can have.
+
+    Floats must be finite, integers smaller than 2^53 in size, and a field named `seed` or `seeds` 0 or more. Every
+    config calls this first in its `__post_init__`.
+    """
+    for f in dataclasses.fields(typing.cast(typing.Any, config)):
+        value = getattr(config, f.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ConfigError(f"{f.name} is {number}; give a finite number")
+            if isinstance(number, int) and abs(number) >= _LARGEST:
+                raise ConfigError(f"{f.name} is {number:.3g}, which is too large")
+            if f.name in ("seed", "seeds") and isinstance(number, int) and number < 0:
+                raise ConfigError(f"{f.name} is {number}; give 0 or more")
+
+
+def to_toml(config: object, home: Path | None = None) -> str:
+    """A dataclass as TOML text, nested dataclasses as tables.
+
+    With `home`, the folder where the text will be saved, absolute paths become relative to it.
+    """
+    return tomli_w.dumps(_plain(config, home), multiline_strings=False)
+
+
+def _plain(value: object, home: Path | None) -> typing.Any:
+    if dataclasses.is_dataclass(value):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {name: _plain(v, home) for name, v in fields.items() if v is not None}
+    if isinstance(value, tuple | list):
+        return [_plain(v, home) for v in value]
+    if isinstance(value, str | Path):
+        text = str(value)
+        return os.path.relpath(text, home) if home is not None and os.path.isabs(text) else text
+    return value
 
 
 def _default(field: dataclasses.Field) -> object:
-    """The default of a field, _NONE where it has none."""
+    """The default of a field, _NONE if it has none."""
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return _NONE if field.default is dataclasses.MISSING else field.default
@@ -69,7 +111,12 @@ def _convert(kind: object, value: object, where: str, usual: object = None) -> o
         if converted is not _NONE:
             return converted
     wanted = " or ".join(_name(o) for o in options if o is not type(None))
-    raise ConfigError(f"{where}: expected {wanted}, found {value!r}")
+    raise ConfigError(f"{where}: expected {wanted}, found {_shown(value)}")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _name(kind: object) -> str:
@@ -79,7 +126,7 @@ def _name(kind: object) -> str:
 
 
 def _convert_one(kind: object, value: object, where: str, usual: object) -> object:
-    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type) and isinstance(value, dict):
         return build(kind, value, where, usual if isinstance(usual, kind) else None)
     if typing.get_origin(kind) is tuple:
         item, *rest = typing.get_args(kind)
@@ -91,31 +138,9 @@ def _convert_one(kind: object, value: object, where: str, usual: object) -> obje
     if typing.get_origin(kind) is typing.Literal:
         return value if value in typing.get_args(kind) else _NONE
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < _LARGEST else _NONE
     if kind is Path and isinstance(value, str):
         return Path(value)
     if isinstance(kind, type) and isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
         return value
     return _NONE
-
-
-def _table(name: str, config: object) -> str:
-    plain, nested = [f"[{name}]"] if name else [], []
-    for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
-        if dataclasses.is_dataclass(value):
-            nested.append(_table(f"{name}.{f.name}".strip("."), value))
-        elif value is not None:
-            plain.append(f"{f.name} = {_toml(value)}")
-    return "\n".join([*plain, ""]) + "".join("\n" + n for n in nested)
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, tuple | list):
-        return "[" + ", ".join(_toml(v) for v in value) + "]"
-    # A TOML basic string is a JSON string, but for DEL.
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

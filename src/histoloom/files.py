@@ -30,6 +30,8 @@ RECORD = "record.json"
 PARTIAL = ".partial"  # suffix of what is not finished
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _MOST_RECORD_BYTES = 64 * 2**20
+_UMASK = os.umask(0)
+os.umask(_UMASK)  # it can be read only by setting it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,19 +69,19 @@ def write_json(path: Path, value: object) -> None:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, more: str = "") -> Iterator[Path]:
     """A path to write to that becomes `path` when the block ends, and is removed when the block fails.
 
     Folders above `path` are made. The path is unique, so that a lost worker that still writes harms nobody. Raises
-    OutputError for a disk that is full or refuses.
+    OutputError, ending in `more`, for a disk that is full or refuses.
     """
     path = Path(path)
     aside = path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex[:12]}{PARTIAL}")
     try:
-        with one_clear_line(path):
+        with one_clear_line(path, more):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield aside
-            _flush(aside)
+            _settle(aside)
             os.replace(aside, path)
             _flush(path.parent)
     finally:
@@ -129,7 +131,7 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         aside.mkdir(parents=True)
         try:
             yield aside
-            _flush_tree(aside)
+            _settle_tree(aside)
             if folder.exists():
                 os.replace(folder, old)
             os.replace(aside, folder)
@@ -169,8 +171,7 @@ def resumable_folder(folder: Path, record: Record) -> Iterator[Path]:
                 _remove_partials(aside)
                 _publish(aside, folder)
         finally:
-            if aside.is_dir() and not any(path.name != RECORD for path in aside.iterdir()):
-                shutil.rmtree(aside, ignore_errors=True)
+            _remove_empty(aside)
 
 
 @contextmanager
@@ -186,8 +187,11 @@ def run_folder(folder: Path, record: Record, grows: bool = False) -> Iterator[bo
         begun = (folder / RECORD).is_file()
         _begin(folder, record, grows)
         _remove_partials(folder)
-        with one_clear_line(folder, "the same command resumes the run"):
-            yield begun
+        try:
+            with one_clear_line(folder, "the same command resumes the run"):
+                yield begun
+        finally:
+            _remove_empty(folder)
 
 
 def is_finished(folder: Path, record: Record) -> bool:
@@ -311,6 +315,12 @@ def _begin(folder: Path, record: Record, grows: bool = False) -> None:
     write_json(folder / RECORD, record.to_json() | {"version": VERSION})
 
 
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder that holds nothing but its record."""
+    if folder.is_dir() and all(path.name == RECORD for path in folder.iterdir()):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _is_ours(folder: Path) -> bool:
     """True for a folder with a record, and for one that was killed before it had written the record."""
     if not folder.is_dir():
@@ -341,7 +351,7 @@ def _leaves(values: object, name: str = "") -> dict[str, object]:
 
 
 def _publish(aside: Path, folder: Path) -> None:
-    _flush_tree(aside)
+    _settle_tree(aside)
     if folder.is_dir():
         folder.rmdir()  # empty; Windows does not rename onto it
     os.replace(aside, folder)
@@ -359,11 +369,18 @@ def _is_partial(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(PARTIAL)
 
 
-def _flush_tree(folder: Path) -> None:
+def _settle_tree(folder: Path) -> None:
     for root, _, names in os.walk(folder, topdown=False):
         for name in names:
-            _flush(Path(root) / name)
+            _settle(Path(root) / name)
         _flush(Path(root))
+
+
+def _settle(path: Path) -> None:
+    """Give a finished file the permissions of the umask (some libraries write 0600), and flush it."""
+    if os.name != "nt" and not path.is_symlink():
+        os.chmod(path, 0o666 & ~_UMASK)
+    _flush(path)
 
 
 def _flush(path: Path) -> None:

@@ -1,24 +1,17 @@
 """Crops of a reproduction, found again or not: flat ones among them, and maps of one case only."""
 
-from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from histoloom.conditioning.inputs import Crop
-from histoloom.experiments.ground import Ground
-from histoloom.experiments.measuring import _crop_copies, image_set
+from histoloom.experiments.context import Run
+from histoloom.experiments.measuring import Comparison, _crop_copies, image_set
 from histoloom.experiments.recipe import DataSource, Recipe
 from histoloom.generation.patches import Order
+from histoloom.progress import silent
 from histoloom.tissue import TissueTable
-
-
-class Silent:
-    """A bar that nobody sees."""
-
-    def advance(self, count: int = 1, note: str | None = None) -> None:
-        """Count."""
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +20,10 @@ def patches(make_patches):
 
 
 @pytest.fixture
-def ground(patches, tmp_path) -> Ground:
-    table, recipe = TissueTable.from_names(["stroma", "gland", "tumour"]), Recipe(DataSource(dataset="patches"))
-    return Ground(recipe, tmp_path, table, patches, patches, None, lambda *_: nullcontext(Silent()))
+def comparison(patches, tmp_path) -> Comparison:
+    table, recipe = TissueTable.from_names(["stroma", "gland", "tumour"]), Recipe(data=DataSource(dataset="patches"))
+    run = Run(recipe=recipe, folder=tmp_path, table=table, patches=patches, levels=None, progress=silent)
+    return Comparison(run, patches)
 
 
 @pytest.fixture
@@ -42,16 +36,16 @@ def orders(patches) -> list[Order]:
     ]
 
 
-def test_flat_crops_are_counted_apart_and_leave_enough_pairs_for_the_line(ground, patches, orders):
-    real = image_set(ground, patches, "train")
+def test_flat_crops_are_counted_apart_and_leave_enough_pairs_for_the_line(comparison, patches, orders):
+    real = image_set(comparison.run, patches, "train")
     images = patches.images.copy()
     for image, order in zip(images, orders, strict=True):
         image[8:40, 8:40] = order.crops[0].pixels
-    found = _crop_copies(ground, replace(real, images=images), real, orders)
+    found = _crop_copies(comparison, replace(real, images=images), real, orders)
     assert (found["woven"]["rate"], found["woven"]["n"], found["woven"]["flat"]) == (1, 6, 6)
     assert found["same_case"]["rate"] < 0.5
 
 
-def test_maps_of_one_case_tell_nothing_of_crops(ground, patches, orders):
-    real = replace(image_set(ground, patches, "train"), cases=["only"] * 6)
-    assert _crop_copies(ground, real, real, orders) == {"woven": None, "same_case": None}
+def test_maps_of_one_case_tell_nothing_of_crops(comparison, patches, orders):
+    real = replace(image_set(comparison.run, patches, "train"), cases=["only"] * 6)
+    assert _crop_copies(comparison, real, real, orders) == {"woven": None, "same_case": None}

@@ -1,7 +1,6 @@
 """The paper's comparison, whole, at the size of a thumbnail; and resumed."""
 
 import json
-from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +11,9 @@ from PIL import Image
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
 from histoloom.errors import ConfigError, InputError
 from histoloom.experiments.recipe import Reproduction, read_recipe
-from histoloom.experiments.reproduce import place_orders, reproduce
+from histoloom.experiments.reproduce import equal_orders, reproduce
 from histoloom.generation.patches import WeaveConfig
+from histoloom.progress import silent
 
 RECIPE = """
 [data]
@@ -47,14 +47,7 @@ downstream = {{ steps = 1, batch_size = 2, size = 32, seeds = [0, 1] }}
 """
 
 
-class Silent:
-    """A bar that nobody sees."""
-
-    def advance(self, count: int = 1, note: str | None = None) -> None:
-        """Count."""
-
-
-def run(folder, val_share: float = 0.4, bar=lambda *_: nullcontext(Silent())) -> dict:
+def run(folder, val_share: float = 0.4, bar=silent) -> dict:
     (folder / "tiny.toml").write_text(RECIPE.format(val_share=val_share))
     return reproduce(read_recipe(folder / "tiny.toml"), folder / "run", bar)
 
@@ -93,7 +86,7 @@ def test_all_are_trained_woven_and_measured_alike_and_a_run_that_stopped_makes_n
 
     def bar(label: str, *_):
         opened.append(label)
-        return nullcontext(Silent())
+        return silent(label, *_)
 
     assert run(folder, bar=bar) == found
     changed = {path.name for path, then in kept.items() if path.stat().st_mtime_ns != then}
@@ -102,7 +95,7 @@ def test_all_are_trained_woven_and_measured_alike_and_a_run_that_stopped_makes_n
 
 
 def test_maps_and_crops_are_those_of_the_training_patches_and_no_crop_comes_from_its_own_patch(small_patches):
-    (orders, at), (again, _) = (place_orders(small_patches, Reproduction(patches=5)) for _ in range(2))
+    (orders, at), (again, _) = (equal_orders(small_patches, Reproduction(patches=5)) for _ in range(2))
     assert len(orders) == len(set(at)) == 5
     assert any(order.crops for order in orders)
     for order, same, index in zip(orders, again, at, strict=True):
@@ -113,7 +106,7 @@ def test_maps_and_crops_are_those_of_the_training_patches_and_no_crop_comes_from
 
 def test_patches_of_one_slide_are_told_apart(small_patches):
     slide = replace(small_patches, sources=["slide.svs"] * len(small_patches))
-    orders, at = place_orders(slide, Reproduction(patches=5))
+    orders, at = equal_orders(slide, Reproduction(patches=5))
     for order, index in zip(orders, at, strict=True):
         np.testing.assert_array_equal(order.semantic_map, slide.semantic_maps[index])
 
@@ -127,9 +120,9 @@ def test_a_model_beside_the_recipe_may_lend_its_autoencoder(tmp_path):
 
 
 def test_a_budget_without_sense_or_a_dataset_without_val_is_refused(folder):
-    with pytest.raises(ConfigError, match="one conditioning at least, none of them twice"):
+    with pytest.raises(ConfigError, match="at least one conditioning, each only once"):
         Reproduction(conditionings=("map", "map"))
-    with pytest.raises(ConfigError, match="pairs 100"):
+    with pytest.raises(ConfigError, match="pairs >= 100"):
         Reproduction(pairs=10)
     with pytest.raises(ConfigError, match="leave copy_limit out of weave"):
         Reproduction(weave=WeaveConfig(copy_limit=0.6))

@@ -1,7 +1,8 @@
 """What a recipe may say beyond the smoke recipe: whom to watch with, and what to begin with."""
 
 import contextlib
-from contextlib import nullcontext
+import re
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from histoloom.conditioning.likeness import CopyLimitConfig
-from histoloom.errors import ConfigError, ModelError
+from histoloom.errors import ConfigError, ModelError, OutputError
 from histoloom.experiments.recipe import DataSource, Watch, read_recipe
 from histoloom.experiments.run import run_recipe
 from histoloom.models.pipeline import HistoloomPipeline
@@ -46,13 +47,6 @@ pairs = {pairs}
 """
 
 
-class Silent:
-    """A bar that nobody sees."""
-
-    def advance(self, count: int = 1, note: str | None = None) -> None:
-        """Count."""
-
-
 def train(
     folder,
     name: str,
@@ -65,7 +59,7 @@ def train(
     told = {"first": first, "channels": channels, "watch": watch, "rate": rate, "pairs": pairs}
     (folder / f"{name}.toml").write_text(RECIPE.format(**told))
     recipe = read_recipe(folder / f"{name}.toml")
-    return HistoloomPipeline.load(run_recipe(recipe, folder / name, lambda *_: nullcontext(Silent())))
+    return HistoloomPipeline.load(run_recipe(recipe, folder / name))
 
 
 def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
@@ -85,12 +79,12 @@ def test_the_recipes_of_the_bundled_model_train_small_on_other_pictures(image_fo
         data=DataSource(source="images", maps="maps", tissue="tissue.toml"),
         decoder=decoder,
         denoiser=denoiser,
-        watch=Watch(2, 2, map_fidelity=False),
+        watch=Watch(patches=2, steps=2, map_fidelity=False),
         copy_limit=CopyLimitConfig(pairs=60, quantile=0.8),
         pretrained_autoencoder="first/model/autoencoder",
     )
     with contextlib.chdir(image_folder):
-        model = HistoloomPipeline.load(run_recipe(recipe, image_folder / name, lambda *_: nullcontext(Silent())))
+        model = HistoloomPipeline.load(run_recipe(recipe, image_folder / name))
     assert model.denoiser.config.conditioning == shipped.denoiser.conditioning
     assert model.denoiser.config.objective == shipped.denoiser.objective
     # What copies on purpose has no limit.
@@ -150,7 +144,7 @@ def test_a_pretrained_autoencoder_beside_the_recipe_is_taken_as_it_is(image_fold
 
 
 def test_an_initial_model_of_another_architecture_is_refused(image_folder, trained):
-    with pytest.raises(ModelError, match="initial denoiser has another architecture"):
+    with pytest.raises(ModelError, match=r"first/model: has channels \(32, 64\), the recipe needs \(32, 96\)"):
         train(image_folder, "second", 'initial_model = "first/model"', channels=96)
 
 
@@ -158,3 +152,46 @@ def test_data_is_a_dataset_or_pictures(image_folder):
     (image_folder / "both.toml").write_text('[data]\ndataset = "a"\nsource = "images"\ntissue = "tissue.toml"\n')
     with pytest.raises(ConfigError, match=r"both\.toml data: "):
         read_recipe(image_folder / "both.toml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("window = 32", "window = 96", "denoiser window 96 is larger than the patches of 80 px"),
+        ("window = 32", "window = 40", "denoiser window 40 must be a multiple of 16 px, and at most 72 px"),
+        ("[autoencoder]\nsize = 32", "[autoencoder]\nsize = 96", "smaller than autoencoder size 96"),
+        ("channels = [32, 64]", "channels = [32, 60]", "multiples of 32"),
+        ("learning_rate = 0.01", "learning_rate = nan", "clip_norm must be finite and positive"),
+        ("views = 1", "views = -3", "views -3 must be in 1 to 4096"),
+    ],
+)
+def test_a_recipe_that_cannot_work_is_refused_before_any_work(image_folder, old, new, reason):
+    values = {"first": "", "channels": 64, "watch": "map_fidelity = false", "rate": 0.01, "pairs": 0}
+    text = RECIPE.format(**values)
+    assert old in text
+    (image_folder / "odd.toml").write_text(text.replace(old, new))
+    with pytest.raises(ConfigError, match=re.escape(reason)):
+        run_recipe(read_recipe(image_folder / "odd.toml"), image_folder / "odd")
+    assert not list(image_folder.glob("odd/*/"))
+
+
+def test_a_trained_model_says_where_it_comes_from_and_nobody_elses_secrets(image_folder, trained):
+    run = image_folder / "first"
+    card = (run / "model" / "README.md").read_text()
+    assert re.search(r"\n[1-9] patches of [12] cases \(split `train`\), 80 px", card)
+    assert "| 1 | gland |" in card
+    assert "Nothing was measured yet" in card
+    private = [str(image_folder), socket.gethostname()]
+    for path in run.rglob("*"):
+        assert not any(name in path.name for name in private)
+        if path.suffix in (".json", ".toml", ".md"):
+            assert not any(name in path.read_text() for name in private), path
+
+
+def test_another_recipe_is_refused_in_the_same_folder(image_folder, trained):
+    before = {path: path.stat().st_mtime_ns for path in (image_folder / "first").rglob("*")}
+    with pytest.raises(
+        OutputError, match=r"made by another run \(denoiser\.channels was \[32, 64\], is now \[32, 96\]"
+    ):
+        train(image_folder, "first", channels=96)
+    assert {path: path.stat().st_mtime_ns for path in (image_folder / "first").rglob("*")} == before

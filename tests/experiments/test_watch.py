@@ -1,13 +1,13 @@
 """What is woven while training: the maps and crops of the patches that were chosen, whatever they are called."""
 
-from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
-from torch.utils.tensorboard import SummaryWriter
 
-from histoloom.experiments.recipe import Watch
+from histoloom.experiments.context import Run
+from histoloom.experiments.recipe import DataSource, Recipe, Watch
 from histoloom.experiments.watch import Watcher
+from histoloom.progress import silent
 from histoloom.tissue import TissueTable
 
 
@@ -15,19 +15,13 @@ def test_patches_of_one_slide_get_the_crops_of_their_own_maps(small_patches, mak
     table, autoencoder = TissueTable.from_names(["stroma", "gland", "tumour"]), make_pipeline().autoencoder
     places = np.array([[200 * i, 0, 96] for i in range(len(small_patches))])
     slide = replace(small_patches, sources=["slide.svs"] * len(small_patches), places=places)
-    with SummaryWriter(str(tmp_path)) as writer:
-        named, shared = (
-            Watcher(
-                Watch(patches=5, map_fidelity=False),
-                patches,
-                table,
-                autoencoder,
-                tmp_path,
-                writer,
-                lambda *_: nullcontext(),
-            )
-            for patches in (small_patches, slide)
+    recipe = Recipe(data=DataSource(dataset="here"), watch=Watch(patches=5, map_fidelity=False))
+    named, shared = (
+        Watcher(
+            Run(recipe=recipe, folder=tmp_path, table=table, patches=patches, levels=None, progress=silent), autoencoder
         )
+        for patches in (small_patches, slide)
+    )
     assert any(named.crops)
     for mine, theirs in zip(named.crops, shared.crops, strict=True):
         assert len(mine) == len(theirs)

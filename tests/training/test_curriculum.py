@@ -9,7 +9,7 @@ from histoloom.discovery.levels import Levels
 from histoloom.errors import ConfigError, ModelError
 from histoloom.fitting.loop import LoopConfig
 from histoloom.models.autoencoder import AutoencoderConfig, build_autoencoder
-from histoloom.training.curriculum import Curriculum, level_at, spoken_as, types_at
+from histoloom.training.curriculum import Curriculum, coarse_ids, level_at, types_at
 from histoloom.training.denoiser import DenoiserTraining, prepare, train_denoiser
 
 COUNTS = (5, 10, 20, 50, 100)
@@ -33,7 +33,7 @@ def test_a_level_opens_when_the_curriculum_allows_all_its_types():
 
 def test_a_coarse_type_is_spoken_by_any_of_its_members_and_by_no_other():
     rng = np.random.default_rng(0)
-    drawn = np.stack([spoken_as(LEVELS, 0, rng) for _ in range(200)])
+    drawn = np.stack([coarse_ids(LEVELS, 0, rng) for _ in range(200)])
     assert (drawn[:, [0, 1, 5]] == drawn[:, :1]).all()
     assert (drawn[:, [2, 3, 4]] == drawn[:, 2:3]).all()
     assert set(drawn[:, 0]) == {0, 1, 5}
@@ -42,12 +42,12 @@ def test_a_coarse_type_is_spoken_by_any_of_its_members_and_by_no_other():
 
 
 def test_the_finest_level_says_what_the_map_says():
-    np.testing.assert_array_equal(spoken_as(LEVELS, 2, np.random.default_rng(0)), np.arange(256))
+    np.testing.assert_array_equal(coarse_ids(LEVELS, 2, np.random.default_rng(0)), np.arange(256))
 
 
 def test_a_type_that_was_merged_away_is_never_spoken():
     merged = Levels((1, 3), np.array([[0, 0, 0, 0], [0, 1, 1, 3]], np.uint8))
-    assert {int(spoken_as(merged, 0, np.random.default_rng(s))[0]) for s in range(50)} == {0, 1, 3}
+    assert {int(coarse_ids(merged, 0, np.random.default_rng(s))[0]) for s in range(50)} == {0, 1, 3}
 
 
 def test_a_curriculum_without_sense_is_refused():
@@ -119,5 +119,5 @@ def test_a_run_under_a_curriculum_goes_on_as_if_it_had_not_been_stopped(small_pa
 
 
 def test_a_curriculum_without_nested_types_is_refused(small_patches, autoencoder, tmp_path):
-    with pytest.raises(ConfigError, match="a curriculum needs types that are nested"):
+    with pytest.raises(ConfigError, match="a curriculum needs nested types"):
         train_denoiser(small_patches, 3, autoencoder, SMALL, tmp_path)

@@ -32,17 +32,25 @@ from safetensors.torch import save_file
 from histoloom.models.autoencoder import AutoencoderConfig, build_autoencoder
 from histoloom.training.denoiser import train_denoiser
 
-def at(what):
-    return lambda count: os.kill(os.getpid(), signal.SIGKILL) if (what, count) == moment else None
+class Bar:
+    count = 0
+
+    def advance(self, count=1, note=""):
+        self.count += count
+        at("patch", self.count)
+
+def at(what, count):
+    if (what, count) == moment:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 def on_step(progress):
     losses.append(progress.losses["loss"])
-    at("step")(progress.step)
+    at("step", progress.step)
 
 losses = []
 torch.manual_seed(0)
 autoencoder = build_autoencoder(AutoencoderConfig(4, (8, 8, 16), (1, 1, 1), (1, 1, 1))).eval()
-trained = train_denoiser(patches, 3, autoencoder, config, Path(folder), at("patch"), on_step)
+trained = train_denoiser(patches, 3, autoencoder, config, Path(folder), caching=Bar(), on_step=on_step)
 if os.environ.get("RANK", "0") == "0":
     save_file(trained.state_dict(), f"{folder}/weights.safetensors")
     Path(folder, "losses.json").write_text(json.dumps(losses))

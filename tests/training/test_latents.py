@@ -54,39 +54,45 @@ def test_outside_is_all_but_the_part_whatever_the_symmetry(shape):
         assert set(numbers[~outside].tolist()) == set(part.ravel().tolist())
 
 
-def test_latents_are_made_once_and_anew_when_anything_that_shapes_them_changes(small_patches, autoencoder, tmp_path):
-    counted = []
+class Counter:
+    """A bar that counts, and fails at `stop`."""
 
+    def __init__(self, stop: int = 0):
+        self.count, self.stop = 0, stop
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self.count += count
+        if self.count == self.stop:
+            raise KeyboardInterrupt
+
+
+def test_latents_are_made_once_and_refused_when_anything_that_shapes_them_changes(small_patches, autoencoder, tmp_path):
     def cache(model=autoencoder, patches=small_patches, views=2, seed=0, stain=JITTER) -> int:
-        counted.clear()
-        cache_latents(model, patches, views, seed, stain, tmp_path, counted.append)
-        return len(counted)
+        counter = Counter()
+        cache_latents(model, patches, views, seed, stain, tmp_path, counter)
+        return counter.count
 
     assert [cache(), cache()] == [12, 0]
     torch.manual_seed(1)
     other = build_autoencoder(AutoencoderConfig(4, (8, 8, 16), (1, 1, 1), (1, 1, 1))).eval()
-    for change in (
-        {"model": other},
-        {"patches": small_patches.select(range(5))},
-        {"views": 1},
-        {"seed": 1},
-        {"stain": replace(JITTER, shift=0.01)},
+    kept = (tmp_path / "latents.npy").read_bytes()
+    for name, change in (
+        ("weights", {"model": other}),
+        ("patches", {"patches": small_patches.select(range(5))}),
+        ("views", {"views": 1}),
+        ("seed", {"seed": 1}),
+        ("stain", {"stain": replace(JITTER, shift=0.01)}),
     ):
-        assert cache(**change) > 0
-        assert cache(**change) == 0
+        with pytest.raises(OutputError, match=rf"holds latents of another run \(differs in {name}\)"):
+            cache(**change)
+    assert (tmp_path / "latents.npy").read_bytes() == kept
 
 
-def test_a_record_never_speaks_of_the_latents_of_another_run(small_patches, autoencoder, tmp_path):
-    first = cache_latents(autoencoder, small_patches, 2, 0, JITTER, tmp_path)
-    expected = np.array(first.latents)
-
-    def stop(count: int) -> None:
-        if count == 12:
-            raise KeyboardInterrupt
-
+def test_latents_that_were_stopped_half_way_are_made_again(small_patches, autoencoder, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        cache_latents(autoencoder, small_patches, 2, 1, JITTER, tmp_path, stop)
-    np.testing.assert_array_equal(cache_latents(autoencoder, small_patches, 2, 0, JITTER, tmp_path).latents, expected)
+        cache_latents(autoencoder, small_patches, 2, 1, JITTER, tmp_path, Counter(stop=12))
+    assert list(tmp_path.iterdir()) == []
+    assert len(cache_latents(autoencoder, small_patches, 2, 0, JITTER, tmp_path).latents) == 12
 
 
 def test_the_latents_of_another_factor_have_their_own_grid(small_patches, tmp_path):
@@ -101,7 +107,10 @@ def test_latents_for_which_there_is_no_room_are_one_error_and_no_file(small_patc
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
-        with pytest.raises(OutputError, match=r"latents\.npy: cannot write .* free space or lower views"):
+        with pytest.raises(
+            OutputError,
+            match=r"latents\.npy: cannot be written .*needs 0\.0 GB for latents",
+        ):
             cache_latents(autoencoder, small_patches, 3, 0, JITTER, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -1,17 +1,15 @@
-"""One progress bar for all long work: rate and time left, on stderr, silent where stderr is not a terminal."""
+"""One progress bar for all long work: rate and time left on stderr, as lines if that is no terminal."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-T = TypeVar("T")
 console = Console(stderr=True)
-LOG_SECONDS = 30.0  # how often a run without a terminal writes a line
+LOG_SECONDS = 30.0  # between two lines of a run without a terminal
 
 
 class _Rate(ProgressColumn):
@@ -23,17 +21,18 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed or 0:.1f} {self.unit}/s", style="progress.data.speed")
 
 
-class Bar:
-    """A running bar: `advance()` after each item, `note()` for figures worth watching, such as the loss."""
+class _Bar:
+    """A `histoloom.progress.Bar` that rich draws."""
 
     def __init__(self, progress: Progress, label: str, total: int | None):
         self._progress, self._task = progress, progress.add_task(label, total=total, note="")
         self._label, self._logged = label, time.monotonic()
 
-    def advance(self, count: int = 1, note: str | None = None) -> None:
-        """Count `count` more items done, and show `note` at the end of the bar."""
-        fields = {} if note is None else {"note": note}
-        self._progress.update(self._task, advance=count, **fields)
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count `count` more items as done, and show `note`, if any, at the end of the bar."""
+        self._progress.advance(self._task, count)
+        if note:
+            self._progress.update(self._task, note=note)
         if not console.is_terminal and time.monotonic() - self._logged > LOG_SECONDS:
             self._logged = time.monotonic()
             task = self._progress.tasks[self._task]
@@ -44,8 +43,8 @@ class Bar:
 
 
 @contextmanager
-def bar(label: str, total: int | None, unit: str = "it", done: int = 0) -> Iterator[Bar]:
-    """A progress bar over `total` items, of which `done` are done already."""
+def bar(label: str, total: int | None, unit: str = "items") -> Iterator[_Bar]:
+    """A `histoloom.progress.Progress`: a bar over `total` items of one stage."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -55,15 +54,4 @@ def bar(label: str, total: int | None, unit: str = "it", done: int = 0) -> Itera
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        running = Bar(progress, label, total)
-        if done:
-            progress.update(running._task, completed=done)
-        yield running
-
-
-def track(items: Iterable[T], label: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
-    """Iterate over `items` under a progress bar."""
-    with bar(label, total if total is not None else len(items), unit) as running:
-        for item in items:
-            yield item
-            running.advance()
+        yield _Bar(progress, label, total)

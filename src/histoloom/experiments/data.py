@@ -1,46 +1,45 @@
-"""A recipe's patches: opened, imported from pictures, or cut from slides where that was not done yet."""
+"""A recipe's patches: opened, imported from pictures, or cut from slides if that was not done yet."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from histoloom.discovery.levels import LEVELS, Levels, read_levels
 from histoloom.distributed import Workers
 from histoloom.errors import ConfigError
 from histoloom.experiments.recipe import DataSource
-from histoloom.experiments.stages import MakeBar
 from histoloom.patches.folder import find_pictures
 from histoloom.patches.importer import import_pictures, is_made_from
 from histoloom.patches.slide_jobs import find_jobs
 from histoloom.patches.store import Patches, has_pixels, load_patches
+from histoloom.progress import Progress, silent
 from histoloom.tissue import TissueTable
 from histoloom.training.denoiser import DenoiserTraining
 
 
-def open_dataset(data: DataSource, folder: Path, make_bar: MakeBar) -> Path:
-    """The folder of the recipe's patches, imported or cut first where they are not yet there."""
+def open_dataset(
+    data: DataSource,
+    folder: Path,
+    check: Callable[[int, TissueTable], None] = lambda edge, table: None,
+    progress: Progress = silent,
+) -> Path:
+    """The folder of the recipe's patches, imported or cut into `folder`/dataset first if they are not there yet.
+
+    `check(edge, table)` is called with the edge of the patches in pixels before that work begins, and may refuse it.
+    """
     if data.dataset:
         return Path(data.dataset)
     table, out = TissueTable.load(data.tissue), folder / "dataset"
     if data.slides:
-        _cut(data, table, out, make_bar)
+        check(data.cut.rules.size, table)
+        _cut_slides(data, table, out, progress)
         return out
     pictures = find_pictures(Path(data.source), Path(data.maps) if data.maps else None, data.pictures)
+    check(pictures[0].size, table)
     if not is_made_from(out, pictures, table, data.pictures):
-        with make_bar("importing", len(pictures), "images") as bar:
+        with progress("importing", len(pictures), "images") as bar:
             import_pictures(pictures, table, data.pictures, out, advance=bar.advance)
     return out
-
-
-def _cut(data: DataSource, table: TissueTable, out: Path, make_bar: MakeBar) -> None:
-    """Cut the slides on all processors, where that was not done yet."""
-    from histoloom.patches.from_slides import extract_slides, made_from  # here: needs histoloom[slides]
-
-    annotations, listing = (Path(name) if name else None for name in (data.annotations, data.listing))
-    jobs, notes = find_jobs(Path(data.slides), annotations, data.cut, listing)
-    if made_from(out, jobs, table, data.cut) is None:
-        workers = Workers(min(os.cpu_count() or 1, len(jobs)))
-        with make_bar("slides", len(jobs), "slides") as bar:
-            extract_slides(jobs, notes, table, data.cut, out, workers, advance=bar.advance)
 
 
 def open_split(dataset: Path, split: str) -> Patches:
@@ -53,11 +52,23 @@ def open_split(dataset: Path, split: str) -> Patches:
 
 
 def open_levels(config: DenoiserTraining, dataset: Path, table: TissueTable) -> Levels | None:
-    """How the types of the dataset are nested, where the recipe has a curriculum."""
+    """How the types of the dataset are nested, for a recipe with a curriculum; raises ConfigError."""
     if config.curriculum is None:
         return None
     path = Path(config.curriculum.levels or dataset / LEVELS)
     levels = read_levels(path)
     if unknown := sorted(set(table.ids) - set(levels.of[-1].tolist())):
-        raise ConfigError(f"{path}: knows no type {unknown[0]}, which {dataset} has; take the levels of these types")
+        raise ConfigError(f"{path}: does not know type {unknown[0]} of {dataset}; use the levels of the same types")
     return levels
+
+
+def _cut_slides(data: DataSource, table: TissueTable, out: Path, progress: Progress) -> None:
+    """Cut the slides on all processors, unless that was done."""
+    from histoloom.patches.from_slides import extract_slides, made_from  # here: needs histoloom[slides]
+
+    annotations, listing = (Path(name) if name else None for name in (data.annotations, data.listing))
+    jobs, notes = find_jobs(Path(data.slides), annotations, data.cut, listing)
+    if made_from(out, jobs, table, data.cut) is None:
+        workers = Workers(min(os.cpu_count() or 1, len(jobs)))
+        with progress("slides", len(jobs), "slides") as bar:
+            extract_slides(jobs, notes, table, data.cut, out, workers, advance=bar.advance)

@@ -1,4 +1,4 @@
-"""One experiment as a TOML file: data, autoencoder, decoder, denoiser, who watches, and what is reproduced."""
+"""One experiment as a TOML file: data, autoencoder, decoder, denoiser, watcher, and comparison."""
 
 import os
 from dataclasses import dataclass, field
@@ -6,10 +6,11 @@ from pathlib import Path
 
 from histoloom.conditioning.inputs import Conditioning
 from histoloom.conditioning.likeness import CopyLimitConfig
-from histoloom.config import build, load_recipe, to_toml
-from histoloom.errors import ConfigError, OutputError
+from histoloom.config import build, check_numbers, load_recipe, to_toml
+from histoloom.errors import ConfigError
 from histoloom.evaluation.downstream import DownstreamConfig
 from histoloom.evaluation.segmenter import SegmenterConfig
+from histoloom.files import write_text
 from histoloom.generation.patches import WeaveConfig
 from histoloom.patches.folder import FolderImport
 from histoloom.patches.rules import SlideDataset
@@ -18,45 +19,54 @@ from histoloom.training.decoder import DecoderTraining
 from histoloom.training.denoiser import DenoiserTraining
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataSource:
-    """Where patches come from: a patch dataset, pictures and maps to import, or slides to cut. Paths are relative to
-    the recipe, those of slides to `root`."""
+    """Where patches come from: a patch dataset, pictures and maps to import, or slides to cut.
+
+    Paths are relative to the recipe; those of slides are relative to `root`.
+    """
 
     dataset: str = ""  # folder made by `histoloom import` or `histoloom patches`
     source: str = ""  # or: image folder, or manifest.csv
     maps: str = ""  # folder of maps; not for a manifest
-    tissue: str = ""  # tissue.toml of the pictures or slides
-    split: str = "train"  # what to train on
+    tissue: str = ""  # tissue table of the pictures or slides
+    split: str = "train"  # split to train on
     pictures: FolderImport = field(default_factory=FolderImport)
-    root: str = ""  # folder of the slides' download, as in `histoloom train --data`
+    root: str = ""  # folder that holds the slides; `histoloom train --data` overrides it
     slides: str = ""  # or: folder of slides
     annotations: str = ""  # folder of their annotations, if any
-    listing: str = ""  # CSV file that names the slides to take, if any
+    listing: str = ""  # CSV file that names the slides to use, if any
     cut: SlideDataset = field(default_factory=SlideDataset)
 
     def __post_init__(self):
         if [bool(self.dataset), bool(self.source), bool(self.slides)].count(True) != 1:
-            raise ConfigError("give either dataset (a folder of patches), source (pictures to import) or slides")
+            raise ConfigError(
+                "give exactly one of dataset (a folder of patches), source (pictures to import) and slides"
+            )
         if not (self.dataset or self.tissue):
-            raise ConfigError("pictures and slides need tissue, the table that says what map values and classes mean")
+            raise ConfigError("pictures and slides need `tissue`, the table of map values and classes")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Watch:
-    """What is looked at while training: `patches` woven at each checkpoint, and read by a segmenter."""
+    """What the watcher does at each checkpoint: weave `patches`, and read them with a segmenter."""
 
     patches: int = 8
     steps: int = 20  # of the sampler
-    map_fidelity: bool = True  # a segmenter, trained first on the same patches, reads what is woven
+    map_fidelity: bool = True  # train a segmenter on the same patches first, and read the woven patches with it
     segmenter: SegmenterConfig = field(default_factory=lambda: SegmenterConfig(steps=400))
 
+    def __post_init__(self):
+        check_numbers(self)
+        if self.patches < 1 or self.steps < 1:
+            raise ConfigError(f"watch needs patches and steps of 1 or more, found {self.patches} and {self.steps}")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Reproduction:
-    """`histoloom reproduce`: every conditioning trained, woven from and measured at one equal budget.
+    """`histoloom reproduce`: train every conditioning, weave from it, and measure it, all at one equal budget.
 
-    Networks are those of `[denoiser]`, always from random weights; one autoencoder serves all.
+    All networks are as in `[denoiser]`, start from random weights, and share one autoencoder.
     """
 
     conditionings: tuple[Conditioning, ...] = (
@@ -66,54 +76,55 @@ class Reproduction:
         "crops-in-place",
         "crops-as-reference",
     )
-    autoencoder_of: str = ""  # folder, hub name or bundled name of a model; empty: the recipe's autoencoder
-    steps: int = 600  # of training, for each conditioning
+    autoencoder_of: str = ""  # folder, hub name or bundled name of a model; "": the recipe's autoencoder
+    steps: int = 600  # of training per conditioning
     views: int = 4  # augmented views per patch in the shared cache of latents
-    patches: int = 237  # woven for each conditioning, from maps and crops of the training split
+    patches: int = 237  # woven per conditioning, from maps and crops of the training split
     weave: WeaveConfig = field(default_factory=WeaveConfig)
     encoders: tuple[str, ...] = ("histoloom-small",)
-    pairs: int = 100  # images and crops searched for copied parts, 100 or more
+    pairs: int = 100  # images and crops that are searched for copied parts, 100 or more
     segmenter: SegmenterConfig = field(default_factory=lambda: SegmenterConfig(steps=400))  # reads maps off images
     downstream: DownstreamConfig = field(default_factory=lambda: DownstreamConfig(steps=100))
     shown: int = 6  # patches on the contact sheet
     seed: int = 0
 
     def __post_init__(self):
+        check_numbers(self)
         if not self.conditionings or len(set(self.conditionings)) < len(self.conditionings):
-            raise ConfigError("name one conditioning at least, none of them twice")
+            raise ConfigError("name at least one conditioning, each only once")
         if min(self.steps, self.views, self.shown) < 1 or self.patches < 2 or self.pairs < 100 or not self.encoders:
-            raise ConfigError("steps, views, shown must be 1 or more, patches 2, pairs 100; name one encoder at least")
+            raise ConfigError("need steps, views, shown >= 1, patches >= 2, pairs >= 100, and at least one encoder")
         if self.weave.copy_limit is not None:
-            raise ConfigError("leave copy_limit out of weave: a conditioning that copies shall be seen to copy")
+            raise ConfigError("leave copy_limit out of weave: a conditioning that copies must be seen to copy")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One experiment."""
 
     data: DataSource
     autoencoder: AutoencoderTraining = field(default_factory=AutoencoderTraining)
-    decoder: DecoderTraining | None = None  # further training of the autoencoder's decoder, whichever that is
+    decoder: DecoderTraining | None = None  # further training of the autoencoder's decoder
     denoiser: DenoiserTraining = field(default_factory=DenoiserTraining)
     watch: Watch = field(default_factory=Watch)
     copy_limit: CopyLimitConfig = field(default_factory=CopyLimitConfig)  # of the finished model
     reproduce: Reproduction = field(default_factory=Reproduction)
-    pretrained_autoencoder: str = ""  # folder or hub name of any diffusers autoencoder, instead of training one
-    initial_model: str = ""  # folder, hub name or bundled name of a model whose denoiser is trained further
+    pretrained_autoencoder: str = ""  # folder or hub name of a diffusers autoencoder to use instead of training one
+    initial_model: str = ""  # folder, hub name or bundled name of a model to train further
 
 
 def read_recipe(path: Path | str, root: Path | str | None = None) -> Recipe:
-    """The recipe of a TOML file, its paths made absolute; raises ConfigError naming table and key.
+    """Read the recipe in a TOML file and make its paths absolute; raises ConfigError naming table and key.
 
-    A model or autoencoder is a folder beside the recipe where there is one of that name, else a hub or bundled name.
-    `root` is the folder of the slides' download, instead of what the recipe says.
+    A model or autoencoder is a folder next to the recipe if one has that name, otherwise a hub or bundled name. `root`
+    is the folder that holds the slides, in place of the one that the recipe names.
     """
     path = Path(path)
     values = load_recipe(path)
     data = values.get("data")
-    data = data if isinstance(data, dict) else {}  # `build` refuses what is no table
+    data = data if isinstance(data, dict) else {}  # `build` refuses anything but a table
     if root is not None and not data.get("slides"):
-        raise ConfigError(f"{path}: names no slides, so there is nothing to look for in {root}; leave out --data")
+        raise ConfigError(f"{path}: names no slides, so --data {root} has no effect; leave it out")
     if root is not None:
         data["root"] = os.path.abspath(root)
     for key in ("root", "dataset", "source", "maps", "tissue", "slides", "annotations", "listing"):
@@ -135,12 +146,6 @@ def read_recipe(path: Path | str, root: Path | str | None = None) -> Recipe:
     return build(Recipe, values, str(path))
 
 
-def keep_recipe(recipe: Recipe, folder: Path) -> None:
-    """Write the resolved recipe into the run folder."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / "recipe.toml.partial"
-        aside.write_text(to_toml(recipe), encoding="utf-8")
-        os.replace(aside, folder / "recipe.toml")
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot write the run folder ({error}); choose another with --out") from None
+def save_recipe(recipe: Recipe, folder: Path) -> None:
+    """Write the resolved recipe into the run folder, with paths relative to it; raises OutputError."""
+    write_text(folder / "recipe.toml", to_toml(recipe, folder.absolute()))

@@ -1,95 +1,117 @@
-"""A recipe, run from data to a saved model: import, autoencoder, decoder, denoiser, and someone watching.
+"""Run a recipe from data to a saved model: import, autoencoder, decoder, denoiser, and a watcher.
 
     RUN/
+      record.json            what must not change when the run is resumed
       recipe.toml            resolved copy
-      dataset/               where the recipe names pictures or slides
+      dataset/               if the recipe names pictures or slides
       autoencoder/ decoder/ denoiser/  checkpoints; latents of the training views
-      segmenter/             where the recipe watches with one: reads maps off images
+      segmenter/             if the recipe watches with one: reads maps off images
       samples/000400.png     the same maps and crops, woven at each checkpoint
       tensorboard/           losses, rates, map fidelity
-      model/                 the finished pipeline
+      copy-limit.json        how similar unrelated crops and patches are
+      model/                 the finished pipeline with its card
 
-Every stage resumes from its checkpoint, so the same command goes on where a killed run stopped.
+Every stage resumes from its checkpoint, so the same command continues a run that was killed.
 """
 
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
-import torch
 from diffusers import ModelMixin
-from torch.utils.tensorboard import SummaryWriter
 
 from histoloom.conditioning.likeness import copy_limit
-from histoloom.discovery.levels import Levels
+from histoloom.experiments.check import check_recipe
+from histoloom.experiments.context import Run, cached_result, record_of
+from histoloom.experiments.curves import Curves
 from histoloom.experiments.data import open_dataset, open_levels, open_split
-from histoloom.experiments.recipe import Recipe, keep_recipe
-from histoloom.experiments.stages import MakeBar, open_autoencoder, reporter, save_model
+from histoloom.experiments.model_card import model_card
+from histoloom.experiments.recipe import Recipe, save_recipe
+from histoloom.experiments.stages import open_autoencoder, open_initial, reporter, save_model
 from histoloom.experiments.watch import Watcher
+from histoloom.files import run_folder
 from histoloom.fitting.processes import process_state
 from histoloom.models.denoiser import Denoiser
-from histoloom.models.pipeline import HistoloomPipeline
-from histoloom.patches.store import Patches, read_table
-from histoloom.tissue import TissueTable
+from histoloom.patches.store import read_table
+from histoloom.progress import Progress, silent
 from histoloom.training.denoiser import train_denoiser
-from histoloom.weights import find_model
 
 
-def run_recipe(recipe: Recipe, folder: Path, make_bar: MakeBar) -> Path:
-    """Train what the recipe says, in `folder`, and return the folder of the finished model.
+def run_recipe(recipe: Recipe, folder: Path | str, progress: Progress = silent) -> Path:
+    """Train what the recipe says in `folder`, and return the folder of the finished model.
 
-    `make_bar(label, total, unit, done)` opens a progress bar; only the main process draws it.
+    Call it again to resume. With several processes (`accelerate launch`), all of them call it; the main one writes and
+    shows progress. Raises ConfigError, InputError or ModelError for a recipe that cannot work, before any work, and
+    OutputError where `folder` belongs to another run.
     """
-    state = process_state()
-    with state.main_process_first():
+    folder, state = Path(folder), process_state()
+    with ExitStack() as stack:
         if state.is_main_process:
-            keep_recipe(recipe, folder)
-        dataset = open_dataset(recipe.data, folder, make_bar)
-    table, patches = read_table(dataset), open_split(dataset, recipe.data.split)
-    writer = SummaryWriter(str(folder / "tensorboard")) if state.is_main_process else None
-    autoencoder = open_autoencoder(recipe, patches, folder, make_bar, writer)
-    watcher = Watcher(recipe.watch, patches, table, autoencoder, folder, writer, make_bar) if writer else None
-    state.wait_for_everyone()
-    levels = open_levels(recipe.denoiser, dataset, table)
-    denoiser = _denoiser(recipe, patches, table, autoencoder, folder, make_bar, writer, watcher, levels)
-    if state.is_main_process:
-        save_model(denoiser, autoencoder, table, folder / "model", _copy_limit(recipe, patches, make_bar))
+            stack.enter_context(run_folder(folder, record_of(recipe, "train")))
+        run, dataset = open_run(recipe, folder, progress)
+        if run.curves is not None:
+            stack.enter_context(run.curves)
+        autoencoder = open_autoencoder(run)
+        watcher = Watcher(run, autoencoder) if state.is_main_process else None
+        state.wait_for_everyone()
+        denoiser = _train_denoiser(run, autoencoder, watcher)
+        if state.is_main_process:
+            limit = _copy_limit(run)
+            card = model_card(run, denoiser, dataset, limit)
+            save_model(denoiser, autoencoder, run.table, folder / "model", limit, card)
     return folder / "model"
 
 
-def _denoiser(
-    recipe: Recipe,
-    patches: Patches,
-    table: TissueTable,
-    autoencoder: ModelMixin,
-    folder: Path,
-    make_bar: MakeBar,
-    writer: SummaryWriter | None,
-    watcher: "Watcher | None",
-    levels: Levels | None,
-) -> Denoiser:
-    config = recipe.denoiser
+def open_run(recipe: Recipe, folder: Path, progress: Progress) -> tuple[Run, Path]:
+    """Check the recipe, open its data, and save its resolved copy; returns the run and the folder of its dataset."""
+    state, check = process_state(), partial(check_recipe, recipe, initial=open_initial(recipe.initial_model))
+    with state.main_process_first():
+        dataset = open_dataset(recipe.data, folder, check, progress)
+        if state.is_main_process:
+            save_recipe(recipe, folder)
+    table, patches = read_table(dataset), open_split(dataset, recipe.data.split)
+    check(min(patches.images.shape[1:3]), table)
+    run = Run(
+        recipe=recipe,
+        folder=folder,
+        table=table,
+        patches=patches,
+        levels=open_levels(recipe.denoiser, dataset, table),
+        progress=progress,
+        curves=Curves(folder / "tensorboard") if state.is_main_process else None,
+    )
+    return run, dataset
+
+
+def _train_denoiser(run: Run, autoencoder: ModelMixin, watcher: Watcher | None) -> Denoiser:
+    config, initial = run.recipe.denoiser, open_initial(run.recipe.initial_model)
     with (
-        make_bar("latents", len(patches), "patches") as caching,
-        make_bar("denoiser", config.loop.steps * config.loop.batch_size, "patches") as bar,
+        run.progress("latents", len(run.patches), "patches") as caching,
+        run.progress("denoiser", config.loop.steps * config.loop.batch_size, "patches") as bar,
     ):
         return train_denoiser(
-            patches,
-            table.num_ids,
+            run.patches,
+            run.table.num_ids,
             autoencoder,
             config,
-            folder / "denoiser",
-            lambda _: caching.advance(),
-            reporter(bar, writer, "denoiser", config.loop.batch_size),
-            watcher,
-            HistoloomPipeline.load(find_model(recipe.initial_model), torch.float32).denoiser
-            if recipe.initial_model
-            else None,
-            levels,
+            run.folder / "denoiser",
+            caching=caching,
+            on_step=reporter(bar, run.curves, "denoiser", config.loop.batch_size),
+            on_checkpoint=watcher,
+            initial=initial.denoiser if initial is not None else None,
+            levels=run.levels,
         )
 
 
-def _copy_limit(recipe: Recipe, patches: Patches, make_bar: MakeBar) -> float | None:
-    """How alike crops and what is woven from them may be; none for crops in place, which are copied on purpose."""
+def _copy_limit(run: Run) -> float | None:
+    """How similar crops and what is woven from them may be; None for crops in place, which are copied on purpose."""
+    recipe = run.recipe
     if recipe.denoiser.conditioning not in ("embedding", "crops-as-reference"):
         return None
-    with make_bar("copy limit", recipe.copy_limit.pairs, "pairs") as bar:
-        return copy_limit(patches, recipe.copy_limit, recipe.denoiser.crops, bar.advance)
+
+    def measure() -> dict:
+        with run.progress("copy limit", recipe.copy_limit.pairs, "pairs") as bar:
+            return {"limit": copy_limit(run.patches, recipe.copy_limit, recipe.denoiser.crops, bar.advance)}
+
+    key = run.key("copy limit", str(recipe.copy_limit), str(recipe.denoiser.crops))
+    return cached_result(run.folder / "copy-limit.json", key, measure)["limit"]

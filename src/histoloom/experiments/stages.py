@@ -1,17 +1,12 @@
-"""What training a model and reproducing a table share: an autoencoder, a saved pipeline, who tells of each step."""
+"""The stages that training a model and reproducing a table share: autoencoder, decoder, segmenter, saved pipeline."""
 
-import os
-import shutil
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
 from diffusers import ModelMixin
-from torch.utils.tensorboard import SummaryWriter
 
-from histoloom.errors import OutputError
 from histoloom.evaluation.segmenter import (
     SEGMENTER,
     Segmenter,
@@ -20,51 +15,48 @@ from histoloom.evaluation.segmenter import (
     save_segmenter,
     train_segmenter,
 )
-from histoloom.experiments.recipe import Recipe
-from histoloom.fitting.loop import Step
+from histoloom.experiments.context import Run
+from histoloom.experiments.curves import Curves
+from histoloom.files import recover, replaced_folder
+from histoloom.fitting.loop import Step, show_on
 from histoloom.models.autoencoder import load_autoencoder
 from histoloom.models.denoiser import Denoiser
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.schedulers import make_sampler
 from histoloom.patches.store import Patches
+from histoloom.progress import Bar, Progress
 from histoloom.tissue import TissueTable
 from histoloom.training.autoencoder import train_autoencoder
 from histoloom.training.decoder import train_decoder
 from histoloom.weights import find_model
 
 
-@runtime_checkable
-class Bar(Protocol):
-    """A progress bar."""
-
-    def advance(self, count: int = 1, note: str | None = None) -> None:
-        """Count items done."""
-
-
-MakeBar = Callable[..., AbstractContextManager[Bar]]
-
-
-def open_autoencoder(
-    recipe: Recipe, patches: Patches, folder: Path, make_bar: MakeBar, writer: SummaryWriter | None
-) -> ModelMixin:
-    """The autoencoder that a recipe names, or the one that it trains; its decoder trained further, where it says so."""
-    autoencoder = _autoencoder(recipe, patches, folder, make_bar, writer)
-    if recipe.decoder is None:
+def open_autoencoder(run: Run) -> ModelMixin:
+    """The autoencoder that the recipe names or trains, with its decoder trained further if the recipe says so."""
+    autoencoder = _autoencoder(run)
+    if run.recipe.decoder is None:
         return autoencoder
-    loop = recipe.decoder.loop
-    with make_bar("decoder", loop.steps * loop.batch_size, "crops") as bar:
-        told = reporter(bar, writer, "decoder", loop.batch_size)
-        return train_decoder(patches, autoencoder, recipe.decoder, folder / "decoder", told)
+    loop = run.recipe.decoder.loop
+    with run.progress("decoder", loop.steps * loop.batch_size, "crops") as bar:
+        report = reporter(bar, run.curves, "decoder", loop.batch_size)
+        return train_decoder(run.patches, autoencoder, run.recipe.decoder, run.folder / "decoder", report)
+
+
+def open_initial(name: str) -> HistoloomPipeline | None:
+    """The model that a recipe's `initial_model` names, in float32; None for an empty name."""
+    return HistoloomPipeline.load(find_model(name), torch.float32) if name else None
 
 
 def open_segmenter(
-    home: Path, patches: Patches, table: TissueTable, config: SegmenterConfig, make_bar: MakeBar
+    folder: Path, patches: Patches, table: TissueTable, config: SegmenterConfig, progress: Progress
 ) -> Segmenter:
-    """The segmenter of `home`, which reads maps off images; trained on `patches` first where there is none of this
-    config."""
-    if (home / SEGMENTER).is_file() and (kept := load_segmenter(home)).config == config:
-        return kept
-    with make_bar("segmenter", config.steps, "steps") as bar:
+    """The segmenter in `folder`, which reads maps off images; trained on `patches` first if there is none of this
+    config. Its window shrinks to fit small patches."""
+    unit = 2 ** len(config.channels)
+    config = replace(config, size=min(config.size, min(patches.images.shape[1:3]) // unit * unit))
+    if (folder / SEGMENTER).is_file() and (found := load_segmenter(folder)).config == config:
+        return found
+    with progress("segmenter", config.steps, "steps") as bar:
         trained = train_segmenter(
             patches.images,
             patches.semantic_maps,
@@ -72,65 +64,66 @@ def open_segmenter(
             config,
             lambda _, loss: bar.advance(1, f"loss {loss:.3f}"),
         )
-    save_segmenter(trained, home)
-    return load_segmenter(home)
-
-
-def _autoencoder(
-    recipe: Recipe, patches: Patches, folder: Path, make_bar: MakeBar, writer: SummaryWriter | None
-) -> ModelMixin:
-    if recipe.pretrained_autoencoder:
-        return load_autoencoder(recipe.pretrained_autoencoder)
-    if recipe.initial_model:
-        return HistoloomPipeline.load(find_model(recipe.initial_model), torch.float32).autoencoder
-    config = recipe.autoencoder
-    with make_bar("autoencoder", config.loop.steps * config.loop.batch_size, "crops") as bar:
-        told = reporter(bar, writer, "autoencoder", config.loop.batch_size)
-        return train_autoencoder(patches, config, folder / "autoencoder", told)
+    save_segmenter(trained, folder)
+    return load_segmenter(folder)
 
 
 def save_model(
-    denoiser: Denoiser, autoencoder: ModelMixin, table: TissueTable, folder: Path, copy_limit: float | None = None
+    denoiser: Denoiser,
+    autoencoder: ModelMixin,
+    table: TissueTable,
+    folder: Path,
+    copy_limit: float | None = None,
+    card: str = "",
 ) -> None:
-    """Save a pipeline in bf16 safetensors, written aside and renamed; the parts in memory stay as they are.
+    """Save a pipeline in bf16 safetensors, as a whole; the parts in memory keep their precision.
 
-    A bank of crops that lies in the folder of these very weights stays there.
+    A folder that holds these very weights stays as it is, with the bank of crops in it. `card` is the text of its
+    README.md. Raises OutputError.
     """
-    aside = folder.with_name(folder.name + ".partial")
+    pipeline = _in_bf16(denoiser, autoencoder, table, copy_limit)
+    recover(folder)
+    if folder.is_dir() and HistoloomPipeline.load(folder).fingerprint == pipeline.fingerprint:
+        return
+    with replaced_folder(folder) as aside:
+        pipeline.save_pretrained(str(aside))
+        if card:
+            (aside / "README.md").write_text(card, encoding="utf-8")
+
+
+def reporter(bar: Bar, curves: Curves | None, stage: str, batch_size: int) -> Callable[[Step], None]:
+    """An `on_step` for `fit` that advances `bar` and draws the curves of `stage`, if any."""
+    show = show_on(bar, batch_size)
+
+    def report(step: Step) -> None:
+        show(step)
+        if curves and (step.step % 10 == 0 or step.step == step.steps):
+            for name, value in step.losses.items():
+                curves.add_scalar(f"{stage}/{name}", value, step.step)
+            curves.add_scalar(f"{stage}/samples_per_second", step.samples_per_second, step.step)
+            curves.add_scalar(f"{stage}/waiting_for_data", step.waiting, step.step)
+
+    return report
+
+
+def _autoencoder(run: Run) -> ModelMixin:
+    recipe = run.recipe
+    if recipe.pretrained_autoencoder:
+        return load_autoencoder(recipe.pretrained_autoencoder)
+    if (initial := open_initial(recipe.initial_model)) is not None:
+        return initial.autoencoder
+    config = recipe.autoencoder
+    with run.progress("autoencoder", config.loop.steps * config.loop.batch_size, "crops") as bar:
+        report = reporter(bar, run.curves, "autoencoder", config.loop.batch_size)
+        return train_autoencoder(run.patches, config, run.folder / "autoencoder", report)
+
+
+def _in_bf16(
+    denoiser: Denoiser, autoencoder: ModelMixin, table: TissueTable, copy_limit: float | None
+) -> HistoloomPipeline:
     parts = [Denoiser.from_config(denoiser.config), type(autoencoder).from_config(autoencoder.config)]
     for copy, original in zip(parts, (denoiser, autoencoder), strict=True):
         copy.load_state_dict(original.state_dict())
         copy.bfloat16()
     scheduler, _ = make_sampler(denoiser.config.objective)
-    pipeline = HistoloomPipeline(parts[1], parts[0], scheduler, table.to_rows(), copy_limit)
-    bank = folder / "crops"
-    try:
-        pipeline.save_pretrained(str(aside))
-        if bank.is_dir() and HistoloomPipeline.load(folder).fingerprint == pipeline.fingerprint:
-            shutil.copytree(bank, aside / "crops", dirs_exist_ok=True)
-        if folder.exists():
-            old = folder.with_name(folder.name + ".old")
-            shutil.rmtree(old, ignore_errors=True)  # a run killed between the next lines leaves it
-            os.replace(folder, old)
-            os.replace(aside, folder)
-            shutil.rmtree(old)
-        else:
-            os.replace(aside, folder)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot save the model ({error}); free some space and run again") from None
-
-
-def reporter(bar: Bar, writer: SummaryWriter | None, stage: str, batch_size: int) -> Callable[[Step], None]:
-    """What tells a bar and TensorBoard, if any, of each step."""
-    seen = [0]
-
-    def report(progress: Step) -> None:
-        bar.advance((progress.step - seen[0]) * batch_size, f"loss {progress.losses['loss']:.4f}")
-        seen[0] = progress.step
-        if writer and (progress.step % 10 == 0 or progress.step == progress.steps):
-            for name, value in progress.losses.items():
-                writer.add_scalar(f"{stage}/{name}", value, progress.step)
-            writer.add_scalar(f"{stage}/samples_per_second", progress.samples_per_second, progress.step)
-            writer.add_scalar(f"{stage}/waiting_for_data", progress.waiting, progress.step)
-
-    return report
+    return HistoloomPipeline(parts[1], parts[0], scheduler, table.to_rows(), copy_limit)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from histoloom.augmentation import dihedral
+from histoloom.config import check_numbers
 from histoloom.errors import ConfigError
 from histoloom.fitting.loop import LoopConfig, Step, fit, identity_of
 from histoloom.models.autoencoder import AutoencoderConfig, build_autoencoder, encode, to_pixels
@@ -23,7 +24,7 @@ from histoloom.patches.store import Patches
 from histoloom.stain import StainJitter, apply_stain, draw_stain
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AutoencoderTraining:
     """How the autoencoder is trained."""
 
@@ -36,13 +37,14 @@ class AutoencoderTraining:
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=5000, batch_size=8, learning_rate=2e-3))
 
     def __post_init__(self):
+        check_numbers(self)
         factor = 2 ** len(self.model.channels)
         if self.size % (2 * factor):
             raise ConfigError(f"size {self.size} must be a multiple of {2 * factor} (twice the factor)")
 
 
 class AutoencoderObjective(nn.Module):
-    """Batch (images uint8 `b h w 3`, noise `b c h w`) -> losses."""
+    """Losses of a batch: images uint8 `b h w 3`, noise `b c h w`."""
 
     def __init__(self, autoencoder: ModelMixin, config: AutoencoderTraining):
         super().__init__()
@@ -64,7 +66,7 @@ class AutoencoderObjective(nn.Module):
 
 @dataclass(frozen=True)
 class CropSampler:
-    """Sample n: a random crop of a random patch, turned, mirrored and restained, and its noise."""
+    """Draws sample n: a random crop of a random patch, turned, mirrored and restained, and its noise."""
 
     patches: Patches
     size: int  # px

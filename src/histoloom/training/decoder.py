@@ -1,8 +1,8 @@
-"""Train a decoder further, against a discriminator: the texture that no mean of pixels has.
+"""Train a decoder further against a discriminator, so that it draws the texture that L1 averages away.
 
-L1 alone draws the middle of all that a latent may stand for, which is smooth. Here a discriminator learns to tell real
-windows from decoded ones, and the decoder goes where it would be fooled. Latents stay as they are, and with them every
-denoiser that was trained on them; so the decoder of any autoencoder can be brought to one's own tissue.
+A decoder trained by L1 alone draws the mean of all images that a latent may represent, which is smooth. Here a
+discriminator learns to distinguish real windows from decoded ones, and the decoder learns to fool it. The encoder, the
+latents and every denoiser trained on them stay valid, so the decoder of any autoencoder can be adapted to new tissue.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from diffusers import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from histoloom.config import check_numbers
 from histoloom.errors import ConfigError
 from histoloom.fitting.loop import LoopConfig, Step, fit, identity_of
 from histoloom.models.autoencoder import encode, latent_channels, latent_factor, to_pixels, weights_hash
@@ -24,25 +25,25 @@ from histoloom.stain import StainJitter
 from histoloom.training.autoencoder import CropSampler, collate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DecoderTraining:
     """How the decoder is trained further."""
 
     size: int = 96  # px, edge of the training crops
     noise: float = 0.15  # added to the latents before decoding, in units of their spread
-    realism: float = 0.008  # weight of what the discriminator says of decoded images, beside L1
+    realism: float = 0.008  # weight of the discriminator's loss relative to L1
     channels: int = 64  # of the discriminator's first layer
     stain: StainJitter = field(default_factory=StainJitter)
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=6000, batch_size=8, learning_rate=4e-4))
 
     def __post_init__(self):
+        check_numbers(self)
         if self.realism < 0 or self.noise < 0 or self.channels < 1:
             raise ConfigError("realism and noise must be 0 or more, channels 1 or more")
 
 
 class DecoderObjective(nn.Module):
-    """Batch (images uint8 `b h w 3`, noise `b c y x`) -> losses of decoder and discriminator, which share no
-    gradient."""
+    """Losses of decoder and discriminator, without shared gradient; images are uint8 `b h w 3`, noise `b c y x`."""
 
     def __init__(self, autoencoder: ModelMixin, config: DecoderTraining):
         super().__init__()
@@ -77,7 +78,7 @@ def train_decoder(
 ) -> ModelMixin:
     """Train the decoder of `autoencoder` on `patches`, resuming from `folder`; returns an averaged copy in eval mode.
 
-    The one that is given stays as it is. Raises ConfigError where `config.size` fits neither patches nor autoencoder.
+    `autoencoder` itself stays unchanged. Raises ConfigError if `config.size` does not fit patches or autoencoder.
     """
     factor = latent_factor(autoencoder)
     if config.size % factor or min(patches.images.shape[1:3]) < config.size:

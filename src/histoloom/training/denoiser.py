@@ -1,5 +1,7 @@
-"""Train the denoiser on cached latents, maps and crops, each left out now and then so that sampling can guide by
-either."""
+"""Train the denoiser on cached latents, maps and crops.
+
+Maps and crops are left out for some samples, so that sampling can guide by either.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 
 from histoloom.conditioning.crops import CropConfig, ReferenceCrops, crops_in_place
 from histoloom.conditioning.inputs import Conditioning, canvas, no_map, pack_crops, type_map
+from histoloom.config import check_numbers
 from histoloom.discovery.levels import Levels
 from histoloom.errors import ConfigError, ModelError
 from histoloom.fitting.loop import LoopConfig, Step, fit, identity_of
@@ -20,39 +23,43 @@ from histoloom.models.autoencoder import latent_channels, latent_factor, weights
 from histoloom.models.crop_encoder import embed_crops
 from histoloom.models.denoiser import Conditions, Denoiser, with_validity
 from histoloom.patches.store import Patches
+from histoloom.progress import SILENT, Bar
 from histoloom.stain import StainJitter, apply_stain
 from histoloom.training import objective
-from histoloom.training.curriculum import Curriculum, level_at, spoken_as
+from histoloom.training.curriculum import Curriculum, coarse_ids, level_at
 from histoloom.training.latents import LatentCache, View, cache_latents
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DenoiserTraining:
     """How the denoiser is trained."""
 
     conditioning: Conditioning = "crops-as-reference"
-    objective: str = "flow"  # flow, epsilon-l1 or epsilon-l2 (the paper's)
-    window: int = 128  # px, edge of the part of a patch that is predicted at once
+    objective: str = "flow"  # flow, epsilon-l1 (the paper's) or epsilon-l2
+    window: int = 128  # px, edge of the part of a patch that one sample shows
     views: int = 8  # augmented views per patch in the cache of latents
-    channels: tuple[int, ...] = (128, 192, 256)  # of the U-Net, per level, fine to coarse; multiples of 32
+    channels: tuple[int, ...] = (128, 192, 256)  # of the U-Net per level, fine to coarse; multiples of 32
     blocks: tuple[int, ...] = (1, 2, 2)  # per level, on the way down and again on the way up
     map_dropout: float = 0.1  # share of samples without a map
     crop_dropout: float = 0.15  # share of samples without crops; independent of the map's
-    texture_dropout: float = 0.1  # share of crops shown by their colours alone, so that weaving can do it too
+    texture_dropout: float = 0.1  # share of crops reduced to their colors, so that weaving can do so, too
     crops: CropConfig = field(default_factory=CropConfig)
     stain: StainJitter = field(default_factory=StainJitter)
-    curriculum: Curriculum | None = None  # for nested types: maps that go from coarse to fine
+    curriculum: Curriculum | None = None  # for nested types: maps from coarse to fine
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=13000, batch_size=16, learning_rate=5e-4, warmup_steps=200)
     )
 
     def __post_init__(self):
+        check_numbers(self)
         if not all(0 <= share <= 1 for share in (self.map_dropout, self.crop_dropout, self.texture_dropout)):
-            raise ConfigError("map_dropout, crop_dropout and texture_dropout must lie in [0, 1]")
+            raise ConfigError("map_dropout, crop_dropout and texture_dropout must be in [0, 1]")
         if self.objective not in ("flow", "epsilon-l1", "epsilon-l2"):
             raise ConfigError(f"objective {self.objective!r} is unknown; known: flow, epsilon-l1, epsilon-l2")
-        if self.views < 1:
-            raise ConfigError("views must be 1 or more")
+        if not 1 <= self.views <= 4096 or not 8 <= self.window <= 4096:
+            raise ConfigError(f"views {self.views} must be in 1 to 4096, window {self.window} in 8 to 4096 px")
+        if max(self.channels) > 4096 or max(self.blocks) > 64 or min(self.blocks) < 1:
+            raise ConfigError("channels must be at most 4096, blocks in 1 to 64")
         if any(c % 32 for c in self.channels) or len(self.channels) < 2 or len(self.blocks) != len(self.channels):
             raise ConfigError(
                 "channels must be multiples of 32, one per level for two levels or more; blocks one per level"
@@ -61,7 +68,7 @@ class DenoiserTraining:
 
 @dataclass(frozen=True)
 class WindowSampler:
-    """Sample n: a window of a view of a patch, its map, its crops, its noise and its time."""
+    """Draws sample n: a window of a view of a patch, with its map, crops, noise and time."""
 
     patches: Patches
     cache: LatentCache
@@ -83,20 +90,20 @@ class WindowSampler:
             "time_draw": np.float32(rng.standard_normal() if self.config.objective == "flow" else rng.random()),
         }
         return sample | self._conditions(
-            index, view, (int(row) * factor, int(column) * factor, self.config.window), self._spoken(n), rng
+            index, view, (int(row) * factor, int(column) * factor, self.config.window), self._shown_ids(n), rng
         )
 
-    def _spoken(self, n: int) -> np.ndarray:
-        """The id by which sample n speaks of each type: its own, or under a curriculum that of its coarse type."""
+    def _shown_ids(self, n: int) -> np.ndarray:
+        """The id that sample n shows for each type: its own, or under a curriculum that of its coarse type."""
         if self.config.curriculum is None or self.levels is None:
             return np.arange(256, dtype=np.uint8)
         step = n // self.config.loop.batch_size
         level = level_at(step, self.levels.counts, self.config.curriculum)
         # A stream of its own, so that a run with a curriculum sees the same windows as one without.
-        return spoken_as(self.levels, level, np.random.default_rng((self.config.loop.seed, n, 1)))
+        return coarse_ids(self.levels, level, np.random.default_rng((self.config.loop.seed, n, 1)))
 
     def _conditions(
-        self, index: int, view: View, part: tuple[int, int, int], spoken: np.ndarray, rng: np.random.Generator
+        self, index: int, view: View, part: tuple[int, int, int], ids: np.ndarray, rng: np.random.Generator
     ) -> dict:
         kind, (height, width) = self.config.conditioning, (self.config.window,) * 2
         without_map, without_crops = rng.random() < self.config.map_dropout, rng.random() < self.config.crop_dropout
@@ -104,10 +111,10 @@ class WindowSampler:
             return {}
         wanted = view.part(self.patches.semantic_maps[index], *part)
         empty = no_map(height, width, self.num_types)
-        conditions = {"type_map": empty if without_map else type_map(spoken[wanted], self.num_types)}
+        conditions = {"type_map": empty if without_map else type_map(ids[wanted], self.num_types)}
         if kind == "crops-in-place":
             image = apply_stain(view.part(self.patches.images[index], *part), view.stain)
-            placed = [] if without_crops else crops_in_place(image, spoken[wanted], self.config.crops, rng)
+            placed = [] if without_crops else crops_in_place(image, ids[wanted], self.config.crops, rng)
             pixels, valid = canvas((height, width), placed)
             conditions |= {"canvas": pixels, "canvas_valid": valid}
         if kind in ("embedding", "crops-as-reference"):
@@ -115,14 +122,14 @@ class WindowSampler:
             drawn = [] if without_crops else self.references.draw(index, outside, wanted, view.stain, rng)
             shown = rng.random(len(drawn)) >= self.config.texture_dropout
             conditions["crops"] = [
-                replace(crop, tissue=int(spoken[crop.tissue]), texture=bool(texture))
+                replace(crop, tissue=int(ids[crop.tissue]), texture=bool(texture))
                 for crop, texture in zip(drawn, shown, strict=True)
             ]
         return conditions
 
 
 def collate(samples: list[dict], crop_edge: int = CropConfig.largest) -> dict[str, Tensor]:
-    """Stack what has one shape; crops of all samples go into one list, with the sample that each belongs to.
+    """Stack arrays of one shape; crops of all samples go into one list, with the number of their sample.
 
     All crops are padded to `crop_edge` px, so that a sample means the same in any batch.
     """
@@ -136,7 +143,7 @@ def collate(samples: list[dict], crop_edge: int = CropConfig.largest) -> dict[st
 
 
 class DenoiserObjective(nn.Module):
-    """Batch of `collate` -> losses."""
+    """Losses of a batch that `collate` made."""
 
     def __init__(self, denoiser: Denoiser, autoencoder: ModelMixin):
         super().__init__()
@@ -155,7 +162,7 @@ class DenoiserObjective(nn.Module):
         return {"loss": objective.loss(prediction, target, "l1" if kind == "epsilon-l1" else "l2")}
 
     def conditions(self, batch: dict[str, Tensor]) -> Conditions:
-        """The conditions in a batch, as the network reads them."""
+        """The conditions of a batch, as the network reads them."""
         crops = with_validity(batch["crop_pixels"], batch["crop_valid"]) if "crop_pixels" in batch else None
         by_vector = crops is not None and self.denoiser.config.conditioning == "embedding"
         return Conditions(
@@ -170,8 +177,7 @@ class DenoiserObjective(nn.Module):
 
 
 def build_denoiser(autoencoder: ModelMixin, config: DenoiserTraining, num_types: int, cache: LatentCache) -> Denoiser:
-    """A fresh denoiser that fits the autoencoder's channels and factor; its cell is 8 px, or one latent where that
-    is more."""
+    """A fresh denoiser for the autoencoder's channels and factor; its cell is 8 px, or one latent if that is larger."""
     channels, factor = latent_channels(autoencoder), latent_factor(autoencoder)
     return Denoiser(
         conditioning=config.conditioning,
@@ -195,15 +201,15 @@ def prepare(
     num_types: int,
     autoencoder: ModelMixin,
     config: DenoiserTraining,
-    folder: Path,
-    on_patch: Callable[[int], None] | None = None,
+    latents: Path,
+    bar: Bar = SILENT,
     levels: Levels | None = None,
 ) -> tuple[Denoiser, WindowSampler]:
-    """A fresh denoiser and what draws its samples; latents are cached in `folder` first."""
+    """A fresh denoiser and the sampler of its windows; latents are cached in the folder `latents` first."""
     if config.curriculum is not None and levels is None:
-        raise ConfigError("a curriculum needs types that are nested; give their levels, or leave it out")
+        raise ConfigError("a curriculum needs nested types; give their levels, or leave the curriculum out")
     seed = config.loop.seed
-    cache = cache_latents(autoencoder, patches, config.views, seed, config.stain, folder, on_patch)
+    cache = cache_latents(autoencoder, patches, config.views, seed, config.stain, latents, bar)
     torch.manual_seed(seed)
     denoiser = build_denoiser(autoencoder, config, num_types, cache)
     if config.window % denoiser.multiple or config.window > cache.edge:
@@ -220,7 +226,9 @@ def train_denoiser(
     autoencoder: ModelMixin,
     config: DenoiserTraining,
     folder: Path,
-    on_patch: Callable[[int], None] | None = None,
+    *,
+    latents: Path | None = None,
+    caching: Bar = SILENT,
     on_step: Callable[[Step], None] | None = None,
     on_checkpoint: Callable[[int, Denoiser], None] | None = None,
     initial: Denoiser | None = None,
@@ -228,11 +236,11 @@ def train_denoiser(
 ) -> Denoiser:
     """Train on `patches`, resuming from `folder`; returns the averaged denoiser in eval mode.
 
-    `on_patch` counts patches while latents are cached, before the first step. `initial` is a trained denoiser whose
-    weights are the start instead of random ones; raises ModelError where its architecture is another one. `levels` say
-    how the types are nested, for a curriculum.
+    Latents are cached in `latents`, by default in `folder`; `caching` counts patches meanwhile. `initial` is a trained
+    denoiser whose weights replace the random ones at the start. `levels` say how the types are nested, for a
+    curriculum. Raises ModelError for an `initial` of another architecture.
     """
-    denoiser, sampler = prepare(patches, num_types, autoencoder, config, folder, on_patch, levels)
+    denoiser, sampler = prepare(patches, num_types, autoencoder, config, latents or folder, caching, levels)
     if initial is not None:
         _start_from(denoiser, initial)
     report = None if on_checkpoint is None else (lambda step, averaged: on_checkpoint(step, averaged.denoiser))
@@ -245,7 +253,7 @@ def train_denoiser(
 
 
 def _start_from(denoiser: Denoiser, initial: Denoiser) -> None:
-    # The latents are normalised anew, since the autoencoder or the patches may differ.
+    # Not the statistics of the latents: the autoencoder or the patches may differ.
     try:
         denoiser.load_state_dict(initial.state_dict())
     except RuntimeError as error:

@@ -1,7 +1,7 @@
-"""What the denoiser learns: noise in, target out, one function per equation.
+"""The targets that the denoiser learns, one function per equation.
 
-`clean` are normalised latents, `noise` is standard normal, `noisy` lies between them. Time runs from 0 (clean) to 1
-(noise).
+`clean` are normalized latents, `noise` is standard normal, and `noisy` is a mixture of both. Time runs from 0 (clean)
+to 1 (noise).
 """
 
 import torch
@@ -22,14 +22,13 @@ def flow(clean: Latents, noise: Latents, time: Float[Tensor, " b"]) -> tuple[Lat
 
 
 def epsilon(clean: Latents, noise: Latents, time: Float[Tensor, " b"]) -> tuple[Latents, Latents]:
-    """Noisy latents and noise: x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) e (Ho et al. 2020, eq. 4), on the paper's
-    schedule."""
+    """Noisy latents and noise: x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) e (Ho et al. 2020, eq. 4), paper's schedule."""
     scheduler = DDPMScheduler(**PAPER_SCHEDULE)
     return scheduler.add_noise(clean, noise, (time * 1000).long().clamp(0, 999)), noise
 
 
 def logit_normal_time(normal: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-    """Times that favour the middle: t = sigmoid(n), n standard normal (Esser et al. 2024, arXiv 2403.03206, eq. 19)."""
+    """Times around 0.5: t = sigmoid(n), n standard normal (Esser et al. 2024, arXiv 2403.03206, eq. 19)."""
     return torch.sigmoid(normal)
 
 

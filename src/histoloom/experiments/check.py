@@ -1,0 +1,65 @@
+"""Refuse a recipe that cannot work before anything else is done.
+
+What one table decides alone is refused where its dataclass is built. Here stand the rules that take several tables, the
+patches, or another model.
+"""
+
+from histoloom.errors import ConfigError, InputError, ModelError
+from histoloom.experiments.recipe import Recipe
+from histoloom.models.autoencoder import latent_factor
+from histoloom.models.pipeline import HistoloomPipeline
+from histoloom.tissue import TissueTable
+
+
+def check_recipe(recipe: Recipe, edge: int, table: TissueTable, initial: HistoloomPipeline | None) -> None:
+    """Raise ConfigError or InputError, naming the key, for a recipe that cannot train on patches of `edge` px.
+
+    `initial` is the model that `initial_model` names, if any.
+    """
+    if not table.ids:
+        raise InputError("the tissue table names no type; add one")
+    own_autoencoder = not recipe.pretrained_autoencoder and initial is None
+    if own_autoencoder and recipe.autoencoder.size > edge:
+        raise ConfigError(f"patches are {edge} px, smaller than autoencoder size {recipe.autoencoder.size}")
+    if recipe.decoder is not None and recipe.decoder.size > edge:
+        raise ConfigError(f"patches are {edge} px, smaller than decoder size {recipe.decoder.size}")
+    factor = 2 ** len(recipe.autoencoder.model.channels) if own_autoencoder else None
+    if initial is not None:
+        factor = latent_factor(initial.autoencoder)
+        _check_initial(recipe, table, initial)
+    _check_window(recipe, edge, factor)
+    if recipe.watch.map_fidelity and len(table.ids) > 1:
+        unit = 2 ** len(recipe.watch.segmenter.channels)
+        if edge < unit:
+            raise ConfigError(f"patches are {edge} px, too small for the segmenter of [watch], which needs {unit} px")
+
+
+def _check_initial(recipe: Recipe, table: TissueTable, initial: HistoloomPipeline) -> None:
+    found, wanted = initial.denoiser.config, recipe.denoiser
+    pairs = {
+        "conditioning": (found.conditioning, wanted.conditioning),
+        "channels": (tuple(found.channels), wanted.channels),
+        "blocks": (tuple(found.blocks), wanted.blocks),
+        "number of tissue ids": (found.num_types, table.num_ids),
+    }
+    for name, (has, needs) in pairs.items():
+        if has != needs:
+            raise ModelError(
+                f"initial_model {recipe.initial_model}: has {name} {has}, the recipe needs {needs}; change the "
+                "recipe, or leave initial_model out to train from random weights"
+            )
+
+
+def _check_window(recipe: Recipe, edge: int, factor: int | None) -> None:
+    window = recipe.denoiser.window
+    if window > edge:
+        raise ConfigError(f"denoiser window {window} is larger than the patches of {edge} px; lower it")
+    if factor is None:  # of a foreign autoencoder: checked once it is loaded
+        return
+    cell = max(8, factor) * 2 ** (len(recipe.denoiser.channels) - 1)
+    largest = (edge - factor + 1) // factor * factor
+    if window % cell or window > largest:
+        raise ConfigError(
+            f"denoiser window {window} must be a multiple of {cell} px, and at most {largest} px for patches of "
+            f"{edge} px"
+        )

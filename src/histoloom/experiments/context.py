@@ -1,0 +1,82 @@
+"""What every stage of a run needs: the recipe, where it writes, its data, and who watches."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from histoloom.discovery.levels import Levels
+from histoloom.errors import InputError
+from histoloom.experiments.curves import Curves
+from histoloom.experiments.recipe import Recipe
+from histoloom.files import Record, read_json, write_text
+from histoloom.fitting.processes import process_state
+from histoloom.patches.store import Patches
+from histoloom.progress import Progress
+from histoloom.tissue import TissueTable
+
+FORMAT = 1  # raise it when the same recipe trains other bytes
+_PATHS = ("dataset", "source", "maps", "tissue", "root", "slides", "annotations", "listing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run of a recipe. `curves` is None in all processes but the main one."""
+
+    recipe: Recipe
+    folder: Path
+    table: TissueTable
+    patches: Patches  # of the training split
+    levels: Levels | None  # how the types are nested, for a recipe with a curriculum
+    progress: Progress
+    curves: Curves | None = None
+
+    def key(self, *more: object) -> str:
+        """A hash of the training patches and of whatever else decides a result."""
+        text = json.dumps([self.patches.fingerprint(), *more], default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def record_of(recipe: Recipe, command: str) -> Record:
+    """What must not change between a run of a recipe and its resumption.
+
+    Paths, the watcher, how often a run saves and who prepares batches may change. So may the number of steps of a
+    constant schedule, since a longer run repeats a shorter one. Stages check the content of their inputs themselves.
+    """
+    settings = asdict(recipe)
+    settings.pop("watch")
+    if command != "reproduce":
+        settings.pop("reproduce")
+    for name in _PATHS:
+        settings["data"].pop(name)
+    for name in ("initial_model", "pretrained_autoencoder"):
+        settings[name] = Path(settings[name]).name
+    for stage in ("autoencoder", "decoder", "denoiser"):
+        loop = (settings[stage] or {}).get("loop", {})
+        for free in ("checkpoint_minutes", "workers", *(("steps",) if loop.get("schedule") == "constant" else ())):
+            loop.pop(free, None)
+    return Record(command=command, format=FORMAT, settings=settings)
+
+
+def cached_result(path: Path, key: str, make: Callable[[], dict]) -> dict:
+    """The result in `path` if an earlier run left it under the same `key`; otherwise it is made and written.
+
+    All processes call this; the main one writes. Raises OutputError.
+    """
+    if path.is_file():
+        try:
+            found = read_json(path)
+            if found.get("key") == key and isinstance(found.get("result"), dict):
+                return found["result"]
+        except InputError:
+            pass  # damaged: made again
+    result = plain(make())
+    if process_state().is_main_process:
+        write_text(path, json.dumps({"key": key, "result": result}) + "\n")
+    return result
+
+
+def plain(value: dict) -> dict:
+    """The value as JSON reads it back: nan becomes null, a tuple a list."""
+    return json.loads(json.dumps(value), parse_constant=lambda _: None)

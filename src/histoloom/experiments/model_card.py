@@ -1,0 +1,75 @@
+"""The card of a trained model: what it is, what it learned from, and what nobody has measured yet."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from histoloom.errors import InputError
+from histoloom.experiments.context import Run
+from histoloom.files import read_json
+from histoloom.models.denoiser import Denoiser
+from histoloom.models.schedulers import make_sampler
+from histoloom.tissue import UNLABELLED
+from histoloom.version import VERSION
+
+
+def model_card(run: Run, denoiser: Denoiser, dataset: Path, copy_limit: float | None) -> str:
+    """Markdown for the model's README.md, from what the run knows of its data and settings."""
+    recipe, patches = run.recipe, run.patches
+    loop = recipe.denoiser.loop
+    scheduler, steps = make_sampler(denoiser.config.objective)
+    template = Environment(
+        loader=PackageLoader("histoloom.experiments", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=True,
+    ).get_template("model_card.md.jinja")
+    return template.render(
+        name=run.folder.resolve().name,
+        license=_license(dataset),
+        config=denoiser.config,
+        parameters=sum(p.numel() for p in denoiser.parameters()) / 1e6,
+        split=recipe.data.split,
+        patches=len(patches),
+        cases=len(set(patches.cases)),
+        edge=patches.images.shape[1],
+        mpp=common_mpp(patches.mpp),
+        fingerprint=patches.fingerprint(),
+        types=_types(run),
+        windows=loop.steps * loop.batch_size,
+        window=recipe.denoiser.window,
+        seed=loop.seed,
+        objective=denoiser.config.objective,
+        initial=Path(recipe.initial_model).name,
+        scheduler=type(scheduler).__name__,
+        steps=steps,
+        copy_limit=copy_limit,
+        crops=asdict(recipe.denoiser.crops),
+        version=VERSION,
+    )
+
+
+def common_mpp(mpp: np.ndarray) -> float | None:
+    """The micrometers per pixel that all patches share (to 2 %); None if unknown or mixed."""
+    if not len(mpp) or not np.isfinite(mpp).all() or mpp.max() > 1.02 * mpp.min():
+        return None
+    return float(np.median(mpp))
+
+
+def _license(dataset: Path) -> str:
+    try:
+        return str(read_json(dataset / "dataset.json").get("license") or "unknown")
+    except InputError:
+        return "unknown"
+
+
+def _types(run: Run) -> list[dict]:
+    """Each type with the share of labeled pixels that it covers."""
+    counts = np.bincount(run.patches.semantic_maps.ravel(), minlength=256)
+    counts[UNLABELLED] = 0
+    total = max(int(counts.sum()), 1)
+    return [{"id": t.id, "name": t.name, "share": counts[t.id] / total} for t in run.table.types]
