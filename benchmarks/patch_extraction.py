@@ -159,8 +159,10 @@ def index(path: str, folder: Path, pixels: bool) -> tuple[int, int, float]:
     if not (folder / f"{Path(path).stem}.geojson").exists():
         _write_circles(folder / f"{Path(path).stem}.geojson", edge)
     (folder / "parts").mkdir(exist_ok=True)
-    rules = PatchRules(MPP, SIZE, SIZE, per_slide=TAKEN, per_type=TAKEN, min_focus=0.02 if pixels else 0.0)
-    config = SlideDataset(rules, AnnotationConfig(rest="stroma"), pixels=pixels, val_share=0.0)
+    rules = PatchRules(
+        mpp=MPP, size=SIZE, stride=SIZE, per_slide=TAKEN, per_type=TAKEN, min_focus=0.02 if pixels else 0.0
+    )
+    config = SlideDataset(rules=rules, annotations=AnnotationConfig(rest="stroma"), pixels=pixels, val_share=0.0)
     (job,), _ = find_jobs(Path(path), folder, config)
     started = time.process_time()
     write_part(job, table, config, folder)

@@ -54,6 +54,7 @@ def write_ome_tiff(path: Path, pixels: np.ndarray, mpp: float = MPP, planar: boo
     levels = [reduced(pixels, factor) for factor in (1, 2, 4)]
     if planar:
         levels = [np.moveaxis(level, -1, 0) for level in levels]
+        metadata["Channel"] = {"Name": ["Red", "Green", "Blue"]}
     with tifffile.TiffWriter(path, ome=True) as tiff:
         tiff.write(levels[0], subifds=2, metadata=metadata, **options)
         for level in levels[1:]:

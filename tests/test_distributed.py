@@ -1,5 +1,7 @@
 """The work is done by functions that any process can import: reading tissue tables, some of which are broken."""
 
+import errno
+import logging
 import os
 import subprocess
 import sys
@@ -59,16 +61,45 @@ def test_ray_and_processes_work_elsewhere():
         assert str(os.getpid()) not in {outcome.result for outcome in outcomes}
 
 
-@pytest.mark.parametrize("workers", [Workers(2), Workers(ray="local")])
-def test_a_worker_that_dies_is_one_error_with_a_cure(workers):
+def test_on_ray_an_item_that_kills_its_workers_is_one_error_with_a_cure():
     with pytest.raises(HistoloomError, match=r"worker died.*run again"):
-        list(run_items(os._exit, [1], workers))
+        list(run_items(os._exit, [1], Workers(ray="local")))
+
+
+def dies_over(item: str) -> str:
+    """What a native library does that aborts."""
+    if item == "bad":
+        os.abort()
+    return item.upper()
+
+
+def test_a_worker_that_dies_costs_its_item_and_not_the_run():
+    items = ["a", "bad", *"cdefghijklmnopq"]
+    outcomes = list(run_items(dies_over, items, Workers(2)))
+    assert [outcome.item for outcome in outcomes] == items
+    assert [outcome.result for outcome in outcomes] == ["A", None, *"CDEFGHIJKLMNOPQ"]
+    assert str(outcomes[1].error).startswith("bad: a worker died over it")
 
 
 @pytest.mark.parametrize("workers", [*WAYS, RAY])
-def test_what_is_no_fault_of_the_input_is_raised(workers):
-    with pytest.raises(ZeroDivisionError):
-        list(run_items(partial(pow, 0), [-1], workers))
+def test_any_error_of_an_item_costs_this_item_and_its_traceback_is_in_the_log(workers, caplog):
+    caplog.set_level(logging.DEBUG, "histoloom")
+    outcomes = list(run_items(partial(pow, 0), [1, -1, 2], workers))
+    assert [outcome.result for outcome in outcomes] == [0, None, 0]
+    assert str(outcomes[1].error).startswith("-1: unexpected ZeroDivisionError (")
+    assert "--debug shows where it came from" in str(outcomes[1].error)
+    assert "Traceback (most recent call last)" in caplog.text
+
+
+def full_disk(item: int) -> None:
+    """What no item is to blame for."""
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("workers", WAYS)
+def test_what_is_no_fault_of_an_item_ends_the_run(workers):
+    with pytest.raises(OSError, match="No space left"):
+        list(run_items(full_disk, [1], workers))
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere"])

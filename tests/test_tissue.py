@@ -18,9 +18,30 @@ def test_types_stand_in_order_of_id_and_gaps_are_allowed():
 
 def test_a_table_survives_its_file(tmp_path):
     odd = 'a "quoted" \\ back\nslash\tand \x01 \x7f ü'
-    table = TissueTable((*TABLE.types, TissueType(7, odd, "#000000", ("#00ff00", odd + "2"))))
+    types = (*TABLE.types, TissueType(7, 'a "quoted" ü', "#000000", ("#00ff00", odd, "=1+1")))
+    table = TissueTable(types, ("gland", "stroma"))
     assert load(tmp_path, table.to_toml()) == table
-    assert TissueTable.from_rows(table.to_rows()) == table
+    assert TissueTable.from_rows(table.to_rows()).types == table.types
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "a/b", "a\\b", "a\nb", "a\x1bb", "..", ".", " ", "", "x" * 81, "ü" * 101, "a\u202eb", "/etc/passwd"],
+)
+def test_a_name_that_cannot_name_a_folder_is_refused(name):
+    with pytest.raises(TissueError, match="cannot name a folder") as error:
+        TissueType(0, name, "#000000")
+    assert len(str(error.value)) < 400
+    assert str(error.value).isprintable()
+
+
+def test_the_order_names_types_of_the_table(tmp_path):
+    text = 'order = ["b", "A"]\n[[tissue]]\nid = 0\nname = "a"\n[[tissue]]\nid = 1\nname = "b"\n'
+    assert load(tmp_path, text).order == ("b", "A")
+    with pytest.raises(TissueError, match="unknown tissue 'c'"):
+        load(tmp_path, text.replace('"b", "A"', '"c"'))
+    with pytest.raises(TissueError, match="write it as a list of tissue names"):
+        load(tmp_path, text.replace('["b", "A"]', "3"))
 
 
 def test_names_alone_make_a_table_with_colours_of_their_own():
@@ -54,7 +75,7 @@ def test_a_map_may_hold_known_ids_and_unlabelled_only():
         ("[[tissue]]\nid = 0", "integer id and a text name"),
         ('[[tissue]]\nid = "0"\nname = "a"', "integer id and a text name"),
         ('[[tissue]]\nid = true\nname = "a"', "integer id and a text name"),
-        ('[[tissue]]\nid = 255\nname = "a"', "ids run from 0 to 254"),
+        ('[[tissue]]\nid = 255\nname = "a"', "ids run from 0 to 253"),
         ('[[tissue]]\nid = 0\nname = "a"\ncolour = "#000000"', "unknown keys .*known: id, name, color"),
         ('[[tissue]]\nid = 0\nname = "a"\ncolor = "red"', "write it as #rrggbb"),
         ('[[tissue]]\nid = 0\nname = "a"\ncolor = 5', "write it as #rrggbb"),

@@ -1,14 +1,17 @@
 """Apply one callable to many items: in this process, in several processes, or on a Ray cluster.
 
 Results arrive in the order of the items, whichever finishes first, so that the output does not depend on the number
-of workers. A broken item (InputError) is returned with its error, and the run continues.
+of workers. An item that fails is returned with its error, and the run continues: one broken slide must not cost the
+others. Only what is not the fault of an item (a wrong option, a full disk, a missing package) ends the run.
 """
 
+import errno
 import importlib
 import logging
 import multiprocessing
 import os
 import socket
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -20,11 +23,13 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from histoloom.errors import ConfigError, HistoloomError, InputError, MissingExtraError
+from histoloom.text import one_line
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 AHEAD = 4  # items submitted per worker: no worker is idle, and memory does not grow with the number of items
 TRIES = 3  # workers that one item may kill on Ray: the first may be chance, the third is the item
+_NOT_ITS_FAULT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE}
 BLOCKS = 4096  # maximum blocks of items on Ray: each costs about 10 ms, and results arrive block by block
 
 
@@ -50,6 +55,18 @@ class Workers:
 
 
 ALONE = Workers()
+logger = logging.getLogger("histoloom")
+
+
+class UnexpectedError(InputError):
+    """An error that was not foreseen and that one item has caused; `details` is its traceback."""
+
+    def __init__(self, message: str, details: str = ""):
+        super().__init__(message)
+        self.details = details
+
+    def __reduce__(self) -> tuple:
+        return UnexpectedError, (str(self), self.details)
 
 
 @dataclass(frozen=True)
@@ -66,8 +83,9 @@ def run_items(
 ) -> Iterator[Outcome[Item, Result]]:
     """`work(item)` for each item, in order; with more than one worker, `work` and the items must pickle.
 
-    Raises ConfigError for an address where no cluster answers, and HistoloomError when a worker dies (out of memory);
-    on Ray, when one item has killed three workers. An item may be processed twice.
+    An item whose worker dies (out of memory, or a crash in a native library) is returned with an error. Raises
+    ConfigError for an address where no cluster answers, and HistoloomError on Ray when one item has killed three
+    workers. An item may be processed twice.
     """
     if workers.ray:
         return _on_ray(partial(_as_it_is, work), items, workers.ray)
@@ -89,7 +107,7 @@ def run_made(
     elif workers.count == 1:
         work = make()
         for item in items:
-            yield _attempt(work, item)
+            yield _logged(_attempt(work, item))
     else:
         yield from _in_processes(make, items, workers.count)
 
@@ -98,15 +116,65 @@ def _as_it_is(work: Callable) -> Callable:
     return work
 
 
+@dataclass
+class _Submitted:
+    item: Any
+    future: Future | None = None
+
+    def is_done(self) -> bool:
+        """True where the worker has finished the item, and has not died over it."""
+        return self.future is not None and self.future.done() and not self.future.cancelled() and not self._error()
+
+    def _error(self) -> BaseException | None:
+        return self.future.exception() if self.future is not None else None
+
+    def outcome(self) -> Outcome:
+        assert self.future is not None
+        return self.future.result()
+
+
 def _in_processes(make: Callable, items: Iterable, count: int) -> Iterator[Outcome]:
-    # Spawned, not forked: handles and threads of C libraries do not survive a fork.
-    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+    """Process the items in spawned processes; one that dies costs the item that it had, and not the run."""
+    left = iter(items)
+    is_over = False
+    while not is_over:
+        waiting: deque[_Submitted] = deque()
+        # Spawned, not forked: handles and threads of C libraries do not survive a fork.
+        with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+            try:
+                for item in left:
+                    waiting.append(_Submitted(item))
+                    waiting[-1].future = pool.submit(_made_once, make, item)
+                    if len(waiting) >= AHEAD * count:
+                        yield _first(waiting)
+                while waiting:
+                    yield _first(waiting)
+                is_over = True
+            except BrokenProcessPool:
+                pass
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+        for one in waiting:  # each in a process of its own: one of them has ended the process of the others
+            yield _logged(one.outcome() if one.is_done() else _alone(make, one.item))
+
+
+def _first(waiting: deque[_Submitted]) -> Outcome:
+    """The outcome of the item that has waited longest, which is then taken off."""
+    outcome = waiting[0].outcome()
+    waiting.popleft()
+    return _logged(outcome)
+
+
+def _alone(make: Callable, item: Any) -> Outcome:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         try:
-            yield from _in_order(lambda item: pool.submit(_made_once, make, item), Future.result, items, AHEAD * count)
+            return pool.submit(_made_once, make, item).result()
         except BrokenProcessPool:
-            raise HistoloomError("a worker died, most likely out of memory; run again with fewer --workers") from None
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            reason = (
+                f"{one_line(str(item), 300)}: a worker died over it (out of memory, or a library crashed); "
+                "leave it out, or run again with fewer --workers"
+            )
+            return Outcome(item, None, InputError(reason))
 
 
 _made: list[Callable] = []  # in a spawned worker: the one callable that it applies
@@ -142,7 +210,7 @@ def _on_ray(make: Callable, items: Iterable, address: str, device: str = "") -> 
                     result, error = ray.cloudpickle.loads(answer)
                     if error is not None and not isinstance(error, InputError):
                         raise error  # as if the item had been processed here
-                    yield Outcome(items[index], result, error)
+                    yield _logged(Outcome(items[index], result, error))
         except ray.exceptions.RayError as error:
             reason = " ".join(str(error).split())[:300]
             raise HistoloomError(f"Ray gave up ({reason}); look at `ray status`, then run again") from None
@@ -194,7 +262,8 @@ class _RayWorker:
                     f"a worker died {TRIES} times over {ray.cloudpickle.loads(item)!s:.200}, most likely out of "
                     "memory; look at `ray status`, then run again with more memory per worker"
                 )
-            return ray.cloudpickle.dumps((self._work(ray.cloudpickle.loads(item)), None))
+            outcome = _attempt(self._work, ray.cloudpickle.loads(item))
+            return ray.cloudpickle.dumps((outcome.result, outcome.error))
         except Exception as error:
             return ray.cloudpickle.dumps((None, _portable(error)))
 
@@ -277,18 +346,26 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((place.hostname, place.port), timeout=10).close()
 
 
-def _in_order(submit: Callable, result: Callable, items: Iterable, ahead: int) -> Iterator[Outcome]:
-    waiting: deque = deque()
-    for item in items:
-        waiting.append(submit(item))
-        if len(waiting) >= ahead:
-            yield result(waiting.popleft())
-    while waiting:
-        yield result(waiting.popleft())
-
-
 def _attempt(work: Callable[[Item], Result], item: Item) -> Outcome[Item, Result]:
     try:
         return Outcome(item, work(item), None)
     except InputError as error:
         return Outcome(item, None, error)
+    except HistoloomError:
+        raise
+    except Exception as error:
+        if isinstance(error, ImportError) or (isinstance(error, OSError) and error.errno in _NOT_ITS_FAULT):
+            raise
+        reason = one_line(str(error), 300)
+        message = (
+            f"{one_line(str(item), 300)}: unexpected {type(error).__name__}{f' ({reason})' if reason else ''}; --debug "
+            "shows where it came from"
+        )
+        return Outcome(item, None, UnexpectedError(message, traceback.format_exc()))
+
+
+def _logged(outcome: Outcome[Item, Result]) -> Outcome[Item, Result]:
+    """The outcome; the traceback of an unexpected error goes to the log, which `--debug` shows."""
+    if isinstance(outcome.error, UnexpectedError):
+        logger.debug("%s\n%s", outcome.error, outcome.error.details)
+    return outcome

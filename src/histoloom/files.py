@@ -29,7 +29,7 @@ from histoloom.version import VERSION
 RECORD = "record.json"
 PARTIAL = ".partial"  # suffix of what is not finished
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_MOST_RECORD_BYTES = 64 * 2**20
+_MOST_RECORD_BYTES = 256 * 2**20  # the record of some million inputs
 _UMASK = os.umask(0)
 os.umask(_UMASK)  # it can be read only by setting it
 
@@ -76,7 +76,7 @@ def whole_file(path: Path, more: str = "") -> Iterator[Path]:
     OutputError, ending in `more`, for a disk that is full or refuses.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex[:12]}{PARTIAL}")
+    aside = path.with_name(f".{path.name[:32]}.{uuid.uuid4().hex[:12]}{PARTIAL}")
     try:
         with one_clear_line(path, more):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -211,6 +211,11 @@ def refuse_existing(folder: Path) -> None:
         raise OutputError(f"{folder}: exists already; name another folder, or move it away")
 
 
+def write_record(folder: Path, record: Record) -> None:
+    """Write the record of a folder that is made with `whole_folder`; the other folders write theirs themselves."""
+    write_json(folder / RECORD, record.to_json() | {"version": VERSION})
+
+
 def read_record(folder: Path) -> dict | None:
     """The record of a folder, or None where it has none; raises InputError where it is damaged."""
     path = Path(folder) / RECORD
@@ -312,7 +317,7 @@ def _begin(folder: Path, record: Record, grows: bool = False) -> None:
         )
     with one_clear_line(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / RECORD, record.to_json() | {"version": VERSION})
+    write_record(folder, record)
 
 
 def _remove_empty(folder: Path) -> None:

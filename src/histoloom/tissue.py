@@ -1,15 +1,16 @@
-"""Tissue types: ids, names, colours, in one small table that travels with every map.
+"""Tissue types: ids, names, colors, in one small table that travels with every map.
 
-A semantic map is uint8, `h w`, one id per pixel; 255 means unlabelled. `tissue.toml` is the table on disk:
+A semantic map is uint8, `h w`, one id per pixel; 255 means unlabeled. `tissue.toml` is the table on disk:
+
+    order = ["stroma", "gland"]       # optional: where annotations overlap, the last one wins
 
     [[tissue]]
     id = 0
     name = "stroma"
     color = "#e8b4c8"
-    aliases = ["connective tissue"]   # optional: names or palette colours in foreign files that mean this type
+    aliases = ["connective tissue"]   # optional: names, values, ranges or colors in foreign files that mean this type
 """
 
-import json
 import re
 import tomllib
 from dataclasses import dataclass, field
@@ -19,18 +20,27 @@ import numpy as np
 from jaxtyping import UInt8
 
 from histoloom.errors import TissueError
+from histoloom.text import canonical, is_file_name, shorten, tidy
 
 UNLABELLED = 255
 UNLABELLED_COLOR = (255, 255, 255)
-# A colour-blind friendly cycle (Paul Tol's "bright" and "muted" schemes) for types that come without a colour.
+LAST_ID = 253  # 254 and 255 are sentinels: 254 marks a map that is held out, 255 pixels without a label
+LONGEST_NAME = 80  # characters; a name is also the name of a folder
+# A color-blind friendly cycle (Paul Tol's "bright" and "muted" schemes) for types that come without a color.
 DEFAULT_COLORS = (
     "#ee99aa", "#4477aa", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#332288", "#117733", "#882255",
 )  # fmt: skip
+_MOST_BYTES = 4 << 20
+_MOST_ALIASES = 2**16
+_RANGE = re.compile(r"\s*(?:>\s*(?P<above>\d{1,10})|(?P<low>\d{1,10})\s*-\s*(?P<high>\d{1,10}))\s*")
 
 
 @dataclass(frozen=True)
 class TissueType:
-    """One tissue type: `id` in 0..254, a `name`, a `color` as #rrggbb, other names that mean the same."""
+    """One tissue type: `id` from 0 to 253, a `name`, a `color` as #rrggbb, other names that mean the same.
+
+    The name is also the name of a folder: TissueError for separators, control characters and more than 80 characters.
+    """
 
     id: int
     name: str
@@ -38,19 +48,31 @@ class TissueType:
     aliases: tuple[str, ...] = ()
 
     def __post_init__(self):
-        if not 0 <= self.id < UNLABELLED:
-            raise TissueError(f"tissue {self.name!r} has id {self.id}; ids run from 0 to 254 (255 is unlabelled)")
+        if not 0 <= self.id <= LAST_ID:
+            raise TissueError(
+                f"tissue {shorten(self.name)!r} has id {shorten(str(self.id))}; ids run from 0 to {LAST_ID} (255 is "
+                "unlabeled)"
+            )
+        if not is_file_name(self.name) or len(self.name) > LONGEST_NAME or len(self.name.encode()) > 200:
+            raise TissueError(
+                f"tissue name {shorten(self.name)!r} cannot name a folder: use at most {LONGEST_NAME} characters, and "
+                "no slash, backslash or control character"
+            )
         try:
             _rgb(self.color)
         except ValueError:
-            raise TissueError(f"tissue {self.name!r} has color {self.color!r}; write it as #rrggbb") from None
+            raise TissueError(f"tissue {self.name!r} has color {shorten(self.color)!r}; write it as #rrggbb") from None
 
 
 @dataclass(frozen=True)
 class TissueTable:
-    """Tissue types in order of id. Names are unique without regard to case; so are ids."""
+    """Tissue types in order of id. Names are unique without regard to case; so are ids.
+
+    `order` names the types that are painted last where annotations overlap, the last one on top.
+    """
 
     types: tuple[TissueType, ...]
+    order: tuple[str, ...] = ()
     _by_name: dict[str, TissueType] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
@@ -63,48 +85,48 @@ class TissueTable:
         by_name: dict[str, TissueType] = {}
         for tissue in self.types:
             for name in (tissue.name, *tissue.aliases):
-                if by_name.setdefault(name.strip().lower(), tissue) is not tissue:
-                    raise TissueError(f"the tissue table gives {name!r} to two types; names and aliases must be unique")
+                if by_name.setdefault(canonical(name), tissue) is not tissue:
+                    raise TissueError(
+                        f"the tissue table gives {shorten(name)!r} to two types; names and aliases must be unique"
+                    )
         object.__setattr__(self, "_by_name", by_name)
+        for name in self.order:
+            self.find(name)
 
     @classmethod
     def from_names(cls, names: list[str]) -> "TissueTable":
-        """A table with ids 0, 1, ... in the order of `names` and default colours."""
+        """A table with ids 0, 1, ... in the order of `names` and default colors."""
         return cls(tuple(TissueType(i, n, DEFAULT_COLORS[i % len(DEFAULT_COLORS)]) for i, n in enumerate(names)))
 
     @classmethod
     def load(cls, path: Path | str) -> "TissueTable":
-        """Read `tissue.toml`; raises TissueError with file and cure."""
+        """Read `tissue.toml`; raises TissueError naming the file and what to change."""
         path = Path(path)
         try:
-            rows = tomllib.loads(path.read_text(encoding="utf-8")).get("tissue", [])
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise TissueError(f"{path}: cannot read the tissue table ({error}); see docs/reference/files.md") from None
+            if path.stat().st_size > _MOST_BYTES:
+                raise TissueError(f"{path}: is larger than {_MOST_BYTES >> 20} MB; is it a tissue table?")
+            document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+            reason = shorten(" ".join(str(getattr(error, "strerror", None) or error).split()))
+            raise TissueError(f"{path}: cannot read the tissue table ({reason})") from None
+        if unknown := set(document) - {"tissue", "order"}:
+            raise TissueError(f"{path}: unknown keys {sorted(map(shorten, unknown))}; known: tissue, order")
+        rows, order = document.get("tissue", []), document.get("order", [])
         try:
             if not isinstance(rows, list):
-                raise TissueError("tissue is no list; write each type as [[tissue]]")
-            return cls.from_rows(rows)
+                raise TissueError("tissue is not a list; write each type below a line [[tissue]]")
+            if not isinstance(order, list) or not all(isinstance(name, str) for name in order):
+                raise TissueError(f"order is {shorten(str(order))}; write it as a list of tissue names")
+            return cls(cls.from_rows(rows).types, tuple(order))
         except TissueError as error:
             raise TissueError(f"{path}: {error}") from None
 
     @classmethod
     def from_rows(cls, rows: list[dict]) -> "TissueTable":
-        """A table from parsed TOML or JSON rows; unknown keys are refused."""
-        types = []
-        for index, row in enumerate(rows):
-            if not isinstance(row, dict) or type(row.get("id")) is not int or not isinstance(row.get("name"), str):
-                raise TissueError(f"tissue entry {index + 1} needs an integer id and a text name")
-            if unknown := set(row) - {"id", "name", "color", "aliases"}:
-                raise TissueError(
-                    f"tissue {row['name']!r} has unknown keys {sorted(unknown)}; known: id, name, color, aliases"
-                )
-            color, aliases = row.get("color", DEFAULT_COLORS[row["id"] % len(DEFAULT_COLORS)]), row.get("aliases", [])
-            if not isinstance(color, str):
-                raise TissueError(f"tissue {row['name']!r} has color {color!r}; write it as #rrggbb")
-            if not isinstance(aliases, list):
-                raise TissueError(f"tissue {row['name']!r} has aliases {aliases!r}; write them as a list of texts")
-            types.append(TissueType(row["id"], row["name"], color, tuple(str(a) for a in aliases)))
-        return cls(tuple(types))
+        """A table from parsed TOML or JSON rows; raises TissueError for anything else, and for unknown keys."""
+        if not isinstance(rows, list):
+            raise TissueError(f"the tissue table is {shorten(str(rows))}; it must be a list of types")
+        return cls(tuple(_type_from_row(row, number) for number, row in enumerate(rows, start=1)))
 
     def to_rows(self) -> list[dict]:
         """Plain rows, the inverse of `from_rows`."""
@@ -113,17 +135,16 @@ class TissueTable:
 
     def to_toml(self) -> str:
         """The text of `tissue.toml`."""
-        blocks = []
-        for row in self.to_rows():
-            lines = [f"{key} = {_toml_value(value)}" for key, value in row.items()]
-            blocks.append("[[tissue]]\n" + "\n".join(lines) + "\n")
-        return "\n".join(blocks)
+        import tomli_w
+
+        document: dict[str, object] = {"order": list(self.order)} if self.order else {}
+        return tomli_w.dumps(document | {"tissue": self.to_rows()})
 
     def find(self, name: str) -> TissueType:
         """The type of this name or alias, in any case; raises TissueError listing the known names."""
-        found = self._by_name.get(name.strip().lower())
+        found = self._by_name.get(canonical(name))
         if found is None:
-            raise TissueError(f"unknown tissue {name!r}; known: {', '.join(self.names)}")
+            raise TissueError(f"unknown tissue {shorten(name)!r}; known: {', '.join(self.names)}")
         return found
 
     @property
@@ -149,7 +170,7 @@ class TissueTable:
         return colors.ravel().tolist()
 
     def colorize(self, semantic_map: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
-        """The map as an RGB picture; unlabelled is white."""
+        """The map as an RGB picture; unlabeled is white."""
         return np.asarray(self.palette(), np.uint8).reshape(256, 3)[semantic_map]
 
     def check(self, semantic_map: UInt8[np.ndarray, "h w"], where: str) -> None:
@@ -157,9 +178,44 @@ class TissueTable:
         unknown = sorted(set(np.unique(semantic_map).tolist()) - set(self.ids) - {UNLABELLED})
         if unknown:
             raise TissueError(
-                f"{where}: map values {unknown[:5]} are in no tissue table (known: {self.ids}, 255 = unlabelled); "
+                f"{where}: map values {unknown[:5]} are in no tissue table (known: {self.ids}, 255 = unlabeled); "
                 "add them to tissue.toml"
             )
+
+
+def ancestors(name: str) -> list[str]:
+    """A class and the classes that it is derived from, nearest first, as they are compared.
+
+    QuPath joins them by ": ", so "Tumor: in situ" is derived from "Tumor".
+    """
+    parts = [tidy(part) for part in canonical(name).split(":")]
+    return [": ".join(parts[:count]) for count in range(len(parts), 0, -1)]
+
+
+def alias_range(alias: str) -> tuple[int, int] | None:
+    """First and last value of a range among the aliases, "1-500" or ">0"; None for other aliases."""
+    found = _RANGE.fullmatch(alias)
+    if found is None:
+        return None
+    if found["above"] is not None:
+        return int(found["above"]) + 1, 2**63 - 1
+    return int(found["low"]), int(found["high"])
+
+
+def _type_from_row(row: object, number: int) -> TissueType:
+    if not isinstance(row, dict) or type(row.get("id")) is not int or not isinstance(row.get("name"), str):
+        raise TissueError(f"tissue entry {number} needs an integer id and a text name")
+    name = shorten(row["name"])
+    if unknown := set(row) - {"id", "name", "color", "aliases"}:
+        raise TissueError(
+            f"tissue {name!r} has unknown keys {sorted(map(str, unknown))}; known: id, name, color, aliases"
+        )
+    color, aliases = row.get("color", DEFAULT_COLORS[row["id"] % len(DEFAULT_COLORS)]), row.get("aliases", [])
+    if not isinstance(color, str):
+        raise TissueError(f"tissue {name!r} has color {shorten(str(color))!r}; write it as #rrggbb")
+    if not isinstance(aliases, list) or len(aliases) > _MOST_ALIASES:
+        raise TissueError(f"tissue {name!r} has aliases {shorten(str(aliases))!r}; write them as a list of texts")
+    return TissueType(row["id"], row["name"], color, tuple(str(a) for a in aliases))
 
 
 def _rgb(color: str) -> tuple[int, int, int]:
@@ -167,12 +223,3 @@ def _rgb(color: str) -> tuple[int, int, int]:
         raise ValueError(color)
     red, green, blue = bytes.fromhex(color[1:])
     return red, green, blue
-
-
-def _toml_value(value: int | str | list[str]) -> str:
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml_value(v) for v in value) + "]"
-    # A TOML basic string is a JSON string, but for DEL.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

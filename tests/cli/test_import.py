@@ -63,7 +63,7 @@ def test_the_same_command_again_does_nothing(project):
 
 def test_another_command_asks_for_another_folder(project):
     run("--maps", "maps", *CASES)
-    with pytest.raises(OutputError, match="out: exists already; name another folder"):
+    with pytest.raises(OutputError, match=r"out: was made by another run \(config\.trim was 0, is now 1\)"):
         run("--maps", "maps", "--trim", "1", *CASES)
 
 

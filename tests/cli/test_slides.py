@@ -88,7 +88,7 @@ def test_the_same_command_again_does_nothing_and_another_asks_for_another_folder
     assert {path: path.stat().st_mtime_ns for path in (project / "out").rglob("*")} == before
     code, _, errors = cut(histoloom, "--seed", "1")
     assert (code, len(errors)) == (1, 1)
-    assert "exists already; name another folder" in errors[0]
+    assert "out: was made by another run (config.rules.seed was 0, is now 1); name another folder" in errors[0]
 
 
 ENTITIES = {
@@ -118,33 +118,30 @@ def bad_slide(project: Path, kind: str) -> str:
     if kind == "no mpp":
         slide.unlink()
         write_image(project / "slides" / "c.png", pixels(2))
-        return "c.png: the file does not say its micrometres per pixel; give them with --slide-mpp"
+        return "c.png: the file does not say its micrometers per pixel; give them with --slide-mpp"
     if kind in ENTITIES:
         annotation.unlink()
         text = f"<?xml version='1.0'?><!DOCTYPE z [{ENTITIES[kind]}]><ASAP_Annotations>&b;</ASAP_Annotations>"
         (project / "annotations" / "c.xml").write_text(text)
         return "c.xml: declares XML entities"
-    if kind == "empty ring":
-        geojson([])
-        return "c.geojson: feature 1 (tumor): a ring is empty; delete this polygon"
     if kind == "NaN":
         geojson([[0, 0], [float("nan"), 0], [99, 99], [0, 0]])
         return "c.geojson: feature 1 (tumor): a coordinate is NaN"
     if kind == "off the slide":
         geojson([[x + 9000, y] for x, y in outline])
-        return "c.geojson: feature 1 (tumor): lies off the slide"
+        return "c.geojson: feature 1 (tumor): is off the slide"
     if kind == "class in no table":
         write_qupath(annotation, [("necrosis", [RIGHT])])
         return "class 'necrosis' is in no tissue table (known: stroma, tumor); add it to tissue.toml"
     if kind == "mask of another slide":
         annotation.unlink()
         Image.fromarray(np.ones((300, 100), np.uint8)).save(project / "annotations" / "c.png")
-        return "c.png: the mask is 100 x 300, which is no scale of the slide's 520 x 392 pixels"
+        return "c.png: the mask is 100 x 300, which does not scale to the slide's 520 x 392 pixels"
     raise ValueError(kind)
 
 
 BAD = [
-    "cut short", "no mpp", "laughs", "external entity", "empty ring", "NaN", "off the slide", "class in no table",
+    "cut short", "no mpp", "laughs", "external entity", "NaN", "off the slide", "class in no table",
     "mask of another slide",
 ]  # fmt: skip
 
@@ -181,7 +178,7 @@ def test_a_self_crossing_outline_is_repaired_not_skipped(project, histoloom):
     [
         (("--slides-are", "x"), "No such option"),
         (("--low", "0.9"), "low 0.9 must not exceed high 0.8"),
-        (("--size", "100000"), "no patch of 2 slides was taken: none kept the rules"),
+        (("--size", "100000"), "are smaller than a patch of 100000 px at 0.5 um/px; lower --size"),
         (("--annotations", "nowhere"), "nowhere: no such folder; give the folder of the annotations"),
         (("--tissue", "slides"), "slides: cannot read the tissue table"),
         (("--workers", "0"), "0 workers; give at least 1"),
@@ -218,7 +215,8 @@ def test_an_overlay_shows_what_a_dataset_took(project, histoloom):
     [
         (("--annotation", "annotations/a.geojson"), "give --tissue"),
         (("--dataset", "slides"), "not made by `histoloom patches`"),
-        (("--out", "no/a.png"), "no/a.png: cannot be written"),
+        (("--out", "tissue.toml/a.png"), "tissue.toml/a.png: cannot be written"),
+        (("--out", "a.gif"), "a.gif: cannot be written; give a name that ends in .png or .jpg"),
     ],
 )
 def test_a_mistake_in_an_overlay_is_one_line(project, histoloom, options, said):

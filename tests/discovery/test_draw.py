@@ -127,7 +127,7 @@ def test_patches_are_cut_by_the_maps_as_by_any_annotation(draw, slides, known_ma
     assert not (tmp_path / "maps" / "2").exists()
     table = TissueTable.load(tmp_path / "maps" / "3" / "tissue.toml")
     rules = PatchRules(mpp=0.5, size=64, stride=32, min_tissue=0.3)
-    config = SlideDataset(rules, pixels=False)
+    config = SlideDataset(rules=rules, pixels=False)
     for kind in ("maps", "geojson"):
         jobs, _ = find_jobs(slides, tmp_path / "maps" / "3" / kind, config)
         extract_slides(jobs, [], table, config, tmp_path / f"cut-{kind}")
@@ -163,6 +163,6 @@ def test_maps_of_another_classifier_are_not_mixed_in(draw, tmp_path):
 
 
 def test_two_slides_of_one_name_are_refused(draw, slides, known_slide):
-    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(slides / "a.png")
-    with pytest.raises(InputError, match=r"its map would have the name of that of a\.png; rename one"):
+    write_tiled_tiff(slides / "a.tiff", np.zeros((9, 9, 3), np.uint8))
+    with pytest.raises(InputError, match=r"its map would have the name of that of a\.tiff?; rename one"):
         draw()

@@ -199,7 +199,7 @@ def test_a_list_of_slides_with_missing_files_says_so(slides, tmp_path):
     parts, notes = find_parts(slides, CUTTING, tmp_path / "list.csv")
     assert [part.source for part in parts] == ["P0-a.tif"]
     listed = f"listed in {tmp_path}/list.csv are not in {slides}"
-    assert notes == [f"1 of 2 slides {listed} (add them, or take them off the list): P7-a"]
+    assert notes == [f"1 of 2 slides {listed} (add them, or take them off the list): P7-a.tif"]
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ def test_only_patches_that_show_more_than_one_type_are_kept_when_asked(dataset, 
 
 
 def test_the_same_again_does_nothing_and_a_stopped_run_goes_on_to_the_same_bytes(dataset, by_color, named, tmp_path):
-    class Stopped(Exception):
+    class Stopped(BaseException):
         pass
 
     seen = []

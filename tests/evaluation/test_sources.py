@@ -18,7 +18,8 @@ from histoloom.evaluation.sources import (
     with_cases,
 )
 from histoloom.generation.export import AnnotatedPatch, CropUse, Provenance, write_patches
-from histoloom.patches.store import encode_png, write_record, write_shards
+from histoloom.patches.dataset import write_description
+from histoloom.patches.store import encode_png, write_shards
 from histoloom.tissue import TissueTable
 
 TABLE = TissueTable.from_names(["stroma", "gland"])
@@ -48,7 +49,7 @@ def dataset(tmp_path):
         ]  # fmt: skip
         write_shards(rows, TABLE, folder, split)
     (folder / "tissue.toml").write_text(TABLE.to_toml())
-    write_record(folder, {})
+    write_description(folder, {})
     return folder
 
 

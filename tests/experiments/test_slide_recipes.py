@@ -19,7 +19,7 @@ from histoloom.experiments.run import run_recipe
 from histoloom.fitting.loop import LoopConfig
 from histoloom.models.autoencoder import AutoencoderConfig
 from histoloom.models.pipeline import HistoloomPipeline
-from histoloom.patches.dataset import read_record
+from histoloom.patches.dataset import read_description
 from histoloom.patches.places import PlaceReader
 from histoloom.patches.store import has_pixels, iter_rows, load_patches, splits
 from histoloom.training.autoencoder import AutoencoderTraining
@@ -135,7 +135,7 @@ def agreement(image: np.ndarray, semantic_map: np.ndarray, stain_of: dict[int, i
 def test_camelyon16_is_cut_and_trained_on(camelyon16, tmp_path):
     model = train("camelyon16.toml", camelyon16, tmp_path / "run")
     assert HistoloomPipeline.load(model).table.names == ["normal", "tumor"]
-    record = read_record(tmp_path / "run" / "dataset")
+    record = read_description(tmp_path / "run" / "dataset")
     assert [job["source"] for job in record["slides"]] == ["tumor/tumor_001.tif", "tumor/tumor_002.tif"]
     assert any("tumor_018" in note for note in record["notes"])
     assert any("normal_001.tif" in note for note in record["notes"])
@@ -148,7 +148,7 @@ def test_camelyon16_is_cut_and_trained_on(camelyon16, tmp_path):
 
 def test_panda_takes_one_hospital_and_its_labels(panda, tmp_path):
     train("panda.toml", panda, tmp_path / "run")
-    record = read_record(tmp_path / "run" / "dataset")
+    record = read_description(tmp_path / "run" / "dataset")
     assert {job["source"] for job in record["slides"]} == {"0a1.tiff", "0b2.tiff"}
     assert any("0e5.tiff" in note for note in record["notes"])
     patches = load_patches(tmp_path / "run" / "dataset", "train")
@@ -166,7 +166,7 @@ def test_panda_of_the_other_hospital_needs_the_two_lines_that_the_recipe_names(p
     shutil.copy(RECIPES / "panda-karolinska.tissue.toml", tmp_path)
     recipe = tiny(read_recipe(tmp_path / "panda.toml", panda))
     run_recipe(recipe, tmp_path / "run")
-    record = read_record(tmp_path / "run" / "dataset")
+    record = read_description(tmp_path / "run" / "dataset")
     assert {job["source"] for job in record["slides"]} == {"0c3.tiff", "0d4.tiff"}
 
 

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from histoloom.errors import ConfigError, ImageError, InputError, TissueError
-from histoloom.patches.folder import FolderImport, dropped_share, find_pictures, input_hash, patch_rows
-from histoloom.patches.store import decode
+from histoloom.patches.folder import FolderImport, dropped_share, find_pictures, patch_rows
+from histoloom.patches.importer import dataset_record
+from histoloom.pictures import decode_image
 from histoloom.tissue import TissueTable
 
 TABLE = TissueTable.from_names(["stroma", "gland", "fat"])
@@ -63,8 +64,8 @@ def test_pixels_and_maps_come_through_unchanged(tmp_path):
     rows = read(find(tmp_path, mpp=0.5), mpp=0.5)
     assert [row["source"] for row in rows] == ["a.png", "b.png"]
     for seed, found in enumerate(rows):
-        np.testing.assert_array_equal(decode(found["image"]["bytes"], ""), pixels(seed))
-        np.testing.assert_array_equal(decode(found["semantic_map"]["bytes"], ""), labels(seed))
+        np.testing.assert_array_equal(decode_image(found["image"]["bytes"], ""), pixels(seed))
+        np.testing.assert_array_equal(decode_image(found["semantic_map"]["bytes"], ""), labels(seed))
         assert (found["x"], found["y"], found["size"], found["mpp"]) == (0, 0, 24, 0.5)
 
 
@@ -86,15 +87,15 @@ def test_images_may_be_png_tiff_jpeg_or_webp(tmp_path, suffix):
     found = read(find(tmp_path))
     assert [row["source"] for row in found] == [f"a.{suffix}", f"b.{suffix}"]
     with Image.open(tmp_path / "images" / f"a.{suffix}") as opened:
-        np.testing.assert_array_equal(decode(found[0]["image"]["bytes"], ""), np.asarray(opened))
+        np.testing.assert_array_equal(decode_image(found[0]["image"]["bytes"], ""), np.asarray(opened))
 
 
 def test_trimming_cuts_the_frame_of_image_and_map(tmp_path):
     write_pairs(tmp_path, ["a", "b"])
     first = read(find(tmp_path, trim=2))[0]
     assert (first["x"], first["y"], first["size"]) == (2, 2, 20)
-    np.testing.assert_array_equal(decode(first["image"]["bytes"], ""), pixels(0)[2:-2, 2:-2])
-    np.testing.assert_array_equal(decode(first["semantic_map"]["bytes"], ""), labels(0)[2:-2, 2:-2])
+    np.testing.assert_array_equal(decode_image(first["image"]["bytes"], ""), pixels(0)[2:-2, 2:-2])
+    np.testing.assert_array_equal(decode_image(first["semantic_map"]["bytes"], ""), labels(0)[2:-2, 2:-2])
 
 
 def test_a_large_image_becomes_a_centred_grid_of_patches(tmp_path):
@@ -105,7 +106,7 @@ def test_a_large_image_becomes_a_centred_grid_of_patches(tmp_path):
     assert [(row["x"], row["y"]) for row in rows] == [(3, 2), (13, 2), (23, 2), (3, 12), (13, 12), (23, 12)]
     for found in rows:
         window = slice(found["y"], found["y"] + 10), slice(found["x"], found["x"] + 10)
-        np.testing.assert_array_equal(decode(found["image"]["bytes"], ""), pixels(0, 25, 36)[window])
+        np.testing.assert_array_equal(decode_image(found["image"]["bytes"], ""), pixels(0, 25, 36)[window])
     assert {row["split"] for row in rows} == {rows[0]["split"]}
     assert dropped_share(pictures) == pytest.approx(1 - 700 / (25 * 36 + 144))
 
@@ -226,13 +227,13 @@ def test_maps_beside_the_images_need_a_suffix(tmp_path):
         find_pictures(tmp_path, tmp_path, FolderImport())
 
 
-def test_the_input_hash_sees_a_changed_label(tmp_path):
+def test_the_record_sees_a_changed_label(tmp_path):
     write_pairs(tmp_path, ["a", "b"])
-    pictures = find(tmp_path)
-    before = input_hash(pictures)
-    assert input_hash(find(tmp_path)) == before
+    before = dataset_record(find(tmp_path), TABLE, FolderImport())
+    assert dataset_record(find(tmp_path), TABLE, FolderImport()) == before
     save(tmp_path / "maps" / "a.png", labels(9))
-    assert input_hash(pictures) != before
+    after = dataset_record(find(tmp_path), TABLE, FolderImport())
+    assert {name for name in before.inputs if before.inputs[name] != after.inputs[name]} == {"map a.png"}
 
 
 def test_a_map_of_another_size_names_both_sizes(tmp_path):
@@ -252,7 +253,7 @@ def test_an_unknown_value_names_the_map(tmp_path):
 def test_an_empty_folder_names_the_formats(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "maps").mkdir()
-    with pytest.raises(InputError, match=r"images: no images \(png, .*webp\)"):
+    with pytest.raises(InputError, match=r"images: no images \(png, .*webp, bmp, jp2\)"):
         find(tmp_path)
 
 
@@ -281,7 +282,7 @@ def test_two_images_for_one_map_are_refused(tmp_path):
 def test_two_maps_for_one_image_are_refused(tmp_path):
     write_pairs(tmp_path, ["a", "b"])
     save(tmp_path / "maps" / "a.tif", labels(5))
-    with pytest.raises(InputError, match=r"a\.tif: stands beside a\.png; keep one map"):
+    with pytest.raises(InputError, match=r"a\.tif: has the name of a\.png; keep one map"):
         find(tmp_path)
 
 
@@ -301,7 +302,7 @@ def test_a_manifest_path_out_of_its_folder_is_not_followed(tmp_path, column, pat
     write_pairs(root, ["a", "b"])
     save(tmp_path / "outside.png", pixels(0))
     manifest = write_manifest(root, [row("a"), row("b") | {column: path}])
-    with pytest.raises(InputError, match=r"manifest\.csv line 3: .*(leads out of|absolute path).*relative"):
+    with pytest.raises(InputError, match=r"manifest\.csv line 3: .*(leads out of|not a relative path).*relative"):
         find_pictures(manifest, None, FolderImport())
 
 
@@ -315,7 +316,7 @@ def test_a_row_given_twice_names_both_lines(tmp_path):
 def test_a_case_in_two_splits_is_named(tmp_path):
     write_pairs(tmp_path, ["a", "b"])
     rows = [row("a", case_id="7", split="train"), row("b", case_id="7", split="val")]
-    with pytest.raises(InputError, match="case '7' lies in 'train' and in 'val'"):
+    with pytest.raises(InputError, match="case '7' is in 'train' and in 'val'"):
         find_pictures(write_manifest(tmp_path, rows), None, FolderImport())
 
 
@@ -366,7 +367,7 @@ def test_real_tissue_is_read_as_its_manifest_says(shared_data, tmp_path):
     ]
     for patch, named in zip(found, rows, strict=True):
         with Image.open(root / named["image"]) as image, Image.open(root / named["map"]) as semantic_map:
-            np.testing.assert_array_equal(decode(patch["image"]["bytes"], ""), np.asarray(image)[2:-2, 2:-2])
-            ids = decode(patch["semantic_map"]["bytes"], "")
+            np.testing.assert_array_equal(decode_image(patch["image"]["bytes"], ""), np.asarray(image)[2:-2, 2:-2])
+            ids = decode_image(patch["semantic_map"]["bytes"], "")
             np.testing.assert_array_equal(ids, np.asarray(semantic_map)[2:-2, 2:-2])
         assert set(np.unique(ids)) <= {0, int(named["tissue_id"])}

@@ -17,7 +17,8 @@ from histoloom.patches.from_slides import extract_slides, write_part
 from histoloom.patches.places import PlaceReader
 from histoloom.patches.rules import PatchRules, SlideDataset
 from histoloom.patches.slide_jobs import find_jobs
-from histoloom.patches.store import decode, iter_rows, load_patches
+from histoloom.patches.store import iter_rows, load_patches
+from histoloom.pictures import decode_image
 from histoloom.slides.labelling import AnnotationConfig
 from histoloom.tissue import TissueTable
 
@@ -146,7 +147,7 @@ extract_slides(jobs, notes, table, config, folder / "out")
 
 @pytest.mark.parametrize(
     ("pattern", "times"),
-    [("recipe.json", 1), ("parts/*", 1), ("parts/*", 3), ("data/val*", 1), ("dataset.json", 1), ("README.md", 1)],
+    [("record.json", 1), ("parts/*", 1), ("parts/*", 3), ("data/val*", 1), ("dataset.json", 1), ("README.md", 1)],
 )
 def test_a_killed_run_ends_with_the_bytes_of_a_whole_one(folder, start, pattern, times):
     config = dataclasses.replace(CONFIG, pixels=True)
@@ -184,7 +185,7 @@ def test_other_settings_do_not_resume(folder, monkeypatch):
     monkeypatch.setattr("histoloom.patches.from_slides._join_parts", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         extract(folder, "out")
-    with pytest.raises(OutputError, match="other settings"):
+    with pytest.raises(OutputError, match=r"config\.pixels was false, is now true"):
         extract(folder, "out", dataclasses.replace(CONFIG, pixels=True))
 
 
@@ -215,7 +216,7 @@ def test_slides_of_every_scanner_lie_in_one_dataset(tmp_path):
     assert {row["source"] for row in rows} == set(names)
     reader = PlaceReader(tmp_path / "index")
     for row in rows:
-        assert np.array_equal(reader.read(row)[0], decode(row["image"]["bytes"], row["source"]))
+        assert np.array_equal(reader.read(row)[0], decode_image(row["image"]["bytes"], row["source"]))
 
 
 def test_no_case_lies_on_both_sides(folder):

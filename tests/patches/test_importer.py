@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from histoloom.errors import ImageError, InputError, OutputError
-from histoloom.patches.dataset import content_hash, read_record, written_aside
+from histoloom.patches.dataset import content_hash, read_description
 from histoloom.patches.folder import FolderImport, find_pictures
 from histoloom.patches.importer import import_pictures, is_made_from
 from histoloom.patches.store import load_patches, read_table
@@ -33,7 +33,7 @@ def pictures(tmp_path):
 def test_a_dataset_holds_shards_table_record_and_card(tmp_path, pictures):
     record = import_pictures(pictures, TABLE, CONFIG, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "README.md", "data", "dataset.json", "tissue.toml"
+        "README.md", "data", "dataset.json", "record.json", "tissue.toml"
     ]  # fmt: skip
     assert read_table(tmp_path / "out") == TABLE
     assert record["counts"] == {"train": {"patches": 24, "cases": 3}, "val": {"patches": 8, "cases": 1}}
@@ -43,13 +43,13 @@ def test_a_dataset_holds_shards_table_record_and_card(tmp_path, pictures):
     assert train.sources == sorted(train.sources)
 
 
-def test_the_record_tells_how_it_was_made(tmp_path, pictures):
+def test_the_description_says_how_it_was_made(tmp_path, pictures):
     record = import_pictures(pictures, TABLE, CONFIG, tmp_path / "out")
     assert record == json.loads((tmp_path / "out" / "dataset.json").read_text())
-    assert record == read_record(tmp_path / "out")
+    assert record == read_description(tmp_path / "out")
     assert record["config"]["trim"] == 1
     assert record["sha256"] == content_hash(tmp_path / "out")
-    assert record["notes"] == ["36.0 % of the pixels lie in no patch (trimmed, or left over beside the grid)"]
+    assert record["notes"] == ["36.0 % of the pixels are in no patch (trimmed, or left over around the grid)"]
 
 
 def test_the_same_files_give_the_same_bytes(tmp_path, pictures):
@@ -62,11 +62,22 @@ def test_a_dataset_knows_what_it_was_made_from(tmp_path, pictures):
     assert not is_made_from(out, pictures, TABLE, CONFIG)
     import_pictures(pictures, TABLE, CONFIG, out)
     assert is_made_from(out, pictures, TABLE, CONFIG)
-    assert not is_made_from(out, pictures, TABLE, replace(CONFIG, seed=1))
-    assert not is_made_from(out, pictures, TissueTable.from_names(["stroma", "fat"]), CONFIG)
-    assert not is_made_from(out, pictures[1:], TABLE, CONFIG)
+    with pytest.raises(OutputError, match=r"made by another run \(config\.seed was 0, is now 1\)"):
+        is_made_from(out, pictures, TABLE, replace(CONFIG, seed=1))
+    with pytest.raises(OutputError, match="made by another run"):
+        is_made_from(out, pictures, TissueTable.from_names(["stroma", "fat"]), CONFIG)
+    with pytest.raises(OutputError, match="made by another run"):
+        is_made_from(out, pictures[1:], TABLE, CONFIG)
     next((out / "data").glob("*.parquet")).unlink()
-    assert not is_made_from(out, pictures, TABLE, CONFIG)
+    with pytest.raises(OutputError, match="its files are not those that were written"):
+        is_made_from(out, pictures, TABLE, CONFIG)
+
+
+def test_an_image_that_changed_under_its_name_is_another_input(tmp_path, pictures):
+    import_pictures(pictures, TABLE, CONFIG, tmp_path / "out")
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(pictures[3].image)
+    with pytest.raises(OutputError, match=rf"input image {pictures[3].source} was changed"):
+        is_made_from(tmp_path / "out", pictures, TABLE, CONFIG)
 
 
 def test_what_is_left_out_is_said(tmp_path, pictures):
@@ -98,7 +109,7 @@ def test_a_disk_that_takes_no_more_leaves_nothing_behind(tmp_path, pictures):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
     try:
-        with pytest.raises(OutputError, match=r"out: cannot be written .* run again"):
+        with pytest.raises(OutputError, match=r"out\.partial/record\.json: cannot be written .* run again"):
             import_pictures(pictures, TABLE, CONFIG, tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -113,24 +124,7 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path, pictures):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.docx"]
 
 
-def test_an_empty_folder_may_be_filled(tmp_path):
-    (tmp_path / "out").mkdir()
-    with written_aside(tmp_path / "out") as aside:
-        (aside / "file").touch()
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["file"]
-
-
-def test_what_a_killed_run_left_is_swept_away(tmp_path):
-    running = written_aside(tmp_path / "out")
-    (running.__enter__() / "stale").touch()  # as a kill leaves it: entered, never left
-    with written_aside(tmp_path / "out") as aside:
-        (aside / "fresh").touch()
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["fresh"]
-
-
-def test_a_partial_folder_of_someone_else_is_left_alone(tmp_path):
-    (tmp_path / "out.partial").mkdir()
-    (tmp_path / "out.partial" / "mine").touch()
-    with pytest.raises(OutputError, match=r"out\.partial: is in the way"), written_aside(tmp_path / "out"):
-        pass
-    assert (tmp_path / "out.partial" / "mine").exists()
+def test_what_is_written_names_no_folder_of_this_machine(tmp_path, pictures):
+    import_pictures(pictures, TABLE, CONFIG, tmp_path / "out")
+    for path in (tmp_path / "out").rglob("*"):
+        assert not path.is_file() or str(tmp_path).encode() not in path.read_bytes()

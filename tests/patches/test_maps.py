@@ -1,9 +1,15 @@
+import struct
+import zlib
+
+import imagecodecs
 import numpy as np
 import pytest
-from PIL import Image
+import tifffile
+from PIL import Image, ImageCms
 
 from histoloom.errors import ImageError, TissueError
-from histoloom.patches.maps import MapReader, read_image
+from histoloom.patches.maps import MapReader
+from histoloom.pictures import read_image
 from histoloom.tissue import TissueTable, TissueType
 
 TABLE = TissueTable((TissueType(0, "stroma", "#112233"), TissueType(3, "gland", "#445566")))
@@ -111,7 +117,7 @@ def test_white_alone_in_a_palette_does_not_unlabel_an_indexed_map(tmp_path):
 
 def test_a_palette_that_contradicts_its_indices_is_refused(tmp_path):
     path = save_indexed(tmp_path / "map.png", [[0, 3]], [0x44, 0x55, 0x66, 0, 0, 0, 0, 0, 0, 9, 9, 9])
-    with pytest.raises(TissueError, match=r"map\.png: the palette colour #090909 .* aliases"):
+    with pytest.raises(TissueError, match=r"map\.png: the palette color #090909 .* aliases"):
         MapReader(TABLE).read(path)
 
 
@@ -128,7 +134,7 @@ def test_types_may_share_a_display_colour(tmp_path):
 
 @pytest.mark.parametrize(
     ("values", "found"),
-    [([[1, 3, 9]], "value 1, 9"), ([[[1, 2, 3]]], "colour #010203"), ([[[9, 9, 9]]], "colour #090909")],
+    [([[1, 3, 9]], "value 1, 9"), ([[[1, 2, 3]]], "color #010203"), ([[[9, 9, 9]]], "color #090909")],
 )
 def test_an_unknown_value_or_colour_names_file_and_cure(tmp_path, values, found):
     path = save(tmp_path / "map.png", np.array(values, np.uint8))
@@ -136,10 +142,70 @@ def test_an_unknown_value_or_colour_names_file_and_cure(tmp_path, values, found)
         MapReader(TABLE).read(path)
 
 
-def test_a_jpeg_map_with_blurred_values_is_told_to_be_png(tmp_path):
-    path = save(tmp_path / "map.jpg", np.random.default_rng(0).choice([0, 3], (32, 32)).astype(np.uint8), quality=40)
-    with pytest.raises(TissueError, match="lossy format blurs values: save maps as PNG"):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("map.jpg", {"quality": 100}),
+        ("map.webp", {"quality": 100}),
+        ("map.png", {"format": "JPEG", "quality": 100}),  # the content decides
+        ("map.tif", {"compression": "jpeg"}),
+        ("map.jp2", {"irreversible": True}),
+    ],
+)
+def test_a_lossy_file_cannot_hold_labels(tmp_path, name, options):
+    path = save(tmp_path / name, np.full((32, 32, 3), 3, np.uint8), **options)
+    with pytest.raises(ImageError, match="a lossy format that blurs values: save maps as PNG"):
         MapReader(TABLE).read(path)
+
+
+def test_lossless_jpeg_2000_and_few_bits_per_pixel_hold_labels(tmp_path):
+    path = save(tmp_path / "map.jp2", np.repeat(IDS[..., None], 3, axis=2).repeat(16, 0).repeat(16, 1))
+    np.testing.assert_array_equal(MapReader(TABLE).read(path), IDS.repeat(16, 0).repeat(16, 1))
+    table = TissueTable.from_names(["a", "b", "c", "d"])
+    values = np.array([[0, 1, 2, 3]], np.uint8)
+    for bits in (2, 4):
+        packed = bytes([0b00011011]) if bits == 2 else bytes([0x01, 0x23])
+        write_gray_png(tmp_path / "few.png", 4, 1, bits, packed)
+        np.testing.assert_array_equal(MapReader(table).read(tmp_path / "few.png"), values)
+
+
+def write_gray_png(path, width: int, height: int, bits: int, row: bytes) -> None:
+    """A PNG with fewer than 8 bits per pixel, which Pillow does not write."""
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress((b"\0" + row) * height)), (b"IEND", b"")]
+    parts = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+def test_transparency_of_any_kind_is_unlabeled(tmp_path):
+    indexed = save_indexed(tmp_path / "a.png", [[0, 3]], TABLE.palette())
+    with Image.open(indexed) as picture:
+        picture.save(indexed, transparency=0)
+    assert MapReader(TABLE).read(indexed).tolist() == [[255, 3]]
+    gray = np.array([[[3, 255], [77, 0]]], np.uint8)  # 77 is no id, but nobody sees it
+    Image.fromarray(gray, "LA").save(tmp_path / "la.png")
+    assert MapReader(TABLE).read(tmp_path / "la.png").tolist() == [[3, 255]]
+
+
+def test_a_tiff_whose_zero_is_white_keeps_its_values(tmp_path):
+    tifffile.imwrite(tmp_path / "map.tif", IDS, photometric="miniswhite")
+    np.testing.assert_array_equal(MapReader(TABLE).read(tmp_path / "map.tif"), IDS)
+
+
+def test_a_range_of_values_is_one_type(tmp_path):
+    path = save(tmp_path / "map.png", np.array([[0, 1, 300, 65535]], np.uint16))
+    reader = MapReader(with_aliases(stroma=["0"], gland=[">0"]))
+    assert reader.read(path).tolist() == [[0, 3, 3, 3]]
+    with pytest.raises(TissueError, match="map value 300, 65535 belongs to no tissue type"):
+        MapReader(with_aliases(stroma=["0"], gland=["1-299"])).read(path)
+
+
+def test_values_without_a_type_are_tallied(tmp_path):
+    reader = MapReader(TABLE)
+    for number in range(3):
+        reader.read(save(tmp_path / "map.png", np.array([[0, 255 if number else 3]], np.uint8)))
+    assert (reader.tally.maps, reader.tally.unclaimed, dict(reader.tally.types)) == (3, 2, {0: 3, 3: 1})
+    assert "255 (white) is in 2 of 3 maps and counts as unlabeled" in reader.tally.hint()
 
 
 def test_one_value_for_two_types_is_refused():
@@ -165,14 +231,54 @@ def test_a_truncated_image_names_the_file(tmp_path, suffix, share):
 
 
 def test_images_of_other_depths_are_refused(tmp_path):
-    path = save(tmp_path / "image.png", np.zeros((4, 4), np.uint16))
-    with pytest.raises(ImageError, match="save it as 8-bit RGB"):
-        read_image(path)
+    deep = np.full((8, 8, 3), 4000, np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", deep, photometric="rgb")
+    (tmp_path / "b.png").write_bytes(imagecodecs.png_encode(deep))
+    (tmp_path / "c.jp2").write_bytes(imagecodecs.jpeg2k_encode(deep))
+    for name in ("a.tif", "b.png", "c.jp2"):
+        with pytest.raises(ImageError, match="has 16 bits per color; save it as 8-bit RGB"):
+            read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "found"),
+    [
+        ("CMYK", "a.tif", "CMYK"),
+        ("CMYK", "a.jpg", "CMYK"),
+        ("LAB", "a.tif", "CIELAB"),
+        ("YCbCr", "a.tif", "YCbCr"),
+        ("L", "a.png", "grayscale"),
+        ("LA", "a.png", "grayscale"),
+        ("1", "a.png", "grayscale"),
+        ("I;16", "a.png", "grayscale"),
+    ],
+)
+def test_images_in_other_colors_are_refused_by_name(tmp_path, mode, name, found):
+    picture = Image.new("RGB", (8, 8), (9, 80, 200))
+    if mode == "I;16":
+        picture = Image.new("I;16", (8, 8))
+    else:
+        picture = to_lab(picture) if mode == "LAB" else picture.convert(mode)
+    picture.save(tmp_path / name)
+    with pytest.raises(ImageError, match=rf"{name}: .*{found}"):
+        read_image(tmp_path / name)
+
+
+def to_lab(picture: Image.Image) -> Image.Image:
+    srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    return ImageCms.applyTransform(picture, ImageCms.buildTransform(srgb, lab, "RGB", "LAB"))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tif"])
+def test_transparent_pixels_of_images_are_white(tmp_path, name):
+    rgba = np.array([[[10, 20, 30, 0], [10, 20, 30, 255], [0, 0, 0, 51]]], np.uint8)
+    path = save(tmp_path / name, rgba, **({"lossless": True} if name == "a.webp" else {}))
+    assert read_image(path).tolist() == [[[255] * 3, [10, 20, 30], [204] * 3]]
 
 
 def test_a_map_of_real_numbers_is_refused(tmp_path):
     path = save(tmp_path / "map.tif", np.zeros((4, 4), np.float32))
-    with pytest.raises(ImageError, match="kind 'F'"):
+    with pytest.raises(ImageError, match="holds real numbers"):
         MapReader(TABLE).read(path)
 
 
@@ -191,7 +297,12 @@ def test_a_picture_of_several_pages_is_refused(tmp_path):
         MapReader(TABLE).read(tmp_path / "map.tif")
 
 
-def test_grey_and_indexed_images_become_rgb(tmp_path):
-    assert read_image(save(tmp_path / "grey.png", np.full((2, 2), 7, np.uint8))).tolist() == [[[7] * 3] * 2] * 2
+def test_indexed_images_become_rgb(tmp_path):
     path = save_indexed(tmp_path / "indexed.png", [[1]], [0, 0, 0, 1, 2, 3])
     assert read_image(path).tolist() == [[[1, 2, 3]]]
+
+
+def test_a_picture_beyond_all_sizes_is_refused_before_it_is_decoded(tmp_path):
+    write_gray_png(tmp_path / "huge.png", 60_000, 60_000, 1, b"")
+    with pytest.raises(ImageError, match=r"huge\.png: is 60000 x 60000 px; at most 179 million are read whole"):
+        read_image(tmp_path / "huge.png")

@@ -1,7 +1,9 @@
 """An index gives the pixels it was made from, or says why it cannot."""
 
 import dataclasses
+import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from histoloom.patches.store import iter_rows, load_patches
 from histoloom.tissue import TissueTable
 
 TABLE = TissueTable.from_names(["left", "right"])
-CONFIG = SlideDataset(PatchRules(mpp=0.4, size=48, stride=24, min_focus=0.0), val_share=0.0)
+CONFIG = SlideDataset(rules=PatchRules(mpp=0.4, size=48, stride=24, min_focus=0.0), val_share=0.0)
 
 
 @pytest.fixture
@@ -78,8 +80,29 @@ def test_what_changed_since_is_refused(home):
     with pytest.raises(InputError, match=r"0\.tif: it or its annotation changed since .*index was made"):
         PlaceReader(home / "index").read(row)
     (home / "slides" / "0.tif").unlink()
-    with pytest.raises(SlideError, match=r"0\.tif: no such slide; check the path"):
+    with pytest.raises(SlideError, match=r"0\.tif: no such file; if .* moved, write .*paths\.local\.json"):
         PlaceReader(home / "index").read(row)
+
+
+def test_slides_that_moved_are_read_from_their_new_folder(home, tmp_path):
+    row = next(iter_rows(home / "index", "train"))
+    image, semantic_map = PlaceReader(home / "index").read(row)
+    shutil.copytree(home / "slides", tmp_path / "disk" / "slides")
+    shutil.move(home / "annotations", tmp_path / "disk" / "annotations")
+    shutil.rmtree(home / "slides")
+    with pytest.raises(SlideError, match="have moved"):
+        PlaceReader(home / "index").read(row)
+    there = PlaceReader(home / "index", tmp_path / "disk" / "slides", tmp_path / "disk" / "annotations")
+    assert np.array_equal(there.read(row)[0], image)
+    paths = {name: str(tmp_path / "disk" / name) for name in ("slides", "annotations")}
+    (home / "index" / "paths.local.json").write_text(json.dumps(paths))
+    assert np.array_equal(PlaceReader(home / "index").read(row)[1], semantic_map)
+
+
+def test_nothing_but_the_local_paths_names_a_folder_of_this_machine(home):
+    for path in (home / "index").rglob("*"):
+        if path.is_file() and path.name != "paths.local.json":
+            assert str(home).encode() not in path.read_bytes(), path
 
 
 def test_a_folder_without_slides_behind_it_is_refused(home):

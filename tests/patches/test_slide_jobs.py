@@ -3,9 +3,11 @@ from pathlib import Path
 import pytest
 
 from histoloom.errors import ConfigError, InputError
+from histoloom.patches.from_slides import dataset_record
 from histoloom.patches.rules import SlideDataset, SlideList
 from histoloom.patches.slide_jobs import find_jobs, stem
 from histoloom.slides.labelling import AnnotationConfig
+from histoloom.tissue import TissueTable
 
 NOTHING_HELD_OUT = SlideDataset(val_share=0.0)
 
@@ -81,7 +83,7 @@ def test_slides_without_annotations_are_taken_where_the_rest_has_a_type(tmp_path
     assert len(find_jobs(tmp_path / "slides", None, config)[0]) == 2
     with pytest.raises(ConfigError, match="need rest"):
         SlideDataset(unannotated=True)
-    with pytest.raises(InputError, match="take slides unannotated"):
+    with pytest.raises(InputError, match="take slides without \\(--unannotated\\)"):
         find_jobs(tmp_path / "slides", None, NOTHING_HELD_OUT)
 
 
@@ -138,12 +140,20 @@ def test_patients_join_slides_and_a_name_without_patient_is_refused(tmp_path):
         find_jobs(tmp_path / "slides", None, config)
 
 
-def test_another_annotation_of_the_same_name_is_another_job(tmp_path):
+def test_what_changed_under_its_name_is_another_input(tmp_path):
     touch(tmp_path / "slides", "a.svs")
     touch(tmp_path / "annotations", "a.xml")
-    first, _ = find_jobs(tmp_path / "slides", tmp_path / "annotations", NOTHING_HELD_OUT)
+
+    def inputs() -> dict[str, str]:
+        jobs, _ = find_jobs(tmp_path / "slides", tmp_path / "annotations", NOTHING_HELD_OUT)
+        return dataset_record(jobs, TissueTable.from_names(["a"]), NOTHING_HELD_OUT).inputs
+
+    first = inputs()
     (tmp_path / "annotations" / "a.xml").write_text("drawn again")
-    assert find_jobs(tmp_path / "slides", tmp_path / "annotations", NOTHING_HELD_OUT)[0] != first
+    changed = inputs()
+    assert {name for name in first if changed[name] != first[name]} == {"annotation a.xml"}
+    (tmp_path / "slides" / "a.svs").write_text("b.svs")
+    assert {name for name in first if inputs()[name] != changed[name]} == {"slide a.svs"}
 
 
 def test_stems_are_names_without_suffixes():

@@ -54,10 +54,10 @@ def test_a_single_case_cannot_be_split():
 
 
 def test_a_share_outside_zero_to_one_is_refused():
-    with pytest.raises(ConfigError, match="0 to 1"):
+    with pytest.raises(ConfigError, match="at least 0 and below 1"):
         hold_out(["a", "b"], 1.5, seed=0)
 
 
 def test_a_case_on_two_sides_is_named():
-    with pytest.raises(InputError, match=r"case 'b' lies in 'train' and in 'val'"):
+    with pytest.raises(InputError, match=r"case 'b' is in 'train' and in 'val'"):
         check_split(["a", "b", "b"], ["train", "train", "val"])

@@ -8,19 +8,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from histoloom.errors import ImageError, InputError
+from histoloom.parquet import open_parquet
 from histoloom.patches import store
 from histoloom.patches.card import summarize
+from histoloom.patches.dataset import write_description
 from histoloom.patches.store import (
-    decode,
     encode_png,
     has_pixels,
     iter_rows,
     load_patches,
-    open_parquet,
     read_table,
     splits,
-    write_record,
 )
+from histoloom.pictures import decode_image
 from histoloom.tissue import TissueTable
 
 TABLE = TissueTable.from_names(["stroma", "gland"])
@@ -58,8 +58,8 @@ def test_what_is_written_comes_back_in_order(tmp_path):
     assert patches.cases == ["case-0", "case-0", "case-1", "case-1", "case-2"]
     assert patches.places.tolist() == [[2, 3, 16]] * 5
     np.testing.assert_array_equal(patches.mpp, [np.nan, 0.5, 0.5, 0.5, 0.5])
-    np.testing.assert_array_equal(patches.images[3], decode(rows[3]["image"]["bytes"], "3"))
-    np.testing.assert_array_equal(patches.semantic_maps[3], decode(rows[3]["semantic_map"]["bytes"], "3"))
+    np.testing.assert_array_equal(patches.images[3], decode_image(rows[3]["image"]["bytes"], "3"))
+    np.testing.assert_array_equal(patches.semantic_maps[3], decode_image(rows[3]["semantic_map"]["bytes"], "3"))
     assert list(iter_rows(tmp_path, "train")) == rows
     assert read_table(tmp_path) == TABLE
 
@@ -78,7 +78,7 @@ def test_rows_that_were_read_are_given_back(tmp_path):
 def test_png_keeps_every_byte_of_images_and_maps():
     for shape in ((7, 9, 3), (7, 9)):
         array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        np.testing.assert_array_equal(decode(encode_png(array)["bytes"], "x"), array)
+        np.testing.assert_array_equal(decode_image(encode_png(array)["bytes"], "x"), array)
 
 
 def test_hugging_face_datasets_opens_a_shard_and_decodes_it(tmp_path):
@@ -89,8 +89,10 @@ def test_hugging_face_datasets_opens_a_shard_and_decodes_it(tmp_path):
     assert isinstance(opened.features["image"], datasets.Image)
     assert isinstance(opened.features["semantic_map"], datasets.Image)
     for theirs, ours in zip(opened, rows, strict=True):
-        np.testing.assert_array_equal(np.asarray(theirs["image"]), decode(ours["image"]["bytes"], "image"))
-        np.testing.assert_array_equal(np.asarray(theirs["semantic_map"]), decode(ours["semantic_map"]["bytes"], "map"))
+        np.testing.assert_array_equal(np.asarray(theirs["image"]), decode_image(ours["image"]["bytes"], "image"))
+        np.testing.assert_array_equal(
+            np.asarray(theirs["semantic_map"]), decode_image(ours["semantic_map"]["bytes"], "map")
+        )
         rest = {key: value for key, value in theirs.items() if key not in ("image", "semantic_map")}
         assert rest == {key: ours[key] for key in rest}
 
@@ -137,7 +139,7 @@ def test_truncated_image_bytes_name_the_patch():
     whole = encode_png(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))["bytes"]
     for length in (0, 10, 40, len(whole) // 2, len(whole) - 100):
         with pytest.raises(ImageError, match=r"slide\.png: cannot decode"):
-            decode(whole[:length], "slide.png")
+            decode_image(whole[:length], "slide.png")
 
 
 def test_a_truncated_image_in_a_shard_names_the_patch(tmp_path):
@@ -198,7 +200,7 @@ def test_a_run_that_dies_while_writing_leaves_no_half_shard(tmp_path):
 
 
 def test_the_record_is_replaced_whole(tmp_path):
-    write_record(tmp_path, {"version": "1"})
-    write_record(tmp_path, {"version": "2"})
+    write_description(tmp_path, {"version": "1"})
+    write_description(tmp_path, {"version": "2"})
     assert os.listdir(tmp_path) == ["dataset.json"]
     assert '"version": "2"' in (tmp_path / "dataset.json").read_text()

@@ -48,12 +48,16 @@ def test_a_stray_click_is_left_out_and_noted(stray):
     assert notes[0].startswith("a.geojson: feature 3: left out")
 
 
+def test_outlines_and_holes_without_points_are_left_out():
+    assert build_polygons([], "Tumor", None, "f: 1") == ([], ["f: 1: left out, it has no outline"])
+    assert build_polygons([[]], "Tumor", None, "f: 1") == ([], ["f: 1: left out, 0 point(s) make no area"])
+    (polygon,), notes = build_polygons([SQUARE, []], "Tumor", None, "f: 1")
+    assert (polygon.holes, notes) == ((), [])
+
+
 @pytest.mark.parametrize(
     ("rings", "message"),
     [
-        ([], "has no ring"),
-        ([[]], "a ring is empty"),
-        ([SQUARE, []], "a ring is empty"),
         ([[[0, 0], [1, float("nan")], [1, 1]]], "NaN"),
         ([[[0, 0], [1, None], [1, 1]]], "NaN"),
         ([[[0, 0], [float("inf"), 1], [1, 1]]], "infinite"),
@@ -89,5 +93,5 @@ def test_a_polygon_off_the_slide_is_refused_and_one_over_the_border_is_noted():
     assert check_on_slide(over, (1000, 500)) == [
         "a.geojson: feature 1: reaches over the border of the slide; cut there"
     ]
-    with pytest.raises(AnnotationError, match=r"feature 2: lies off the slide .* 1000 x 500 .* own annotations"):
+    with pytest.raises(AnnotationError, match=r"feature 2: is off the slide .* 1000 x 500 .* own annotations"):
         check_on_slide(over + off, (1000, 500))

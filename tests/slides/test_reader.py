@@ -173,7 +173,7 @@ def test_mpp_comes_from_the_file_and_only_then_from_the_user(tmp_path):
     assert open_slide(bare, 0.9).mpp == pytest.approx(0.9)
     with pytest.raises(SlideError, match=r"without\.svs.*--slide-mpp"):
         open_slide(bare)
-    with pytest.raises(SlideError, match=r"--slide-mpp nan is no pixel size"):
+    with pytest.raises(SlideError, match=r"--slide-mpp nan is not a pixel size"):
         open_slide(bare, float("nan"))
 
 

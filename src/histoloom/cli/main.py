@@ -1,6 +1,7 @@
 """The command line: parse, call, print. Every command imports what it needs when it runs, so that help is instant."""
 
 import errno
+import logging
 import sys
 from typing import Annotated, NoReturn
 
@@ -60,6 +61,9 @@ def run() -> None:
     """Run a command. A HistoloomError prints one line and exits with 1; `--debug` shows its traceback instead."""
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    if debug:  # also the tracebacks of items that were skipped
+        logging.basicConfig()
+        logging.getLogger("histoloom").setLevel(logging.DEBUG)
     try:
         _call(arguments)
     except HistoloomError as error:

@@ -24,12 +24,12 @@ def train(
     from histoloom.cli.progress import bar
     from histoloom.experiments.recipe import read_recipe
     from histoloom.experiments.run import run_recipe
-    from histoloom.patches.dataset import read_record
+    from histoloom.patches.dataset import read_description
 
     folder = out or Path("runs") / recipe.stem
     model = run_recipe(read_recipe(recipe, data), folder, bar)
     if PartialState().is_main_process:
-        for failure in (read_record(folder / "dataset") or {}).get("failures", ()):
+        for failure in (read_description(folder / "dataset") or {}).get("failures", ()):
             typer.echo(f"skipped: {failure}", err=True)
         typer.echo(f"wrote {model}; weave with: histoloom generate {model} --layouts 16 --out woven")
 

@@ -90,10 +90,10 @@ def bank(
 ) -> None:
     """Weave a bank of crops from the map alone, so that nothing in it comes from a patient's image."""
     from histoloom.cli.progress import bar
+    from histoloom.files import whole_folder
     from histoloom.generation.bank import BankConfig, save_bank, weave_bank
     from histoloom.generation.layouts import LayoutConfig, draw_layouts
     from histoloom.models.pipeline import HistoloomPipeline
-    from histoloom.patches.dataset import written_aside
     from histoloom.weights import find_model
 
     config = BankConfig(tries, keep, seed)
@@ -107,7 +107,7 @@ def bank(
             done[0] = count
 
         woven = weave_bank(pipeline, list(layouts), config, report)
-    with written_aside(out) as aside:
+    with whole_folder(out) as aside:
         save_bank(woven, pipeline.table, aside)
     typer.echo(f"wrote {len(woven.sets)} sets of crops to {out}")
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from histoloom.discovery.tree import check_dimension
 from histoloom.errors import InputError
-from histoloom.patches.store import open_parquet
+from histoloom.parquet import open_parquet
 
 EMBEDDINGS, CHOSEN = "embeddings", "chosen.parquet"
 ENCODER, FINGERPRINT = b"histoloom.encoder", b"histoloom.fingerprint"

@@ -21,7 +21,7 @@ from histoloom.discovery.look_page import SHOWN, look_page
 from histoloom.discovery.names import NamedTypes, draft_names
 from histoloom.discovery.windows import Assigned, ReadWindow
 from histoloom.errors import InputError, OutputError
-from histoloom.patches.store import open_parquet
+from histoloom.parquet import open_parquet
 
 DRAFT = "discovered.toml"
 FEW = 20  # types: levels of more are in the files, not on the page

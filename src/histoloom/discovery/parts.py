@@ -21,12 +21,14 @@ from jaxtyping import Int, UInt8
 
 from histoloom.discovery.embeddings import CHOSEN, open_chosen
 from histoloom.errors import ConfigError, InputError, SlideError
-from histoloom.patches.dataset import read_record
+from histoloom.parquet import open_parquet
+from histoloom.patches.dataset import read_description
 from histoloom.patches.from_slides import COMMAND
 from histoloom.patches.places import PlaceReader
 from histoloom.patches.rules import SlideDataset, SlideList
 from histoloom.patches.slide_jobs import SlideJob, find_jobs
-from histoloom.patches.store import decode, iter_batches, open_parquet, splits
+from histoloom.patches.store import iter_batches, splits
+from histoloom.pictures import decode_image
 from histoloom.slides.labelling import AnnotationConfig
 from histoloom.slides.reader import Slide, open_slide
 from histoloom.slides.tissue import TissueMap, find_tissue, focus
@@ -241,7 +243,7 @@ def _rows_between(part: RowsPart) -> Iterator[dict]:
 
 def _place_reader(dataset: Path) -> Callable[[dict], np.ndarray]:
     """Pixels of an index of places, one at a time: a PlaceReader closes slides that other threads may read."""
-    record = read_record(dataset)
+    record = read_description(dataset)
     if record is None or record.get("command") != COMMAND:
         return lambda row: None
     reader, lock = PlaceReader(dataset), threading.Lock()
@@ -254,7 +256,7 @@ def _place_reader(dataset: Path) -> Callable[[dict], np.ndarray]:
 
 
 def _pixels(row: dict, read_place: Callable[[dict], np.ndarray]) -> UInt8[np.ndarray, "h w 3"]:
-    return decode(row["image"]["bytes"], row["source"]) if row["image"] is not None else read_place(row)
+    return decode_image(row["image"]["bytes"], row["source"]) if row["image"] is not None else read_place(row)
 
 
 def _windows(row: dict, image: np.ndarray, cutting: Cutting) -> Iterator[tuple[dict, tuple[int, int, int], np.ndarray]]:

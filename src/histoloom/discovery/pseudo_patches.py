@@ -22,12 +22,14 @@ from histoloom.discovery.names import NamedTypes
 from histoloom.discovery.pseudo_maps import MapConfig, draw_patch
 from histoloom.distributed import ALONE, Workers, run_made
 from histoloom.errors import InputError, OutputError
+from histoloom.parquet import open_parquet
 from histoloom.patches.card import summarize, write_card
-from histoloom.patches.dataset import content_hash, read_record
+from histoloom.patches.dataset import content_hash, read_description, write_description
 from histoloom.patches.heterogeneity import class_fractions, entropy, is_heterogeneous
 from histoloom.patches.places import PlaceReader
-from histoloom.patches.schema import schema
-from histoloom.patches.store import decode, encode_png, has_pixels, open_parquet, splits, write_record
+from histoloom.patches.schema import arrow_schema
+from histoloom.patches.store import encode_png, has_pixels, splits
+from histoloom.pictures import decode_image
 from histoloom.tissue import UNLABELLED
 from histoloom.version import VERSION
 
@@ -73,7 +75,7 @@ class ShardDrawer:
         read = None if has_pixels(dataset, split) else PlaceReader(dataset).read
         aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")  # a lost worker may still write
         try:
-            _write_shard(aside, self._rows(shard, read), schema(self.table))
+            _write_shard(aside, self._rows(shard, read), arrow_schema(self.table))
             os.replace(aside, path)
         finally:
             aside.unlink(missing_ok=True)
@@ -82,7 +84,7 @@ class ShardDrawer:
     def _rows(self, shard: Path, read: Callable | None) -> Iterator[dict]:
         for batch in open_parquet(shard).iter_batches(ROWS):
             for row in batch.to_pylist():
-                image = decode(row["image"]["bytes"], row["source"]) if read is None else read(row)[0]
+                image = decode_image(row["image"]["bytes"], row["source"]) if read is None else read(row)[0]
                 _check_mpp(row, self.names)
                 semantic_map = self.lookup[draw_patch(image, self.names, self.config)]
                 fractions = class_fractions(semantic_map, self.table.num_ids)
@@ -124,7 +126,7 @@ def draw_patches(
         "tissue": named.tables[level].to_rows(),
         "levels": named.levels.of[: level + 1].tolist(),
     }
-    record = read_record(out)
+    record = read_description(out)
     if record is not None and all(record.get(key) == value for key, value in recipe.items()):
         return record
     try:
@@ -204,7 +206,7 @@ def _finish(aside: Path, out: Path, recipe: dict, license_name: str) -> dict:
         "counts": {s.name: {"patches": s.patches, "cases": s.cases} for s in summaries},
         "sha256": content_hash(aside),
     }
-    write_record(aside, record)
+    write_description(aside, record)
     write_card(aside, summaries, record, license_name)
     (aside / "recipe.json").unlink()
     os.replace(aside, out)

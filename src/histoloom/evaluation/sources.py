@@ -14,9 +14,9 @@ from PIL import Image
 from histoloom.errors import ImageError, InputError
 from histoloom.generation.export import CropUse, read_woven
 from histoloom.patches.folder import SUFFIXES
-from histoloom.patches.maps import read_image
 from histoloom.patches.slide_jobs import SLIDE_SUFFIXES
 from histoloom.patches.store import iter_rows, load_patches, read_table, splits
+from histoloom.pictures import read_image
 from histoloom.tissue import TissueTable, TissueType
 
 # What a row of woven patches says of their making, besides the seed, map and crops of each.

@@ -38,7 +38,7 @@ def open_dataset(
     check(pictures[0].size, table)
     if not is_made_from(out, pictures, table, data.pictures):
         with progress("importing", len(pictures), "images") as bar:
-            import_pictures(pictures, table, data.pictures, out, advance=bar.advance)
+            import_pictures(pictures, table, data.pictures, out, bar=bar)
     return out
 
 
@@ -71,4 +71,4 @@ def _cut_slides(data: DataSource, table: TissueTable, out: Path, progress: Progr
     if made_from(out, jobs, table, data.cut) is None:
         workers = Workers(min(os.cpu_count() or 1, len(jobs)))
         with progress("slides", len(jobs), "slides") as bar:
-            extract_slides(jobs, notes, table, data.cut, out, workers, advance=bar.advance)
+            extract_slides(jobs, notes, table, data.cut, out, workers, bar=bar)

@@ -28,7 +28,8 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from histoloom.errors import ImageError, InputError, OutputError
 from histoloom.patches.heterogeneity import class_fractions
-from histoloom.patches.store import decode, read_table
+from histoloom.patches.store import read_table
+from histoloom.pictures import decode_image
 from histoloom.tissue import TissueTable
 
 PROVENANCE_KEY = "histoloom"  # of the PNG text chunk
@@ -303,7 +304,7 @@ def _png(image: Image.Image, text: PngImagePlugin.PngInfo | None = None) -> byte
 
 def _read(path: Path) -> UInt8[np.ndarray, "..."]:
     try:
-        return decode(path.read_bytes(), str(path))
+        return decode_image(path.read_bytes(), str(path))
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error}); weave the folder anew") from None
 

@@ -1,27 +1,34 @@
 """The dataset card: a README.md that people read and the Hugging Face hub understands.
 
-Counts come from the shards themselves, so the card tells what is there and not what was asked for.
+Counts come from the shards themselves, so the card says what is there and not what was asked for. Names come from
+others, so they are escaped.
 """
 
 import json
-import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
+import jinja2
 import numpy as np
 from jaxtyping import Float, Int
 
+from histoloom.files import write_text
 from histoloom.patches.heterogeneity import is_heterogeneous
 from histoloom.patches.store import iter_batches, read_table, splits
+from histoloom.text import one_line, shorten
 from histoloom.tissue import TissueTable
 
 _ORDER = ("train", "val", "test")
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_TEMPLATE = "card.md.jinja"
 
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """What one split holds; `holding` and `share` are by tissue id: patches that show it, its mean fraction."""
+    """What one split holds; `holding` (patches that show the type) and `share` (its mean fraction) are by tissue id."""
 
     name: str
     patches: int
@@ -39,54 +46,78 @@ def summarize(folder: Path) -> list[SplitSummary]:
     return [_summarize_split(folder, name) for name in names]
 
 
-def write_card(folder: Path, summaries: list[SplitSummary], record: dict, license_name: str = "unknown") -> None:
-    """Write `README.md` of the dataset in `folder`; `record` is what `dataset.json` says of its making.
+def write_card(folder: Path, summaries: list[SplitSummary], description: dict, license_name: str = "unknown") -> None:
+    """Write `README.md` of the dataset in `folder` from its description.
 
-    `license_name` is a hub identifier such as cc-by-4.0. The name in the title is `record["name"]`.
+    `license_name` is a hub identifier such as cc-by-4.0. The name in the title is `description["name"]`.
     """
-    text = card_text(summaries, read_table(folder), record, license_name)
-    aside = folder / "README.md.partial"
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, folder / "README.md")
+    write_text(folder / "README.md", card_text(summaries, read_table(folder), description, license_name))
 
 
-def card_text(summaries: list[SplitSummary], table: TissueTable, record: dict, license_name: str = "unknown") -> str:
-    """The markdown of the card, with a YAML header for the hub."""
+def card_text(
+    summaries: list[SplitSummary], table: TissueTable, description: dict, license_name: str = "unknown"
+) -> str:
+    """The Markdown of the card, with a YAML header for the hub."""
     total = sum(summary.patches for summary in summaries)
-    parts = (
-        _header(summaries, record["name"], total, license_name),
-        f"# {record['name']}\n\n{total:,} H&E patches with {record.get('maps', 'pixel-exact tissue maps')}, "
-        f"{_geometry(summaries, record)}.",
-        "## Splits\n\nA case (patient) is never in two splits.\n\n" + _split_table(summaries),
-        "## Tissue types\n\nShare: mean over the patches of the type's part of the labelled pixels. Map value 255 is "
-        "unlabelled.\n\n" + type_table(summaries, table),
-        "## How it was made\n\n" + _making(record),
-        _USE,
+    settings = {key: value for key, value in description["config"].items() if value not in (None, "", [], ())}
+    return (
+        _environment()
+        .get_template(_TEMPLATE)
+        .render(
+            summaries=summaries,
+            name=description["name"],
+            license=license_name,
+            size_category=next((label for bound, label in _SIZES if total < bound), "n>1M"),
+            total=total,
+            maps=description.get("maps", "pixel-exact tissue maps"),
+            geometry=_geometry(summaries, description),
+            split_table=_split_table(summaries),
+            type_table=type_table(summaries, table),
+            version=description["version"],
+            command=description["command"],
+            settings=[(markdown(key), json.dumps(value).replace("`", "'")) for key, value in settings.items()],
+            notes=description.get("notes", ()),
+            failures=description.get("failures", ()),
+        )
     )
-    return "\n\n".join(parts)
-
-
-_USE = """## How to open it
-
-```python
-from datasets import load_dataset
-
-patches = load_dataset("path/to/this/folder")  # image, semantic_map, source, x, y, size, mpp, fractions, entropy, case
-```
-"""
 
 
 def type_table(summaries: list[SplitSummary], table: TissueTable) -> str:
-    """A markdown table with a row per tissue type: patches that show it and its mean share, by split."""
-    titles = ["id", "name", "colour"]
+    """A Markdown table with a row per tissue type: patches that show it and its mean share, by split."""
+    titles = ["id", "name", "color"]
     titles += [f"{s.name}: {what}" for s in summaries for what in ("patches with it", "share")]
     rows = []
     for tissue in table.types:
-        cells = [str(tissue.id), tissue.name.replace("|", "\\|"), f"`{tissue.color}`"]
+        cells = [str(tissue.id), markdown(tissue.name), f"`{tissue.color}`"]
         for summary in summaries:
             cells += [f"{summary.holding[tissue.id]:,}", f"{100 * summary.share[tissue.id]:.1f} %"]
         rows.append(cells)
     return _markdown(titles, rows)
+
+
+def missing_types(summaries: list[SplitSummary], table: TissueTable, hint: str = "") -> list[str]:
+    """A line that names the types of the table that no patch holds; `hint` is a likely reason."""
+    missing = [t.name for t in table.types if not any(summary.holding[t.id] for summary in summaries)]
+    if not missing:
+        return []
+    names = ", ".join(repr(shorten(name)) for name in missing[:10]) + (", ..." if len(missing) > 10 else "")
+    return [f"no patch holds {names}{f'; {hint}' if hint else ''}"]
+
+
+def markdown(text: str) -> str:
+    """A foreign text as one line of Markdown that nothing in it can break out of."""
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", escape(one_line(str(text)), quote=False))
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=False,  # the card is Markdown; `markdown` escapes it
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"markdown": markdown, "tojson_text": json.dumps}
+    return environment
 
 
 def _summarize_split(folder: Path, name: str) -> SplitSummary:
@@ -105,25 +136,9 @@ def _summarize_split(folder: Path, name: str) -> SplitSummary:
     return SplitSummary(name, patches, len(cases), tuple(sorted(sizes)), known, mixed, holding, total / max(patches, 1))
 
 
-def _header(summaries: list[SplitSummary], name: str, total: int, license_name: str) -> str:
-    size = next((label for bound, label in _SIZES if total < bound), "n>1M")
-    lines = (
-        "---",
-        f"pretty_name: {json.dumps(name)}",
-        f"license: {json.dumps(license_name)}",
-        "task_categories:\n- image-segmentation",
-        "tags:\n- histopathology\n- histoloom",
-        f"size_categories:\n- {size}",
-        "configs:\n- config_name: default\n  data_files:",
-        *(f"  - split: {s.name}\n    path: data/{s.name}-*.parquet" for s in summaries),
-        "---",
-    )
-    return "\n".join(lines)
-
-
-def _geometry(summaries: list[SplitSummary], record: dict) -> str:
+def _geometry(summaries: list[SplitSummary], description: dict) -> str:
     """Edge and mpp of the patches; slides of several mpp give one size of patch from several sizes at level 0."""
-    rules = record["config"].get("rules")
+    rules = description["config"].get("rules")
     sizes = [rules["size"]] if rules else sorted({size for summary in summaries for size in summary.sizes})
     mpp = sorted({value for summary in summaries for value in summary.mpp})
     edge = " or ".join(f"{size} x {size}" for size in sizes)
@@ -137,18 +152,6 @@ def _split_table(summaries: list[SplitSummary]) -> str:
     return _markdown(("split", "patches", "cases", "heterogeneous (20-80 %)"), rows)
 
 
-def _making(record: dict) -> str:
-    lines = [
-        f"Made by Histoloom {record['version']} (`histoloom {record['command']}`); see `dataset.json` for all of it.",
-        "",
-    ]
-    given = {key: value for key, value in record["config"].items() if value not in (None, "", [], ())}
-    lines += [f"- {key}: `{json.dumps(value)}`" for key, value in given.items()]
-    lines += [f"- {note}" for note in record.get("notes", ())]
-    lines += [f"- skipped: {failure}" for failure in record.get("failures", ())]
-    return "\n".join(lines)
-
-
-def _markdown(titles: list[str] | tuple[str, ...], rows: list) -> str:
+def _markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [" | ".join(titles), " | ".join("---" for _ in titles), *(" | ".join(row) for row in rows)]
     return "\n".join(f"| {line} |" for line in lines)

@@ -1,50 +1,43 @@
-"""A whole patch dataset, written aside and renamed: shards, tissue table, record and card, or nothing at all."""
+"""The description of a patch dataset, `dataset.json`: what it holds, for people and for later steps.
 
-import errno
+The record of the run that made it, which decides whether that run is repeated or resumed, is `record.json`
+(`histoloom.files`). Neither names a folder of this machine.
+"""
+
 import hashlib
-import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from histoloom.errors import OutputError
+from histoloom.errors import InputError, OutputError
+from histoloom.files import Record, is_finished, read_json, write_json
+
+DESCRIPTION = "dataset.json"
 
 
-@contextmanager
-def written_aside(folder: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `folder` when the block ends, and vanishes when it fails.
-
-    Raises OutputError when `folder` exists and is not empty, and for a disk that is full or refuses.
-    """
-    folder = folder.absolute()
-    aside = folder.with_name(folder.name + ".partial")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"{folder}: exists already; name another folder, or move it away")
-    if aside.exists() and not (aside / ".histoloom").is_file():
-        raise OutputError(f"{aside}: is in the way and was not left by an import; move it away")
+def read_description(folder: Path | str) -> dict | None:
+    """The description of a dataset; None where `folder` is not one, or its description is damaged."""
+    path = Path(folder) / DESCRIPTION
     try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        (aside / ".histoloom").touch()  # marks what a killed run leaves behind as ours to remove
-        yield aside
-        (aside / ".histoloom").unlink()
-        os.replace(aside, folder)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        cure = "free some space" if full else "check the path and its permissions"
-        raise OutputError(f"{folder}: cannot be written ({error.strerror or error}); {cure} and run again") from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def read_record(folder: Path) -> dict | None:
-    """What `dataset.json` says of a finished dataset; none where `folder` is no dataset."""
-    try:
-        return json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(path) if path.is_file() else None
+    except InputError:
         return None
+
+
+def write_description(folder: Path, description: dict) -> None:
+    """Write `dataset.json`; raises OutputError."""
+    write_json(folder / DESCRIPTION, description)
+
+
+def finished_dataset(folder: Path, record: Record) -> dict | None:
+    """The description of the dataset that this run has made in `folder`; None where there is none yet.
+
+    Raises OutputError where `folder` holds anything else, or where its shards were changed since.
+    """
+    if not is_finished(folder, record):
+        return None
+    description = read_description(folder)
+    if description is None or description.get("sha256") != content_hash(folder):
+        raise OutputError(f"{folder}: its files are not those that were written; remove the folder and run again")
+    return description
 
 
 def content_hash(folder: Path) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from histoloom.patches.heterogeneity import class_fractions, entropy, is_heterogeneous
-from histoloom.patches.rules import PatchRules
+from histoloom.patches.rules import BLURRED, FULL, NO_LABEL, NO_TISSUE, NOT_MIXED, PatchRules
 from histoloom.patches.store import encode_png
 from histoloom.slides.annotations import AnnotationMap
 from histoloom.slides.reader import Slide
@@ -58,22 +58,29 @@ def find_patches(
     table: TissueTable,
     rules: PatchRules,
     pixels: bool = False,
+    left_out: Counter[str] | None = None,
 ) -> Iterator[Patch]:
     """The patches of a slide that keep the rules, highest entropy first on the coarse map, up to the caps.
 
-    The same slide name, annotation and rules give the same patches, with `pixels` or without. Raises SlideError where
-    the slide is damaged, AnnotationError and TissueError where the annotation is.
+    The same slide name, annotation and rules give the same patches, with `pixels` or without. `left_out` counts the
+    places that break a rule, by rule. Raises SlideError where the slide is damaged, AnnotationError and TissueError
+    where the annotation is.
     """
+    left_out = Counter() if left_out is None else left_out
     rng = np.random.default_rng(_seed(rules.seed, slide.path.name))
     candidates = judge_grid(slide, annotation, tissue, table, rules, rng)
     taken: Counter[int] = Counter()
-    for index in rank(candidates, rules, rng):
+    ranked = rank(candidates, rules, rng, left_out)
+    for place, index in enumerate(ranked):
         if taken.total() >= rules.per_slide:
+            left_out[FULL] += len(ranked) - place
             return
         full = {tissue_id for tissue_id, count in taken.items() if count >= rules.per_type}
         x, y = int(candidates.x[index]), int(candidates.y[index])
-        patch = _examine(slide, annotation, table, rules, (x, y), full, pixels)
-        if patch is not None:
+        patch, fault = _examine(slide, annotation, table, rules, (x, y), full, pixels)
+        if patch is None:
+            left_out[fault] += 1
+        else:
             taken[int(patch.fractions.argmax())] += 1
             yield patch
 
@@ -86,7 +93,7 @@ def judge_grid(
     rules: PatchRules,
     rng: np.random.Generator,
 ) -> Candidates:
-    """All places of a grid, moved by `rng`, that lie on the slide."""
+    """All places of a grid on the slide, which `rng` moves."""
     scale = rules.mpp / slide.mpp
     edge, step = rules.size * scale, rules.stride * scale
     room = [length - edge for length in slide.size]
@@ -105,13 +112,21 @@ def judge_grid(
     return _join(bands, table)
 
 
-def rank(candidates: Candidates, rules: PatchRules, rng: np.random.Generator) -> Int[np.ndarray, " m"]:
-    """Indices of the candidates that may keep the rules, highest entropy first, equals in an order that `rng` draws."""
+def rank(
+    candidates: Candidates, rules: PatchRules, rng: np.random.Generator, left_out: Counter[str] | None = None
+) -> Int[np.ndarray, " m"]:
+    """Indices of the candidates that may keep the rules, highest entropy first, equals in an order that `rng` draws.
+
+    `left_out` counts the others, each by the first rule that it breaks.
+    """
     low, high = max(rules.low - _SLACK, 0.0), min(rules.high + _SLACK, 1.0)
     mixed: Bool[np.ndarray, " n"] = is_heterogeneous(candidates.fractions, low, high)
-    passed = (
-        mixed & (candidates.tissue >= rules.min_tissue) & (candidates.labelled > max(rules.min_labelled - _SLACK, 0))
-    )
+    labeled = candidates.labelled > max(rules.min_labelled - _SLACK, 0)
+    passed = np.ones(len(candidates), bool)
+    for name, kept in ((NO_TISSUE, candidates.tissue >= rules.min_tissue), (NO_LABEL, labeled), (NOT_MIXED, mixed)):
+        if left_out is not None and (passed & ~kept).any():
+            left_out[name] += int((passed & ~kept).sum())
+        passed &= kept
     kept = np.flatnonzero(passed)
     drawn = rng.permutation(len(candidates))[kept]
     return kept[np.lexsort((drawn, -entropy(candidates.fractions[kept]).round(3)))]
@@ -140,19 +155,22 @@ def _examine(
     place: tuple[int, int],
     full: set[int],
     pixels: bool,
-) -> Patch | None:
-    """The patch at `place` if its exact map and, where that counts, its focus keep the rules; `full` types are out."""
+) -> tuple[Patch | None, str]:
+    """The patch at `place` if its exact map and, where that counts, its focus keep the rules; else None and the rule.
+
+    Types in `full` have enough patches already.
+    """
     x, y = place
     semantic_map = annotation.read(x, y, rules.size, rules.mpp)
     fractions = class_fractions(semantic_map, table.num_ids)
     mixed = is_heterogeneous(fractions[None], rules.low, rules.high)[0] and fractions.any()
     labelled = (semantic_map != UNLABELLED).mean() >= rules.min_labelled
     if not (mixed and labelled) or int(fractions.argmax()) in full:
-        return None
+        return None, NO_LABEL if not labelled else FULL if mixed else NOT_MIXED
     image = slide.read(x, y, rules.size, rules.mpp) if pixels or rules.min_focus > 0 else None
     if image is not None and rules.min_focus > 0 and focus(image[None])[0] < rules.min_focus:
-        return None
-    return Patch(x, y, semantic_map, image, fractions, float(entropy(fractions[None])[0]))
+        return None, BLURRED
+    return Patch(x, y, semantic_map, image, fractions, float(entropy(fractions[None])[0])), ""
 
 
 def _judge_band(
@@ -200,4 +218,4 @@ def _join(bands: list[Candidates], table: TissueTable) -> Candidates:
 
 def _seed(seed: int, name: str) -> int:
     """A seed of its own for each slide, the same on every machine and in any order of slides."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big")
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogateescape")).digest()[:8], "big")

@@ -1,32 +1,36 @@
 """Patches from one's own pictures: an image folder and a map folder, or a `manifest.csv` that names both.
 
-Images larger than a patch are cut into a centred grid of patches without overlap. No path leaves the folder it was
-found in, so a foreign manifest reads nothing but its own data.
+Images larger than a patch are cut into a centered grid of patches without overlap. No path leaves the folder that was
+named, so a foreign manifest reads nothing but its own data.
 """
 
-import csv
-import hashlib
+import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from PIL import Image
-
 from histoloom.errors import ConfigError, ImageError, InputError
+from histoloom.patches.cases import case_hints, same_spelling
 from histoloom.patches.heterogeneity import class_fractions, entropy
-from histoloom.patches.maps import BROKEN, MapReader, read_image
+from histoloom.patches.maps import MapReader, Tally
+from histoloom.patches.rules import check_case_pattern, check_seed
 from histoloom.patches.split import check_split, split_by_case
 from histoloom.patches.store import encode_png
+from histoloom.patches.table_files import read_csv
+from histoloom.pictures import IMAGE_SUFFIXES, opened_picture, read_image
+from histoloom.text import canonical, printable, shorten
 from histoloom.tissue import UNLABELLED, TissueTable
+from histoloom.walk import Found, find_files, source_name, suffix_of
 
-SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")
+SUFFIXES = IMAGE_SUFFIXES
 SPLITS = ("train", "val", "test")
 DEFAULT_VAL_SHARE = 0.15
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FolderImport:
     """How pictures become patches."""
 
@@ -37,23 +41,26 @@ class FolderImport:
     map_suffix: str = ""  # a.png goes with the map a{map_suffix}.png
     val_share: float | None = None  # of the patches, by case; none: the manifest's split column, else 0.15
     seed: int = 0  # of the split
-    mpp: float | None = None  # micrometres per pixel; none: unknown
-    unlabelled: tuple[str, ...] = ()  # map values ("0") or colours ("#000000") that mean no label, beside 255
+    mpp: float | None = None  # micrometers per pixel; none: unknown
+    unlabelled: tuple[str, ...] = ()  # map values ("0") or colors ("#000000") that mean no label, besides 255
 
     def __post_init__(self):
-        if self.trim < 0 or (self.size is not None and self.size < 1):
+        if not 0 <= self.trim <= 2**17 or (self.size is not None and not 1 <= self.size <= 2**17):
             raise ConfigError(f"trim is {self.trim} and size {self.size}; trim is 0 or more, size 1 or more")
         if self.val_share is not None and not 0 <= self.val_share < 1:
-            raise ConfigError(f"val_share is {self.val_share}; it lies in 0 to 1 (1 excluded)")
-        if self.mpp is not None and not 0 < self.mpp < float("inf"):
-            raise ConfigError(f"mpp is {self.mpp}; it is a positive number of micrometres per pixel")
-        if self.case_pattern is not None and _groups(self.case_pattern) != 1:
-            raise ConfigError(f"case_pattern {self.case_pattern!r} needs exactly one group, as in '^(P[0-9]+)_'")
+            raise ConfigError(f"val_share is {self.val_share}; it must be at least 0 and below 1")
+        if self.mpp is not None and not (self.mpp > 0 and math.isfinite(self.mpp)):
+            raise ConfigError(f"mpp is {self.mpp}; it is a positive number of micrometers per pixel")
+        try:
+            check_case_pattern(self.case_pattern)
+        except ConfigError as error:
+            raise ConfigError(f"case_pattern: {error}") from None
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image with its map: what it is called, whose it is, how large, where its patches lie."""
+    """An image with its map, its name, its case, its size, and the places of its patches."""
 
     image: Path
     map: Path
@@ -66,21 +73,33 @@ class Picture:
     size: int = 0  # edge of its patches in px
 
 
-def find_pictures(source: Path, maps: Path | None, config: FolderImport) -> list[Picture]:
+def find_pictures(
+    source: Path, maps: Path | None, config: FolderImport, root: Path | None = None, notes: list[str] | None = None
+) -> list[Picture]:
     """Pictures of an image folder (with `maps`) or a manifest, checked by their headers, with places and splits.
 
-    A folder is walked in order of name, a manifest in its own order. Raises InputError naming file and cure.
+    A folder is walked in order of name, a manifest in its own order. Files that a manifest names are below `root`,
+    by default the folder of the manifest. `notes` gets one line for each kind of file that is left out. Raises
+    InputError naming file and cure.
     """
+    notes = [] if notes is None else notes
     if source.is_dir():
         if maps is None:
             raise InputError(f"{source}: is a folder of images; name the folder of their maps with --maps")
-        pictures = _from_folders(source, maps, config)
+        if root is not None:
+            raise InputError(f"{source}: --root is for manifests; a folder of images needs none")
+        pictures = _from_folders(source, maps, config, notes)
     elif maps is not None and not source.exists():
         raise InputError(f"{source}: no such folder of images; check the path")
     elif maps is not None:
         raise InputError(f"{source}: a manifest names the maps itself; leave out --maps, or give an image folder")
     else:
-        pictures = _from_manifest(source, config)
+        pictures = _from_manifest(source, config, root or source.parent)
+    cases, joined = same_spelling([picture.case for picture in pictures])
+    notes += joined
+    if config.case_pattern is None:
+        notes += case_hints(cases)
+    pictures = [replace(picture, case=case) for picture, case in zip(pictures, cases, strict=True)]
     pictures = _plan([_measure(picture) for picture in pictures], config)
     if not any(picture.places for picture in pictures):
         raise InputError(
@@ -89,12 +108,16 @@ def find_pictures(source: Path, maps: Path | None, config: FolderImport) -> list
     return _assign_splits(pictures, config)
 
 
-def patch_rows(pictures: Iterable[Picture], table: TissueTable, config: FolderImport) -> Iterator[dict]:
-    """Rows of `patches.schema` for each patch that holds at least one labelled pixel, in the order of `pictures`.
+def patch_rows(
+    pictures: Iterable[Picture], table: TissueTable, config: FolderImport, tally: Tally | None = None
+) -> Iterator[dict]:
+    """Rows of `patches.schema` for each patch that holds at least one labeled pixel, in the order of `pictures`.
 
-    Images are decoded and written again as lossless PNG. Raises ImageError and TissueError naming the file.
+    Images are decoded and written again as lossless PNG; `tally` counts what the maps hold. Raises ImageError and
+    TissueError naming the file.
     """
     reader = MapReader(table, config.unlabelled)
+    reader.tally = tally if tally is not None else reader.tally
     for picture in pictures:
         image, semantic_map = read_image(picture.image), reader.read(picture.map)
         for x, y in picture.places:
@@ -118,24 +141,13 @@ def patch_rows(pictures: Iterable[Picture], table: TissueTable, config: FolderIm
 
 
 def dropped_share(pictures: Iterable[Picture]) -> float:
-    """Share of all pixels that lie in no patch: trimmed, or left over where the grid ends."""
+    """Share of all pixels that are in no patch: trimmed, or left over where the grid ends."""
     pictures = list(pictures)
     area = sum(picture.width * picture.height for picture in pictures)
     return 1 - sum(len(picture.places) * picture.size**2 for picture in pictures) / area
 
 
-def input_hash(pictures: Iterable[Picture]) -> str:
-    """SHA-256 over names, cases, splits and bytes of all images and maps: what a dataset was made from."""
-    digest = hashlib.sha256()
-    for picture in pictures:
-        digest.update("\0".join((picture.source, picture.case, picture.split, "")).encode())
-        for path in (picture.image, picture.map):
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
-def _from_folders(images: Path, maps: Path, config: FolderImport) -> list[Picture]:
+def _from_folders(images: Path, maps: Path, config: FolderImport, notes: list[str]) -> list[Picture]:
     if not maps.is_dir():
         raise InputError(f"{maps}: no such folder of maps")
     same = images.resolve() == maps.resolve()
@@ -143,61 +155,82 @@ def _from_folders(images: Path, maps: Path, config: FolderImport) -> list[Pictur
         raise InputError(
             f"{images}: images and maps share the folder; tell them apart with --map-suffix, such as _mask"
         )
-    masks: dict[str, Path] = {}
-    for path in _walk(maps):
-        if (other := masks.setdefault(_key(path, maps), path)) != path and not same:
-            raise InputError(f"{path}: stands beside {other.name}; keep one map per name")
+    of_maps = _walk(maps)
     if same:
-        found = [path for path in _walk(images) if not path.stem.endswith(config.map_suffix)]
-    else:  # the maps may lie in a folder below the images
-        found = [path for path in _walk(images) if not path.absolute().is_relative_to(maps.absolute())]
+        end = canonical(config.map_suffix)
+        found = [path for path in of_maps.files if not canonical(path.stem).endswith(end)]
+        drawn = [path for path in of_maps.files if path not in set(found)]
+        notes += of_maps.notes
+    else:  # the maps may be in a folder below the images
+        of_images = _walk(images)
+        found = [path for path in of_images.files if not path.absolute().is_relative_to(maps.absolute())]
+        drawn = of_maps.files
+        notes += of_images.notes + [note for note in of_maps.notes if note not in of_images.notes]
     if not found:
         raise InputError(f"{images}: no images ({', '.join(s[1:] for s in SUFFIXES)}) in it; name another folder")
-    taken: dict[str, Path] = {}
-    for path in found:
-        key = _key(path, images)
-        if (other := taken.setdefault(key, path)) != path:
-            raise InputError(f"{path}: shares its map with {other.name}; keep one image per map")
-        if key + config.map_suffix not in masks:
-            raise InputError(
-                f"{path}: has no map {maps / (key + config.map_suffix)}.*; add it, take the image away, or say how "
-                "the names of maps differ with --map-suffix"
-            )
-    names = [path.relative_to(images).as_posix() for path in found]
+    pairs = _pair(found, images, drawn, maps, config.map_suffix)
+    if unused := [path for path in drawn if path not in set(pairs.values())]:
+        notes.append(f"{len(unused)} maps belong to no image: {shorten(unused[0].name)}{', ...' * (len(unused) > 1)}")
+    names = [source_name(path, images) for path in found]
     cases = _cases(names, [None] * len(names), config)
     return [
-        Picture(_inside(path, images), _inside(masks[_key(path, images) + config.map_suffix], maps), name, case, "")
+        Picture(_inside(path, images), _inside(pairs[path], maps), name, case, "")
         for path, name, case in zip(found, names, cases, strict=True)
     ]
 
 
-def _from_manifest(manifest: Path, config: FolderImport) -> list[Picture]:
-    rows, root = _manifest_rows(manifest), manifest.parent
+def _pair(found: list[Path], images: Path, drawn: list[Path], maps: Path, map_suffix: str) -> dict[Path, Path]:
+    """The map of each image: of its very name, else the only one whose name differs in case, blanks or umlauts."""
+    exact: dict[str, Path] = {}
+    alike: dict[str, list[Path]] = {}
+    for path in drawn:
+        key = _key(path, maps)
+        if (other := exact.setdefault(key, path)) != path:
+            raise InputError(f"{path}: has the name of {other.name}; keep one map per name")
+        alike.setdefault(canonical(key), []).append(path)
+    pairs: dict[Path, Path] = {}
+    taken: dict[Path, Path] = {}
+    for path in found:
+        wanted = _key(path, images) + map_suffix
+        some = alike.get(canonical(wanted), [])
+        chosen = exact.get(wanted) or (some[0] if len(some) == 1 else None)
+        if chosen is None:
+            raise InputError(
+                f"{path}: has no map {maps / wanted}.*; add it, take the image away, or say how the names of maps "
+                "differ with --map-suffix"
+            )
+        if (other := taken.setdefault(chosen, path)) != path:
+            raise InputError(f"{path}: shares its map with {other.name}; keep one image per map")
+        pairs[path] = chosen
+    return pairs
+
+
+def _from_manifest(manifest: Path, config: FolderImport, root: Path) -> list[Picture]:
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; give the folder of the files in {manifest} with --root")
+    rows = _manifest_rows(manifest, root)
     names = [row["image"] for row in rows.values()]
     cases = _cases(names, [row.get(config.case_column) for row in rows.values()], config)
     has_splits = config.val_share is None and any(row.get("split") for row in rows.values())
     pictures = []
     for (line, row), case in zip(rows.items(), cases, strict=True):
-        where, split = f"{manifest} line {line}", row["split"] if has_splits else ""
+        where, split = f"{manifest} line {line}", canonical(row["split"]) if has_splits else ""
         if not case:
             raise InputError(f"{where}: {config.case_column} is empty; fill it in, or find cases with --case-pattern")
         if has_splits and split not in SPLITS:
-            raise InputError(f"{where}: split is {split!r}; write train, val or test, or draw one with --val-share")
+            raise InputError(
+                f"{where}: split is {shorten(row['split'])!r}; write train, val or test, or draw one with --val-share"
+            )
         image, semantic_map = (_inside(root / row[key], root, where) for key in ("image", "map"))
-        pictures.append(Picture(image, semantic_map, row["image"], case, split))
+        pictures.append(Picture(image, semantic_map, printable(row["image"]), case, split))
     return pictures
 
 
-def _manifest_rows(manifest: Path) -> dict[int, dict[str, str]]:
+def _manifest_rows(manifest: Path, root: Path) -> dict[int, dict[str, str]]:
     """Rows by the line they end on, their image paths relative and in one spelling."""
-    try:
-        with manifest.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restkey="", restval="")
-            numbered = ((reader.line_num, row) for row in reader)
-            rows = {line: {key: value.strip() for key, value in row.items() if key} for line, row in numbered}
-            columns = reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{manifest}: neither a folder of images nor a readable manifest.csv ({error})") from None
+    if not manifest.is_file():
+        raise InputError(f"{manifest}: neither a folder of images nor a readable manifest.csv (no such file)")
+    columns, rows = read_csv(manifest, "images")
     if missing := [column for column in ("image", "map") if column not in columns]:
         raise InputError(f"{manifest}: lacks the column {missing[0]!r}; a manifest has at least the columns image, map")
     if not rows:
@@ -206,20 +239,25 @@ def _manifest_rows(manifest: Path) -> dict[int, dict[str, str]]:
     for line, row in rows.items():
         where = f"{manifest} line {line}"
         if not row["image"] or not row["map"]:
-            raise InputError(f"{where}: image or map is empty; name both, relative to {manifest.parent}")
-        if Path(row["image"]).is_absolute():
-            raise InputError(f"{where}: {row['image']} is an absolute path; write it relative to {manifest.parent}")
+            raise InputError(f"{where}: image or map is empty; name both, relative to {root}")
+        for column in ("image", "map"):
+            if "\0" in row[column] or Path(row[column]).is_absolute():
+                raise InputError(
+                    f"{where}: {shorten(row[column])} is not a relative path (absolute paths are refused); write it "
+                    f"relative to {root}"
+                )
         row["image"] = Path(os.path.normpath(row["image"])).as_posix()
         if (other := seen.setdefault(row["image"], line)) != line:
-            raise InputError(f"{where}: {row['image']} is on line {other} already; keep one of the two rows")
+            raise InputError(f"{where}: {shorten(row['image'])} is on line {other} already; keep one of the two rows")
     return rows
 
 
-def _cases(names: list[str], column: list[str | None], config: FolderImport) -> list[str]:
+def _cases(names: list[str], column: Sequence[str | None], config: FolderImport) -> list[str]:
     if config.case_pattern is not None:
         return [_case_by_pattern(name, config.case_pattern) for name in names]
-    if None not in column:
-        return column
+    named = [case for case in column if case is not None]
+    if len(named) == len(names):
+        return named
     # Without a rule, a folder below the folder that all images share is a case, and so is an image right in it.
     shared = Path(os.path.commonpath([Path(name).parent for name in names]))
     below = [Path(name).relative_to(shared) for name in names]
@@ -238,11 +276,8 @@ def _measure(picture: Picture) -> Picture:
     for path in (picture.image, picture.map):
         if not path.is_file():
             raise InputError(f"{path}: no such file; add it, or take its row or partner away")
-        try:
-            with Image.open(path) as opened:
-                sizes.append(opened.size)
-        except BROKEN as error:
-            raise ImageError(f"{path}: cannot read the picture ({error}); replace the file or leave it out") from None
+        with opened_picture(path) as opened:
+            sizes.append(opened.size)
     (width, height), (map_width, map_height) = sizes
     if sizes[0] != sizes[1]:
         raise ImageError(
@@ -289,26 +324,18 @@ def _assign_splits(pictures: list[Picture], config: FolderImport) -> list[Pictur
     return pictures
 
 
-def _walk(folder: Path) -> list[Path]:
-    paths = (Path(root) / name for root, _, names in os.walk(folder) for name in names if not name.startswith("."))
-    return sorted(path for path in paths if path.suffix.lower() in SUFFIXES)
+def _walk(folder: Path) -> Found:
+    return find_files(folder, lambda path: suffix_of(path) in SUFFIXES, "images")
 
 
 def _key(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).with_suffix("").as_posix()
+    return unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
 
 
 def _inside(path: Path, root: Path, where: str | None = None) -> Path:
     if not path.resolve().is_relative_to(root.resolve()):
         raise InputError(
             f"{where or path}: {path.name} leads out of {root} to {path.resolve()}; copy the file into the folder, and "
-            "name it by a relative path"
+            "name it by a relative path, or name the folder of all files with --root"
         )
     return path
-
-
-def _groups(pattern: str) -> int:
-    try:
-        return re.compile(pattern).groups
-    except re.error as error:
-        raise ConfigError(f"case_pattern {pattern!r} is no regular expression ({error})") from None

@@ -1,27 +1,45 @@
-"""Write a patch dataset from pictures: shards by split, tissue table, record, card."""
+"""Write a patch dataset from pictures: shards by split, tissue table, record, description, card."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from histoloom.errors import InputError
-from histoloom.patches.card import summarize, write_card
-from histoloom.patches.dataset import content_hash, read_record, written_aside
-from histoloom.patches.folder import FolderImport, Picture, dropped_share, input_hash, patch_rows
-from histoloom.patches.store import write_record, write_shards
+from histoloom.files import Record, fingerprint, whole_folder, write_record, write_text
+from histoloom.patches.card import missing_types, summarize, write_card
+from histoloom.patches.dataset import content_hash, finished_dataset, write_description
+from histoloom.patches.folder import FolderImport, Picture, dropped_share, patch_rows
+from histoloom.patches.maps import Tally
+from histoloom.patches.store import write_shards
+from histoloom.progress import SILENT, Bar
 from histoloom.tissue import TissueTable
 from histoloom.version import VERSION
 
 COMMAND = "import"
+FORMAT = 2
 
 
 def is_made_from(folder: Path, pictures: list[Picture], table: TissueTable, config: FolderImport) -> bool:
-    """True when the dataset in `folder` was made from these very files with this table and config."""
-    record = read_record(folder)
-    if record is None or record.get("command") != COMMAND:
-        return False
-    same = all(record.get(key) == value for key, value in _recipe(table, config).items())
-    return same and record.get("sha256") == content_hash(folder) and record.get("input_sha256") == input_hash(pictures)
+    """True when the dataset in `folder` was made from these very files with this table and config.
+
+    Raises OutputError where `folder` holds anything else.
+    """
+    return finished_dataset(folder, dataset_record(pictures, table, config)) is not None
+
+
+def dataset_record(pictures: list[Picture], table: TissueTable, config: FolderImport) -> Record:
+    """All that decides the bytes of the dataset; raises InputError for a file that cannot be read."""
+    inputs = {}
+    for picture in pictures:
+        inputs[f"image {picture.source}"] = fingerprint(picture.image)
+        inputs[f"map {picture.source}"] = fingerprint(picture.map)
+    settings = {
+        "config": dataclasses.asdict(config),
+        "tissue": table.to_rows(),
+        "order": list(table.order),
+        "pictures": [{"source": p.source, "case": p.case, "split": p.split} for p in pictures],
+    }
+    return Record(command=COMMAND, format=FORMAT, settings=settings, inputs=inputs)
 
 
 def import_pictures(
@@ -30,55 +48,56 @@ def import_pictures(
     config: FolderImport,
     out: Path,
     license_name: str = "unknown",
-    advance: Callable[[], None] = lambda: None,
+    bar: Bar = SILENT,
+    notes: Iterable[str] = (),
 ) -> dict:
-    """Write the dataset of all `pictures` to `out`, whole or not at all, and return its record.
+    """Write the dataset of all `pictures` to `out`, whole or not at all, and return its description.
 
-    `advance` is called after each picture. Raises OutputError when `out` holds something already, ImageError and
-    TissueError for broken pictures, InputError when a split ends up empty.
+    `bar` advances with each picture; `notes` are kept in the description. Raises OutputError when `out` holds something
+    already or is being written, ImageError and TissueError for broken pictures, InputError when a split ends up empty.
     """
-    with written_aside(out) as aside:
-        (aside / "tissue.toml").write_text(table.to_toml(), encoding="utf-8")
+    tally = Tally()
+    with whole_folder(out) as aside:
+        record = dataset_record(pictures, table, config)
+        write_record(aside, record)
+        write_text(aside / "tissue.toml", table.to_toml())
         written = 0
         for split in sorted({picture.split for picture in pictures}):
             part = [picture for picture in pictures if picture.split == split]
-            count = write_shards(patch_rows(_counted(part, advance), table, config), table, aside, split)
+            count = write_shards(patch_rows(_counted(part, bar), table, config, tally), table, aside, split)
             if not count:
                 raise InputError(
                     f"{part[0].map}: like every map of split {split!r} it has no label; draw some, or drop them"
                 )
             written += count
         summaries = summarize(aside)
-        record = _recipe(table, config) | {
-            "name": out.resolve().name,
+        description = {
+            "name": out.absolute().name,
+            "command": COMMAND,
             "version": VERSION,
+            "config": record.to_json()["settings"]["config"],
             "seed": config.seed,
             "counts": {s.name: {"patches": s.patches, "cases": s.cases} for s in summaries},
-            "notes": _notes(pictures, written),
-            "input_sha256": input_hash(pictures),
+            "notes": [*notes, *_notes(pictures, written), *missing_types(summaries, table, tally.hint())],
+            "failures": [],
             "sha256": content_hash(aside),
+            "license": license_name,
         }
-        write_record(aside, record)
-        write_card(aside, summaries, record, license_name)
-    return record
+        write_description(aside, description)
+        write_card(aside, summaries, description, license_name)
+    return description
 
 
-def _recipe(table: TissueTable, config: FolderImport) -> dict:
-    settings = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
-    return {"command": COMMAND, "config": settings, "tissue": table.to_rows()}
-
-
-def _counted(pictures: list[Picture], advance: Callable[[], None]) -> Iterator[Picture]:
+def _counted(pictures: list[Picture], bar: Bar) -> Iterator[Picture]:
     for picture in pictures:
         yield picture
-        advance()
+        bar.advance()
 
 
-def _notes(pictures: Iterable[Picture], written: int) -> list[str]:
-    pictures = list(pictures)
+def _notes(pictures: list[Picture], written: int) -> list[str]:
     planned, small = sum(len(p.places) for p in pictures), sum(not p.places for p in pictures)
     notes = [
-        f"{100 * dropped_share(pictures):.1f} % of the pixels lie in no patch (trimmed, or left over beside the grid)"
+        f"{100 * dropped_share(pictures):.1f} % of the pixels are in no patch (trimmed, or left over around the grid)"
     ]
     if small:
         notes.append(f"{small} images are smaller than a patch and were left out")

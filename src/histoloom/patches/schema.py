@@ -44,7 +44,7 @@ _HF_FEATURES = {
 }
 
 
-def schema(table: TissueTable) -> pa.Schema:
+def arrow_schema(table: TissueTable) -> pa.Schema:
     """COLUMNS with the tissue table and the HF features in the metadata, so that one shard explains itself."""
     metadata = {
         "huggingface": json.dumps({"info": {"features": _HF_FEATURES}}),

@@ -1,46 +1,67 @@
-"""Which slides a dataset is made of: each with its annotation, its case and its split.
+"""Which slides a dataset is made of: each with its annotation, its case, its split, and its mpp where a list names one.
 
-A job knows the size of its slide and the hash of its annotation, so that a run resumes, or is taken for done, only on
-the files it began with.
+Names of slides, annotations and cases are compared without regard to case, blanks and the form of their umlauts.
 """
 
-import csv
 import fnmatch
 import hashlib
+import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from histoloom.errors import ConfigError, InputError
+from histoloom.patches.cases import case_hints, same_spelling
 from histoloom.patches.rules import SlideDataset, SlideList
 from histoloom.patches.split import split_by_case
+from histoloom.patches.table_files import read_csv
+from histoloom.slides.find import SLIDE_SUFFIXES, FoundSlide, base_name, find_slides, stem
+from histoloom.text import canonical, shorten, tidy
+from histoloom.walk import find_files, source_name, suffix_of
 
-SLIDE_SUFFIXES = (
-    ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm", ".tif", ".tiff",
-    ".png", ".jpg", ".jpeg", ".webp", ".bmp",
-)  # fmt: skip
+__all__ = ["SLIDE_SUFFIXES", "SlideJob", "find_jobs", "stem"]
+
 ANNOTATION_SUFFIXES = (
-    ".geojson", ".geojson.gz", ".json", ".xml", ".tif", ".tiff", ".png", "_mask.tif", "_mask.tiff", "_mask.png",
+    ".geojson", ".geojson.gz", ".json", ".json.gz", ".xml", ".asap", ".tif", ".tiff", ".png",
 )  # fmt: skip
+_MASK_ENDS = ("", "_mask", "-mask", "_labels", "-labels", "_annotations", "_annotation")
 
 
 @dataclass(frozen=True)
 class SlideJob:
-    """One slide and its annotation, if any; `source` is the slide's path relative to the folder of slides."""
+    """One slide and its annotation, if any; `source` is the slide's path relative to the folder of slides, `root`."""
 
     slide: Path
     annotation: Path | None
     source: str
     case: str
     split: str
-    slide_bytes: int
-    annotation_sha256: str
+    root: Path
+    annotations: Path | None = None  # the folder of annotations
+    annotation_name: str = ""  # path of the annotation relative to that folder
+    mpp: float | None = None  # micrometers per level-0 pixel, where a list names them
+    files: tuple[Path, ...] = field(default=())  # further files of the slide
+
+    @property
+    def slide_bytes(self) -> int:
+        """Size of the file that is opened."""
+        return self.slide.stat().st_size
 
     @property
     def part(self) -> str:
         """File name of the finished part."""
         return hashlib.sha256(self.source.encode()).hexdigest()[:16] + ".parquet"
+
+    def __str__(self) -> str:
+        return str(self.slide)
+
+
+@dataclass(frozen=True)
+class _Listed:
+    name: str  # as the list spells it
+    case: str
+    mpp: float | None
 
 
 def find_jobs(
@@ -52,125 +73,187 @@ def find_jobs(
     together, ConfigError for a case pattern that does not fit a name.
     """
     slides = slides.absolute()
-    paths = [slides] if slides.is_file() else _slides_in(slides)
+    found, notes = find_slides(slides)
     root = slides.parent if slides.is_file() else slides
-    if not paths:
-        raise InputError(f"{slides}: no slides here; give a slide or a folder of them")
-    notes: list[str] = []
-    listed = _read_listing(listing, config.listed) if listing is not None else {stem(path): "" for path in paths}
-    missing = sorted(set(listed) - {stem(path) for path in paths})
-    _note(notes, missing, len(listed), f"listed in {listing} are not in {slides} (add them, or take them off the list)")
-    left_out = {p for p in paths if any(fnmatch.fnmatch(p.name, pattern) for pattern in config.leave_out)}
-    _note(notes, [p.name for p in paths if p in left_out], len(paths), "are to be left out")
-    taken = [path for path in paths if stem(path) in listed and path not in left_out]
-    found = {path: _annotation_of(path, root, annotations) for path in taken}
+    if not found:
+        raise InputError(f"{slides}: no slides here; give a slide or a folder of slides{_reasons(notes)}")
+    listed = _read_listing(listing, config.listed) if listing is not None else None
+    taken = found if listed is None else [slide for slide in found if _keys(slide) & listed.keys()]
+    if listed is not None:
+        known = {key for slide in found for key in _keys(slide)}
+        missing = [entry.name for key, entry in sorted(listed.items()) if key not in known]
+        note = f"listed in {listing} are not in {slides} (add them, or take them off the list)"
+        _note(notes, missing, len(listed), note)
+        if not taken:
+            raise InputError(f"{listing}: none of its {len(listed)} slides is in {slides}{_reasons(notes)}")
+    left_out = {s for s in taken if any(fnmatch.fnmatch(s.path.name, pattern) for pattern in config.leave_out)}
+    _note(notes, [s.path.name for s in taken if s in left_out], len(taken), "are to be left out")
+    taken = [slide for slide in taken if slide not in left_out]
+    homes = _Annotations(annotations, root, config.annotation_suffix)
+    drawn = {slide: homes.of(slide) for slide in taken}
     if not config.unannotated:
-        without = [path for path in taken if found[path] is None]
-        _note(notes, [p.name for p in without], len(taken), f"have no annotation of their name in {annotations}")
-        taken = [path for path in taken if found[path] is not None]
+        without = [slide for slide in taken if drawn[slide] is None]
+        if annotations is not None:
+            note = f"have no annotation of their name in {annotations}"
+            _note(notes, [s.path.name for s in without], len(taken), note)
+        taken = [slide for slide in taken if drawn[slide] is not None]
+    notes += homes.notes
     if not taken:
-        raise InputError(_nothing(slides, annotations, listing, paths[0]))
-    _check_one_each(found[path] for path in taken)
-    cases = [listed[stem(path)] or _case(path, config.case_pattern) for path in taken]
+        raise InputError(_nothing(slides, annotations, found[0], notes))
+    _check_one_each((slide, drawn[slide]) for slide in taken)
+    entries = [next((listed[k] for k in _keys(slide) if k in listed), None) if listed else None for slide in taken]
+    cases = [(entry.case if entry else "") or _case(slide, config) for slide, entry in zip(taken, entries, strict=True)]
+    cases, joined = same_spelling(cases)
+    notes += joined
+    if config.case_pattern is None and not config.listed.case:
+        notes += case_hints(cases)
     split = split_by_case(cases, config.val_share, config.rules.seed)
     return [
         SlideJob(
-            path, found[path], str(path.relative_to(root)), case, part, path.stat().st_size, file_sha256(found[path])
+            slide=slide.path,
+            annotation=drawn[slide],
+            source=source_name(slide.path, root),
+            case=case,
+            split=part,
+            root=root,
+            annotations=annotations.absolute() if annotations is not None else None,
+            annotation_name=homes.name_of(drawn[slide]),
+            mpp=entry.mpp if entry else None,
+            files=slide.files,
         )
-        for path, case, part in zip(taken, cases, split, strict=True)
+        for slide, entry, case, part in zip(taken, entries, cases, split, strict=True)
     ], notes
 
 
-def stem(slide: Path) -> str:
-    """The name that a slide shares with its annotation: without suffix; that of its folder for a DICOM slide."""
-    return (
-        slide.parent.name if slide.suffix.lower() == ".dcm" else slide.name[: -len(slide.suffix)].removesuffix(".ome")
-    )
+class _Annotations:
+    """The files of a folder of annotations, by folder and comparable name."""
+
+    def __init__(self, folder: Path | None, root: Path, suffix: str):
+        self.folder, self._root, self.notes = folder.absolute() if folder is not None else None, root, []
+        self._ends = (suffix,) if suffix else tuple(end + s for s in ANNOTATION_SUFFIXES for end in _MASK_ENDS)
+        self._files: dict[tuple[Path, str], Path] = {}
+        if self.folder is None:
+            return
+        if not self.folder.is_dir():
+            raise InputError(f"{folder}: no such folder; give the folder of the annotations")
+        found = find_files(self.folder, lambda path: True, "annotations", follow_links=True)
+        for path in found.files:
+            self._files.setdefault((path.parent, canonical(path.name)), path)
+
+    def of(self, slide: FoundSlide) -> Path | None:
+        """The file of the slide's name, in the same place below the folder as the slide's or at its top."""
+        if self.folder is None:
+            return None
+        homes = (self.folder / slide.path.parent.relative_to(self._root), self.folder)
+        names = dict.fromkeys((slide.name, base_name(slide.path), slide.path.name))  # also a.svs.geojson
+        candidates = ((home, canonical(f"{name}{end}")) for home in homes for end in self._ends for name in names)
+        paths = [self._files[key] for key in dict.fromkeys(candidates) if key in self._files]
+        paths = [path for path in paths if path != slide.path]
+        if len({path.parent for path in paths[:2]}) == 1 and len(paths) > 1 and paths[1].parent == paths[0].parent:
+            self.notes.append(f"{paths[0]}: is taken, and {paths[1].name} of the same slide is not")
+        return paths[0] if paths else None
+
+    def name_of(self, path: Path | None) -> str:
+        """The path relative to the folder, as it is recorded."""
+        return path.relative_to(self.folder).as_posix() if path is not None and self.folder is not None else ""
 
 
-def file_sha256(path: Path | None) -> str:
-    """SHA-256 of a file; "" for none. Raises InputError where it cannot be read."""
-    if path is None:
-        return ""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+def _keys(slide: FoundSlide) -> set[str]:
+    """The names by which a list may name a slide."""
+    return {canonical(name) for name in (slide.name, base_name(slide.path), slide.path.name)}
 
 
-def _slides_in(folder: Path) -> list[Path]:
-    """All slides below a folder; of the many files of a DICOM slide the first, and no image that a VMS file names."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give a slide or a folder of them")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SLIDE_SUFFIXES and p.is_file())
-    dicom = {path.parent: path for path in reversed(paths) if path.suffix.lower() == ".dcm"}
-    indexed = {path.parent for path in paths if path.suffix.lower() in (".vms", ".vmu")}
-    return [
-        path
-        for path in paths
-        if not (path.suffix.lower() == ".dcm" and dicom[path.parent] != path)
-        and not (path.parent in indexed and path.suffix.lower() in (".jpg", ".jpeg"))
-    ]
+def _check_one_each(pairs: Iterable[tuple[FoundSlide, Path | None]]) -> None:
+    seen: dict[Path, FoundSlide] = {}
+    for slide, path in pairs:
+        if path is not None and (other := seen.setdefault(path, slide)) is not slide:
+            raise InputError(
+                f"{path}: belongs to two slides of one name, {other.path.name} and {slide.path.name}; leave one out "
+                f"with --leave-out '{slide.path.name}', or order slides and annotations in subfolders"
+            )
 
 
-def _annotation_of(slide: Path, root: Path, folder: Path | None) -> Path | None:
-    """The file of the slide's name in `folder`, in the same place below it as the slide's or at its top."""
-    if folder is None:
-        return None
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give the folder of the annotations")
-    homes = (folder.absolute() / slide.parent.relative_to(root), folder.absolute())
-    candidates = (home / f"{stem(slide)}{suffix}" for home in homes for suffix in ANNOTATION_SUFFIXES)
-    return next((path for path in candidates if path.is_file() and path != slide), None)
-
-
-def _check_one_each(annotations: Iterable[Path | None]) -> None:
-    seen: set[Path] = set()
-    for path in annotations:
-        if path in seen:
-            raise InputError(f"{path}: belongs to two slides of one name; rename one, or order both in subfolders")
-        seen |= {path} - {None}
-
-
-def _read_listing(path: Path, config: SlideList) -> dict[str, str]:
-    """Case (or nothing) by the stem of the slide, for the rows that hold all conditions."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as CSV ({error}); give the file that lists the slides") from None
-    conditions = [tuple(condition.split("=", 1)) for condition in config.where]
-    columns = set(rows[0]) if rows else set()
-    for column in (config.slide, *([config.case] if config.case else []), *(name for name, _ in conditions)):
-        if column not in columns:
-            raise InputError(f"{path}: has no column {column!r}; known: {', '.join(filter(None, columns)) or 'none'}")
-    chosen = [row for row in rows if all(row[name] == value for name, value in conditions)]
+def _read_listing(path: Path, config: SlideList) -> dict[str, _Listed]:
+    """What the rows that hold all conditions say, by the comparable name of the slide."""
+    columns_of_file, rows = read_csv(path, "slides")
+    conditions = [tuple(tidy(part) for part in condition.split("=", 1)) for condition in config.where]
+    names = (config.slide, config.case, config.mpp, *(name for name, _ in conditions))
+    columns = {name: _column(name, columns_of_file, path) for name in names if name}
+    chosen = {
+        line: row
+        for line, row in rows.items()
+        if all(canonical(row[columns[name]]) == canonical(value) for name, value in conditions)
+    }
     if not chosen:
         raise InputError(f"{path}: no row holds {' and '.join(config.where)}; look at the spelling of the values")
-    return {_listed_stem(row[config.slide] or ""): row[config.case] if config.case else "" for row in chosen}
+    listed: dict[str, _Listed] = {}
+    for line, row in chosen.items():
+        name = row[columns[config.slide]]
+        case = row[columns[config.case]] if config.case else ""
+        entry = _Listed(name, case, _mpp(row[columns[config.mpp]], f"{path} line {line}") if config.mpp else None)
+        other = listed.setdefault(_listed_key(name), entry)
+        if (canonical(other.case), other.mpp) != (canonical(case), entry.mpp):
+            raise InputError(
+                f"{path} line {line}: slide {shorten(name)} is listed before with another case or mpp "
+                f"({shorten(other.case)!r}, now {shorten(case)!r}); keep one of the rows"
+            )
+    return listed
 
 
-def _listed_stem(name: str) -> str:
-    return stem(Path(name)) if Path(name).suffix.lower() in SLIDE_SUFFIXES else name
+def _column(name: str, columns: list[str], path: Path) -> str:
+    """The column of this name, however the file spells it."""
+    for column in columns:
+        if canonical(column) == canonical(name):
+            return column
+    known = ", ".join(shorten(column, 40) for column in columns if column)
+    raise InputError(f"{path}: has no column {name!r}; known: {known or 'none'}")
 
 
-def _case(slide: Path, pattern: str | None) -> str:
-    if pattern is None:
-        return stem(slide)
-    found = re.search(pattern, slide.name)
+def _mpp(text: str, where: str) -> float | None:
+    if not text:
+        return None
+    try:
+        mpp = float(text.replace(",", "."))
+    except ValueError:
+        mpp = math.nan
+    if not (math.isfinite(mpp) and mpp > 0):
+        raise InputError(f"{where}: mpp is {shorten(text)!r}; write micrometers per pixel, such as 0.25")
+    return mpp
+
+
+def _listed_key(name: str) -> str:
+    path = Path(name)
+    return canonical(base_name(path) if suffix_of(path) in SLIDE_SUFFIXES and suffix_of(path) != ".dcm" else name)
+
+
+def _case(slide: FoundSlide, config: SlideDataset) -> str:
+    if config.case_pattern is None:
+        return tidy(slide.name)
+    found = re.search(config.case_pattern, slide.path.name)
     if found is None or not found[1]:
-        raise ConfigError(f"case pattern {pattern!r} finds no case in {slide.name!r}; it needs one for every slide")
+        raise ConfigError(
+            f"case pattern {config.case_pattern!r} finds no case in {slide.path.name!r}; it needs one for every slide"
+        )
     return found[1]
 
 
-def _note(notes: list[str], names: list[str], total: int, what: str) -> None:
+def _note(notes: list[str], names: Sequence[str], total: int, what: str) -> None:
     if names:
-        notes.append(f"{len(names)} of {total} slides {what}: {names[0]}{', ...' if len(names) > 1 else ''}")
+        shown = shorten(names[0])
+        notes.append(f"{len(names)} of {total} slides {what}: {shown}{', ...' if len(names) > 1 else ''}")
 
 
-def _nothing(slides: Path, annotations: Path | None, listing: Path | None, first: Path) -> str:
+def _reasons(notes: list[str]) -> str:
+    return f" ({'; '.join(notes)})" if notes else ""
+
+
+def _nothing(slides: Path, annotations: Path | None, first: FoundSlide, notes: list[str]) -> str:
     if annotations is None:
-        return f"{slides}: no slide is left without annotations; give their folder, or take slides unannotated"
-    listed = f" and in {listing}" if listing else ""
-    return f"{annotations}: no file here{listed} is named as a slide, such as {stem(first)}.geojson; rename them"
+        return (
+            f"{slides}: no slide is left; give the folder of the annotations, or take slides without (--unannotated)"
+            f"{_reasons(notes)}"
+        )
+    return (
+        f"{annotations}: no file here is named as a slide, such as {first.name}.geojson; rename them, or give "
+        f"--annotation-suffix{_reasons(notes)}"
+    )

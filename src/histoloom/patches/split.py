@@ -11,19 +11,20 @@ import numpy as np
 from jaxtyping import Bool
 
 from histoloom.errors import ConfigError, InputError
+from histoloom.text import shorten
 
 
 def hold_out(
     cases: Sequence[str], share: float, seed: int, weights: Sequence[int] | None = None
 ) -> Bool[np.ndarray, " n"]:
-    """True at the patches whose case is held out: as near to `share` of all patches as a greedy pick comes.
+    """True at the patches whose case is held out: as close to `share` of all patches as a greedy choice comes.
 
     `cases` names the case of each patch, `weights` counts a row as several patches (1 each by default). At least
     one case lands on each side unless `share` is 0. Raises InputError when there is a single case, ConfigError for a
     share outside 0..1.
     """
     if not 0 <= share < 1:
-        raise ConfigError(f"the share to hold out is {share}; it lies in 0 to 1 (1 excluded)")
+        raise ConfigError(f"the share to hold out is {share}; it must be at least 0 and below 1")
     if share == 0:
         return np.zeros(len(cases), bool)
     counts: Counter[str] = Counter()
@@ -31,8 +32,8 @@ def hold_out(
         counts[case] += weight
     if len(counts) < 2:
         raise InputError(
-            f"all patches are of one case ({next(iter(counts), 'none')!r}), which cannot be split; name the cases "
-            "(--case-pattern or a case_id column), or hold nothing out (--val-share 0)"
+            f"all patches are of one case ({shorten(next(iter(counts), 'none'))!r}), which cannot be split; name the "
+            "cases (--case-pattern or a case_id column), or hold nothing out (--val-share 0)"
         )
     held = _pick(counts, share * counts.total(), seed)
     return np.fromiter((case in held for case in cases), bool, len(cases))
@@ -44,12 +45,12 @@ def split_by_case(cases: Sequence[str], share: float, seed: int, weights: Sequen
 
 
 def check_split(cases: Sequence[str], splits: Sequence[str]) -> None:
-    """Raise InputError naming a case that lies in two splits."""
+    """Raise InputError naming a case that is in two splits."""
     first: dict[str, str] = {}
     for case, split in zip(cases, splits, strict=True):
         if first.setdefault(case, split) != split:
             raise InputError(
-                f"case {case!r} lies in {first[case]!r} and in {split!r}; give each case to one split, or drop the "
+                f"case {case!r} is in {first[case]!r} and in {split!r}; give each case to one split, or drop the "
                 "split column and let --val-share draw one"
             )
 

@@ -1,19 +1,19 @@
-"""A patch dataset on disk: Parquet shards, a tissue table, a record of how it was made.
+"""A patch dataset on disk: Parquet shards, a tissue table, a description and a record of the run that made it.
 
     DATASET/
-      tissue.toml            ids, names, colours
-      dataset.json           version, command, config, seed, counts
+      tissue.toml            ids, names, colors
+      dataset.json           name, command, settings, counts, notes
+      record.json            the run: settings and fingerprints of all inputs
       README.md              dataset card
       data/train-00000.parquet ...
       overlays/SLIDE.jpg     from slides: tissue, annotation and chosen patches on a thumbnail
+      paths.local.json       from slides: where slides and annotations are on this machine
 
-Shards are written aside and renamed, so that a killed run leaves whole shards or none.
+A killed run leaves whole shards or none.
 """
 
 import hashlib
 import io
-import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -27,7 +27,10 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from histoloom.errors import ImageError, InputError
-from histoloom.patches.schema import schema
+from histoloom.files import whole_file
+from histoloom.parquet import read_batches
+from histoloom.patches.schema import COLUMNS, arrow_schema
+from histoloom.pictures import decode_image
 from histoloom.tissue import TissueTable
 
 ROWS_PER_SHARD = 4096
@@ -37,7 +40,7 @@ BYTES_PER_SHARD = 2**29  # of encoded images: what a writer holds in memory
 ReadPlace = Callable[[dict], tuple[np.ndarray, np.ndarray]]  # a row -> its image and semantic map
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Patches:
     """Patches of one split, in memory.
 
@@ -55,9 +58,21 @@ class Patches:
     def __len__(self) -> int:
         return len(self.cases)
 
+    def __repr__(self) -> str:
+        height, width = self.semantic_maps.shape[1:]
+        known = sorted({f"{mpp:.4g}" for mpp in self.mpp.tolist() if mpp == mpp})
+        mpp = f", {' or '.join(known)} um/px" if known else ""
+        return f"Patches({len(self)} of {len(set(self.cases))} cases, {width} x {height} px{mpp})"
+
+    def _repr_html_(self) -> str:
+        """The first patches above their maps, for a notebook."""
+        from histoloom.patches.preview import preview_html
+
+        return preview_html(repr(self), self.images, self.semantic_maps, self.names)
+
     @cached_property
     def names(self) -> list[str]:
-        """What each patch is called: its source, and its place as well where several come from one, such as a slide."""
+        """The source of each patch, with its place where several patches have one source, such as a slide."""
         several = {source for source, count in Counter(self.sources).items() if count > 1}
         places = zip(self.sources, self.places.tolist(), strict=True)
         return [f"{source} ({x}, {y})" if source in several else source for source, (x, y, _) in places]
@@ -69,7 +84,7 @@ class Patches:
         return Patches(self.images[at], self.semantic_maps[at], *names, self.mpp[at], self.places[at])
 
     def fingerprint(self) -> str:
-        """SHA-256 over pixels, maps and cases, in order: which data a run was trained on."""
+        """SHA-256 over pixels, maps and cases, in order: the data that a run was trained on."""
         digest = hashlib.sha256("\n".join(self.cases).encode())
         for array in (self.images, self.semantic_maps):
             digest.update(np.ascontiguousarray(array).data)
@@ -78,14 +93,12 @@ class Patches:
 
 def write_shards(rows: Iterable[dict], table: TissueTable, folder: Path, split: str) -> int:
     """Write `rows` (dicts with the columns of `schema`) as `data/{split}-NNNNN.parquet`; returns their number."""
-    (folder / "data").mkdir(parents=True, exist_ok=True)
     count = 0
     for shard, batch in enumerate(_batches(rows)):
-        path = folder / "data" / f"{split}-{shard:05d}.parquet"
-        aside = path.with_suffix(".partial")
         group = 64 if batch[0]["image"] else 4096  # rows; small groups let a reader hold few images
-        pq.write_table(pa.Table.from_pylist(batch, schema(table)), aside, compression="zstd", row_group_size=group)
-        os.replace(aside, path)
+        with whole_file(folder / "data" / f"{split}-{shard:05d}.parquet") as aside:
+            columns = pa.Table.from_pylist(batch, arrow_schema(table))
+            pq.write_table(columns, aside, compression="zstd", row_group_size=group)
         count += len(batch)
     return count
 
@@ -103,7 +116,7 @@ def _batches(rows: Iterable[dict]) -> Iterator[list[dict]]:
 
 
 def read_table(folder: Path | str) -> TissueTable:
-    """The tissue table of a dataset."""
+    """The tissue table of a dataset; raises InputError for another folder."""
     folder = Path(folder)
     if not (folder / "tissue.toml").is_file():
         raise InputError(f"{folder}: not a patch dataset (no tissue.toml); make one with `histoloom import`")
@@ -117,19 +130,15 @@ def iter_rows(folder: Path | str, split: str, columns: list[str] | None = None) 
 
 
 def iter_batches(folder: Path | str, split: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """Rows of one split in batches of at most 64, in the same order."""
+    """Rows of one split in batches of at most 64, in the same order; raises InputError naming a damaged shard."""
     shards = sorted((Path(folder) / "data").glob(f"{split}-*.parquet"))
     if not shards:
         raise InputError(
             f"{folder}: no shards of split {split!r} under data/; known: {', '.join(splits(folder)) or 'none'}"
         )
+    types = {name: COLUMNS.field(name).type for name in (columns or COLUMNS.names)}
     for shard in shards:
-        yield from open_parquet(shard).iter_batches(64, columns=columns)
-
-
-def open_parquet(path: Path | str) -> pq.ParquetFile:
-    """A Parquet file to be read group by group: what was read is given back, where pyarrow's default keeps it all."""
-    return pq.ParquetFile(path, pre_buffer=False)
+        yield from read_batches(shard, 64, columns, types)
 
 
 def splits(folder: Path | str) -> list[str]:
@@ -138,14 +147,21 @@ def splits(folder: Path | str) -> list[str]:
 
 
 def has_pixels(folder: Path | str, split: str) -> bool:
-    """False for an index of places, whose pixels lie in the slides."""
-    return next(iter_rows(folder, split, ["semantic_map"]))["semantic_map"] is not None
+    """False for an index of places, whose pixels are read from the slides; raises InputError for a split without rows.
+
+    A dataset has pixels for all of its rows or for none.
+    """
+    first = next(iter_rows(folder, split, ["semantic_map"]), None)
+    if first is None:
+        raise InputError(f"{folder}: split {split!r} has no rows; make the dataset again")
+    return first["semantic_map"] is not None
 
 
 def load_patches(folder: Path | str, split: str, read: ReadPlace | None = None) -> Patches:
     """All patches of one split, decoded; they must share one size.
 
-    An index of places has no pixels: `read`, such as `PlaceReader(folder).read`, takes them from the slides.
+    An index of places has no pixels: `read`, such as `PlaceReader(folder).read`, takes them from the slides. Raises
+    InputError and ImageError naming folder, shard or patch.
     """
     images, maps, cases, sources, mpp, places = [], [], [], [], [], []
     for row in iter_rows(folder, split, ["image", "semantic_map", "source", "x", "y", "size", "case", "mpp"]):
@@ -156,6 +172,8 @@ def load_patches(folder: Path | str, split: str, read: ReadPlace | None = None) 
         sources.append(row["source"])
         mpp.append(np.nan if row["mpp"] is None else row["mpp"])
         places.append((row["x"], row["y"], row["size"]))
+    if not maps:
+        raise InputError(f"{folder}: split {split!r} has no rows; make the dataset again")
     if len({m.shape for m in maps}) > 1:
         raise ImageError(
             f"{folder}: patches differ in size {sorted({m.shape for m in maps})[:3]}; import them with --size"
@@ -164,22 +182,20 @@ def load_patches(folder: Path | str, split: str, read: ReadPlace | None = None) 
 
 
 def _pixels(row: dict, read: ReadPlace | None, where: str) -> tuple[np.ndarray, np.ndarray]:
-    if row["image"] is not None:
-        return tuple(decode(row[name]["bytes"], row["source"]) for name in ("image", "semantic_map"))
-    if read is None:
-        raise InputError(
-            f"{where} is an index without pixels; read them from the slides by read=PlaceReader(folder).read, or make "
-            "the dataset with --pixels"
+    if row["image"] is None or row["semantic_map"] is None:
+        if read is None:
+            raise InputError(
+                f"{where} is an index without pixels; read them from the slides by read=PlaceReader(folder).read, or "
+                "make the dataset with --pixels"
+            )
+        return read(row)
+    image, semantic_map = (decode_image(row[name]["bytes"] or b"", row["source"]) for name in ("image", "semantic_map"))
+    if image.ndim != 3 or semantic_map.ndim != 2 or image.shape[:2] != semantic_map.shape:
+        raise ImageError(
+            f"{where}: the image of {row['source']} has shape {image.shape} and its map {semantic_map.shape}; they "
+            "must be RGB and one channel of one size: make the dataset again"
         )
-    return read(row)
-
-
-def decode(data: bytes, where: str) -> UInt8[np.ndarray, "..."]:
-    """Image bytes as an array; raises ImageError naming `where`."""
-    try:
-        return np.asarray(Image.open(io.BytesIO(data)))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ImageError(f"{where}: cannot decode the image ({error})") from None
+    return image, semantic_map
 
 
 def encode_png(array: UInt8[np.ndarray, "..."]) -> dict:
@@ -187,10 +203,3 @@ def encode_png(array: UInt8[np.ndarray, "..."]) -> dict:
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "PNG", compress_level=3)
     return {"bytes": buffer.getvalue(), "path": None}
-
-
-def write_record(folder: Path, record: dict) -> None:
-    """Write `dataset.json`: how the dataset was made."""
-    aside = folder / "dataset.json.partial"
-    aside.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(aside, folder / "dataset.json")

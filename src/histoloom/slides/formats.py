@@ -1,37 +1,28 @@
 """The file formats of slides: OpenSlide for scanner files, tifffile for OME and stripped TIFF, Pillow for plain images.
 
-`open_source` picks by content, not by file name. (OpenSlide opens some OME-TIFF too, but does not see their pyramid.)
+`open_source` picks by content, not by file name. (OpenSlide opens some OME-TIFF, too, but does not see their pyramid.)
 
-Each source has `level_sizes`, (width, height) from fine to coarse; `mpp` along x and y, or None; `bounds`, the scanned
-area as x, y, width, height in level-0 pixels; and `read_level`, which returns a window of one level, white where the
-file has no pixels, and the position of its top-left corner in pixels of that level: OpenSlide takes level-0 integers,
-so it may differ by a fraction from what was asked for.
+Each source has `level_sizes`, (width, height) from fine to coarse, and `tile_sizes` of the levels; `mpp` along x and y,
+or None; `bounds`, the scanned area as x, y, width, height in level-0 pixels; and `read_level`, which returns a window
+of one level, white where the file has no pixels, and the position of its top-left corner in pixels of that level:
+OpenSlide takes level-0 integers, so it may differ by a fraction from what was asked for.
 """
 
 import math
-import re
 import struct
-import threading
-import warnings
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import openslide
 import tifffile
 from jaxtyping import UInt8
-from PIL import Image
 
-from histoloom.errors import SlideError
-
-WHITE = 255
-CACHE_BYTES = 64 << 20  # decoded TIFF segments kept per open slide: two rows of 512 px tiles of a wide slide
-MAX_SEGMENT_BYTES = 1 << 30  # a segment is decoded whole; a strip beyond this holds the whole slide
-# Coarser than this (below 1,270 dpi) is a screen or a printer, left in the tag by the program that saved the file.
-COARSEST_MPP = 20.0
-_MICROMETRES = {"": 1.0, "µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "in": 25400.0}
-_TAG_UNITS = {"inch": 25400.0, "centimeter": 10000.0, "2": 25400.0, "3": 10000.0}
-
+from histoloom.errors import ImageError, SlideError
+from histoloom.pictures import WHITE, Coding, coding_of_tiff_page, open_picture, over_white, rgb_pixels
+from histoloom.slides.headers import check_header
+from histoloom.slides.mpp import imagej_mpp, number, ome_channels_are_rgb, ome_mpp, plausible, tag_mpp, tag_unit
+from histoloom.slides.segments import MAX_SEGMENT_BYTES, SegmentCache
+from histoloom.text import one_line
 
 # imagecodecs raises RuntimeError, zlib and Pillow OSError or ValueError, tifffile ValueError, KeyError on odd tags.
 READ_ERRORS = (
@@ -41,6 +32,10 @@ READ_ERRORS = (
     RuntimeError,
     KeyError,
     IndexError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
     SyntaxError,
     tifffile.TiffFileError,
     struct.error,
@@ -48,25 +43,26 @@ READ_ERRORS = (
 
 
 class OpenSlideSource:
-    """Whatever OpenSlide reads: SVS, NDPI, MRXS, SCN, BIF, DICOM, tiled TIFF."""
+    """Whatever OpenSlide reads: SVS, NDPI, MRXS, SCN, BIF, CZI, DICOM, tiled TIFF."""
 
     def __init__(self, path: Path):
         self._slide = openslide.OpenSlide(str(path))
         properties = self._slide.properties
         self._is_leica = properties.get("openslide.vendor") == "leica"
-        self.level_sizes = list(self._slide.level_dimensions)
+        self.level_sizes: list[tuple[int, int]] = list(self._slide.level_dimensions)
+        self.tile_sizes = [_tile_size(properties, level) for level in range(len(self.level_sizes))]
         self._downsamples = self._slide.level_downsamples
-        self.mpp = _plausible(*(_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy"))
+        self.mpp = plausible(*(number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy"))
         if self.mpp is None:
-            unit = _TAG_UNITS.get(properties.get("tiff.ResolutionUnit", ""), 0.0)
-            self.mpp = _plausible(*(unit / (_number(properties.get(f"tiff.{a}Resolution")) or np.inf) for a in "XY"))
+            unit = tag_unit(properties.get("tiff.ResolutionUnit", ""))
+            self.mpp = plausible(*(unit / (number(properties.get(f"tiff.{a}Resolution")) or np.inf) for a in "XY"))
         width, height = self.level_sizes[0]
         names = ("x", "y", "width", "height")
-        bounds = (
-            properties.get(f"openslide.bounds-{name}", default)
+        x, y, wide, high = (
+            int(properties.get(f"openslide.bounds-{name}", default))
             for name, default in zip(names, (0, 0, width, height), strict=True)
         )
-        self.bounds = tuple(int(value) for value in bounds)
+        self.bounds = (x, y, wide, high)
 
     def read_level(
         self, level: int, left: int, top: int, width: int, height: int
@@ -77,7 +73,7 @@ class OpenSlideSource:
         alpha = np.asarray(image)[..., 3]
         pixels = np.asarray(image.convert("RGB"))
         if alpha.min() < 255:
-            # Half transparent is only the rim of a level at a fractional place, and its colour is that of the level.
+            # Half transparent is only the rim of a level at a fractional place, and its color is that of the level.
             pixels = np.where(alpha[..., None] < 128, np.uint8(WHITE), pixels)
         return pixels, (from_left, from_top)
 
@@ -85,7 +81,7 @@ class OpenSlideSource:
         """The level-0 pixel to ask for, and where in pixels of the level OpenSlide then begins.
 
         On Leica slides OpenSlide 4.0 cuts off the fraction of the scan's margin and of the place: what it takes for a
-        whole pixel of the scan is aimed at in the middle, and lies where the uncut margin says.
+        whole pixel of the scan is aimed at in the middle, and is where the uncut margin says.
         """
         if not self._is_leica:
             start = round(place * scale)
@@ -105,13 +101,20 @@ class TiffSource:
     def __init__(self, path: Path):
         self._tiff = tifffile.TiffFile(path)
         _check_directories(self._tiff)
-        self._lock = threading.Lock()
-        self._cache: OrderedDict[tuple, np.ndarray | None] = OrderedDict()
-        self._cached_bytes = 0
-        series = max(self._tiff.series, key=lambda s: int(np.prod(s.shape)))
+        self._cache = SegmentCache()
+        series = max(self._tiff.series, key=lambda s: int(np.prod(s.shape, dtype=object)))
         self._levels = [_color_pages(level, self._tiff, path) for level in series.levels]
+        self._alpha = coding_of_tiff_page(self._levels[0][0]).alpha
+        first = self._levels[0][0]
         self.level_sizes = [(pages[0].imagewidth, pages[0].imagelength) for pages in self._levels]
-        self.mpp = _ome_mpp(self._tiff.ome_metadata or "", *self.level_sizes[0]) or _tag_mpp(self._levels[0][0])
+        self.tile_sizes = [
+            (pages[0].tilewidth, pages[0].tilelength) if pages[0].is_tiled else None for pages in self._levels
+        ]
+        self.mpp = (
+            ome_mpp(self._tiff.ome_metadata or "", *self.level_sizes[0])
+            or imagej_mpp(self._tiff.imagej_metadata, first)
+            or tag_mpp(first)
+        )
         self.bounds = (0, 0, *self.level_sizes[0])
 
     def read_level(
@@ -122,8 +125,10 @@ class TiffSource:
             self._paste_page(window, (level, plane), page, left, top)
         return window, (float(left), float(top))
 
-    def _paste_page(self, window: np.ndarray, key: tuple, page: tifffile.TiffPage, left: int, top: int) -> None:
-        """Copy the segments of `page` that touch the window; a page holds all three colours or one plane of them."""
+    def _paste_page(
+        self, window: np.ndarray, key: tuple[int, int], page: tifffile.TiffPage, left: int, top: int
+    ) -> None:
+        """Copy the segments of `page` that touch the window; a page holds all three colors or one plane of them."""
         tile_h, tile_w = _segment_size(page)
         columns, rows = -(-page.imagewidth // tile_w), -(-page.imagelength // tile_h)
         single_plane = len(self._levels[key[0]]) == 3
@@ -136,28 +141,22 @@ class TiffSource:
                     if segment is not None:
                         _paste(target, segment, column * tile_w - left, row * tile_h - top)
 
-    def _segment(self, key: tuple, page: tifffile.TiffPage, index: int) -> np.ndarray | None:
+    def _segment(self, key: tuple[int, int], page: tifffile.TiffPage, index: int) -> np.ndarray | None:
         """One decoded tile or strip `h w s`, from the cache where it is there; None where the file is sparse."""
-        key = (*key, index)
-        with self._lock:
-            if key in self._cache:
-                self._cache.move_to_end(key)
-                return self._cache[key]
-            handle = page.parent.filehandle
+        return self._cache.get((*key, index), lambda: self._decode(page, index))
+
+    def _decode(self, page: tifffile.TiffPage, index: int) -> np.ndarray | None:
+        handle = page.parent.filehandle
+        with handle.lock:
             handle.seek(page.dataoffsets[index])
             data = handle.read(page.databytecounts[index])
         if len(data) < page.databytecounts[index]:
             raise tifffile.TiffFileError(f"tile {index} ends after {len(data)} of {page.databytecounts[index]} bytes")
         decoded, _, shape = page.decode(data or None, index, jpegtables=page.jpegtables)
-        segment = None if decoded is None else decoded[0, : shape[1], : shape[2]]
-        with self._lock:
-            if key not in self._cache:
-                self._cache[key] = segment
-                self._cached_bytes += 0 if segment is None else segment.nbytes
-            while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:
-                dropped = self._cache.popitem(last=False)[1]
-                self._cached_bytes -= 0 if dropped is None else dropped.nbytes
-        return segment
+        if decoded is None:
+            return None
+        segment = decoded[0, : shape[1], : shape[2]]
+        return over_white(segment, self._alpha == "premultiplied") if self._alpha else segment
 
     def close(self) -> None:
         self._tiff.close()
@@ -170,27 +169,15 @@ class ImageSource:
 
     def __init__(self, path: Path):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore", Image.DecompressionBombWarning
-                )  # twice that size is an error, caught below
-                image = Image.open(path)
-        except Image.DecompressionBombError:
-            raise SlideError(
-                f"{path}: too large for a plain image; convert it: vips tiffsave IN OUT.tif --tile --pyramid"
-            ) from None
-        except (OSError, ValueError, SyntaxError):
-            raise SlideError(
-                f"{path}: not a slide that OpenSlide, tifffile or Pillow can read; export it as OME-TIFF"
-            ) from None
-        if image.mode not in ("RGB", "RGBA", "P", "CMYK", "YCbCr"):
-            raise SlideError(f"{path}: not a colour image of 8 bits (Pillow mode {image.mode}); save it as 8-bit RGB")
-        with image:
-            rgba = image.convert("RGBA")
-        canvas = Image.new("RGBA", rgba.size, (WHITE, WHITE, WHITE, 255))
-        self._pixels = np.asarray(Image.alpha_composite(canvas, rgba).convert("RGB"))
-        self.level_sizes = [rgba.size]
-        self.bounds = (0, 0, *rgba.size)
+            picture, coding = open_picture(path)
+        except ImageError as error:
+            raise SlideError(_image_fault(path, str(error))) from None
+        if fault := coding.image_fault():
+            raise SlideError(f"{path}: not an 8-bit RGB image: {fault}")
+        self._pixels = rgb_pixels(picture)
+        self.level_sizes = [picture.size]
+        self.tile_sizes: list[tuple[int, int] | None] = [None]
+        self.bounds = (0, 0, *picture.size)
 
     def read_level(
         self, level: int, left: int, top: int, width: int, height: int
@@ -213,10 +200,11 @@ def open_source(path: Path) -> Source:
     if not path.is_file():
         raise SlideError(f"{path}: no such slide; check the path")
     try:
+        check_header(path)
         vendor = openslide.OpenSlide.detect_format(str(path))
         if vendor is not None and not (vendor == "generic-tiff" and _is_ome(path)):
-            return OpenSlideSource(path)
-        if _is_tiff(path):
+            return _checked(OpenSlideSource(path), path)
+        if is_tiff(path):
             return TiffSource(path)
         return ImageSource(path)
     except SlideError:
@@ -227,10 +215,47 @@ def open_source(path: Path) -> Source:
 
 def damaged(path: Path, error: Exception) -> SlideError:
     """The error for a file that a library refuses half-way."""
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = one_line(str(error), 300) or type(error).__name__
     return SlideError(
         f"{path}: damaged or cut short ({reason}); copy it again and compare its checksum with the original"
     )
+
+
+def is_tiff(path: Path) -> bool:
+    """True for the first bytes of TIFF and BigTIFF."""
+    with path.open("rb") as file:
+        return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def _checked(source: OpenSlideSource, path: Path) -> OpenSlideSource:
+    """The source, unless its TIFF holds pixels that OpenSlide would give in wrong colors or places."""
+    if not is_tiff(path):
+        return source
+    with tifffile.TiffFile(path) as tiff:
+        width, height = source.level_sizes[0]
+        pages = [page for page in tiff.pages if (page.imagewidth, page.imagelength) == (width, height)]
+        coding = coding_of_tiff_page(pages[0].aspage()) if pages else None
+    if coding is not None and coding.kind != "unknown" and (fault := coding.image_fault()):
+        source.close()
+        raise SlideError(f"{path}: not an 8-bit RGB image: {fault}")
+    return source
+
+
+def _image_fault(path: Path, error: str) -> str:
+    if "million" in error:
+        return f"{path}: too large for a plain image; convert it: vips tiffsave IN OUT.tif --tile --pyramid"
+    if "not a picture" in error:
+        return f"{path}: not a slide that OpenSlide, tifffile or Pillow can read; export it as OME-TIFF"
+    reason = error.partition("(")[2].rpartition(")")[0]
+    return str(damaged(path, ValueError(reason)))
+
+
+def _tile_size(properties: object, level: int) -> tuple[int, int] | None:
+    width, height = (
+        number(properties.get(f"openslide.level[{level}].tile-{edge}"))  # pyright: ignore[reportAttributeAccessIssue] (a mapping)
+        for edge in ("width", "height")
+    )
+    return (int(width), int(height)) if width and height else None
 
 
 def _paste(target: np.ndarray, piece: np.ndarray, x: int, y: int) -> None:
@@ -255,29 +280,44 @@ def _check_directories(tiff: tifffile.TiffFile) -> None:
 
 
 def _color_pages(level: tifffile.TiffPageSeries, tiff: tifffile.TiffFile, path: Path) -> list[tifffile.TiffPage]:
-    """The page with all colours, or the three pages with one each; raises SlideError for anything but 8-bit RGB."""
+    """The page with all colors, or the three pages with one each; raises SlideError for anything but 8-bit RGB."""
     sizes = dict(zip(level.axes, level.shape, strict=True))
     channels = sizes.get("S", 1) * sizes.get("C", 1)
-    plain = (
-        level.dtype == np.uint8
-        and channels in (3, 4)
-        and set(level.axes) <= set("YXSC")
-        and len(level.pages) in (1, channels)
-    )
+    found = f"{level.dtype} with axes {level.axes} of {'x'.join(map(str, level.shape))}"
     pages = [
         level.pages[i].aspage() if hasattr(level.pages[i], "aspage") else level.pages[i]
         for i in range(len(level.pages))
     ]
-    if not plain or any(page.photometric == tifffile.PHOTOMETRIC.PALETTE for page in pages):
-        found = f"{level.dtype} with axes {level.axes} of {'x'.join(map(str, level.shape))}"
+    if set(level.axes) - set("YXSC") or len(pages) not in (1, channels) or not pages:
         raise SlideError(f"{path}: not an 8-bit RGB image ({found}); export the H&E image as 8-bit RGB")
+    if fault := _page_fault(coding_of_tiff_page(pages[0]), pages, channels, tiff.ome_metadata or ""):
+        raise SlideError(f"{path}: not an 8-bit RGB image ({found}): {fault}")
     if any(page.parent is not tiff for page in pages):
         raise SlideError(f"{path}: an OME-TIFF in several files; merge it into one with bfconvert")
-    if max(int(np.prod(_segment_size(page))) for page in pages) * channels > MAX_SEGMENT_BYTES:
+    if max(int(np.prod(_segment_size(page), dtype=object)) for page in pages) * channels > MAX_SEGMENT_BYTES:
         raise SlideError(
             f"{path}: one strip holds the whole image; convert it: vips tiffsave IN OUT.tif --tile --pyramid"
         )
     return pages[:3]
+
+
+def _page_fault(coding: Coding, pages: list[tifffile.TiffPage], channels: int, xml: str) -> str:
+    """Why the pages are not one RGB image; empty where they are."""
+    is_separate = len(pages) > 1 or pages[0].planarconfig == tifffile.PLANARCONFIG.SEPARATE
+    if len(pages) == 3 and coding.kind == "gray" and coding.bits == 8 and ome_channels_are_rgb(xml):
+        return ""
+    if len(pages) > 1 and coding.kind == "gray":
+        return (
+            f"its {channels} gray channels are not said to be red, green and blue, so they may be fluorescence; export "
+            "the H&E image as 8-bit RGB"
+        )
+    if fault := coding.image_fault():
+        return fault
+    if coding.kind == "palette" or channels not in (3, 4) or not coding.is_integer:
+        return "export the H&E image as 8-bit RGB"
+    if is_separate and channels == 4:
+        return "its colors and their transparency are in four planes; save it as interleaved 8-bit RGB"
+    return ""
 
 
 def _segment_size(page: tifffile.TiffPage) -> tuple[int, int]:
@@ -290,40 +330,3 @@ def _segment_size(page: tifffile.TiffPage) -> tuple[int, int]:
 def _is_ome(path: Path) -> bool:
     with tifffile.TiffFile(path) as tiff:
         return bool(tiff.is_ome)
-
-
-def _is_tiff(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
-def _ome_mpp(xml: str, width: int, height: int) -> tuple[float, float] | None:
-    """PhysicalSizeX and -Y of the image of this size; by pattern, since XML from strangers is not parsed."""
-    for tag in re.findall(r"<(?:\w+:)?Pixels\b[^>]*>", xml):
-        values = dict(re.findall(r'(\w+)="([^"]*)"', tag))
-        if (values.get("SizeX"), values.get("SizeY")) == (str(width), str(height)):
-            sizes = (_number(values.get(f"PhysicalSize{axis}")) for axis in "XY")
-            units = (_MICROMETRES.get(values.get(f"PhysicalSize{axis}Unit", ""), np.nan) for axis in "XY")
-            return _plausible(*((size or np.nan) * unit for size, unit in zip(sizes, units, strict=True)))
-    return None
-
-
-def _tag_mpp(page: tifffile.TiffPage) -> tuple[float, float] | None:
-    """From XResolution, YResolution and ResolutionUnit; None without a unit or where the value is that of a screen."""
-    unit = _TAG_UNITS.get(str(int(page.tags.valueof("ResolutionUnit", default=1))), 0.0)
-    values = [page.tags.valueof(f"{axis}Resolution", default=(0, 1)) for axis in "XY"]
-    if not all(numerator and denominator for numerator, denominator in values):
-        return None
-    return _plausible(*(unit * denominator / numerator for numerator, denominator in values))
-
-
-def _plausible(x: float | None, y: float | None) -> tuple[float, float] | None:
-    """The pair where both are pixel sizes of a microscope, else None."""
-    return (x, y) if x and y and 0 < x <= COARSEST_MPP and 0 < y <= COARSEST_MPP else None
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return float(text)
-    except (TypeError, ValueError):
-        return None

@@ -1,17 +1,23 @@
-"""A picture of what was understood of a slide: tissue, annotation and chosen patches on a thumbnail."""
+"""A picture of what was made of a slide: tissue, annotation and chosen patches on a thumbnail."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, PngImagePlugin
 from scipy import ndimage
 
+from histoloom.errors import OutputError
+from histoloom.files import whole_file
 from histoloom.slides.annotations import AnnotationMap
 from histoloom.slides.rasterize import overview_size
 from histoloom.slides.reader import RESAMPLING, Slide
 from histoloom.slides.tissue import TissueMap
 from histoloom.tissue import UNLABELLED, TissueTable
+from histoloom.walk import MARK
+
+__all__ = ["EDGE", "draw_overlay", "save_overlay"]
 
 EDGE = 1600  # pixels: the longer side of the picture
 _TINT = 0.45  # how much of the annotation's colour covers the tissue
@@ -30,7 +36,7 @@ def draw_overlay(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The slide at most `edge` pixels long; `patches` are (x, y, size) in level-0 pixels.
 
-    Annotated areas are tinted by the colours of `table`, faintly where only the rest has a type; the rim of the tissue
+    Annotated areas are tinted by the colors of `table`, faintly where only the rest has a type; the rim of the tissue
     is green, patches are dark squares.
     """
     step = max(max(slide.size) / edge, 1.0)
@@ -47,6 +53,21 @@ def draw_overlay(
     for x, y, size in patches:
         draw.rectangle((x / step, y / step, (x + size) / step, (y + size) / step), outline=_PATCH_LINE, width=2)
     return np.asarray(image)
+
+
+def save_overlay(picture: UInt8[np.ndarray, "h w 3"], path: Path) -> None:
+    """Write the picture as PNG or JPEG with a mark by which no walk takes it for a slide.
+
+    Raises OutputError where the disk refuses, or for another suffix.
+    """
+    kind = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}.get(path.suffix.lower())
+    if kind is None:
+        raise OutputError(f"{path}: cannot be written; give a name that ends in .png or .jpg")
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Software", MARK.decode())
+    options = {"pnginfo": text} if kind == "PNG" else {"quality": 85, "comment": MARK}
+    with whole_file(path) as aside:
+        Image.fromarray(picture).save(aside, kind, **options)
 
 
 def _picture(slide: Slide, tissue: TissueMap | None, step: float) -> UInt8[np.ndarray, "h w 3"]:

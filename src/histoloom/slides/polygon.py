@@ -1,6 +1,6 @@
 """Polygons in level-0 pixels: what every vector format of annotations is turned into.
 
-The origin is the top-left corner of the top-left pixel, so the centre of pixel (0, 0) lies at (0.5, 0.5), as in QuPath
+The origin is the top-left corner of the top-left pixel, so the center of pixel (0, 0) is at (0.5, 0.5), as in QuPath
 and ASAP.
 """
 
@@ -42,6 +42,7 @@ class Annotations:
 
     polygons: tuple[Polygon, ...]
     notes: tuple[str, ...] = ()
+    broken: tuple[tuple[str | None, AnnotationError], ...] = ()  # class and fault of what cannot be drawn
 
 
 def build_polygons(
@@ -50,15 +51,15 @@ def build_polygons(
     """Valid polygons from an outline and its holes, and notes on what was repaired.
 
     Hand-drawn outlines cross themselves often, so they are repaired, not refused: all that the pen went around stays
-    inside (GEOS "structure" method; a figure of eight becomes two polygons). A stray click without area is left out.
-    Both are noted. Raises AnnotationError, beginning with `where`, for an empty ring and for points that are no
-    numbers.
+    inside (GEOS "structure" method; a figure of eight becomes two polygons). A stray click without area, and an outline
+    without points, are left out. Both are noted. Raises AnnotationError, beginning with `where`, for points that are
+    not numbers.
     """
     if not rings:
-        raise AnnotationError(f"{where}: the polygon has no ring; delete it in the program that drew it")
+        return [], [f"{where}: left out, it has no outline"]
     outline, *holes = (_points(ring, where) for ring in rings)
     if len(outline) < 3:
-        return [], [f"{where}: left out, {len(outline)} point(s) make no area"]
+        return [], [f"{where}: left out, {_count(rings[0])} point(s) make no area"]
     drawn = shapely.Polygon(outline, [hole for hole in holes if len(hole) >= 3])
     if shapely.is_valid(drawn):
         return from_shapely(drawn, name, color, where), []
@@ -79,7 +80,7 @@ def from_shapely(geometry: shapely.Geometry, name: str | None, color: str | None
 
 
 def cut_out(polygons: Iterable[Polygon], excluded: Sequence[Polygon]) -> list[Polygon]:
-    """The polygons without the excluded areas; one that lies inside an excluded area disappears."""
+    """The polygons without the excluded areas; one inside an excluded area disappears."""
     if not excluded:
         return list(polygons)
     area = shapely.union_all([p.to_shapely() for p in excluded])
@@ -98,15 +99,15 @@ def cut_out(polygons: Iterable[Polygon], excluded: Sequence[Polygon]) -> list[Po
 def check_on_slide(polygons: Iterable[Polygon], slide_size: tuple[int, int]) -> list[str]:
     """Notes on polygons that reach over the border of a slide of `slide_size` (width, height) in level-0 pixels.
 
-    Raises AnnotationError for one that lies off the slide altogether: the file is most likely another slide's.
+    Raises AnnotationError for one that is off the slide altogether: the file is most likely another slide's.
     """
     width, height = slide_size
     notes = []
     for polygon in polygons:
         left, top, right, bottom = polygon.bounds
-        if right <= 0 or bottom <= 0 or left >= width or top >= height:
+        if is_off_slide(polygon, slide_size):
             raise AnnotationError(
-                f"{polygon.where}: lies off the slide (x {left:.0f}..{right:.0f}, y {top:.0f}..{bottom:.0f}; the slide "
+                f"{polygon.where}: is off the slide (x {left:.0f}..{right:.0f}, y {top:.0f}..{bottom:.0f}; the slide "
                 f"is {width} x {height} pixels); take this slide's own annotations, in level-0 pixels"
             )
         if left < -1 or top < -1 or right > width + 1 or bottom > height + 1:
@@ -114,14 +115,20 @@ def check_on_slide(polygons: Iterable[Polygon], slide_size: tuple[int, int]) -> 
     return notes
 
 
+def is_off_slide(polygon: Polygon, slide_size: tuple[int, int]) -> bool:
+    """True where no part of the polygon is on the slide."""
+    left, top, right, bottom = polygon.bounds
+    return right <= 0 or bottom <= 0 or left >= slide_size[0] or top >= slide_size[1]
+
+
 def _points(ring: object, where: str) -> Float[np.ndarray, "n 2"]:
     """Distinct neighbours of a ring as float64 (n 2); further axes (z) are dropped."""
     try:
         points = np.asarray(ring, np.float64)
     except (TypeError, ValueError, OverflowError):
-        points = np.zeros(1)
-    if points.size == 0:
-        raise AnnotationError(f"{where}: a ring is empty; delete this polygon in the program that drew it")
+        points = np.zeros(1)  # refused below
+    if points.size == 0 and points.ndim < 3:
+        return np.zeros((0, 2))
     if points.ndim != 2 or points.shape[1] < 2:
         raise AnnotationError(f"{where}: a ring is not a list of [x, y] numbers; export the annotations again")
     points = points[:, :2]
@@ -130,6 +137,10 @@ def _points(ring: object, where: str) -> Float[np.ndarray, "n 2"]:
             f"{where}: a coordinate is NaN, infinite or beyond any slide; delete or redraw the polygon"
         )
     return points[(points != np.roll(points, -1, axis=0)).any(axis=1)]
+
+
+def _count(ring: object) -> int:
+    return len(ring) if isinstance(ring, list | tuple) else 0
 
 
 def _open(ring: shapely.LinearRing) -> Float[np.ndarray, "n 2"]:

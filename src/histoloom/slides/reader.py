@@ -1,12 +1,11 @@
 """A whole slide as one large image: ask for a place, a size and an mpp, get pixels.
 
-Pixels are areas, not points: pixel `i` at `mpp` covers micrometres `[i, i + 1) * mpp`. `read` returns the area that was
+Pixels are areas, not points: pixel `i` at `mpp` covers micrometers `[i, i + 1) * mpp`. `read` returns the area that was
 asked for, whatever levels the file has, so that a map drawn by the same rule agrees with it.
 """
 
 import math
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -15,48 +14,44 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from histoloom.errors import SlideError
-from histoloom.slides.formats import READ_ERRORS, WHITE, Source, damaged, open_source
+from histoloom.pictures import WHITE
+from histoloom.slides.formats import READ_ERRORS, Source, damaged, open_source
+from histoloom.slides.pyramid import Level, find_levels
 
 FIT = 0.75  # pixels: a level is returned as it is when no corner of the area moves by more than this
 LEVEL_SLACK = 1.02  # a level up to 2 % coarser than asked for still serves: 0.5 mpp from a level of 0.504
 SUPPORT = 3  # Lanczos reaches this many output pixels
 BLOCK = 4096  # level pixels read at a time along each axis: 64 MB, however large the area
 SQUARE = 0.05  # pixels whose sides differ by more are refused
+SAME_MPP = 0.02  # of the given mpp: less is rounding
+UPSAMPLING = 1.1  # enlarging by less is not worth a note
 RESAMPLING = Image.Resampling.LANCZOS
-
-
-@dataclass(frozen=True)
-class Level:
-    """One level of the pyramid: size in its own pixels, and how many level-0 pixels one of them spans."""
-
-    width: int
-    height: int
-    downsample_x: float
-    downsample_y: float
 
 
 class Slide:
     """An open slide: `size` (width, height) and `mpp` of level 0, `levels` from fine to coarse, `bounds` of the scan.
 
-    A context manager. Threads may share it; a process that inherits or unpickles it opens the file anew.
+    `notes` has one line for each thing that is doubtful. A context manager. Threads may share it; a process that
+    inherits or unpickles it opens the file again.
     """
 
-    def __init__(self, path: Path | str, slide_mpp: float | None = None):
-        self.path, self._slide_mpp = Path(path), slide_mpp
+    def __init__(self, path: Path | str, slide_mpp: float | None = None, overrule_mpp: bool = False):
+        self.path = Path(path)
         if slide_mpp is not None and not (math.isfinite(slide_mpp) and slide_mpp > 0):
             raise SlideError(
-                f"{self.path}: --slide-mpp {slide_mpp} is no pixel size; give micrometres per pixel, such as 0.25"
+                f"{self.path}: --slide-mpp {slide_mpp} is not a pixel size; give micrometers per pixel, such as 0.25"
             )
         self._source: Source | None = open_source(self.path)
         self._pid = os.getpid()
         self.size: tuple[int, int] = self._source.level_sizes[0]
         self.bounds = self._source.bounds
-        self.levels = [_level(self.size, level_size) for level_size in self._source.level_sizes]
         try:
-            self.mpp = _mpp(self.path, self._source.mpp, slide_mpp)
+            self.mpp, notes = _mpp(self.path, self._source.mpp, slide_mpp, overrule_mpp)
+            self.levels, doubts = find_levels(self._source.level_sizes, self._source.tile_sizes, self._level_pixels)
         except SlideError:
             self.close()
             raise
+        self.notes: tuple[str, ...] = tuple(f"{self.path}: {note}" for note in (*notes, *doubts))
 
     def read(
         self, x: int | float, y: int | float, size: int | tuple[int, int], mpp: float
@@ -87,8 +82,17 @@ class Slide:
         width, height = (max(math.ceil(edge * self.mpp / mpp - 1e-6), 1) for edge in self.size)
         return self.read(0, 0, (width, height), mpp)
 
+    def notes_at(self, mpp: float) -> tuple[str, ...]:
+        """A line where reading at `mpp` enlarges the pixels of the slide: there is no more detail than it has."""
+        if mpp >= self.mpp / UPSAMPLING:
+            return ()
+        return (
+            f"{self.path}: {mpp:g} um/px is finer than the slide's {self.mpp:.4g}; its pixels are enlarged "
+            f"{self.mpp / mpp:.3g}-fold",
+        )
+
     def close(self) -> None:
-        """Close the file; reading again opens it anew."""
+        """Close the file; reading again opens it again."""
         if self._source is not None and self._pid == os.getpid():
             self._source.close()
         self._source = None
@@ -118,7 +122,7 @@ class Slide:
         return max(fine_enough, key=lambda level: level.downsample_x, default=self.levels[0])
 
     def _read_block(self, x: float, y: float, width: int, height: int, scale: float) -> UInt8[np.ndarray, "h w 3"]:
-        """An area whose pixel centres all lie on the slide."""
+        """An area whose pixel centers are all on the slide."""
         level = self._level_for(scale)
         step_x, step_y = scale / level.downsample_x, scale / level.downsample_y
         left, top = x / level.downsample_x, y / level.downsample_y
@@ -140,46 +144,48 @@ class Slide:
         self, level: Level, left: int, top: int, width: int, height: int
     ) -> tuple[np.ndarray, tuple[float, float]]:
         try:
-            return self._open().read_level(self.levels.index(level), left, top, width, height)
+            return self._open().read_level(level.index, left, top, width, height)
         except READ_ERRORS as error:
             raise damaged(self.path, error) from None
 
+    def _level_pixels(self, index: int, left: int, top: int, width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
+        return self._read_level(Level(0, 0, 1.0, 1.0, index), left, top, width, height)[0]
 
-def open_slide(path: Path | str, slide_mpp: float | None = None) -> Slide:
-    """Open a slide; `slide_mpp` (micrometres per level-0 pixel) serves where the file does not say.
 
-    Raises SlideError for what is no slide, is damaged, or lacks its mpp.
+def open_slide(path: Path | str, slide_mpp: float | None = None, overrule_mpp: bool = False) -> Slide:
+    """Open a slide; `slide_mpp` (micrometers per level-0 pixel) is used where the file does not say.
+
+    With `overrule_mpp` it is also used where the file says something else. Raises SlideError for a file that is not a
+    slide, is damaged, or does not say its mpp.
     """
-    return Slide(path, slide_mpp)
+    return Slide(path, slide_mpp, overrule_mpp)
 
 
-def _mpp(path: Path, found: tuple[float, float] | None, slide_mpp: float | None) -> float:
-    """The pixel size of the file, else the given one; raises SlideError for neither, and for oblong pixels."""
-    if found is None:
+def _mpp(
+    path: Path, found: tuple[float, float] | None, slide_mpp: float | None, overrule: bool
+) -> tuple[float, list[str]]:
+    """The pixel size of the file, else the given one, and a note where they differ.
+
+    Raises SlideError for neither, and for pixels that are not square.
+    """
+    if found is None or (overrule and slide_mpp is not None):
         if slide_mpp is None:
-            raise SlideError(f"{path}: the file does not say its micrometres per pixel; give them with --slide-mpp")
-        return float(slide_mpp)
+            raise SlideError(f"{path}: the file does not say its micrometers per pixel; give them with --slide-mpp")
+        return float(slide_mpp), []
     if abs(found[0] / found[1] - 1) > SQUARE:
         raise SlideError(
             f"{path}: pixels are not square ({found[0]:.4g} x {found[1]:.4g} um); resample it to square pixels"
         )
-    return (found[0] + found[1]) / 2
-
-
-def _level(full: tuple[int, int], size: tuple[int, int]) -> Level:
-    """The level with its true downsamples.
-
-    Half of 4443 px is 2221 px because the last column was dropped, not because pixels span 2.0005: measured on an
-    Aperio slide, 2.0005 is off by half a pixel at the far edge, and 2 by less than 0.01.
-    """
-    ratios = (edge / reduced for edge, reduced in zip(full, size, strict=True))
-    whole = round(max(full[0] / size[0], full[1] / size[1]))
-    cut = all(edge // whole <= reduced <= -(-edge // whole) for edge, reduced in zip(full, size, strict=True))
-    return Level(*size, *((float(whole), float(whole)) if cut else ratios))
+    mpp = (found[0] + found[1]) / 2
+    if slide_mpp is None or abs(mpp / slide_mpp - 1) < SAME_MPP:
+        return mpp, []
+    return mpp, [
+        f"--slide-mpp {slide_mpp:g} is not used, since the file says {mpp:.4g} um/px; --overrule-mpp uses it anyway"
+    ]
 
 
 def _inside(start: float, length: int, scale: float, edge: int) -> tuple[int, int]:
-    """First and last + 1 of the pixels whose centres, at `start + (i + 0.5) * scale`, lie on the slide."""
+    """First and last + 1 of the pixels whose centers, at `start + (i + 0.5) * scale`, are on the slide."""
     first = min(max(math.ceil(-start / scale - 0.5), 0), length)
     last = min(max(math.ceil((edge - start) / scale - 0.5), first), length)
     return first, last

@@ -119,7 +119,7 @@ def test_an_empty_collection_is_a_slide_without_annotations(tmp_path):
             r"feature 1 \(Necrosis\): class 'Necrosis' is in no tissue table",
         ),
         ([(None, square(0, 0, 9))], AnnotationError, "none of its polygons has a class"),
-        ([("tumor", square(500, 0, 9))], AnnotationError, r"feature 1 \(tumor\): lies off the slide"),
+        ([("tumor", square(500, 0, 9))], AnnotationError, r"feature 1 \(tumor\): is off the slide"),
     ],
 )
 def test_bad_annotations_are_refused_in_one_line_with_file_and_cure(tmp_path, areas, error, message):

@@ -79,6 +79,17 @@ def test_the_group_none_is_no_class(tmp_path):
     assert [p.name for p in found.polygons] == [None]
 
 
+def test_an_outline_without_points_is_left_out_and_noted(tmp_path):
+    found = read(tmp_path, outline())
+    assert found.polygons == ()
+    assert found.notes[0].endswith("annotation 1 (A, group Tumor): left out, 0 point(s) make no area")
+
+
+def test_the_order_may_be_written_as_a_real_number(tmp_path):
+    text = outline('X="0" Y="0"', 'X="9" Y="0"', 'X="9" Y="9"').replace('Order="1"', 'Order="1.0"')
+    assert len(read(tmp_path, text).polygons[0].ring) == 3
+
+
 def test_decimal_commas_are_read(tmp_path):
     found = read(tmp_path, outline('X="0,5" Y="0"', 'X="9" Y="0"', 'X="9" Y="9"'))
     assert found.polygons[0].ring[0].tolist() == [0.5, 0]
@@ -104,7 +115,6 @@ def test_entities_are_refused_before_they_are_read(tmp_path, text):
         ("<ASAP_Annotations>", "not readable as XML"),
         ("", "not readable as XML"),
         ('<Annotations MicronsPerPixel="0.25" />', "the XML begins with <Annotations>"),
-        (outline(), "annotation 1 (A, group Tumor): a ring is empty"),
         (outline('X="NaN" Y="1"', 'X="2" Y="1"', 'X="2" Y="2"'), "a coordinate is NaN"),
         (outline('X="one" Y="1"'), "a coordinate is not a number"),
         (outline('Y="1"'), "a coordinate is not a number"),

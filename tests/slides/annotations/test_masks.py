@@ -143,7 +143,7 @@ def test_coloured_masks_are_read_by_the_colours_in_the_table(tmp_path):
     Image.fromarray(rgb).save(tmp_path / "m.png")
     with pytest.raises(TissueError, match="#010203"):
         LabelRaster(tmp_path / "m.png", table, (30, 20), MPP)
-    with pytest.raises(AnnotationError, match="colour picture"):
+    with pytest.raises(AnnotationError, match="color picture"):
         LabelRaster(tmp_path / "m.png", RADBOUD, (30, 20), MPP)
 
 
@@ -172,7 +172,7 @@ def test_the_downsample_is_the_whole_number_that_explains_both_edges(slide, rast
     ("slide", "raster"), [((1000, 800), (800, 1000)), ((1000, 800), (2000, 1600)), ((1000, 800), (500, 390))]
 )
 def test_no_downsample_explains_a_turned_larger_or_cropped_mask(slide, raster):
-    with pytest.raises(AnnotationError, match="no scale of the slide"):
+    with pytest.raises(AnnotationError, match="does not scale to the slide"):
         downsamples(slide, raster, Path("m.png"))
 
 
@@ -209,7 +209,7 @@ def test_a_truncated_mask_is_refused_in_one_line(tmp_path, suffix, kept):
 
 def test_floats_and_wide_values_are_no_labels(tmp_path):
     tifffile.imwrite(tmp_path / "f.tif", np.ones((20, 20), np.float32))
-    with pytest.raises(AnnotationError, match="not a label raster"):
+    with pytest.raises(AnnotationError, match="holds real numbers"):
         LabelRaster(tmp_path / "f.tif", RADBOUD, (20, 20), MPP)
     tifffile.imwrite(tmp_path / "w.tif", np.full((20, 20), 700, np.uint16))
     with pytest.raises(TissueError, match="700"):

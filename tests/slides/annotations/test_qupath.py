@@ -50,7 +50,7 @@ def read(tmp_path, document: object, **options: bool):
 def test_an_export_of_qupath_0_2_gives_its_annotation_and_not_its_cell(tmp_path):
     found = read(tmp_path, V02)
     assert [(p.name, p.color, p.bounds) for p in found.polygons] == [("Tumor", "#c80000", (0, 0, 10, 10))]
-    assert found.notes == (f"{tmp_path}/a.geojson: 1 detections, cells or tiles left out",)
+    assert found.notes == (f"{tmp_path}/a.geojson: 1 cells left out (--detections reads detections, cells and tiles)",)
 
 
 def test_an_export_of_qupath_0_5_gives_parts_holes_and_derived_classes(tmp_path):
@@ -112,15 +112,15 @@ def test_a_self_crossing_polygon_is_repaired_and_noted_with_its_feature(tmp_path
     [
         ("{", "not readable as GeoJSON"),
         ("[" * 100_000, "not readable as GeoJSON"),
-        ("[1]", "item 1 is no GeoJSON feature"),
-        ('{"a": 1}', "item 1 is no GeoJSON feature"),
-        ('{"type": "FeatureCollection"}', "item 1 is no GeoJSON feature"),
+        ("[1]", "item 1 is not a GeoJSON feature"),
+        ('{"a": 1}', "item 1 is not a GeoJSON feature"),
+        ('{"type": "FeatureCollection"}', "item 1 is not a GeoJSON feature"),
         ('{"type": "Feature", "properties": 3}', "feature 1 has properties"),
         ('{"type": "Circle"}', "feature 1: geometry 'Circle'"),
         ('{"type": "Polygon", "coordinates": 5}', "feature 1: geometry 'Polygon'"),
         ('{"type": "MultiPolygon", "coordinates": [5]}', "feature 1: geometry 'MultiPolygon'"),
-        ('{"type": "Polygon", "coordinates": [[]]}', "feature 1: a ring is empty"),
-        ('{"type": "Polygon", "coordinates": []}', "feature 1: the polygon has no ring"),
+        ('{"type": "GeometryCollection", "geometries": null}', "feature 1: its geometry collection is not a list"),
+        ('{"type": "GeometryCollection", "geometries": [3]}', "feature 1: geometry None is not GeoJSON"),
         ('{"type": "Polygon", "coordinates": [[[0, 0], [NaN, 1], [1, 1]]]}', "feature 1: a coordinate is NaN"),
     ],
 )
@@ -137,3 +137,31 @@ def test_a_truncated_gzip_is_refused(tmp_path):
     path.write_bytes(gzip.compress(V02.encode())[:-20])
     with pytest.raises(AnnotationError, match="export it again"):
         read_qupath(path)
+
+
+@pytest.mark.parametrize("rings", [[], [[]], [[[1, 1]]], [[[1, 1], [2, 2]]]])
+def test_an_outline_without_area_is_left_out_and_noted(tmp_path, rings):
+    found = read(tmp_path, [feature({"type": "Polygon", "coordinates": rings}, classification="Tumor")])
+    assert found.polygons == ()
+    assert "feature 1 (Tumor): left out" in found.notes[0]
+
+
+def test_classes_that_older_versions_nest_keep_their_parents(tmp_path):
+    tumor = {"name": "Tumor", "colorRGB": -1, "parentClass": None}
+    nested = {"name": "Positive", "parentClass": {"name": "in situ", "parentClass": tumor}}
+    found = read(tmp_path, feature({"type": "Polygon", "coordinates": [SQUARE]}, classification=nested))
+    assert [p.name for p in found.polygons] == ["Tumor: in situ: Positive"]
+
+
+def test_utf_16_with_a_byte_order_mark_is_read(tmp_path):
+    (tmp_path / "a.geojson").write_bytes(V02.encode("utf-16"))
+    assert len(read_qupath(tmp_path / "a.geojson").polygons) == 1
+
+
+def test_a_bomb_is_refused_before_it_is_parsed(tmp_path, monkeypatch):
+    monkeypatch.setattr("histoloom.slides.annotations.qupath._MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("histoloom.slides.annotations.qupath._MAX_ITEMS", 1000)
+    for text in (b" " * (1 << 21), b"[" + b"[]," * 2000 + b"[]]"):
+        (tmp_path / "a.geojson.gz").write_bytes(gzip.compress(text))
+        with pytest.raises(AnnotationError, match="is larger than 1 MB unpacked, or has more than"):
+            read_qupath(tmp_path / "a.geojson.gz")

@@ -1,9 +1,8 @@
 """Annotations in, one thing out: a semantic map of any window of the slide, whatever the format of the file.
 
-The content of the file decides: QuPath GeoJSON (gzipped or not), ASAP XML, or a label raster (TIFF, PNG).
+The content of the file decides, not its name: QuPath GeoJSON (gzipped or not), ASAP XML, or a label raster (TIFF, PNG).
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -13,11 +12,11 @@ from jaxtyping import UInt8
 
 from histoloom.errors import AnnotationError
 from histoloom.slides.annotations.asap import read_asap
-from histoloom.slides.annotations.classes import paint_order, polygon_ids
+from histoloom.slides.annotations.classes import EXCLUDED, ClassRule, paint_order, sort_polygons
 from histoloom.slides.annotations.masks import LabelRaster
 from histoloom.slides.annotations.qupath import read_qupath
 from histoloom.slides.labelling import AnnotationConfig
-from histoloom.slides.polygon import Annotations, Polygon, check_on_slide, cut_out
+from histoloom.slides.polygon import Annotations, Polygon, check_on_slide, cut_out, is_off_slide
 from histoloom.slides.rasterize import PolygonMap
 from histoloom.tissue import UNLABELLED, TissueTable
 
@@ -28,6 +27,7 @@ _STARTS = {
     "asap": (b"<",),
     "qupath": (b"{", b"[", b"\x1f\x8b"),
 }
+_BLANK = 1 << 20  # bytes that are looked through for the first that is not blank
 
 
 @runtime_checkable
@@ -44,9 +44,11 @@ class AnnotationMap(Protocol):
         self, x: int | float, y: int | float, size: int | tuple[int, int], mpp: int | float
     ) -> UInt8[np.ndarray, "h w"]:
         """The map of a window: `x, y` its level-0 corner, `size` its edge or (width, height) in pixels of `mpp`."""
+        ...
 
     def overview(self, downsample: int | float) -> UInt8[np.ndarray, "h w"]:
         """The map of the whole slide, `downsample` level-0 pixels to a pixel."""
+        ...
 
 
 def read_annotations(
@@ -59,27 +61,43 @@ def read_annotations(
 ) -> AnnotationMap:
     """The annotations of a slide of `slide_size` (width, height) and `slide_mpp`, as a map.
 
-    `origin` is the level-0 place of the polygons' (0, 0): QuPath counts from the scanned bounds of a MRXS slide, not
-    from its corner. Raises AnnotationError naming file and feature, TissueError for a class in no table.
+    `origin` is the level-0 place from which QuPath counts: the corner of the scanned area of a MRXS or SCN slide
+    (`Slide.bounds`). ASAP and label rasters count from the corner of the slide. What is left out (unclassified, of an
+    ignored class) is left out before anything is checked. Raises AnnotationError naming file and feature, TissueError
+    for a class in no table.
     """
     path, config = Path(path), config or AnnotationConfig()
     rest = table.find(config.rest).id if config.rest else UNLABELLED
-    if _kind(path) == "mask":
+    kind = _kind(path)
+    if kind == "mask":
         return LabelRaster(path, table, slide_size, slide_mpp, rest, config.ignore)
-    found = read_polygons(path, config.detections)
+    found = _read_vector(path, kind, config.detections)
+    rule = ClassRule(table, config.ignore, config.exclude)
+    skipped = _check_broken(found, rule)
     if found.polygons and not any(p.name for p in found.polygons):
-        raise AnnotationError(f"{path}: none of its polygons has a class; set classes in the program that drew them")
-    polygons = [replace(p, ring=p.ring + origin, holes=tuple(h + origin for h in p.holes)) for p in found.polygons]
-    border = check_on_slide(polygons, slide_size)
-    solid = _without_excluded(polygons, table, config.exclude)
-    kept, ids, left_out = polygon_ids(solid, table, config.ignore)
+        more = "; ".join(note.removeprefix(f"{path}: ") for note in found.notes[:2])
+        raise AnnotationError(
+            f"{path}: none of its polygons has a class; set classes in the program that drew them"
+            + (f" ({more})" if more else "")
+        )
+    x, y = origin if kind == "qupath" else (0.0, 0.0)
+    polygons = [_moved(polygon, x, y) for polygon in found.polygons] if x or y else list(found.polygons)
+    kept, ids, holes, left_out = sort_polygons(polygons, rule)
+    border = check_on_slide(kept, slide_size)
+    off = [f"{hole.where}: is off the slide; left out" for hole in holes if is_off_slide(hole, slide_size)]
+    id_of = {polygon.name: tissue for polygon, tissue in zip(kept, ids, strict=True)}
+    kept = cut_out(kept, holes)
+    ids = [id_of[polygon.name] for polygon in kept]
     order = paint_order(ids, table, config.order)
-    notes = (*found.notes, *border, *(f"{path}: {note}" for note in left_out))
+    notes = (*found.notes, *skipped, *border, *off, *(f"{path}: {note}" for note in left_out))
     return PolygonMap([kept[i] for i in order], [ids[i] for i in order], slide_size, slide_mpp, rest, notes)
 
 
 def read_polygons(path: Path | str, detections: bool = False) -> Annotations:
-    """The polygons of a QuPath or ASAP file as drawn: no class is looked up, nothing is cut out."""
+    """The polygons of a QuPath or ASAP file as drawn: no class is looked up, nothing is cut out.
+
+    Raises AnnotationError naming file and feature.
+    """
     path = Path(path)
     kind = _kind(path)
     if kind == "mask":
@@ -87,17 +105,34 @@ def read_polygons(path: Path | str, detections: bool = False) -> Annotations:
     return read_asap(path) if kind == "asap" else read_qupath(path, detections)
 
 
+def _read_vector(path: Path, kind: str, detections: bool) -> Annotations:
+    return read_asap(path, True) if kind == "asap" else read_qupath(path, detections, True)
+
+
+def _check_broken(found: Annotations, rule: ClassRule) -> list[str]:
+    """Notes on broken features that are left out anyway; raises the error of the first that is not."""
+    notes = []
+    for name, error in found.broken:
+        if name is not None and (isinstance(rule(name), int) or rule(name) in (None, EXCLUDED)):
+            raise error
+        notes.append(f"{error}; left out, as its class is")
+    return notes
+
+
 def _kind(path: Path) -> str:
-    """`mask`, `asap` or `qupath`, by the first bytes of the file."""
+    """`mask`, `asap` or `qupath`, by the first bytes of the file that are not blank."""
     try:
         with path.open("rb") as file:
-            head = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+            head = file.read(_BLANK)
     except FileNotFoundError:
         raise AnnotationError(f"{path}: no such annotation file; check the path") from None
     except IsADirectoryError:
         raise AnnotationError(f"{path}: a folder, not an annotation file; give the file inside") from None
     except OSError as error:
         raise AnnotationError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        head = head[: len(head) // 2 * 2].decode("utf-16", "replace").encode("utf-8", "replace")
+    head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     for kind, starts in _STARTS.items():
         if head.startswith(starts):
             return kind
@@ -105,11 +140,6 @@ def _kind(path: Path) -> str:
     raise AnnotationError(f"{path}: {found}; known are QuPath GeoJSON, ASAP XML, and label masks as TIFF or PNG")
 
 
-def _without_excluded(polygons: list[Polygon], table: TissueTable, exclude: Sequence[str]) -> list[Polygon]:
-    """All polygons of other classes, with those of excluded classes cut out; a class in the table is a class."""
-    known = {n.strip().lower() for t in table.types for n in (t.name, *t.aliases)}
-    names = {name.strip().lower() for name in exclude} - known
-    solid, holes = [], []
-    for polygon in polygons:
-        (holes if (polygon.name or "").strip().lower() in names else solid).append(polygon)
-    return cut_out(solid, holes)
+def _moved(polygon: Polygon, x: int | float, y: int | float) -> Polygon:
+    by = np.array([x, y], np.float64)
+    return replace(polygon, ring=polygon.ring + by, holes=tuple(hole + by for hole in polygon.holes))

@@ -1,7 +1,6 @@
 """Windows of a label TIFF without reading the whole: only the tiles or strips that a window meets are decoded."""
 
 import struct
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +8,22 @@ import tifffile
 from jaxtyping import Bool, Integer
 
 from histoloom.errors import AnnotationError
+from histoloom.pictures import coding_of_tiff_page, pack_colors
+from histoloom.slides.segments import MAX_SEGMENT_BYTES, SegmentCache
+from histoloom.text import one_line
 
-_CACHED_SEGMENTS = 128  # of 512 x 512 labels each: 32 MB
+TRANSPARENT = -1  # a label that no file holds
 _PROBE = 64  # pixels of a reduced level that are held against the base
-_BROKEN = (OSError, tifffile.TiffFileError, ValueError, KeyError, IndexError, TypeError, RuntimeError, struct.error)
+_BROKEN = (
+    OSError, tifffile.TiffFileError, ValueError, KeyError, IndexError, TypeError, RuntimeError, AttributeError,
+    ArithmeticError, MemoryError, struct.error,
+)  # fmt: skip
 
 
 class LabelTiff:
     """The levels of a label TIFF, finest first, their (width, height) in `sizes`; safe to share between threads.
 
-    Raises AnnotationError, here and in `read`, for a file that is broken, truncated or no label raster.
+    Raises AnnotationError, here and in `read`, for a file that is broken, truncated or not a label raster.
     """
 
     def __init__(self, path: Path, colors: bool):
@@ -29,11 +34,19 @@ class LabelTiff:
                 for page in pages:
                     _ = page.decode, page.jpegtables  # built from the tags while the file is open
         except _BROKEN as error:
-            raise AnnotationError(f"{path}: not readable as TIFF ({error}); copy it from its source again") from None
+            reason = one_line(str(error), 200)
+            raise AnnotationError(f"{path}: not readable as TIFF ({reason}); copy it from its source again") from None
         base = pages[0]
+        coding = coding_of_tiff_page(base)
+        if fault := coding.label_fault():
+            raise AnnotationError(f"{path}: {fault}")
         if base.planarconfig != 1 or base.dtype is None or base.dtype.kind not in "ui" or base.imagedepth != 1:
             raise AnnotationError(f"{path}: not a label raster ({base.dtype}, {base.axes}); write labels as uint8 h w")
-        self._segment = lru_cache(_CACHED_SEGMENTS)(self._decode)
+        tile_w, tile_h = _segment_size(base)
+        if tile_w * tile_h * base.samplesperpixel * base.dtype.itemsize > MAX_SEGMENT_BYTES // 4:
+            raise AnnotationError(f"{path}: one strip holds {tile_w} x {tile_h} labels; write a tiled TIFF")
+        self._alpha = bool(coding.alpha)
+        self._cache = SegmentCache()
         self._pages = [base, *(page for page in pages[1:] if self._picks_labels(base, page))]
         self.sizes = [(page.imagewidth, page.imagelength) for page in self._pages]
 
@@ -42,12 +55,13 @@ class LabelTiff:
         return self._read(self._pages[level], left, top, right, bottom)
 
     def _read(self, page: tifffile.TiffPage, left: int, top: int, right: int, bottom: int) -> np.ndarray:
-        tile_w, tile_h = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
+        tile_w, tile_h = _segment_size(page)
         across = -(-page.imagewidth // tile_w)
-        out = np.zeros((bottom - top, right - left), np.uint32 if self._colors else page.dtype)
+        out = np.zeros((bottom - top, right - left), np.int32 if self._colors or self._alpha else page.dtype)
         for row in range(top // tile_h, -(-bottom // tile_h)):
             for column in range(left // tile_w, -(-right // tile_w)):
-                labels = self._segment(page, row * across + column)
+                index = row * across + column
+                labels = self._cache.get((page.offset, index), lambda index=index: self._decode(page, index))
                 if labels is None:  # a sparse tile holds nothing
                     continue
                 y, x = row * tile_h, column * tile_w
@@ -67,10 +81,11 @@ class LabelTiff:
             if len(packed) < page.databytecounts[index]:
                 raise OSError("the file ends too early")
             pixels, _, (_, height, width, _) = page.decode(packed, index, jpegtables=page.jpegtables)
-            return labels_of(pixels[0, :height, :width], self._colors, self.path)
+            return labels_of(pixels[0, :height, :width], self._colors, self.path, self._alpha)
         except _BROKEN as error:
             raise AnnotationError(
-                f"{self.path}: part {index} of the label TIFF is broken ({error}); copy it from its source again"
+                f"{self.path}: part {index} of the label TIFF is broken ({one_line(str(error), 200)}); copy it from "
+                "its source again"
             ) from None
 
     def _picks_labels(self, base: tifffile.TiffPage, page: tifffile.TiffPage) -> bool:
@@ -96,31 +111,39 @@ class LabelTiff:
         return True
 
 
-def labels_of(pixels: Integer[np.ndarray, "h w c"] | Bool[np.ndarray, "h w c"], colors: bool, path: Path) -> np.ndarray:
-    """Labels (h w) from pixels: the first channel, or packed 0xrrggbb if `colors`.
+def labels_of(
+    pixels: Integer[np.ndarray, "h w c"] | Bool[np.ndarray, "h w c"], colors: bool, path: Path, alpha: bool = False
+) -> Integer[np.ndarray, "h w"]:
+    """Labels (h w) from pixels: the first channel, or packed 0xrrggbb if `colors`; -1 where `alpha`, the last, is 0.
 
     PANDA keeps the label in the red channel and leaves the others empty. Raises AnnotationError when the others hold
     something else: a picture, not a label raster.
     """
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8)  # not view: PIL stores True as 255
-    if pixels.shape[2] < 3:
-        pixels = np.repeat(pixels[:, :, :1], 3, axis=2) if colors else pixels
-        return _pack(pixels) if colors else pixels[:, :, 0]
+    channels = pixels[:, :, :-1] if alpha else pixels
     if colors:
-        return _pack(pixels)
+        labels = pack_colors(channels if channels.shape[2] > 2 else np.repeat(channels[:, :, :1], 3, axis=2))
+    else:
+        labels = _first_channel(channels, path)
+    return np.where(pixels[:, :, -1] == 0, np.int32(TRANSPARENT), labels.astype(np.int32)) if alpha else labels
+
+
+def _first_channel(pixels: Integer[np.ndarray, "h w c"], path: Path) -> Integer[np.ndarray, "h w"]:
     red, others = pixels[:, :, :1], pixels[:, :, 1:3]
-    if others.any() and (others != red).any():
+    if pixels.shape[2] > 2 and others.any() and (others != red).any():
         raise AnnotationError(
-            f"{path}: a colour picture, not labels in the red channel; give each type its colour as an alias "
+            f"{path}: a color picture, not labels in the red channel; give each type its color as an alias "
             '("#rrggbb") in tissue.toml'
         )
     return np.ascontiguousarray(pixels[:, :, 0])
 
 
-def _pack(pixels: np.ndarray) -> np.ndarray:
-    red, green, blue = (pixels[:, :, i].astype(np.uint32) for i in range(3))
-    return red << 16 | green << 8 | blue
+def _segment_size(page: tifffile.TiffPage) -> tuple[int, int]:
+    """Width and height of a tile, or of a strip."""
+    if page.is_tiled:
+        return page.tilewidth, page.tilelength
+    return page.imagewidth, min(page.rowsperstrip, page.imagelength)
 
 
 def _levels(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:

@@ -1,7 +1,8 @@
 """Label rasters: one value per pixel, at any downsample of the slide; PANDA's mask TIFFs, and any label TIFF or PNG.
 
-A map pixel takes the label under its centre (nearest), the same place that `rasterize` asks for. What values mean is
-written in `classes.value_ids`; a table with colours among its aliases reads coloured masks.
+A map pixel takes the label under its center (nearest), the same place that `rasterize` asks for. What values mean is
+written in `classes.value_ids`; a table with colors among its aliases reads colored masks. Transparent pixels are
+unlabeled.
 """
 
 from collections.abc import Sequence
@@ -9,15 +10,18 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Integer, UInt8
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from histoloom.errors import AnnotationError, TissueError
-from histoloom.slides.annotations.classes import UNKNOWN, color_ids, value_ids
-from histoloom.slides.annotations.label_tiff import LabelTiff, labels_of
+from histoloom.errors import AnnotationError, ImageError, TissueError
+from histoloom.pictures import coding_of, opened_picture, transparent
+from histoloom.slides.annotations.classes import UNKNOWN, color_ids, value_ids, value_ranges
+from histoloom.slides.annotations.label_tiff import TRANSPARENT, LabelTiff, labels_of
 from histoloom.slides.rasterize import blank_outside, overview_size
+from histoloom.text import shorten
 from histoloom.tissue import UNLABELLED, TissueTable
 
-_MAX_PNG = 1 << 30  # pixels; a PNG is decoded whole
+_MAX_PNG = 1 << 29  # pixels; a PNG is decoded whole
+_MAX_PNG_BYTES = 1 << 30
+_COMMON = 0.05  # of the pixels: so much 255 deserves a note where a type is missing
 _GLANCE = 16 << 20  # pixels of the coarsest level that are looked through on opening
 
 
@@ -25,7 +29,7 @@ class LabelRaster:
     """A label raster that fits a slide of `slide_size` (width, height); pickles as its arguments.
 
     `rest` is the id of unlabelled pixels. Raises AnnotationError when the raster is broken or of another slide's size,
-    TissueError for a value that no type claims: on opening where that is cheap, else in `read`.
+    TissueError for a value that no type claims: on opening where that is cheap, otherwise in `read`.
     """
 
     def __init__(
@@ -41,8 +45,9 @@ class LabelRaster:
         self._arguments = (path, table, slide_size, slide_mpp, rest, ignore)
         self._table = table
         self._values, self._colors = value_ids(table, ignore), color_ids(table, ignore)
+        self._ranges = value_ranges(table)
         if self._colors:
-            codes = np.array(sorted(self._colors), np.uint32)
+            codes = np.array(sorted(self._colors), np.int32)
             self._codes, self._code_ids = codes, np.array([self._colors[int(c)] for c in codes], np.int16)
         with path.open("rb") as file:
             is_png = file.read(4) == b"\x89PNG"
@@ -83,19 +88,27 @@ class LabelRaster:
         return semantic_map
 
     def _to_ids(self, labels: Integer[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-        if self._colors:
-            place = np.minimum(np.searchsorted(self._codes, labels), len(self._codes) - 1)
-            ids = np.where(self._codes[place] == labels, self._code_ids[place], UNKNOWN)
-        elif labels.size and (int(labels.max()) > UNLABELLED or int(labels.min()) < 0):
-            ids = np.full(labels.shape, UNKNOWN)
-        else:
-            ids = self._values[labels]
+        ids = self._ids(labels)
         if (ids == UNKNOWN).any():
             self._refuse(labels[ids == UNKNOWN])
         found = ids.astype(np.uint8)
         if self.rest != UNLABELLED:
             found[found == UNLABELLED] = self.rest
         return found
+
+    def _ids(self, labels: Integer[np.ndarray, "h w"]) -> Integer[np.ndarray, "h w"]:
+        """Tissue ids, UNKNOWN where no type claims the label."""
+        if self._colors:
+            place = np.minimum(np.searchsorted(self._codes, labels), len(self._codes) - 1)
+            ids = np.where(self._codes[place] == labels, self._code_ids[place], UNKNOWN)
+        elif labels.size and (int(labels.max()) > UNLABELLED or int(labels.min()) < 0):
+            small = (labels >= 0) & (labels <= UNLABELLED)
+            ids = np.where(small, self._values[np.where(small, labels, 0).astype(np.intp)], UNKNOWN)
+            for low, high, tissue in self._ranges:
+                ids = np.where((labels > UNLABELLED) & (labels >= low) & (labels <= high), tissue, ids)
+        else:
+            ids = self._values[labels]
+        return np.where(labels == TRANSPARENT, UNLABELLED, ids) if labels.dtype == np.int32 else ids
 
     def _refuse(self, labels: np.ndarray) -> None:
         unknown = [f"#{v:06x}" if self._colors else str(v) for v in np.unique(labels)[:5].tolist()]
@@ -111,27 +124,49 @@ class LabelRaster:
             return ()
         labels = self._raster.read(len(self._raster.sizes) - 1, 0, 0, width, height)
         self._to_ids(labels)
-        ids = self._values[labels] if not self._colors else None
-        if ids is not None and (ids == UNLABELLED).all():
+        if self._colors or not labels.size:
+            return ()
+        unlabeled = self._ids(labels) == UNLABELLED
+        if unlabeled.all():
             return (f'{self.path}: no pixel has a class; if 255 means one, give that type the alias "255"',)
+        found = set(np.unique(self._ids(labels)).tolist())
+        missing = [tissue.name for tissue in self._table.types if tissue.id not in found]
+        share = float(((labels == UNLABELLED) & unlabeled).mean())
+        if missing and share > _COMMON:
+            return (
+                f"{self.path}: {share:.0%} of the pixels are 255, which counts as unlabeled, and none is "
+                f'{shorten(missing[0])!r}; if 255 means it, give that type the alias "255"',
+            )
         return ()
 
 
 class _LabelPng:
-    """A label PNG, read whole; a palette counts by index, or by colour if the table has colours."""
+    """A label PNG, read whole; a palette counts by index, or by color if the table has colors."""
 
     def __init__(self, path: Path, colors: bool):
         try:
-            # Not Image.open: it refuses masks of 20,000 px, which slides need. The size is checked here instead.
-            with path.open("rb") as file, PngImagePlugin.PngImageFile(file) as image:
-                if image.width * image.height > _MAX_PNG:
+            with opened_picture(path, limit=_MAX_PNG) as image:
+                if (
+                    image.width * image.height * len(image.getbands()) * (2 if "16" in image.mode else 1)
+                    > _MAX_PNG_BYTES
+                ):
                     raise AnnotationError(
                         f"{path}: {image.width} x {image.height} is too large for a PNG; write a tiled TIFF"
                     )
+                if fault := coding_of(image).label_fault():
+                    raise AnnotationError(f"{path}: {fault}")
+                image.load()
+                hidden = transparent(image)
                 pixels = np.asarray(image.convert("RGB") if colors else image)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, UnidentifiedImageError) as error:
-            raise AnnotationError(f"{path}: not readable as PNG ({error}); copy it from its source again") from None
-        self._labels = labels_of(pixels.reshape(*pixels.shape[:2], -1), colors, path)
+        except ImageError as error:
+            raise AnnotationError(
+                str(error).replace("replace the file or leave it out", "copy it from its source again")
+            ) from None
+        pixels = pixels.reshape(*pixels.shape[:2], -1)
+        if hidden is not None and pixels.shape[2] in (2, 4):
+            pixels = pixels[:, :, :-1]
+        labels = labels_of(pixels, colors, path)
+        self._labels = labels if hidden is None else np.where(hidden, np.int32(TRANSPARENT), labels.astype(np.int32))
         self.sizes = [(self._labels.shape[1], self._labels.shape[0])]
 
     def read(self, level: int, left: int, top: int, right: int, bottom: int) -> Integer[np.ndarray, "h w"]:
@@ -143,14 +178,14 @@ def downsamples(slide_size: tuple[int, int], raster_size: tuple[int, int], path:
     """Level-0 pixels to a raster pixel, across and down: a whole number where that explains both edges.
 
     A raster of a slide 1001 px wide at downsample 2 has 500 or 501 columns, of 2 px each; the last may be cut. Raises
-    AnnotationError when no one downsample gives both edges, within a pixel: the raster belongs to another slide.
+    AnnotationError when no single downsample gives both edges within a pixel: the raster belongs to another slide.
     """
     estimates = tuple(s / r for s, r in zip(slide_size, raster_size, strict=True))
     ranges = [(s / (r + 1), s / max(r - 1, 0.5)) for s, r in zip(slide_size, raster_size, strict=True)]
     low, high = max(r[0] for r in ranges), min(r[1] for r in ranges)
     if low >= high or high < 1 or (raster_size[0] > slide_size[0] or raster_size[1] > slide_size[1]):
         raise AnnotationError(
-            f"{path}: the mask is {raster_size[0]} x {raster_size[1]}, which is no scale of the slide's "
+            f"{path}: the mask is {raster_size[0]} x {raster_size[1]}, which does not scale to the slide's "
             f"{slide_size[0]} x {slide_size[1]} pixels; take this slide's own mask, uncropped"
         )
     whole = round(sum(estimates) / 2)
@@ -161,6 +196,6 @@ def downsamples(slide_size: tuple[int, int], raster_size: tuple[int, int], path:
 def _nearest(
     corner: int | float, count: int, step: int | float, raster_step: int | float, limit: int
 ) -> Integer[np.ndarray, " n"]:
-    """Raster index under each centre of a map's columns or rows, held inside the raster."""
-    centres = corner + (np.arange(count) + 0.5) * step
-    return np.clip(np.floor(centres / raster_step), 0, limit - 1).astype(np.intp)
+    """Raster index under each center of a map's columns or rows, held inside the raster."""
+    centers = corner + (np.arange(count) + 0.5) * step
+    return np.clip(np.floor(centers / raster_step), 0, limit - 1).astype(np.intp)
