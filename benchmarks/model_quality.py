@@ -29,8 +29,9 @@ from histoloom.evaluation.segmenter import (
     save_segmenter,
     train_segmenter,
 )
+from histoloom.files import Record
 from histoloom.generation.contact_sheet import SheetRow, contact_sheet
-from histoloom.generation.export import read_woven, write_patches
+from histoloom.generation.export import FORMAT, read_woven, write_patches
 from histoloom.generation.patches import Order, WeaveConfig, copy_limit_of, weave
 from histoloom.metrics.copy_score import best_match
 from histoloom.metrics.copying import CopyRate, copy_rate, copy_threshold
@@ -98,13 +99,13 @@ def make_task(patches: Patches, count: int, seed: int, per_type: int) -> Task:
     return Task(patches, chosen, orders)
 
 
-def weave_task(pipeline: HistoloomPipeline, task: Task, config: WeaveConfig, record: dict, out: Path) -> np.ndarray:
+def weave_task(pipeline: HistoloomPipeline, task: Task, config: WeaveConfig, record: Record, out: Path) -> np.ndarray:
     """Weave the task into `out`, going on where an interrupted run stopped; images `n h w 3`."""
     with bar("weaving", len(task.orders), "patches") as running:
 
         def from_number(first: int):
             running.advance(first)
-            return weave(pipeline, task.orders, config, first, running.advance)
+            return weave(pipeline, task.orders, config, first, running)
 
         write_patches(from_number, pipeline.table, out, record)
     return read_woven(out).images
@@ -302,12 +303,16 @@ def measure(arguments: argparse.Namespace) -> None:
     pipeline = HistoloomPipeline.load(find_model(arguments.model))
     table, patches = read_table(arguments.dataset), load_patches(arguments.dataset, arguments.split)
     task = make_task(patches, arguments.count, arguments.seed, arguments.per_type)
-    guidance = (arguments.map_guidance, arguments.crop_guidance, tuple(arguments.guidance_interval))
-    options = (arguments.steps, arguments.sampler, *guidance)
-    config = WeaveConfig(*options, arguments.seed, copy_limit=arguments.copy_limit)
+    names = ("steps", "sampler", "map_guidance", "crop_guidance", "seed", "copy_limit")
+    asked = {name: getattr(arguments, name) for name in names}
+    config = WeaveConfig(**asked, guidance_interval=tuple(arguments.guidance_interval))
     settings = asdict(config) | {"copy_limit": copy_limit_of(pipeline, config)}
-    record = {"model_hash": pipeline.fingerprint, "config": settings, "per_type": arguments.per_type}
-    record |= {"patches": patches.fingerprint(), "count": arguments.count}
+    record = Record(
+        command="model_quality",
+        format=FORMAT,
+        settings=settings | {"per_type": arguments.per_type, "count": arguments.count},
+        inputs={"model": pipeline.fingerprint, "patches": patches.fingerprint()},
+    )
     woven = weave_task(pipeline, task, config, record, out / "woven")
     rows = read_woven(out / "woven").rows
     first = rows[0]

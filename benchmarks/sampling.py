@@ -90,7 +90,7 @@ def plain_loop(pipeline: HistoloomPipeline, maps: np.ndarray, crops: list, seed:
                 )
                 velocity = nothing + MAP_GUIDANCE * (only_map - nothing) + CROP_GUIDANCE * (both - only_map)
                 latents = scheduler.step(velocity, t, latents, return_dict=False)[0]
-            decode(autoencoder, pipeline._denormalise(latents))
+            decode(autoencoder, pipeline._denormalize(latents))
 
     return run
 

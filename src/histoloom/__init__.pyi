@@ -22,7 +22,8 @@ from .generation.bank import CropBank, load_bank
 from .generation.contact_sheet import contact_sheet
 from .generation.export import read_woven
 from .generation.layouts import LayoutConfig, draw_layouts
-from .generation.patches import Order, WeaveConfig, weave
+from .generation.patches import Order, weave
+from .generation.settings import WeaveConfig
 from .models.denoiser import Denoiser
 from .models.pipeline import HistoloomPipeline
 from .patches.places import PlaceReader

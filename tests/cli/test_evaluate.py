@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
+from histoloom.files import Record
 from histoloom.generation.export import AnnotatedPatch, CropUse, Provenance, write_patches
 from histoloom.tissue import TissueTable
 
@@ -54,7 +55,7 @@ def save_woven(folder, drawn, crops):
             made = Provenance(i, f"layout {i}", tuple(crops[i]), "crops-as-reference", 1.0, 1.0, 5, "unipc", "abc", "0")
             yield AnnotatedPatch(drawn.images[i], drawn.semantic_maps[i], made)
 
-    write_patches(weave, TABLE, folder, {})
+    write_patches(weave, TABLE, folder, Record(command="test", format=1, settings={}))
 
 
 def test_crops_of_a_bank_are_searched_for_where_its_folder_is_named(histoloom, folders, make_patches):

@@ -17,6 +17,7 @@ from histoloom.evaluation.sources import (
     training_images,
     with_cases,
 )
+from histoloom.files import Record
 from histoloom.generation.export import AnnotatedPatch, CropUse, Provenance, write_patches
 from histoloom.patches.dataset import write_description
 from histoloom.patches.store import encode_png, write_shards
@@ -62,7 +63,7 @@ def woven(tmp_path):
             made = Provenance(seed, source, crops, "map", 1.0, 1.0, 5, "unipc", "abc", "0")
             yield AnnotatedPatch(pixels(seed), np.zeros((12, 12), np.uint8), made)
 
-    write_patches(weave, TABLE, tmp_path / "woven", {})
+    write_patches(weave, TABLE, tmp_path / "woven", Record(command="test", format=1, settings={}))
     return tmp_path / "woven"
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from histoloom.errors import TissueError
-from histoloom.generation.bank import BankConfig, load_bank, save_bank, weave_bank
+from histoloom.generation.bank import load_bank, save_bank, weave_bank
 from histoloom.generation.layouts import LayoutConfig, draw_layouts
+from histoloom.generation.settings import BankConfig
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def test_a_set_folder_beside_which_a_tissue_is_misspelt_is_named(woven, tmp_path
     table, bank = woven
     save_bank(bank, table, tmp_path / "bank")
     (tmp_path / "bank" / "bone").mkdir()
-    with pytest.raises(TissueError, match="bone: is named after no tissue type; known: stroma, gland, tumour"):
+    with pytest.raises(TissueError, match="bone: is not named after a tissue type; known: stroma, gland, tumour"):
         load_bank(tmp_path / "bank", table)
 
 

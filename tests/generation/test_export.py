@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from histoloom.errors import ImageError, InputError, OutputError, TissueError
+from histoloom.files import Record
 from histoloom.generation.export import (
     AnnotatedPatch,
     CropUse,
@@ -25,9 +27,10 @@ from histoloom.generation.export import (
     write_patches,
 )
 from histoloom.tissue import TissueTable
+from histoloom.version import VERSION
 
 TABLE = TissueTable.from_names(["stroma", "gland", "tumour"])
-RECORD = {"version": "0.1.0", "seed": 7, "model_hash": "abc", "config": {"steps": 20, "count": 5}}
+RECORD = Record(command="generate", format=1, settings={"seed": 7, "steps": 20}, inputs={"model": "abc"})
 COUNT = 5
 
 
@@ -70,9 +73,10 @@ def woven(tmp_path) -> Path:
 def test_a_folder_holds_images_maps_index_table_and_record_and_nothing_else(woven):
     numbers = [f"{number:05d}.png" for number in range(COUNT)]
     assert sorted(all_bytes(woven)) == sorted(
-        ["generation.json", "index.parquet", "tissue.toml", *(f"{f}/{n}" for f in ("images", "maps") for n in numbers)]
+        ["record.json", "index.parquet", "metadata.parquet", "tissue.toml"]
+        + [f"{f}/{n}" for f in ("images", "maps") for n in numbers]
     )
-    assert json.loads((woven / "generation.json").read_text()) == RECORD
+    assert json.loads((woven / "record.json").read_text()) == RECORD.to_json() | {"version": VERSION}
     assert TissueTable.load(woven / "tissue.toml") == TABLE
     assert [path.name for path in woven.parent.iterdir()] == ["woven"]
 
@@ -152,7 +156,7 @@ write_patches(weave, TABLE, sys.argv[2], RECORD)
 """
 
 
-@pytest.mark.parametrize("file", ["generation.json", "images/00002.png", "index.parquet"])
+@pytest.mark.parametrize("file", ["record.json", "images/00002.png", "index.parquet"])
 def test_a_run_killed_before_a_file_is_renamed_goes_on_and_gives_the_bytes_of_a_whole_one(woven, tmp_path, file):
     out = tmp_path / "killed"
     command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(out), file]
@@ -170,8 +174,10 @@ def test_a_finished_folder_is_left_alone(woven):
 
 def test_a_folder_of_another_record_is_refused_and_kept(woven):
     before = all_bytes(woven)
-    with pytest.raises(OutputError, match=r"differs in config, seed.*--out another folder"):
-        write_patches(weave, TABLE, woven, RECORD | {"seed": 8, "config": {}})
+    with pytest.raises(
+        OutputError, match=r"woven: was made by another run \(seed was 7, is now 8\); name another folder"
+    ):
+        write_patches(weave, TABLE, woven, replace(RECORD, settings=RECORD.settings | {"seed": 8}))
     assert all_bytes(woven) == before
 
 
@@ -182,14 +188,14 @@ def test_an_interrupted_folder_of_another_record_is_refused(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         write_patches(interrupted, TABLE, tmp_path / "woven", RECORD)
-    with pytest.raises(OutputError, match=r"woven\.partial.*differs in seed"):
-        write_patches(weave, TABLE, tmp_path / "woven", RECORD | {"seed": 8})
+    with pytest.raises(OutputError, match=r"woven\.partial: was made by another run \(input model was changed\)"):
+        write_patches(weave, TABLE, tmp_path / "woven", replace(RECORD, inputs={"model": "def"}))
 
 
 def test_a_folder_of_something_else_is_refused_and_an_empty_one_is_used(tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("mine")
-    with pytest.raises(OutputError, match="holds no woven patches"):
+    with pytest.raises(OutputError, match="thesis: exists already; name another folder"):
         write_patches(weave, TABLE, tmp_path / "thesis", RECORD)
     assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.txt"]
     (tmp_path / "empty").mkdir()
@@ -220,14 +226,14 @@ def test_a_full_disk_is_one_clear_line_and_the_run_goes_on_when_there_is_room(wo
             yield make_patch(number)
 
     try:
-        with pytest.raises(OutputError, match=r"cannot be written.*free some space.*goes on from there") as caught:
+        with pytest.raises(OutputError, match=r"cannot be written.*free some space and run again") as caught:
             write_patches(large_third, TABLE, tmp_path / "full", RECORD)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "full").exists()
-    assert not list(tmp_path.rglob("*.png.partial"))
+    assert not list(tmp_path.rglob("*.png*.partial"))
     write_patches(weave, TABLE, tmp_path / "full", RECORD)
     assert all_bytes(tmp_path / "full") == all_bytes(woven)
 
@@ -245,7 +251,9 @@ def test_reading_a_folder_that_is_unfinished_or_damaged_says_what_is_wrong(woven
     pq.write_table(pq.read_table(woven / "index.parquet").slice(0, 0), tmp_path / "empty" / "index.parquet")
     shutil.copytree(woven, tmp_path / "foreign")
     pq.write_table(pq.read_table(woven / "index.parquet").drop("crops"), tmp_path / "foreign" / "index.parquet")
-    with pytest.raises(InputError, match=r"index\.parquet: has no column 'crops', so it is no index of woven patches"):
+    with pytest.raises(
+        InputError, match=r"index\.parquet: has no column 'crops' of type list<.*, so it is not an index of"
+    ):
         read_woven(tmp_path / "foreign")
     with pytest.raises(InputError, match=r"index\.parquet: names no patches"):
         read_woven(tmp_path / "empty")

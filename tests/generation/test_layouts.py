@@ -74,7 +74,7 @@ def test_crypts_are_many_and_a_field_is_few_bodies():
     table = TissueTable.from_names(["stroma", "gland"])
     crypts, fields = (
         np.mean([length_of_borders(m) / m.sum() for m in draw_layouts(c, table, 8, seed=5, size=SIZE)])
-        for c in (LayoutConfig(3.0, styles=(("gland", s),)) for s in ("crypts", "field"))
+        for c in (LayoutConfig(mpp=3.0, styles=(("gland", s),)) for s in ("crypts", "field"))
     )
     assert crypts > 1.3 * fields
 
@@ -83,7 +83,7 @@ def test_twice_the_resolution_shows_bodies_twice_as_large():
     table = TissueTable.from_names(["stroma", "gland"])
     coarse, fine = (
         np.mean([length_of_borders(m) / m.sum() for m in draw_layouts(c, table, 12, seed=5, size=128)])
-        for c in (LayoutConfig(mpp, styles=(("gland", "crypts"),)) for mpp in (3.0, 1.5))
+        for c in (LayoutConfig(mpp=mpp, styles=(("gland", "crypts"),)) for mpp in (3.0, 1.5))
     )
     assert 1.6 < coarse / fine < 2.4
 

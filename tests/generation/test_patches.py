@@ -8,7 +8,8 @@ import pytest
 from histoloom.conditioning.crops import CropConfig, ReferenceCrops
 from histoloom.conditioning.inputs import Crop
 from histoloom.errors import ConfigError
-from histoloom.generation.patches import Order, WeaveConfig, weave
+from histoloom.generation.patches import Order, weave
+from histoloom.generation.settings import WeaveConfig
 from histoloom.metrics.copy_score import best_match
 
 QUICK = WeaveConfig(steps=2, batch_size=2, tries=3)

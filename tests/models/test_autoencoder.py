@@ -64,13 +64,19 @@ def test_shapes_that_do_not_fit_together_are_refused(values, told):
 
 
 def test_what_is_no_autoencoder_is_named_with_what_is(tmp_path):
-    for source in (tmp_path, tmp_path / "absent", "someone/absent"):
-        with pytest.raises(ModelError, match=f"{source}: no diffusers autoencoder there") as caught:
+    for source, why in (
+        (tmp_path, r"not a diffusers autoencoder \(no config.json\)"),
+        (tmp_path / "absent", "is not a folder; give the folder of a model, a name on the hub"),
+        ("someone/absent", "is not a folder here, and the hub is not reachable: offline"),
+    ):
+        with pytest.raises(ModelError, match=f"{source}: {why}") as caught:
             load_autoencoder(source)
         assert "\n" not in str(caught.value)
     UNet2DModel(block_out_channels=(32, 32), down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
                 sample_size=8, norm_num_groups=8).save_config(tmp_path)  # fmt: skip
-    with pytest.raises(ModelError, match="holds a 'UNet2DModel'; known: AutoencoderDC, AutoencoderKL"):
+    with pytest.raises(
+        ModelError, match=r"config\.json: describes a 'UNet2DModel'; known: AutoencoderDC, AutoencoderKL"
+    ):
         load_autoencoder(tmp_path)
 
 
@@ -82,7 +88,8 @@ def test_missing_or_truncated_weights_are_one_clear_error(tmp_path, kept):
         weights.unlink()
     else:
         weights.write_bytes(weights.read_bytes()[:kept])
-    with pytest.raises(ModelError, match="cannot load the weights as safetensors") as caught:
+    why = "no such weights; weights must be safetensors" if kept is None else "is truncated, damaged, or not a saf"
+    with pytest.raises(ModelError, match=f"{weights.name}: {why}") as caught:
         load_autoencoder(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -91,6 +98,6 @@ def test_weights_of_another_shape_are_one_clear_error(tmp_path):
     build_autoencoder(AutoencoderConfig(4, (8, 8), (1, 1), (1, 1))).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"latent_channels": 8}))
-    with pytest.raises(ModelError, match="cannot load the weights") as caught:
+    with pytest.raises(ModelError, match=r"config\.json: does not fit the weights, where") as caught:
         load_autoencoder(tmp_path)
     assert "\n" not in str(caught.value)

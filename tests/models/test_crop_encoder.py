@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from histoloom.models.autoencoder import AutoencoderConfig, build_autoencoder, encode
-from histoloom.models.crop_encoder import CropEncoder, colour_statistics, embed_crops
+from histoloom.models.crop_encoder import CropEncoder, color_statistics, embed_crops
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_what_lies_in_the_padding_is_not_seen(crops):
 def test_colours_are_mean_and_spread_of_the_crop_without_its_padding(crops):
     inside = crops[:, :3, :20, :40].flatten(2)
     expected = torch.cat([inside.mean(2), inside.std(2, correction=0)], 1)
-    torch.testing.assert_close(colour_statistics(crops), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(color_statistics(crops), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_crop_vector_is_mean_and_spread_of_its_latents(crops):

@@ -4,15 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from histoloom.models.denoiser import (
-    HIDDEN,
-    TOKENS,
-    Attention,
-    Conditions,
-    Context,
-    Denoiser,
-    with_validity,
-)
+from histoloom.models.blocks import Attention
+from histoloom.models.conditions import HIDDEN, Conditions, Context, with_validity
+from histoloom.models.denoiser import Denoiser
+from histoloom.models.token_lists import TOKENS
 
 SMALL = {
     "latent_channels": 4,

@@ -1,6 +1,8 @@
 import json
 import shutil
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,9 @@ from PIL import Image
 from histoloom.conditioning.inputs import Crop
 from histoloom.errors import ConfigError, ImageError, InputError, ModelError, TissueError
 from histoloom.models.autoencoder import load_autoencoder, weights_hash
-from histoloom.models.denoiser import Context
-from histoloom.models.guidance import Guidance
+from histoloom.models.conditions import Context
 from histoloom.models.pipeline import HistoloomPipeline
+from histoloom.models.sampling import Sampling
 from histoloom.models.schedulers import make_sampler
 from histoloom.precision import bf16_is_faster
 
@@ -112,10 +114,15 @@ def test_one_seed_counts_up_over_the_maps(pipeline):
     np.testing.assert_array_equal(weave(pipeline, maps, seed=7), images)
 
 
-def test_the_callback_counts_patches(pipeline):
-    told = []
-    weave(pipeline, [halves(0, 1)] * 5, batch_size=2, callback=lambda *counts: told.append(counts))
-    assert told == [(2, 5), (4, 5), (5, 5)]
+def test_the_bar_counts_patches(pipeline):
+    counted = []
+
+    class Counter:
+        def advance(self, count: int = 1, note: str = "") -> None:
+            counted.append(count)
+
+    weave(pipeline, [halves(0, 1)] * 5, batch_size=2, bar=Counter())
+    assert counted == [2, 2, 1]
 
 
 def test_unconditional_looks_at_neither_map_nor_crops(pipelines):
@@ -226,7 +233,7 @@ def test_guidance_adds_what_each_condition_changes(pipeline):
 
     with torch.no_grad():
         nothing, only_map, both = predict(False, False), predict(False, True), predict(True, True)
-        weights = Guidance(2.0, 3.5).weights("crops-as-reference", True)
+        weights = Sampling(map_guidance=2.0, crop_guidance=3.5).weights(pipeline.denoiser.reads, True)
         contexts = [pipeline._read(maps, crops if c else [[]], m, seeds) for m, c in weights]
         one_by_one = [([weight], context) for weight, context in zip(weights.values(), contexts, strict=True)]
         together = [(list(weights.values()), Context.batch(contexts))]
@@ -280,19 +287,31 @@ BAD_CALLS = [
     (lambda p: weave(p, [halves(0, 1)] * 2, [{}, {2: grain(0)}]), InputError, "is of 'tumour', which is not"),
     (lambda p: weave(p, halves(0, 1), {7: grain(0)}), InputError, "is of tissue 7; the model knows"),
     (lambda p: weave(p, halves(0, 1), {"bone": grain(0)}), TissueError, "unknown tissue 'bone'; known: stroma, gland"),
-    (lambda p: weave(p, halves(0, 1), {0: grain(0)[..., 0]}), InputError, "crop of 0: expected uint8 h w 3, found"),
+    (lambda p: weave(p, halves(0, 1), {0: grain(0)[..., 0]}), InputError, "crop of 0: holds uint8 of shape .* give ui"),
     (lambda p: weave(p, halves(0, 9)), TissueError, r"semantic map 0: map values \[9\] are in no tissue table"),
-    (lambda p: weave(p, halves(0, 1).astype(np.int64)), InputError, "semantic map 0: expected uint8 of shape h w"),
-    (lambda p: weave(p, grain(0)[..., 0] * 0.5), InputError, "semantic map 0: expected uint8 .* found float64"),
-    (lambda p: weave(p, Image.fromarray(grain(0))), InputError, r"semantic map 0: .* of shape \(40, 32, 3\)"),
+    (lambda p: weave(p, halves(0, 1) - 1.0), InputError, r"semantic map 0: holds float64; .* as map.astype"),
+    (lambda p: weave(p, torch.rand(64, 64)), InputError, "semantic map 0: holds float32; give whole numbers"),
+    (lambda p: weave(p, halves(0, 1).astype(int) - 1), InputError, "holds -1; tissue ids are 0 to 253, and 255 is"),
+    (lambda p: weave(p, halves(0, 1).astype(int) + 299), InputError, "semantic map 0: holds 300; tissue ids are 0"),
+    (lambda p: weave(p, Image.fromarray(grain(0))), InputError, "semantic map 0: is a picture of mode 'RGB'"),
+    (lambda p: weave(p, grain(0)), InputError, r"shape \(40, 32, 3\) .* give one tissue id per pixel, `h w`"),
+    (lambda p: weave(p, np.ones((3, 64, 64), bool)), InputError, r"shape \(3, 64, 64\) and type bool, .* one mask per"),
+    (lambda p: weave(p, [grain(0)]), InputError, r"semantic map 0: has shape \(40, 32, 3\); give one tissue id per"),
+    (lambda p: weave(p, halves(0, 1)[:0]), InputError, r"semantic map 0: has shape \(0, 64\)"),
     (lambda p: weave(p, [halves(0, 1), halves(0, 1, size=32)]), InputError, "semantic maps differ in size"),
     (lambda p: weave(p, []), InputError, "got no semantic map"),
-    (lambda p: weave(p, [halves(0, 1)] * 3, [{0: grain(0)}] * 2), InputError, "got crops for 2 maps, but 3 maps"),
-    (lambda p: weave(p, [halves(0, 1)] * 3, seed=[1, 2]), InputError, r"got seeds \[1, 2\] for 3 maps"),
-    (lambda p: weave(p, halves(0, 1), seed=-1), InputError, r"got seeds \[-1\] for 1 maps; give one of 0 or more"),
-    (lambda p: weave(p, halves(0, 1), steps=0), InputError, "steps 0; both must be 1 or more"),
-    (lambda p: weave(p, halves(0, 1), batch_size=0), InputError, "got batch_size 0"),
+    (lambda p: weave(p, [halves(0, 1)] * 3, [{0: grain(0)}] * 2), InputError, "got crops for 2 of 3 maps"),
+    (lambda p: weave(p, [halves(0, 1)] * 3, seed=[1, 2]), InputError, "got 2 seeds for 3 maps"),
+    (lambda p: weave(p, halves(0, 1), seed=-1), InputError, "seed is -1; give one whole number of 0 or more"),
+    (lambda p: weave(p, halves(0, 1), steps=0), InputError, "steps is 0; give a whole number of 1 or more"),
+    (lambda p: weave(p, halves(0, 1), steps=1001), ConfigError, "steps is 1001; give a whole number from 1 to 1000"),
+    (lambda p: weave(p, halves(0, 1), batch_size=0), InputError, "batch_size is 0; give a whole number of 1 or more"),
     (lambda p: weave(p, halves(0, 1), sampler="ddim"), ConfigError, "'ddim' does not fit .* known: unipc, dpm"),
+    (lambda p: weave(p, halves(0, 1), map_guidance=float("nan")), ConfigError, "map_guidance is nan; give a number"),
+    (lambda p: weave(p, halves(0, 1), crop_guidance=float("inf")), ConfigError, "crop_guidance is inf; give a number"),
+    (lambda p: weave(p, halves(0, 1), guidance_interval=(0.0, float("nan"))), ConfigError, "guidance_interval is 0 to"),
+    (lambda p: weave(p, halves(0, 1), num_inference_steps=4), InputError, "no 'num_inference_steps'; give steps"),
+    (lambda p: weave(p, halves(0, 1), generator=torch.Generator()), InputError, "takes no 'generator'; give seed"),
 ]  # fmt: skip
 
 
@@ -301,6 +320,78 @@ def test_what_does_not_fit_is_one_clear_error(pipeline, call, error, told):
     with pytest.raises(error, match=told) as caught:
         call(pipeline)
     assert "\n" not in str(caught.value)
+
+
+UNTYPED = """
+import sys
+import numpy as np
+from histoloom import HistoloomPipeline
+from histoloom.errors import InputError
+pipeline, semantic_map = HistoloomPipeline.load(sys.argv[1]), np.zeros((32, 32), np.uint8)
+for name, value in (("seed", 1.5), ("seed", None), ("seed", "a"), ("seed", True), ("steps", 2.5), ("batch_size", 1.5)):
+    try:
+        pipeline(semantic_map, **{name: value})
+    except InputError as error:
+        print(error)
+for wrong in (None, 3, "map"):
+    try:
+        pipeline(wrong)
+    except InputError as error:
+        print(error)
+try:
+    HistoloomPipeline.load(None)
+except InputError as error:
+    print(error)
+"""
+
+
+def test_arguments_of_another_type_are_answered_with_what_is_taken(tiny_model):
+    """In a process of its own, since the tests check types by annotation and would answer first."""
+    done = subprocess.run([sys.executable, "-c", UNTYPED, tiny_model], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        *(f"seed is {wrong}; give one whole number of 0 or more, or one per map" for wrong in ("1.5", "None", "'a'")),
+        "seed is True; give one whole number of 0 or more, or one per map",
+        "steps is 2.5; give a whole number of 1 or more",
+        "batch_size is 1.5; give a whole number of 1 or more",
+        "semantic_map is a NoneType; give an array, a picture, or several",
+        "semantic_map is a int; give an array, a picture, or several",
+        "semantic_map is a str; give an array, a picture, or several",
+        "a model is None; give its folder, or its name on the hub",
+    ]
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int64, np.uint16, torch.int32, torch.bool])
+def test_maps_of_any_whole_numbers_are_taken(pipeline, dtype):
+    semantic_map = halves(0, 1)
+    is_torch = isinstance(dtype, torch.dtype)
+    given = torch.from_numpy(semantic_map).to(dtype) if is_torch else semantic_map.astype(dtype)
+    np.testing.assert_array_equal(weave(pipeline, given), weave(pipeline, semantic_map))
+    np.testing.assert_array_equal(weave(pipeline, [given] * 2), weave(pipeline, [semantic_map] * 2))
+
+
+def test_the_sampler_of_the_model_is_used_and_recorded(make_pipeline, tmp_path):
+    pipeline = make_pipeline()
+    pipeline.scheduler = make_sampler("flow", "euler")[0]
+    pipeline.save_pretrained(str(tmp_path))
+    opened = HistoloomPipeline.load(tmp_path)
+    scheduler, sampling = opened.resolve(Sampling())
+    assert (type(scheduler).__name__, sampling.sampler, sampling.steps) == (
+        "FlowMatchEulerDiscreteScheduler", "euler", make_sampler("flow", "euler")[1],
+    )  # fmt: skip
+    np.testing.assert_array_equal(weave(opened, halves(0, 1)), weave(opened, halves(0, 1), sampler="euler"))
+    assert apart(weave(opened, halves(0, 1)), weave(opened, halves(0, 1), sampler="unipc")) > 0
+    opened.scheduler = make_sampler("epsilon", "ddim")[0]
+    with pytest.raises(ConfigError, match="saved with DDIMScheduler, which does not fit objective 'flow'; choose a"):
+        weave(opened, halves(0, 1))
+
+
+def test_pixels_that_are_not_finite_are_refused_and_named(make_pipeline):
+    pipeline = make_pipeline()
+    with torch.no_grad():
+        pipeline.denoiser.enter.weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ModelError, match=r"patch 0 of 2 in its batch \(seed 5\): its pixels are not finite numbers"):
+        weave(pipeline, [halves(0, 1)] * 2)
 
 
 def small_blocks(levels: int) -> dict:
@@ -364,20 +455,94 @@ def copy_of(model: Path, folder: Path) -> Path:
 
 def test_a_folder_that_is_no_model_is_named_with_the_cure(tiny_model, tmp_path):
     (tmp_path / "empty").mkdir()
-    for folder in (tmp_path / "empty", tmp_path / "absent", "someone/absent"):
-        with pytest.raises(ModelError, match=f"{folder}: not a Histoloom model .*histoloom train"):
-            HistoloomPipeline.load(folder)
+    with pytest.raises(ModelError, match=r"empty: not a Histoloom model \(no model_index.json\); .*histoloom train"):
+        HistoloomPipeline.load(tmp_path / "empty")
+    with pytest.raises(ModelError, match="absent: is not a folder; give the folder of a model, a name on the hub, or"):
+        HistoloomPipeline.load(tmp_path / "absent")
+    with pytest.raises(
+        ModelError, match=r"someone/absent: is not a folder here, and the hub is not reachable: offline"
+    ):
+        HistoloomPipeline.load("someone/absent")
 
 
 @pytest.mark.parametrize("part", ["denoiser", "autoencoder"])
 @pytest.mark.parametrize("kept", [0, 100, -1])
-def test_truncated_weights_are_one_clear_error(tiny_model, tmp_path, part, kept):
+def test_truncated_weights_are_one_clear_error_that_names_the_file(tiny_model, tmp_path, part, kept):
     model = copy_of(tiny_model, tmp_path)
     [weights] = (model / part).glob("*.safetensors")
     weights.write_bytes(weights.read_bytes()[:kept])
-    with pytest.raises(ModelError, match="model: not a Histoloom model with safetensors weights") as caught:
+    with pytest.raises(ModelError, match=f"{part}/{weights.name}: is truncated, damaged, or not a saf") as caught:
         HistoloomPipeline.load(model)
     assert "\n" not in str(caught.value)
+
+
+def change(path: Path, **values: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+DEEP = "[" * 10**6 + "]" * 10**6
+BAD_FILES = {
+    "a list as index": (lambda m: (m / "model_index.json").write_text("[]"), "model_index.json: holds a JSON list"),
+    "nesting without end": (lambda m: (m / "denoiser/config.json").write_text(DEEP), "denoiser/config.json: is not a"),
+    "bytes that are no text": (lambda m: (m / "denoiser/config.json").write_bytes(b"\xff\xfe"), "config.json: is not"),
+    "a scheduler of a billion steps": (
+        lambda m: change(m / "scheduler/scheduler_config.json", num_train_timesteps=10**9),
+        "scheduler_config.json: num_train_timesteps is 1000000000; at most"),
+    "channels without end": (
+        lambda m: change(m / "denoiser/config.json", channels=[10**9, 10**9]), "denoiser/config.json: channels is 100"),
+    "channels of another size": (
+        lambda m: change(m / "denoiser/config.json", channels=[64, 64]), "denoiser/config.json: does not fit the weig"),
+    "blocks without end": (
+        lambda m: change(m / "denoiser/config.json", blocks=[1, 10**5]), "denoiser/config.json: blocks is 100000; at"),
+    "crops without end": (lambda m: change(m / "denoiser/config.json", crop_edge=10**5), "crop_edge is 100000; give w"),
+    "an unknown conditioning": (
+        lambda m: change(m / "denoiser/config.json", conditioning="magic"), "describes no network"),
+    "one latent mean": (
+        lambda m: change(m / "denoiser/config.json", latent_mean=[0.0]), r"latent_mean is \[0.0\]; give 4 finite numb"),
+    "a latent mean that is none": (
+        lambda m: change(m / "denoiser/config.json", latent_mean=[0.0, 0.0, float("nan"), 0.0]), "latent_mean is .*na"),
+    "latents without spread": (
+        lambda m: change(m / "denoiser/config.json", latent_std=[1.0, 1.0, 0.0, 1.0]), "give 4 finite numbers above 0"),
+    "no latent mean": (
+        lambda m: change(m / "denoiser/config.json", latent_mean=None), "has no latent_mean and latent_std"),
+    "another autoencoder's channels": (
+        lambda m: change(m / "autoencoder/config.json", latent_channels=10**9), "latent_channels is 1000000000; at mo"),
+    "code of a stranger": (
+        lambda m: change(m / "model_index.json", denoiser=["os", "system"]), r"denoiser is \['os', 'system'\]; known:"),
+    "no tissue": (lambda m: change(m / "model_index.json", tissue=None), "model_index.json: the tissue table is empty"),
+    "tissue that is text": (lambda m: change(m / "model_index.json", tissue=["a"]), "tissue table is empty"),
+    "more tissue than the network knows": (
+        lambda m: change(m / "model_index.json", tissue=[{"id": 9, "name": "a"}]), "table has id 9; the denoiser know"),
+    "a scale that is none": (lambda m: change(m / "model_index.json", mpp=-1), "mpp is -1; give 0.01 to 100"),
+    "a copy limit above 1": (lambda m: change(m / "model_index.json", copy_limit=1.5), "copy_limit is 1.5; give a num"),
+    "a copy limit that is none": (
+        lambda m: change(m / "model_index.json", copy_limit=float("nan")), "copy_limit is nan"),
+    "another pipeline": (
+        lambda m: change(m / "model_index.json", _class_name="DDPMPipeline"), "names a 'DDPMPipeline', not a Histoloo"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_files_of_a_model_that_make_no_sense_are_refused_by_name_before_anything_is_allocated(
+    tiny_model, tmp_path, kind
+):
+    spoil, message = BAD_FILES[kind]
+    model = copy_of(tiny_model, tmp_path)
+    spoil(model)
+    for opened in (HistoloomPipeline.load, HistoloomPipeline.from_pretrained):
+        with pytest.raises(ModelError, match=message) as caught:
+            opened(model)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 600
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(make_pipeline, tmp_path):
+    pipeline = make_pipeline()
+    with torch.no_grad():
+        pipeline.denoiser.enter.weight[0, 0, 0, 0] = float("nan")
+    pipeline.save_pretrained(str(tmp_path))
+    with pytest.raises(ModelError, match=r"denoiser/diffusion_pytorch_model.safetensors: enter.weight holds nan or"):
+        HistoloomPipeline.load(tmp_path)
 
 
 class Trap:
@@ -397,45 +562,24 @@ def test_pickled_weights_are_refused_and_never_opened(tiny_model, tmp_path, part
     [weights] = (model / part).glob("*.safetensors")
     weights.unlink()
     torch.save({"weight": Trap(tmp_path / "sprung")}, model / part / name)
-    with pytest.raises(ModelError, match="model: not a Histoloom model with safetensors weights") as caught:
+    pickled = "no such weights; .* a pickle is never opened" if name.endswith("bin") else "not a safetensors file"
+    with pytest.raises(ModelError, match=f"{part}/diffusion_pytorch_model.safetensors: .*{pickled}") as caught:
         HistoloomPipeline.load(model)
     assert "\n" not in str(caught.value)
     if part == "autoencoder":
-        with pytest.raises(ModelError, match="autoencoder: cannot load the weights as safetensors"):
+        with pytest.raises(ModelError, match=pickled):
             load_autoencoder(model / part)
     assert not (tmp_path / "sprung").exists()
 
 
-def test_weights_of_another_shape_are_one_clear_error(tiny_model, tmp_path):
+def test_a_model_of_before_there_was_a_copy_limit_or_a_scale_has_none(tiny_model, tmp_path):
     model = copy_of(tiny_model, tmp_path)
-    config = json.loads((model / "denoiser" / "config.json").read_text())
-    (model / "denoiser" / "config.json").write_text(json.dumps(config | {"channels": [64, 64]}))
-    with pytest.raises(ModelError, match="model: not a Histoloom model") as caught:
-        HistoloomPipeline.load(model)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_broken_index_is_one_clear_error(tiny_model, tmp_path):
-    model = copy_of(tiny_model, tmp_path)
-    (model / "model_index.json").write_text("{")
-    with pytest.raises(ModelError, match="model: not a Histoloom model"):
-        HistoloomPipeline.load(model)
-    (model / "model_index.json").write_text(json.dumps({"_class_name": "DDPMPipeline"}))
-    with pytest.raises(ModelError, match="model: not a Histoloom model"):
-        HistoloomPipeline.load(model)
-
-
-def test_a_model_of_before_there_was_a_copy_limit_has_none_and_one_without_sense_is_refused(tiny_model, tmp_path):
-    shutil.copytree(tiny_model, tmp_path / "model")
-    path = tmp_path / "model" / "model_index.json"
-    index = json.loads(path.read_text())
-    index.pop("copy_limit", None)
-    path.write_text(json.dumps(index))
-    assert HistoloomPipeline.load(tmp_path / "model").config.copy_limit is None
-    for wrong in (0.0, 1.5, float("nan")):
-        path.write_text(json.dumps(index | {"copy_limit": wrong}))
-        with pytest.raises(ModelError, match=r"model_index\.json: copy_limit .* must lie above 0 and at 1 at most"):
-            HistoloomPipeline.load(tmp_path / "model")
+    index = json.loads((model / "model_index.json").read_text())
+    for name in ("copy_limit", "mpp"):
+        index.pop(name, None)
+    (model / "model_index.json").write_text(json.dumps(index))
+    opened = HistoloomPipeline.load(model)
+    assert (opened.copy_limit, opened.mpp) == (None, None)
 
 
 def test_the_fingerprint_is_of_every_weight(make_pipeline):

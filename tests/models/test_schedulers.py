@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from histoloom.errors import ConfigError
-from histoloom.models.guidance import Guidance
+from histoloom.models.sampling import Sampling
 from histoloom.models.schedulers import PAPER_SCHEDULE, SAMPLERS, make_sampler, noise_shares
 from histoloom.training import objective
 
@@ -77,7 +77,7 @@ def test_the_share_of_noise_falls_from_one_to_nearly_none(family, name):
 def test_a_bound_on_a_step_takes_it_in(interval, steps):
     scheduler, _ = make_sampler("flow", "unipc")
     scheduler.set_timesteps(20)
-    assert sum(map(Guidance(interval=interval).acts, noise_shares(scheduler, "flow"))) == steps
+    assert sum(map(Sampling(guidance_interval=interval).acts, noise_shares(scheduler, "flow"))) == steps
 
 
 def test_the_share_of_noise_is_what_a_noisy_sample_holds():

@@ -1,115 +1,159 @@
 """`histoloom demo`, `generate` and `bank`: annotated patches from a model."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-Steps = Annotated[int | None, typer.Option(help="Steps of the sampler. Default: what the sampler usually takes.")]
-Sampler = Annotated[str | None, typer.Option(help="unipc, dpm++, euler, heun; ddim for noise prediction.")]
-MapGuidance = Annotated[float, typer.Option(help="1 follows the map as learned, more exaggerates, 0 leaves it out.")]
-CropGuidance = Annotated[float, typer.Option(help="The same for crops.")]
-GuidanceInterval = Annotated[
-    tuple[float, float],
-    typer.Option(help="Shares of noise between which guidance above 1 acts; 0 1: always."),
-]
-Seed = Annotated[int, typer.Option(help="Patch i has seed + i, and a later try one that follows from it.")]
+from histoloom.errors import ConfigError
+from histoloom.generation.settings import BankConfig, DrawnMaps, Source, WeaveConfig
+
+Model = Annotated[str, typer.Argument(help="Folder or hub name of a model, or the bundled ebhi-seg.")]
+Seed = Annotated[int, typer.Option(help="Patch i has seed + i; a later attempt has one that follows from it.")]
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("woven/demo"),
-    count: Annotated[int, typer.Option(help="Patches to weave.")] = 16,
-    seed: Seed = 0,
+    count: Annotated[int, typer.Option(help="Number of patches.")] = DrawnMaps.count,
+    seed: Seed = WeaveConfig.seed,
 ) -> None:
-    """Weave annotated patches with the bundled model, from drawn layouts and woven crops: no patient's pixels."""
+    """Weave annotated patches with the bundled model, from drawn layouts and synthetic crops: no patient's pixels."""
     generate("ebhi-seg", out=out, layouts=count, seed=seed)
 
 
 def generate(
-    model: Annotated[str, typer.Argument(help="Folder or hub name of a model, or the bundled ebhi-seg.")],
+    model: Model,
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     maps: Annotated[
-        Path | None, typer.Option(help="Folder of label maps; values or colours as in tissue.toml.")
+        Path | None,
+        typer.Option(help="Folder of label maps; values or colors as in tissue.toml. Default: drawn layouts."),
     ] = None,
-    layouts: Annotated[int, typer.Option(help="Without maps: number of layouts to draw.")] = 16,
-    size: Annotated[int, typer.Option(help="Edge of the drawn layouts in pixels.")] = 224,
+    layouts: Annotated[
+        int | None, typer.Option(help=f"Number of layouts to draw. Default: {DrawnMaps.count}.", show_default=False)
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(help=f"Edge of the drawn layouts, in pixels. Default: {DrawnMaps.size}.", show_default=False),
+    ] = None,
+    mpp: Annotated[
+        float | None, typer.Option(help="Micrometers per pixel of maps and patches. Default: those of the model.")
+    ] = Source.mpp,
     crops: Annotated[
-        Path | None, typer.Option(help="Crops: DIR/TISSUE/*.png or DIR/SET/TISSUE/*.png. Default: the model's bank.")
-    ] = None,
-    steps: Steps = None,
-    sampler: Sampler = None,
-    map_guidance: MapGuidance = 1.5,
-    crop_guidance: CropGuidance = 3.0,
-    guidance_interval: GuidanceInterval = (0.4, 0.9),
-    seed: Seed = 0,
-    batch_size: Annotated[int, typer.Option(help="Patches woven at once.")] = 8,
+        Path | None,
+        typer.Option(help="Folder of crops: DIR/TISSUE/*.png or DIR/SET/TISSUE/*.png. Default: the model's bank."),
+    ] = Source.crops,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of the sampler. Default: the sampler's usual number.")
+    ] = WeaveConfig.steps,
+    sampler: Annotated[
+        str | None,
+        typer.Option(help="unipc, dpm++, euler or heun; ddim for noise prediction. Default: the model's."),
+    ] = WeaveConfig.sampler,
+    map_guidance: Annotated[
+        float, typer.Option(help="1 follows the map as learned, more exaggerates it, 0 ignores it.")
+    ] = WeaveConfig.map_guidance,
+    crop_guidance: Annotated[float, typer.Option(help="The same for crops.")] = WeaveConfig.crop_guidance,
+    guidance_interval: Annotated[
+        tuple[float, float],
+        typer.Option(help="Shares of noise between which guidance above 1 acts; 0 1: always."),
+    ] = WeaveConfig.guidance_interval,
+    seed: Seed = WeaveConfig.seed,
+    batch_size: Annotated[int, typer.Option(help="Patches generated at once.")] = WeaveConfig.batch_size,
     copy_limit: Annotated[
         float | None,
         typer.Option(
-            help="Likeness to a crop above which a patch is woven again. Default: the model's; for its bank none."
+            help="Similarity to a crop above which a patch is woven again; 1: no limit. Default: the model's limit; "
+            "no limit for the model's own bank."
         ),
-    ] = None,
+    ] = WeaveConfig.copy_limit,
     tries: Annotated[
         int,
         typer.Option(
-            help="Times that a patch is woven with its crops; as often again with the colours of those it stays like."
+            help="Maximum attempts with new seeds; if the patch still copies a crop, the same number again using only "
+            "that crop's colors."
         ),
-    ] = 6,
+    ] = WeaveConfig.tries,
+    record_names: Annotated[
+        bool,
+        typer.Option(
+            "--record-names",
+            help="Write file names of maps and crops into the patches, instead of ids with a key file.",
+        ),
+    ] = Source.record_names,
 ) -> None:
     """Weave annotated patches: images, maps, provenance, and a contact sheet.
 
-    Each patch is searched for parts of its crops, and woven again where one reappears, at last from its colours
-    alone. A killed run goes on with the same command, and ends with the same bytes.
+    Each patch is searched for parts of its crops, and woven again where one reappears; at last from the colors of the
+    crop alone. After a kill, the same command resumes and ends with the same bytes.
     """
+    config = WeaveConfig(
+        steps=steps,
+        sampler=sampler,
+        map_guidance=map_guidance,
+        crop_guidance=crop_guidance,
+        guidance_interval=guidance_interval,
+        seed=seed,
+        batch_size=batch_size,
+        copy_limit=copy_limit,
+        tries=tries,
+    )
+    source = Source(maps=_maps(maps, layouts, size), crops=crops, mpp=mpp, record_names=record_names)
+    _generate(model, out, source, config)
+
+
+def bank(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="Folder to write; `generate --crops` reads it.")],
+    tries: Annotated[int, typer.Option(help="Patches to weave and choose from.")] = BankConfig.tries,
+    keep: Annotated[int, typer.Option(help="Stains to keep, as different as possible.")] = BankConfig.keep,
+    seed: Annotated[int, typer.Option(help="Patch i has seed + i.")] = BankConfig.seed,
+) -> None:
+    """Weave a bank of crops from maps alone, so that nothing in it comes from a patient's image."""
+    config = BankConfig(tries=tries, keep=keep, seed=seed)
+
     from histoloom.cli.progress import bar
-    from histoloom.generation.orders import Source, place_orders, told_of_copies, weave_folder
-    from histoloom.generation.patches import WeaveConfig
+    from histoloom.generation.bank_folder import weave_bank_folder
+    from histoloom.models.pipeline import HistoloomPipeline
+    from histoloom.weights import find_model
+
+    pipeline = HistoloomPipeline.load(find_model(model))
+    sets = weave_bank_folder(pipeline, config, out, bar)
+    typer.echo(f"wrote {sets} sets of crops to {out}")
+
+
+def _generate(model: str, out: Path, source: Source, config: WeaveConfig) -> None:
+    from histoloom.cli.progress import bar
+    from histoloom.generation.copy_report import copy_report
+    from histoloom.generation.woven_folder import weave_folder
     from histoloom.models.pipeline import HistoloomPipeline
     from histoloom.weights import find_model
 
     folder = find_model(model)
     pipeline = HistoloomPipeline.load(folder)
-    source = Source(maps, layouts, size, crops or _bank_of(folder))
-    if copy_limit is None and crops is None:
-        copy_limit = 1.0  # the model's bank was woven: it holds nobody's pixels
-    guidance = (map_guidance, crop_guidance, guidance_interval)
-    config = WeaveConfig(steps, sampler, *guidance, seed, batch_size, copy_limit, tries)
-    orders = place_orders(source, pipeline.table, seed)
-    with bar("weaving", len(orders), "patches") as running:
-        rows = weave_folder(pipeline, orders, source, config, out, model, running.advance)
+    own_bank = source.crops is None
+    if source.crops is not None and not pipeline.denoiser.reads.crops:
+        raise ConfigError(f"{model}: is a model that reads no crops; leave out --crops")
+    if own_bank:
+        source = replace(source, crops=_bank_of(folder))
+        if config.copy_limit is None:
+            config = replace(config, copy_limit=1.0)  # the model's bank was woven: it holds nobody's pixels
+    rows = weave_folder(pipeline, source, config, out, own_bank, bar)
     typer.echo(f"wrote {len(rows)} patches to {out}; look at {out / 'contact-sheet.png'}")
-    typer.echo(told_of_copies(rows))
+    typer.echo(copy_report(rows, own_bank))
 
 
-def bank(
-    model: Annotated[str, typer.Argument(help="Folder or hub name of a model, or the bundled ebhi-seg.")],
-    out: Annotated[Path, typer.Option(help="Folder to write; `generate --crops` reads it.")],
-    tries: Annotated[int, typer.Option(help="Patches to weave and choose from.")] = 96,
-    keep: Annotated[int, typer.Option(help="Stains to keep, as different as can be.")] = 24,
-    seed: Annotated[int, typer.Option(help="Patch i has seed + i.")] = 0,
-) -> None:
-    """Weave a bank of crops from the map alone, so that nothing in it comes from a patient's image."""
-    from histoloom.cli.progress import bar
-    from histoloom.files import whole_folder
-    from histoloom.generation.bank import BankConfig, save_bank, weave_bank
-    from histoloom.generation.layouts import LayoutConfig, draw_layouts
-    from histoloom.models.pipeline import HistoloomPipeline
-    from histoloom.weights import find_model
-
-    config = BankConfig(tries, keep, seed)
-    pipeline = HistoloomPipeline.load(find_model(model))
-    layouts = draw_layouts(LayoutConfig(two_types=0.0), pipeline.table, tries, seed, 224)
-    with bar("weaving crops", tries, "patches") as running:
-        done = [0]
-
-        def report(count: int, _: int) -> None:
-            running.advance(count - done[0])
-            done[0] = count
-
-        woven = weave_bank(pipeline, list(layouts), config, report)
-    with whole_folder(out) as aside:
-        save_bank(woven, pipeline.table, aside)
-    typer.echo(f"wrote {len(woven.sets)} sets of crops to {out}")
+def _maps(maps: Path | None, layouts: int | None, size: int | None) -> Path | DrawnMaps:
+    """The folder of maps, or the maps to draw; raises ConfigError for an option that would have no effect."""
+    if maps is None:
+        given = {"count": layouts, "size": size}
+        return DrawnMaps(**{name: value for name, value in given.items() if value is not None})
+    for option, value in (("--layouts", layouts), ("--size", size)):
+        if value is not None:
+            raise ConfigError(
+                f"{option} {value} has no effect with --maps, whose maps have a number and a size; leave it out"
+            )
+    return maps
 
 
 def _bank_of(folder: Path | str) -> Path | None:

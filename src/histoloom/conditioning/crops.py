@@ -92,7 +92,7 @@ def draw_box(
     """
     rows, columns = (length // STRIDE for length in mask.shape)
     sums = _summed(mask[::STRIDE, ::STRIDE][:rows, :columns])
-    closed = None if allowed is None else _summed(_cells(~allowed, rows, columns).any((1, 3)))
+    closed = None if allowed is None else _summed(np.asarray(_cells(~allowed, rows, columns).any((1, 3))))
     while (side := min(edge // STRIDE, rows, columns)) >= SMALLEST_CROP // STRIDE:
         fits = _per_box(sums, side) >= PURE * side * side
         places = np.flatnonzero(fits if closed is None else fits & (_per_box(closed, side) == 0))

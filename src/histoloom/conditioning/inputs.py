@@ -1,11 +1,11 @@
 """Semantic map and crops, as arrays that the network reads.
 
 Nothing here grows with the number of tissue types: a map is one channel of ids, a crop carries its id, and crops of all
-samples of a batch lie in one list. "No crop" is a validity of zero, never a grey.
+samples of a batch form one list. "No crop" is a validity of zero, never a gray.
 """
 
+import hashlib
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
@@ -13,7 +13,6 @@ from jaxtyping import Bool, Int, UInt8
 from histoloom.errors import ImageError, InputError
 from histoloom.tissue import UNLABELLED
 
-Conditioning = Literal["unconditional", "map", "embedding", "crops-in-place", "crops-as-reference"]
 MAP_STEP = 2  # px from one sample of the map to the next
 CROP_MULTIPLE = 16  # crops are padded to a multiple of this, in px
 SMALLEST_CROP = 24  # px; smaller ones show too few nuclei to follow
@@ -21,9 +20,11 @@ SMALLEST_CROP = 24  # px; smaller ones show too few nuclei to follow
 
 @dataclass(frozen=True)
 class Crop:
-    """An exemplar of one tissue type: pixels uint8 `h w 3`, the type's id, and for the record the place it was cut
-    from. Without `texture` only its colours are followed: their mean and spread (by `crops-as-reference`; others leave
-    it out)."""
+    """An exemplar of one tissue type: RGB pixels uint8 `h w 3`, the type's id, and where it was cut from.
+
+    Without `texture` only its colors are followed, their mean and spread; `crops-as-reference` alone reads those, other
+    conditionings ignore such a crop. Raises ImageError for a crop below SMALLEST_CROP px.
+    """
 
     pixels: UInt8[np.ndarray, "h w 3"]
     tissue: int
@@ -42,8 +43,8 @@ class Crop:
 
 @dataclass(frozen=True)
 class PackedCrops:
-    """Crops of a batch in one list: pixels uint8 `m s s 3`, valid bool `m s s`, types and owners int64 `m`, and of
-    which ones texture is shown, bool `m`."""
+    """Crops of a batch in one list: pixels uint8 `m s s 3`, valid bool `m s s`, types and samples int64 `m`, and which
+    crops show their texture, bool `m`."""
 
     pixels: UInt8[np.ndarray, "m s s 3"]
     valid: Bool[np.ndarray, "m s s"]
@@ -52,8 +53,15 @@ class PackedCrops:
     textured: Bool[np.ndarray, " m"]
 
 
+def content_id(pixels: np.ndarray) -> str:
+    """An id of an image or a map that follows from its pixels alone: 16 hex digits of a SHA-256 of shape and bytes."""
+    digest = hashlib.sha256(f"{pixels.dtype} {pixels.shape}".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()[:16]
+
+
 def type_map(semantic_map: UInt8[np.ndarray, "h w"], num_types: int) -> UInt8[np.ndarray, "y x"]:
-    """The map at every MAP_STEP px; unlabelled becomes `num_types`."""
+    """The map at every MAP_STEP px; unlabeled becomes `num_types`. Raises InputError for an id that is no type."""
     small = semantic_map[MAP_STEP // 2 :: MAP_STEP, MAP_STEP // 2 :: MAP_STEP]
     if (small[small != UNLABELLED] >= num_types).any():
         raise InputError(
@@ -63,15 +71,15 @@ def type_map(semantic_map: UInt8[np.ndarray, "h w"], num_types: int) -> UInt8[np
 
 
 def no_map(height: int, width: int, num_types: int) -> UInt8[np.ndarray, "y x"]:
-    """What stands in for a map that was left out."""
+    """The map of a sample whose map is left out."""
     return np.full((height // MAP_STEP, width // MAP_STEP), num_types + 1, np.uint8)
 
 
 def pack_crops(crops: list[list[Crop]], edge: int = 0) -> PackedCrops | None:
-    """Crops of each sample, padded with validity zero to squares of `edge` px, or more where one is larger.
+    """Crops of each sample, padded with validity zero to squares of `edge` px, or more where a crop is larger.
 
-    None when there are none at all. How far a crop is padded is seen by norms, so what it means must not depend on the
-    crops beside it: give an edge that none of them exceeds.
+    None where there are no crops at all. Norms see how far a crop is padded, so a crop must not depend on the others in
+    the list: give an edge that none of them exceeds.
     """
     flat = [(owner, crop) for owner, mine in enumerate(crops) for crop in mine]
     if not flat:

@@ -4,14 +4,14 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from histoloom.conditioning.inputs import Conditioning
+from histoloom.conditioning.kinds import Conditioning
 from histoloom.conditioning.likeness import CopyLimitConfig
 from histoloom.config import build, check_numbers, load_recipe, to_toml
 from histoloom.errors import ConfigError
 from histoloom.evaluation.downstream import DownstreamConfig
 from histoloom.evaluation.segmenter import SegmenterConfig
 from histoloom.files import write_text
-from histoloom.generation.patches import WeaveConfig
+from histoloom.generation.settings import WeaveConfig
 from histoloom.patches.folder import FolderImport
 from histoloom.patches.rules import SlideDataset
 from histoloom.training.autoencoder import AutoencoderTraining

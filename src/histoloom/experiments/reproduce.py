@@ -30,10 +30,10 @@ from histoloom.experiments.measuring import HELD_OUT, Comparison, downstream_of,
 from histoloom.experiments.recipe import Recipe, Reproduction
 from histoloom.experiments.run import open_run
 from histoloom.experiments.stages import open_autoencoder, open_segmenter, reporter, save_model
-from histoloom.files import run_folder, whole_file, write_json, write_text
+from histoloom.files import Record, run_folder, whole_file, write_json, write_text
 from histoloom.fitting.processes import process_state
 from histoloom.generation.contact_sheet import comparison_sheet
-from histoloom.generation.export import read_woven, write_patches
+from histoloom.generation.export import FORMAT, read_woven, write_patches
 from histoloom.generation.patches import Order, weave
 from histoloom.models.autoencoder import weights_hash
 from histoloom.models.pipeline import HistoloomPipeline
@@ -152,12 +152,13 @@ def _weave_and_measure(comparison: Comparison, models: dict[str, Path]) -> dict:
 
 def _weave(comparison: Comparison, pipeline: HistoloomPipeline, orders: list[Order], out: Path) -> None:
     config = replace(comparison.budget.weave, seed=comparison.budget.seed)
-    record = {"model_hash": pipeline.fingerprint, "config": asdict(config), "key": comparison.key(len(orders))}
+    inputs = {"model": pipeline.fingerprint, "data": comparison.key(len(orders))}
+    record = Record(command="reproduce", format=FORMAT, settings=asdict(config), inputs=inputs)
     with comparison.run.progress(f"weaving {out.parent.name}", len(orders), "patches") as bar:
 
         def weave_from(first: int):
             bar.advance(first)
-            return weave(pipeline, orders, config, first, bar.advance)
+            return weave(pipeline, orders, config, first, bar)
 
         write_patches(weave_from, comparison.run.table, out, record)
 

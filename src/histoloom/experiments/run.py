@@ -20,12 +20,13 @@ from pathlib import Path
 
 from diffusers import ModelMixin
 
+from histoloom.conditioning.kinds import CONDITIONINGS
 from histoloom.conditioning.likeness import copy_limit
 from histoloom.experiments.check import check_recipe
 from histoloom.experiments.context import Run, cached_result, record_of
 from histoloom.experiments.curves import Curves
 from histoloom.experiments.data import open_dataset, open_levels, open_split
-from histoloom.experiments.model_card import model_card
+from histoloom.experiments.model_card import common_mpp, model_card
 from histoloom.experiments.recipe import Recipe, save_recipe
 from histoloom.experiments.stages import open_autoencoder, open_initial, reporter, save_model
 from histoloom.experiments.watch import Watcher
@@ -58,7 +59,8 @@ def run_recipe(recipe: Recipe, folder: Path | str, progress: Progress = silent) 
         if state.is_main_process:
             limit = _copy_limit(run)
             card = model_card(run, denoiser, dataset, limit)
-            save_model(denoiser, autoencoder, run.table, folder / "model", limit, card)
+            mpp = common_mpp(run.patches.mpp)
+            save_model(denoiser, autoencoder, run.table, folder / "model", limit, card, mpp)
     return folder / "model"
 
 
@@ -106,7 +108,7 @@ def _train_denoiser(run: Run, autoencoder: ModelMixin, watcher: Watcher | None) 
 def _copy_limit(run: Run) -> float | None:
     """How similar crops and what is woven from them may be; None for crops in place, which are copied on purpose."""
     recipe = run.recipe
-    if recipe.denoiser.conditioning not in ("embedding", "crops-as-reference"):
+    if not CONDITIONINGS[recipe.denoiser.conditioning].attends:
         return None
 
     def measure() -> dict:

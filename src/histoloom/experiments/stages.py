@@ -75,13 +75,14 @@ def save_model(
     folder: Path,
     copy_limit: float | None = None,
     card: str = "",
+    mpp: float | None = None,
 ) -> None:
     """Save a pipeline in bf16 safetensors, as a whole; the parts in memory keep their precision.
 
     A folder that holds these very weights stays as it is, with the bank of crops in it. `card` is the text of its
-    README.md. Raises OutputError.
+    README.md, `mpp` the scale of its patches, in micrometers per pixel. Raises OutputError.
     """
-    pipeline = _in_bf16(denoiser, autoencoder, table, copy_limit)
+    pipeline = _in_bf16(denoiser, autoencoder, table, copy_limit, mpp)
     recover(folder)
     if folder.is_dir() and HistoloomPipeline.load(folder).fingerprint == pipeline.fingerprint:
         return
@@ -119,11 +120,15 @@ def _autoencoder(run: Run) -> ModelMixin:
 
 
 def _in_bf16(
-    denoiser: Denoiser, autoencoder: ModelMixin, table: TissueTable, copy_limit: float | None
+    denoiser: Denoiser,
+    autoencoder: ModelMixin,
+    table: TissueTable,
+    copy_limit: float | None,
+    mpp: float | None,
 ) -> HistoloomPipeline:
     parts = [Denoiser.from_config(denoiser.config), type(autoencoder).from_config(autoencoder.config)]
     for copy, original in zip(parts, (denoiser, autoencoder), strict=True):
         copy.load_state_dict(original.state_dict())
         copy.bfloat16()
     scheduler, _ = make_sampler(denoiser.config.objective)
-    return HistoloomPipeline(parts[1], parts[0], scheduler, table.to_rows(), copy_limit)
+    return HistoloomPipeline(parts[1], parts[0], scheduler, table.to_rows(), copy_limit, mpp)

@@ -1,12 +1,12 @@
-"""Crop banks: folders of pictures, one folder per tissue type, perhaps one more level for pictures that go together.
+"""Crop banks: folders of pictures, one per tissue type; one more level groups pictures that go together.
 
-    BANK/stroma/a.png                    every crop for itself
+    BANK/stroma/a.png                    each crop on its own
     BANK/stain-07/stroma/a.png           crops of one folder share a stain; a patch takes all its crops from one folder
 
-A bank may be woven by the model itself from its map alone: then it holds no patient's pixels.
+A model can weave a bank from maps alone; such a bank holds no patient's pixels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,35 +14,23 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from histoloom import files
 from histoloom.conditioning.crops import draw_box, present_types, typical_box
 from histoloom.conditioning.inputs import Crop
-from histoloom.errors import ConfigError, ImageError, InputError, TissueError
+from histoloom.errors import InputError, TissueError
+from histoloom.generation.settings import BankConfig
 from histoloom.models.pipeline import HistoloomPipeline
+from histoloom.patches.folder import SUFFIXES
+from histoloom.patches.maps import read_image
+from histoloom.progress import SILENT, Bar
 from histoloom.tissue import TissueTable
 
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 PER_TYPE = 2  # crops of a type that a patch takes, where the bank has them
 WOVEN_EDGES = (96, 72)  # px of the crops cut from each woven patch
-GLASS = 225  # of 255: a woven crop of this mean is bare glass, and tells no stain
+GLASS = 225  # of 255: a woven crop of this mean is bare glass, and shows no stain
 
 
-@dataclass(frozen=True)
-class BankConfig:
-    """How large a woven bank becomes."""
-
-    tries: int = 96  # patches to weave and choose from
-    keep: int = 24  # sets of crops to keep
-    seed: int = 0  # patch i has seed + i
-
-    def __post_init__(self):
-        if min(self.tries, self.keep) < 1 or self.seed < 0:
-            raise ConfigError(
-                f"a bank needs tries and keep of 1 or more and a seed of 0 or more, found tries {self.tries}, keep "
-                f"{self.keep}, seed {self.seed}"
-            )
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CropBank:
     """Sets of crops that go together, by name."""
 
@@ -73,38 +61,42 @@ def load_bank(folder: Path | str, table: TissueTable) -> CropBank:
     direct = {d.name for d in _folders(folder) if _knows(table, d.name)}
     if direct:
         return CropBank({folder.name: _read_set(folder, table)})
-    for stray in (d for d in _folders(folder) if not _folders(d)):
-        raise TissueError(f"{stray}: is named after no tissue type; known: {', '.join(table.names)}")
+    for unknown in (d for d in _folders(folder) if not _folders(d)):
+        raise TissueError(f"{unknown}: is not named after a tissue type; known: {', '.join(table.names)}")
     sets = {d.name: _read_set(d, table) for d in _folders(folder)}
     if not sets:
-        raise TissueError(f"{folder}: holds no folder named after a tissue type; known: {', '.join(table.names)}")
+        raise TissueError(
+            f"{folder}: holds no folder that is named after a tissue type; known: {', '.join(table.names)}"
+        )
     return CropBank(sets)
 
 
 def save_bank(bank: CropBank, table: TissueTable, folder: Path) -> None:
-    """Write a bank as `load_bank` reads it."""
+    """Write a bank as `load_bank` reads it; raises TissueError for a type whose name cannot name a folder."""
     names = {tissue.id: tissue.name for tissue in table.types}
     for name, crops in bank.sets.items():
         for number, crop in enumerate(crops):
-            path = folder / name / names[crop.tissue] / f"{number:02d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(crop.pixels).save(path, optimize=True)
+            place = folder / name / names[crop.tissue]
+            # A table may come with a stranger's model: its names must not lead out of the folder.
+            if place.resolve().parent != (folder / name).resolve() or not _knows(table, place.name):
+                raise TissueError(f"tissue {names[crop.tissue]!r} cannot name a folder; rename it in the model's table")
+            with files.whole_file(place / f"{number:02d}.png") as aside:
+                Image.fromarray(crop.pixels).save(aside, "PNG", optimize=True)
 
 
 def weave_bank(
     pipeline: HistoloomPipeline,
     layouts: Sequence[UInt8[np.ndarray, "h w"]],
     config: BankConfig,
-    callback: Callable[[int, int], None] | None = None,
+    bar: Bar = SILENT,
 ) -> CropBank:
     """Weave patches from layouts alone, without crops, and keep the `config.keep` whose stains differ most.
 
-    Chosen one after the other, each as far as possible in mean colour from those chosen (Gonzalez 1985), in turns over
-    the types that the layouts show, so that every type comes in several stains.
-
-    Raises InputError where no layout has room for crops of two types.
+    Each is chosen as far as possible in mean color from those before it (Gonzalez 1985), in turns over the types that
+    the layouts show, so that every type comes in several stains. Raises InputError where no layout has room for crops
+    of two types.
     """
-    images = pipeline(list(layouts), seed=config.seed, callback=callback)
+    images = pipeline(list(layouts), seed=config.seed, bar=bar)
     rng = np.random.default_rng(config.seed)
     sets: list[list[Crop]] = [
         _cut(image, layout, f"layout {i}", rng) for i, (image, layout) in enumerate(zip(images, layouts, strict=True))
@@ -142,12 +134,12 @@ def farthest_first(points: Float[np.ndarray, "n d"]) -> list[int]:
 def _cut(image: np.ndarray, layout: np.ndarray, source: str, rng: np.random.Generator) -> list[Crop]:
     crops = []
     for tissue in present_types(layout, 0.05):
-        mask, untold = layout == tissue, np.ones(layout.shape, bool)  # the same pixels twice would say nothing new
+        mask, unused = layout == tissue, np.ones(layout.shape, bool)  # the same pixels twice would add nothing
         usual = image[mask].mean(axis=0)
         for edge in WOVEN_EDGES:
-            box = typical_box(lambda: draw_box(mask, edge, rng, untold), image, usual)  # noqa: B023 (called here)
+            box = typical_box(lambda: draw_box(mask, edge, rng, unused), image, usual)  # noqa: B023 (called here)
             if box is not None and box.of(image).mean() < GLASS:
-                box.of(untold)[:] = False
+                box.of(unused)[:] = False
                 crops.append(Crop(box.of(image), tissue, source, box.x, box.y))
     return crops
 
@@ -156,22 +148,13 @@ def _read_set(folder: Path, table: TissueTable) -> list[Crop]:
     crops = []
     for tissue_folder in _folders(folder):
         if not _knows(table, tissue_folder.name):
-            raise TissueError(f"{tissue_folder}: is named after no tissue type; known: {', '.join(table.names)}")
+            raise TissueError(f"{tissue_folder}: is not named after a tissue type; known: {', '.join(table.names)}")
         tissue = table.find(tissue_folder.name).id
-        paths = sorted(p for p in tissue_folder.iterdir() if p.suffix.lower() in PICTURES)
-        crops += [_read(path, folder, tissue) for path in paths]
+        paths = sorted(p for p in tissue_folder.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
+        crops += [Crop(read_image(path), tissue, path.relative_to(folder.parent).as_posix()) for path in paths]
     if not crops:
         raise InputError(f"{folder}: holds no pictures; put crops into a folder per tissue type")
     return crops
-
-
-def _read(path: Path, folder: Path, tissue: int) -> Crop:
-    try:
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ImageError(f"{path}: cannot be read as a picture ({error}); replace or remove it") from None
-    return Crop(pixels, tissue, str(path.relative_to(folder.parent)))
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -1,7 +1,7 @@
-"""Woven patches at a glance: map, crops and result side by side, and a legend of the tissue they show."""
+"""Woven patches at a glance: map, crops and result side by side, and a legend of their tissue types."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from jaxtyping import UInt8
@@ -11,8 +11,8 @@ from histoloom.errors import InputError, TissueError
 from histoloom.tissue import TissueTable
 
 PAPER, INK, FAINT, EMPTY = "#ffffff", "#2b2b33", "#7a7a85", "#f1f1f4"
-FRAME = 3  # pixels of tissue colour around a crop
-SHADOW = "#4a4a52"  # hairline that keeps a pale tissue colour apart from the paper
+FRAME = 3  # pixels of tissue color around a crop
+SHADOW = "#4a4a52"  # hairline that sets a pale tissue color off from the paper
 HEADINGS = ("map", "crops", "woven")
 
 
@@ -27,22 +27,15 @@ class SheetRow(NamedTuple):
 def contact_sheet(
     rows: Sequence[SheetRow | tuple], table: TissueTable, columns: int = 2, title: str = "", tile: int = 224
 ) -> Image.Image:
-    """A sheet with `columns` patches to a line, three pictures of `tile` pixels each; the legend names what is shown.
+    """A sheet with `columns` patches to a line, three pictures of `tile` pixels each, and a legend of the types shown.
 
-    Raises InputError without rows, and TissueError when a map or a crop has an id that the table does not know.
+    Raises InputError without rows, and TissueError where a map or a crop has an id that the table does not know.
     """
-    rows = [SheetRow(*row) for row in rows]
-    if not rows:
-        raise InputError("a contact sheet needs at least one patch; none was given")
-    for number, row in enumerate(rows):
-        table.check(row.semantic_map, f"contact sheet, patch {number}")
-        if unknown := {tissue_id for tissue_id, _ in row.crops} - set(table.ids):
-            raise TissueError(
-                f"contact sheet, crops of patch {number}: unknown tissue ids {sorted(unknown)}; known: {table.ids}"
-            )
+    rows = [row if isinstance(row, SheetRow) else SheetRow(*row) for row in rows]
+    _check_rows(rows, table)
     columns = min(columns, len(rows))
     gap, wide_gap, margin = max(4, tile // 40), max(12, tile // 10), max(16, tile // 8)
-    font, heading = ImageFont.load_default(max(13, tile // 13)), ImageFont.load_default(max(18, tile // 7))
+    font, heading = _font(max(13, tile // 13)), _font(max(18, tile // 7))
     group = 3 * tile + 2 * gap
     width = 2 * margin + columns * group + (columns - 1) * wide_gap
     legend = _legend(rows, table, width - 2 * margin, font)
@@ -70,14 +63,14 @@ def comparison_sheet(
     table: TissueTable,
     tile: int = 168,
 ) -> Image.Image:
-    """One line per (map, crops, images): the same map and crops, and what each of the `names` made of them.
+    """One line per (map, crops, images): a map, its crops, and the image that each of `names` made of them.
 
-    Raises InputError without rows, or where a row has another number of images than there are names.
+    Raises InputError without rows, or where the numbers of images and of names differ.
     """
     if not rows or any(len(images) != len(names) for _, _, images in rows):
         raise InputError(f"a comparison needs rows of {len(names)} images each, one for each of {', '.join(names)}")
     gap, margin = max(4, tile // 40), max(16, tile // 8)
-    font = ImageFont.load_default(max(12, tile // 12))
+    font = _font(max(12, tile // 12))
     shown = [SheetRow(semantic_map, crops, images[0]) for semantic_map, crops, images in rows]
     headings = ("map", "crops", *names)
     width = 2 * margin + len(headings) * (tile + gap) - gap
@@ -99,7 +92,7 @@ def comparison_sheet(
 def overlay(
     image: UInt8[np.ndarray, "h w 3"], semantic_map: UInt8[np.ndarray, "h w"], table: TissueTable, alpha: float = 0.3
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The image under the map's colours at `alpha`, full along borders between types; unlabelled stays clear."""
+    """The image under the map's colors at `alpha`, opaque along borders between types; unlabeled pixels stay clear."""
     table.check(semantic_map, "overlay")
     colors = table.colorize(semantic_map)
     border = np.zeros(semantic_map.shape, bool)
@@ -107,6 +100,21 @@ def overlay(
     border[:, 1:] |= semantic_map[:, 1:] != semantic_map[:, :-1]
     weight = np.where(border, 1.0, alpha) * np.isin(semantic_map, table.ids)
     return np.rint(image + weight[..., None] * (colors.astype(float) - image)).astype(np.uint8)
+
+
+def _check_rows(rows: list[SheetRow], table: TissueTable) -> None:
+    if not rows:
+        raise InputError("a contact sheet needs at least one patch; got none")
+    for number, row in enumerate(rows):
+        table.check(row.semantic_map, f"contact sheet, patch {number}")
+        if unknown := {tissue_id for tissue_id, _ in row.crops} - set(table.ids):
+            raise TissueError(
+                f"contact sheet, crops of patch {number}: unknown tissue ids {sorted(unknown)}; known: {table.ids}"
+            )
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size))  # with a size it is one
 
 
 def _triptych(row: SheetRow, table: TissueTable, tile: int, font: ImageFont.FreeTypeFont) -> tuple[Image.Image, ...]:
@@ -117,7 +125,7 @@ def _triptych(row: SheetRow, table: TissueTable, tile: int, font: ImageFont.Free
 
 
 def _crop_canvas(row: SheetRow, table: TissueTable, tile: int, font: ImageFont.FreeTypeFont) -> Image.Image:
-    """Crops in a square grid, all at one scale, at most their own; each framed in the colour of its tissue."""
+    """Crops in a square grid, at one common scale of at most 1, each framed in the color of its tissue."""
     canvas = Image.new("RGB", (tile, tile), EMPTY)
     draw = ImageDraw.Draw(canvas)
     if not row.crops:

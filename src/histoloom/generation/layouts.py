@@ -1,8 +1,8 @@
 """Semantic maps drawn by a procedure, so that weaving needs no patient's map.
 
-A procedure raises a height over the patch: one hill per gland, rolling ground for a tumour field, ridges for villi. The
-water level is then set so that the share asked for stands out of it. Sizes and shares in `STYLES` were fitted to the
-1,640 colorectal training maps of EBHI-Seg; the numbers stand beside them, the maps do not.
+A procedure raises a landscape over the patch: one hill per gland, rolling ground for a tumor field, ridges for villi.
+The water level is then set so that the wanted share stands out of it. Sizes and shares in `STYLES` were fitted to the
+1,640 colorectal training maps of EBHI-Seg; no map of it is in the package.
 """
 
 from collections.abc import Callable
@@ -21,18 +21,18 @@ MAX_REDRAWS = 50
 MIN_SIZE = 64  # pixels; below it no gland fits
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LayoutConfig:
-    """What to draw; `styles` pairs names of tissue types with names of `STYLES` and goes before `STYLES_OF_TISSUE`."""
+    """What to draw. `styles` pairs names of tissue types with names of `STYLES`, and overrides `STYLES_OF_TISSUE`."""
 
-    mpp: float = 1.5  # micrometres per pixel of the maps
+    mpp: float = 1.5  # micrometers per pixel of the maps
     background: str = ""  # tissue type between the others; empty: the first of the table
     two_types: float = 0.25  # share of layouts with two types on the background instead of one
-    styles: tuple[tuple[str, str], ...] = ()  # such as (("tumour", "field"), ("gland", "crypts"))
+    styles: tuple[tuple[str, str], ...] = ()  # such as (("tumor", "field"), ("gland", "crypts"))
 
     def __post_init__(self):
         if not 0.1 <= self.mpp <= 20:
-            raise ConfigError(f"layout mpp is {self.mpp}; give 0.1 to 20 micrometres per pixel")
+            raise ConfigError(f"layout mpp is {self.mpp}; give 0.1 to 20 micrometers per pixel")
         if not 0 <= self.two_types <= 1:
             raise ConfigError(f"two_types is {self.two_types}; give a share from 0 to 1")
         for tissue, style in self.styles:
@@ -41,15 +41,15 @@ class LayoutConfig:
 
 
 @dataclass(frozen=True)
-class Ground:
+class Terrain:
     """Where a procedure may draw: a square of `size` pixels where `front` > 0 (pixels from the front)."""
 
     size: int
     front: Float[np.ndarray, "h w"]
 
 
-def crypts(rng: np.random.Generator, ground: Ground, width: float, share: float) -> Float[np.ndarray, "h w"]:
-    """Hills of diameter `width` pixels on a jittered hexagonal grid, stretched and bent; a valley parts any two.
+def crypts(rng: np.random.Generator, terrain: Terrain, width: float, share: float) -> Float[np.ndarray, "h w"]:
+    """Hills of diameter `width` pixels on a jittered hexagonal grid, stretched and bent; a valley separates any two.
 
     The pitch follows from the share: circles of diameter D at hexagonal pitch P cover 0.907 (D/P)^2. Glands cut along
     their axis are much longer and a little narrower than those cut across it.
@@ -58,32 +58,32 @@ def crypts(rng: np.random.Generator, ground: Ground, width: float, share: float)
     angle = rng.uniform(0, np.pi)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     axes = turn * [[slender**0.7], [slender**-0.3]]
-    places = np.stack(_bent_grid(rng, ground.size, 0.5 * width, 0.12 * width), -1) @ axes.T
-    best = np.full((ground.size, ground.size), -np.inf)
+    places = np.stack(_bent_grid(rng, terrain.size, 0.5 * width, 0.12 * width), -1) @ axes.T
+    best = np.full((terrain.size, terrain.size), -np.inf)
     second = best.copy()
-    for centre in _jittered_centres(rng, places, width * np.sqrt(0.907 / share)):
+    for center in _jittered_centers(rng, places, width * np.sqrt(0.907 / share)):
         radius = width / 2 * np.exp(0.17 * rng.standard_normal())
-        if _front_at(ground, np.linalg.solve(axes, centre)) <= width / 4:
+        if _front_at(terrain, np.linalg.solve(axes, center)) <= width / 4:
             continue
-        height = radius - np.hypot(*(places - centre).transpose(2, 0, 1))
+        height = radius - np.hypot(*(places - center).transpose(2, 0, 1))
         second = np.maximum(second, np.minimum(best, height))
         best = np.maximum(best, height)
     outside = (best - second < 0.15 * width) | (best < -0.15 * width)  # glands neither touch nor outgrow their kind
     return np.where(outside, -np.inf, best)
 
 
-def field(rng: np.random.Generator, ground: Ground, width: float, share: float) -> Float[np.ndarray, "h w"]:
-    """Rolling ground: solid masses with ragged edges, parted by septa that hang together.
+def field(rng: np.random.Generator, terrain: Terrain, width: float, share: float) -> Float[np.ndarray, "h w"]:
+    """Rolling ground: solid masses with ragged edges, separated by septa that are connected.
 
-    Three octaves of noise. Its absolute value is low along the zero lines, which run through the patch: so the water is
-    connected, as stroma is, and the land is not; the offset decides how far.
+    Three octaves of noise. Its absolute value is low along the zero lines, which run through the patch, so the water is
+    connected, as stroma is, and the land is not; the offset decides how much.
     """
     octaves = ((1.0, 1.0), (0.35, 0.3), (0.12, 0.08))  # (length, height)
-    rolling = sum(weight * smooth_noise(rng, ground.size, length * width / 3) for length, weight in octaves)
-    return np.where(ground.front > 0, np.abs(rolling + rng.uniform(0, 0.8)), -np.inf)
+    rolling = sum(weight * smooth_noise(rng, terrain.size, length * width / 3) for length, weight in octaves)
+    return np.where(terrain.front > 0, np.abs(rolling + rng.uniform(0, 0.8)), -np.inf)
 
 
-def branches(rng: np.random.Generator, ground: Ground, width: float, share: float) -> Float[np.ndarray, "h w"]:
+def branches(rng: np.random.Generator, terrain: Terrain, width: float, share: float) -> Float[np.ndarray, "h w"]:
     """Ridges `width` pixels wide that run side by side, bend, fork and end: noise of one wavelength."""
     wavelength, angle, spread = width / share, rng.uniform(0, np.pi), rng.uniform(0.25, 0.6)
 
@@ -91,20 +91,20 @@ def branches(rng: np.random.Generator, ground: Ground, width: float, share: floa
         across = np.abs(np.sin(np.arctan2(fy, fx) - angle))
         return np.exp(-(((np.hypot(fy, fx) * wavelength - 1) / 0.25) ** 2) / 2 - (across / spread) ** 2 / 2)
 
-    ridges = _filtered_noise(rng, ground.size, int(2 * wavelength), transfer)
-    height = ridges + 0.25 * smooth_noise(rng, ground.size, width / 6)
-    return np.where(ground.front > 0, height, -np.inf)
+    ridges = _filtered_noise(rng, terrain.size, int(2 * wavelength), transfer)
+    height = ridges + 0.25 * smooth_noise(rng, terrain.size, width / 6)
+    return np.where(terrain.front > 0, height, -np.inf)
 
 
-Procedure = Callable[[np.random.Generator, Ground, float, float], np.ndarray]
+Procedure = Callable[[np.random.Generator, Terrain, float, float], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Style:
-    """How one kind of tissue lies in a section."""
+    """How one kind of tissue looks in a section."""
 
     procedure: Procedure
-    width: float  # median diameter of a gland, width of a branch, size of a mass, in micrometres
+    width: float  # median diameter of a gland, width of a branch, size of a mass, in micrometers
     width_spread: float  # standard deviation of its logarithm
     share: float  # mean share of the patch
     share_spread: float  # its standard deviation
@@ -117,7 +117,7 @@ STYLES = {
     "villi": Style(branches, 75.0, 0.30, 0.69, 0.10),
     "field": Style(field, 155.0, 0.40, 0.63, 0.15),
 }
-# Types that no row and no config names take any style, drawn anew for each layout.
+# A type that neither this table nor a config names takes any style, drawn for each layout.
 STYLES_OF_TISSUE = {
     "normal gland": ("crypts",),
     "polyp": ("crypts",),
@@ -138,7 +138,7 @@ def draw_layouts(
     that the table does not know.
     """
     if len(table.types) < 2:
-        raise ConfigError(f"the tissue table holds {table.names[0]!r} alone; a layout needs at least two types")
+        raise ConfigError(f"the tissue table has only {table.names[0]!r}; a layout needs at least two types")
     if size < MIN_SIZE:
         raise ConfigError(f"layouts of {size} pixels are too small; give at least {MIN_SIZE}")
     background = table.find(config.background) if config.background else table.types[0]
@@ -192,7 +192,7 @@ def _draw_one(
 def _masks(
     rng: np.random.Generator, styles: list[tuple[str, ...]], size: int, mpp: float
 ) -> list[Bool[np.ndarray, "h w"]]:
-    """One mask per type; with two types a wavy front parts the patch, and each keeps to its side of it."""
+    """One mask per type; with two types a wavy front divides the patch, and each keeps to its side of it."""
     fronts = [np.full((size, size), np.inf)]
     if len(styles) == 2:
         front = _front(rng, size)
@@ -203,7 +203,7 @@ def _masks(
         style = STYLES[names[rng.integers(len(names))]]
         width = style.width / mpp * np.exp(style.width_spread * rng.standard_normal())
         share = np.clip(style.share + style.share_spread * rng.standard_normal(), *SHARE_RANGE)
-        height = style.procedure(rng, Ground(size, front), width, share)
+        height = style.procedure(rng, Terrain(size, front), width, share)
         height[taken] = -np.inf
         mask = _ragged(rng, _flooded(height, share * (front > 0).mean()), sigma=0.05 * width)
         masks.append(mask & ~taken)
@@ -212,13 +212,13 @@ def _masks(
 
 
 def _flooded(height: Float[np.ndarray, "h w"], share: float) -> Bool[np.ndarray, "h w"]:
-    """What stands out of the water when it covers all but `share` of the patch; never what lies at -inf."""
+    """True where the landscape stands out of water that covers all but `share` of the patch; never at -inf."""
     level = np.quantile(height, 1 - share, method="higher")
     return (height >= level) & np.isfinite(height)
 
 
 def _ragged(rng: np.random.Generator, mask: Bool[np.ndarray, "h w"], sigma: float) -> Bool[np.ndarray, "h w"]:
-    """Corners rounded by `sigma` pixels and edges roughened by about one, as hands draw them; flat parts stay flat."""
+    """Round corners by `sigma` pixels and roughen edges by about one, as hands draw them; flat parts stay flat."""
     return _blurred(mask, sigma) + 0.3 / sigma * smooth_noise(rng, len(mask), 1.5).clip(-3, 3) > 0.5
 
 
@@ -229,9 +229,9 @@ def _front(rng: np.random.Generator, size: int) -> Float[np.ndarray, "h w"]:
     return np.cos(angle) * y + np.sin(angle) * x + 0.08 * size * smooth_noise(rng, size, 0.15 * size)
 
 
-def _front_at(ground: Ground, place: Float[np.ndarray, "2"]) -> float:
-    y, x = np.clip(np.rint(place), 0, ground.size - 1).astype(int)
-    return float(ground.front[y, x])
+def _front_at(terrain: Terrain, place: Float[np.ndarray, "2"]) -> float:
+    y, x = np.clip(np.rint(place), 0, terrain.size - 1).astype(int)
+    return float(terrain.front[y, x])
 
 
 def _bent_grid(
@@ -241,16 +241,16 @@ def _bent_grid(
     return y + amplitude * smooth_noise(rng, size, sigma), x + amplitude * smooth_noise(rng, size, sigma)
 
 
-def _jittered_centres(
+def _jittered_centers(
     rng: np.random.Generator, places: Float[np.ndarray, "h w 2"], pitch: float
 ) -> Float[np.ndarray, "n 2"]:
-    """Hexagonal grid of `pitch` over the box of `places` and a pitch beyond, each centre moved by up to 0.28 of it."""
+    """Hexagonal grid of `pitch` over the box of `places` and a pitch beyond, each center moved by up to 0.28 of it."""
     low, high = places.min((0, 1)) - pitch, places.max((0, 1)) + pitch
     rows = np.arange(low[0], high[0], pitch * np.sqrt(3) / 2)
     columns = np.arange(low[1], high[1], pitch)
-    centres = [(row, column + pitch / 2 * (i % 2)) for i, row in enumerate(rows) for column in columns]
+    centers = [(row, column + pitch / 2 * (i % 2)) for i, row in enumerate(rows) for column in columns]
     offset = rng.uniform(0, pitch, 2)
-    return np.asarray(centres) - offset / 2 + rng.uniform(-0.28, 0.28, (len(centres), 2)) * pitch
+    return np.asarray(centers) - offset / 2 + rng.uniform(-0.28, 0.28, (len(centers), 2)) * pitch
 
 
 def _filtered_noise(
@@ -272,5 +272,6 @@ def _blurred(mask: Bool[np.ndarray, "h w"], sigma: float) -> Float[np.ndarray, "
     blurred = mask.astype(np.float32)
     for _ in range(2):  # once along each axis
         padded = np.pad(blurred, ((radius, radius), (0, 0)), mode="edge")
-        blurred = sum(weight * padded[i : i + len(mask)] for i, weight in enumerate(kernel / kernel.sum())).T
+        nothing = np.zeros((len(mask), padded.shape[1]), np.float32)
+        blurred = sum((w * padded[i : i + len(mask)] for i, w in enumerate(kernel / kernel.sum())), nothing).T
     return blurred

@@ -1,49 +1,61 @@
-"""A folder of woven patches, from start to contact sheet: which maps, which crops, and what is written."""
+"""Orders from a source: which maps are woven with which crops, and how they are named in what is written.
 
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+File names of maps and crops may name patients. Unless they are asked for, what is written holds an id instead, which
+follows from the pixels; the file names go into a key file of their own.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from jaxtyping import UInt8
 
-from histoloom.errors import ConfigError, InputError, OutputError
+from histoloom.conditioning.inputs import content_id
+from histoloom.errors import InputError
 from histoloom.generation.bank import CropBank, load_bank
-from histoloom.generation.contact_sheet import SheetRow, contact_sheet
-from histoloom.generation.export import AnnotatedPatch, read_woven, write_patches
 from histoloom.generation.layouts import LayoutConfig, draw_layouts
-from histoloom.generation.patches import Order, WeaveConfig, copy_limit_of, read_maps, weave
-from histoloom.models.pipeline import HistoloomPipeline
+from histoloom.generation.patches import Order
+from histoloom.generation.settings import DrawnMaps, Source
+from histoloom.patches.maps import MapReader
 from histoloom.tissue import TissueTable
-from histoloom.version import VERSION
 
-SHEET_ROWS = 64  # patches on a contact sheet, at most
+_MAP_SUFFIXES = (".png", ".tif", ".tiff", ".webp", ".bmp")
+Maps = list[tuple[str, UInt8[np.ndarray, "h w"]]]  # by name
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where maps and crops come from: a folder of maps, or `layouts` drawn maps of `size` px; a crop bank, or none."""
+class Orders:
+    """The patches to weave, fingerprints of the files that they come from, and the names of these files by id."""
 
-    maps: Path | None
-    layouts: int = 16
-    size: int = 224
-    crops: Path | None = None
-
-    def __post_init__(self):
-        if self.maps is None and self.layouts < 1:
-            raise ConfigError("give a folder of maps, or the number of layouts to draw (1 or more)")
+    orders: list[Order]
+    inputs: dict[str, str]
+    sources: dict[str, dict[str, list[str]]]  # maps or crops -> id -> file names
 
 
-def place_orders(source: Source, table: TissueTable, seed: int) -> list[Order]:
-    """One order per map; crops of order i are a function of (seed, i). Drawn layouts show one type beside the
-    background. Raises InputError for crops whose tissues are on none of the maps."""
-    if source.maps is not None:
-        maps = read_maps(source.maps, table)
-    else:
-        drawn = draw_layouts(LayoutConfig(two_types=0.0), table, source.layouts, seed, source.size)
-        maps = [(f"layout {i} of seed {seed}", layout) for i, layout in enumerate(drawn)]
+def make_orders(source: Source, table: TissueTable, seed: int, mpp: float | None, own_bank: bool = False) -> Orders:
+    """One order per map; the crops of order i are a function of (seed, i).
+
+    Drawn maps show one type and the background, at `mpp` micrometers per pixel where it is known. `own_bank` says that
+    the crops were woven by the model itself, so that their names are nobody's. Raises InputError for crops whose
+    tissues are on none of the maps.
+    """
+    maps = _draw(source.maps, table, seed, mpp) if isinstance(source.maps, DrawnMaps) else read_maps(source.maps, table)
     bank = load_bank(source.crops, table) if source.crops is not None else CropBank({})
+    inputs, sources = {}, {}
+    if isinstance(source.maps, Path):
+        inputs["maps"] = _hash([content_id(semantic_map) for _, semantic_map in maps])
+        sources["maps"] = _names((content_id(semantic_map), name) for name, semantic_map in maps)
+        if not source.record_names:
+            maps = [(content_id(semantic_map), semantic_map) for _, semantic_map in maps]
+    if bank.sets:
+        crops = [(name, crop) for name, mine in bank.sets.items() for crop in mine]
+        inputs["crops"] = _hash([(name, crop.tissue, content_id(crop.pixels)) for name, crop in crops])
+    if bank.sets and not own_bank:
+        sources["crops"] = _names((content_id(crop.pixels), crop.source) for _, crop in crops)
+        if not source.record_names:
+            bank = _with_ids(bank)
     orders = [
         Order(semantic_map, name, bank.draw(semantic_map, np.random.default_rng((seed, i))) if bank.sets else [])
         for i, (name, semantic_map) in enumerate(maps)
@@ -52,66 +64,45 @@ def place_orders(source: Source, table: TissueTable, seed: int) -> list[Order]:
         raise InputError(
             f"{source.crops}: none of its crops is of a tissue on the maps; add crops of those, or change the maps"
         )
-    return orders
+    return Orders(orders, inputs, sources)
 
 
-def weave_folder(
-    pipeline: HistoloomPipeline,
-    orders: list[Order],
-    source: Source,
-    config: WeaveConfig,
-    out: Path,
-    model: str,
-    callback: Callable[[int], None] = lambda count: None,
-) -> list[dict]:
-    """Weave the orders into `out` with their contact sheet; an interrupted run goes on. Returns the rows of the
-    index."""
-    settings = asdict(config) | {"copy_limit": copy_limit_of(pipeline, config)}
-    settings |= {k: str(v) if isinstance(v, Path) else v for k, v in asdict(source).items()}
-    record = {
-        "version": VERSION,
-        "model": model,
-        "model_hash": pipeline.fingerprint,
-        "config": settings,
-        "seed": config.seed,
-    }
-
-    def weave_from(first: int) -> Iterator[AnnotatedPatch]:
-        callback(first)
-        return weave(pipeline, orders, config, first, callback)
-
-    write_patches(weave_from, pipeline.table, out, record)
-    woven = read_woven(out)
-    rows = [
-        SheetRow(semantic_map, [(c.tissue, c.pixels) for c in order.crops], image)
-        for semantic_map, order, image in zip(woven.semantic_maps, orders, woven.images, strict=False)
-    ]
-    sheet = contact_sheet(rows[:SHEET_ROWS], pipeline.table, columns=2 if len(rows) <= 16 else 4)
-    _save(sheet, out / "contact-sheet.png")
-    return woven.rows
+def read_maps(folder: Path | str, table: TissueTable) -> Maps:
+    """All maps of a folder by file name, in order; values and colors as in `tissue.toml`. They must share one size."""
+    folder = Path(folder)
+    paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in _MAP_SUFFIXES and not p.name.startswith("."))
+    if not paths:
+        raise InputError(f"{folder}: holds no maps (PNG, TIFF, WebP); give a folder of label images")
+    reader = MapReader(table)
+    maps = [(path.name, reader.read(path)) for path in paths]
+    odd = [name for name, m in maps if m.shape != maps[0][1].shape]
+    if odd:
+        raise InputError(f"{folder / odd[0]}: differs in size from {maps[0][0]}; weave one size per folder")
+    return maps
 
 
-def told_of_copies(rows: list[dict]) -> str:
-    """One line on the rows of an index: patches searched for their crops, woven again, and alike still."""
-    searched = [row for row in rows if row["copy_score"] is not None]
-    if not searched:
-        return "not searched for copies of crops: there is no crop with texture, no limit, or only the model's own"
-    again = sum(row["tries"] > 1 for row in searched)
-    alike = [row["image"] for row in searched if row["copy_score"] > row["copy_limit"]]
-    named = f", such as {alike[0]}; see copy_score in index.parquet" if alike else ""
-    return (
-        f"searched {len(searched)} of {len(rows)} patches for their crops: {again} were more alike than "
-        f"{searched[0]['copy_limit']:.2f} and woven again, {len(alike)} still are{named}"
-    )
+def layouts_at(mpp: float | None) -> LayoutConfig:
+    """Layouts of one type and the background, at `mpp` micrometers per pixel where that is known."""
+    return LayoutConfig(two_types=0.0) if mpp is None else LayoutConfig(two_types=0.0, mpp=mpp)
 
 
-def _save(sheet: Image.Image, path: Path) -> None:
-    aside = path.with_suffix(".partial")
-    try:
-        sheet.save(aside, "PNG")
-        os.replace(aside, path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}); free some space, and the same command adds it"
-        ) from None
+def _draw(drawn: DrawnMaps, table: TissueTable, seed: int, mpp: float | None) -> Maps:
+    layouts = draw_layouts(layouts_at(mpp), table, drawn.count, seed, drawn.size)
+    return [(f"layout {i} of seed {seed}", layout) for i, layout in enumerate(layouts)]
+
+
+def _with_ids(bank: CropBank) -> CropBank:
+    """The bank with ids in place of file names."""
+    return CropBank({name: [replace(c, source=content_id(c.pixels)) for c in mine] for name, mine in bank.sets.items()})
+
+
+def _names(files) -> dict[str, list[str]]:
+    """File names by id; files of the same pixels share one."""
+    names: dict[str, list[str]] = {}
+    for identity, name in files:
+        names.setdefault(identity, []).append(name)
+    return names
+
+
+def _hash(values: list) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()

@@ -9,18 +9,25 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from logging import CRITICAL
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, ModelMixin, VQModel
+from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.models.autoencoders.vq_model import VQModel
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import logging
 from jaxtyping import Float
 from torch import Tensor
 
 from histoloom.errors import ConfigError, ModelError
+from histoloom.models.model_files import CONFIG, check_finite, check_weights, local_folder, read_config
 
 # Class name in config.json -> class; any other diffusers autoencoder is refused by name.
-AUTOENCODERS = {c.__name__: c for c in (AutoencoderDC, AutoencoderKL, AutoencoderTiny, VQModel)}
+AUTOENCODERS: dict[str, Any] = {c.__name__: c for c in (AutoencoderDC, AutoencoderKL, AutoencoderTiny, VQModel)}
 
 
 @dataclass(frozen=True)
@@ -69,10 +76,10 @@ def build_autoencoder(config: AutoencoderConfig) -> AutoencoderDC:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without the progress bars and log lines of diffusers: small files are no long work, and our error says it all."""
+    """Silence the progress bars and log lines of diffusers; our errors say what is wrong."""
     shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
-    logging.set_verbosity(logging.CRITICAL)
+    logging.set_verbosity(CRITICAL)
     try:
         yield
     finally:
@@ -84,38 +91,37 @@ def quietly() -> Iterator[None]:
 @quietly()
 def load_autoencoder(source: Path | str, subfolder: str | None = None) -> ModelMixin:
     """Any known autoencoder from a folder or a hub name, safetensors only; raises ModelError with the cure."""
-    try:
-        config = AutoencoderDC.load_config(str(source), subfolder=subfolder)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{source}: no diffusers autoencoder there ({str(error).splitlines()[0]})") from None
-    kind = AUTOENCODERS.get(config.get("_class_name", ""))
+    patterns = [f"{subfolder}/{name}" if subfolder else name for name in (CONFIG, "*.safetensors")]
+    folder = local_folder(source, patterns) / (subfolder or "")
+    if not (folder / CONFIG).is_file():
+        raise ModelError(f"{folder}: not a diffusers autoencoder (no {CONFIG}); give the folder of one, or a hub name")
+    name = read_config(folder / CONFIG).get("_class_name")
+    kind = AUTOENCODERS.get(name) if isinstance(name, str) else None
     if kind is None:
-        raise ModelError(f"{source}: holds a {config.get('_class_name')!r}; known: {', '.join(AUTOENCODERS)}")
+        raise ModelError(f"{folder / CONFIG}: describes a {str(name)[:60]!r}; known: {', '.join(AUTOENCODERS)}")
+    check_weights(folder, lambda config: kind.from_config(config))
     try:
-        return kind.from_pretrained(str(source), subfolder=subfolder, use_safetensors=True).eval()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(
-            f"{source}: cannot load the weights as safetensors ({str(error).splitlines()[0]}); "
-            "pickled weights are never opened"
-        ) from None
+        autoencoder = kind.from_pretrained(str(folder), use_safetensors=True).eval()
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{folder}: cannot be opened as {name} with safetensors weights ({reason})") from None
+    check_finite(autoencoder, folder)
+    return autoencoder
 
 
 def latent_factor(autoencoder: ModelMixin) -> int:
     """Pixels per latent cell, along one edge."""
-    config = autoencoder.config
-    if isinstance(autoencoder, AutoencoderDC):
-        return 2 ** (len(config.encoder_block_out_channels) - 1)
-    if isinstance(autoencoder, AutoencoderTiny):
-        return 2 ** (len(config.encoder_block_out_channels) - 1)
-    return 2 ** (len(config.block_out_channels) - 1)
+    has_encoder = isinstance(autoencoder, AutoencoderDC | AutoencoderTiny)
+    levels = autoencoder.config["encoder_block_out_channels" if has_encoder else "block_out_channels"]
+    return 2 ** (len(levels) - 1)
 
 
 def latent_channels(autoencoder: ModelMixin) -> int:
     """Channels of the latents."""
-    return autoencoder.config.latent_channels
+    return autoencoder.config["latent_channels"]
 
 
-def encode(autoencoder: ModelMixin, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c y x"]:
+def encode(autoencoder: Any, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c y x"]:
     """Latents of pixels in [-1, 1], unscaled; the mode of the posterior where there is one."""
     output = autoencoder.encode(pixels)
     for name in ("latent", "latents"):
@@ -124,7 +130,7 @@ def encode(autoencoder: ModelMixin, pixels: Float[Tensor, "b 3 h w"]) -> Float[T
     return output.latent_dist.mode()
 
 
-def decode(autoencoder: ModelMixin, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 y x"]:
+def decode(autoencoder: Any, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 y x"]:
     """Pixels of unscaled latents, clipped to [-1, 1]."""
     return autoencoder.decode(latents).sample.clamp(-1, 1)
 

@@ -1,12 +1,12 @@
-"""Crops -> tokens: what a tissue looks like, without where it lay.
+"""Crops -> tokens: how a tissue looks, without its place.
 
-A crop keeps its raw pixels: a small convolutional stem turns every 16 x 16 px of it into one token, and nothing is
-pooled to a single vector, so that texture survives. Colour has a path of its own: mean and spread of the crop's
-pixels. A validity channel, never grey, marks what is crop and what is padding.
+A small convolutional stem turns every 16 x 16 px of a crop into one token, and nothing is pooled to a single vector,
+so that texture survives. Color has a path of its own: mean and spread of the crop's pixels. A validity channel, never
+gray, tells crop from padding.
 """
 
 import torch
-from diffusers import ModelMixin
+from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,8 +35,8 @@ class CropEncoder(nn.Module):
         return self.out(tokens), valid.flatten(1) > 0
 
 
-def colour_statistics(crops: Float[Tensor, "m 4 s s"]) -> Float[Tensor, "m 6"]:
-    """Mean and standard deviation of the valid pixels of each crop, per colour channel."""
+def color_statistics(crops: Float[Tensor, "m 4 s s"]) -> Float[Tensor, "m 6"]:
+    """Mean and standard deviation of the valid pixels of each crop, per color channel."""
     valid = crops[:, 3:]
     count = valid.sum((2, 3)).clamp(min=1)
     mean = (crops[:, :3] * valid).sum((2, 3)) / count

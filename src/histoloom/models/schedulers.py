@@ -1,17 +1,20 @@
-"""Samplers, all from diffusers, by name: which of them fits an objective, and how many steps it wants."""
+"""Samplers, all from diffusers, by name: which fits an objective, and how many steps it takes."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
 
-from diffusers import (
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    FlowMatchHeunDiscreteScheduler,
-    SchedulerMixin,
-    UniPCMultistepScheduler,
-)
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from diffusers.schedulers.scheduling_flow_match_heun_discrete import FlowMatchHeunDiscreteScheduler
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
 from histoloom.errors import ConfigError
+from histoloom.models.sampling import Sampling
+
+Scheduler = Any  # a scheduler of diffusers, whose common base class declares none of the methods they share
+S = TypeVar("S", bound=Sampling)
 
 # The prototype's schedule: "linear" in the words of latent-diffusion, which is linear in the square root of beta.
 PAPER_SCHEDULE = {
@@ -23,7 +26,7 @@ PAPER_SCHEDULE = {
 _FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 1.0}
 
 # objective family -> sampler -> (factory, steps); the first of a family is its default.
-SAMPLERS: dict[str, dict[str, tuple[Callable[[], SchedulerMixin], int]]] = {
+SAMPLERS: dict[str, dict[str, tuple[Callable[[], Scheduler], int]]] = {
     "flow": {
         "unipc": (lambda: UniPCMultistepScheduler(**_FLOW), 20),
         "dpm++": (lambda: DPMSolverMultistepScheduler(**_FLOW), 20),
@@ -38,9 +41,11 @@ SAMPLERS: dict[str, dict[str, tuple[Callable[[], SchedulerMixin], int]]] = {
 }
 
 
-def make_sampler(objective: str, name: str | None = None) -> tuple[SchedulerMixin, int]:
-    """The sampler of this name, or the default one, with its usual number of steps; raises ConfigError with the
-    known names."""
+def make_sampler(objective: str, name: str | None = None) -> tuple[Scheduler, int]:
+    """The sampler of this name, or the objective's default, and its usual number of steps.
+
+    Raises ConfigError with the known names.
+    """
     family = SAMPLERS[objective.split("-")[0]]
     name = name or next(iter(family))
     if name not in family:
@@ -49,13 +54,45 @@ def make_sampler(objective: str, name: str | None = None) -> tuple[SchedulerMixi
     return factory(), steps
 
 
-def noise_shares(scheduler: SchedulerMixin, objective: str) -> list[float]:
-    """How much of what the network sees is noise, at each timestep that is set: n / (x + n) of their factors.
+def resolve(sampling: S, objective: str, saved: Scheduler) -> tuple[Scheduler, S]:
+    """The scheduler that `sampling` means for a model, and `sampling` with the sampler's name and its steps filled in.
 
-    For flow that is time itself; noise prediction has a schedule, by which time says something else.
+    `saved` is the scheduler that was saved with the model; a fresh copy of it is used where `sampling` names none.
+    Raises ConfigError for a sampler that does not fit the objective.
+    """
+    if sampling.sampler is not None:
+        scheduler, usual = make_sampler(objective, sampling.sampler)
+        return scheduler, replace(sampling, steps=sampling.steps or usual)
+    name, usual = _find(objective, saved)
+    return type(saved).from_config(saved.config), replace(sampling, sampler=name, steps=sampling.steps or usual)
+
+
+def noise_shares(scheduler: Scheduler, objective: str) -> list[float]:
+    """The share of noise in what the network sees, at each timestep that is set: n / (x + n) of their factors.
+
+    For flow it is the time itself; for noise prediction it follows from the schedule.
     """
     if objective == "flow":
         return [t / 1000 for t in scheduler.timesteps.tolist()]  # float32 may miss a bound
     of_latents = scheduler.alphas_cumprod[scheduler.timesteps.long().cpu()].sqrt()
     of_noise = (1 - of_latents**2).sqrt()
     return (of_noise / (of_latents + of_noise)).tolist()
+
+
+def scheduler_names() -> set[str]:
+    """Class names of all schedulers in the table."""
+    return {type(factory()).__name__ for family in SAMPLERS.values() for factory, _ in family.values()}
+
+
+def _find(objective: str, saved: Scheduler) -> tuple[str, int]:
+    """Name and usual steps of a saved scheduler."""
+    family = SAMPLERS[objective.split("-")[0]]
+    for name, (factory, steps) in family.items():
+        known = factory()
+        same_target = known.config.get("prediction_type") == saved.config.get("prediction_type")
+        if type(known) is type(saved) and same_target:
+            return name, steps
+    raise ConfigError(
+        f"the model was saved with {type(saved).__name__}, which does not fit objective {objective!r}; choose a "
+        f"sampler: {', '.join(family)}"
+    )

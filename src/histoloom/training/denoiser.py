@@ -14,14 +14,16 @@ from diffusers import ModelMixin
 from torch import Tensor, nn
 
 from histoloom.conditioning.crops import CropConfig, ReferenceCrops, crops_in_place
-from histoloom.conditioning.inputs import Conditioning, canvas, no_map, pack_crops, type_map
+from histoloom.conditioning.inputs import canvas, no_map, pack_crops, type_map
+from histoloom.conditioning.kinds import CONDITIONINGS, Conditioning
 from histoloom.config import check_numbers
 from histoloom.discovery.levels import Levels
 from histoloom.errors import ConfigError, ModelError
 from histoloom.fitting.loop import LoopConfig, Step, fit, identity_of
 from histoloom.models.autoencoder import latent_channels, latent_factor, weights_hash
+from histoloom.models.conditions import Conditions, with_validity
 from histoloom.models.crop_encoder import embed_crops
-from histoloom.models.denoiser import Conditions, Denoiser, with_validity
+from histoloom.models.denoiser import Denoiser
 from histoloom.patches.store import Patches
 from histoloom.progress import SILENT, Bar
 from histoloom.stain import StainJitter, apply_stain
@@ -105,19 +107,19 @@ class WindowSampler:
     def _conditions(
         self, index: int, view: View, part: tuple[int, int, int], ids: np.ndarray, rng: np.random.Generator
     ) -> dict:
-        kind, (height, width) = self.config.conditioning, (self.config.window,) * 2
+        reads, (height, width) = CONDITIONINGS[self.config.conditioning], (self.config.window,) * 2
         without_map, without_crops = rng.random() < self.config.map_dropout, rng.random() < self.config.crop_dropout
-        if kind == "unconditional":
+        if not reads.map:
             return {}
         wanted = view.part(self.patches.semantic_maps[index], *part)
         empty = no_map(height, width, self.num_types)
         conditions = {"type_map": empty if without_map else type_map(ids[wanted], self.num_types)}
-        if kind == "crops-in-place":
+        if reads.canvas:
             image = apply_stain(view.part(self.patches.images[index], *part), view.stain)
             placed = [] if without_crops else crops_in_place(image, ids[wanted], self.config.crops, rng)
             pixels, valid = canvas((height, width), placed)
             conditions |= {"canvas": pixels, "canvas_valid": valid}
-        if kind in ("embedding", "crops-as-reference"):
+        if reads.attends:
             outside = view.outside(self.patches.semantic_maps[index].shape, *part)
             drawn = [] if without_crops else self.references.draw(index, outside, wanted, view.stain, rng)
             shown = rng.random(len(drawn)) >= self.config.texture_dropout
@@ -164,7 +166,7 @@ class DenoiserObjective(nn.Module):
     def conditions(self, batch: dict[str, Tensor]) -> Conditions:
         """The conditions of a batch, as the network reads them."""
         crops = with_validity(batch["crop_pixels"], batch["crop_valid"]) if "crop_pixels" in batch else None
-        by_vector = crops is not None and self.denoiser.config.conditioning == "embedding"
+        by_vector = crops is not None and self.denoiser.reads.vectors
         return Conditions(
             type_map=batch["type_map"].long() if "type_map" in batch else None,
             canvas=with_validity(batch["canvas"], batch["canvas_valid"]) if "canvas" in batch else None,

@@ -1,0 +1,84 @@
+"""The card of a folder of woven patches: what it holds, what it was made with, and whose license it inherits."""
+
+import json
+from pathlib import Path
+
+from jinja2 import Environment
+
+from histoloom import files
+from histoloom.generation.export import SOURCES, read_index
+from histoloom.models.card import ModelCard
+from histoloom.models.pipeline import HistoloomPipeline
+from histoloom.version import VERSION
+
+_ENVIRONMENT = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+_ENVIRONMENT.filters["yaml"] = json.dumps  # a JSON text is a YAML scalar
+_TEMPLATE = _ENVIRONMENT.from_string("""---
+pretty_name: {{ name|yaml|safe }}
+license: {{ card.license|yaml|safe }}
+task_categories:
+- image-segmentation
+tags:
+- histopathology
+- synthetic
+- histoloom
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path:
+    - metadata.parquet
+    - images/*.png
+    - maps/*.png
+---
+# {{ name }}
+
+{{ rows|length }} synthetic H&E patches with pixel-exact tissue maps, {{ scale }}, woven by Histoloom {{ version }} with
+model `{{ rows[0].model_hash }}`. No patch shows a patient; a patch may resemble the crops that it was woven from, see
+`copy_score` in `index.parquet`.
+
+| id | tissue | color |
+|---|---|---|
+{% for tissue in table.types %}
+| {{ tissue.id }} | {{ tissue.name|replace("|", "\\\\|") }} | `{{ tissue.color }}` |
+{% endfor %}
+
+Map value 255 is unlabeled.
+
+```python
+from datasets import load_dataset
+
+patches = load_dataset("path/to/this/folder", split="train")  # image, semantic_map, and how each was made
+```
+
+## License
+
+{% if card.attribution %}
+Inherited from the model: {{ card.license }}. Attribution: {{ card.attribution }}
+{% else %}
+Inherited from the model: {{ card.license }}.
+{% endif %}
+{% if has_sources %}
+
+## Before you share this folder
+
+`{{ sources }}` holds the file names of the maps and crops. Leave it out where they name patients.
+{% endif %}
+""")
+
+
+def write_card(folder: Path, pipeline: HistoloomPipeline) -> None:
+    """Write `README.md` of the woven patches in `folder`; raises OutputError."""
+    rows = read_index(folder)
+    mpp = rows[0].get("mpp")
+    text = _TEMPLATE.render(
+        name=f"{len(rows)} woven patches",
+        rows=rows,
+        table=pipeline.table,
+        card=ModelCard.of(pipeline),
+        scale="scale unknown" if mpp is None else f"{mpp:g} um per pixel",
+        version=VERSION,
+        sources=SOURCES,
+        has_sources=(folder / SOURCES).is_file(),
+    )
+    files.write_text(folder / "README.md", text)

@@ -1,0 +1,140 @@
+"""A folder of woven patches, from its orders to its contact sheet and card."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from histoloom import files
+from histoloom.errors import ConfigError, InputError, OutputError
+from histoloom.files import Record
+from histoloom.generation.card import write_card
+from histoloom.generation.contact_sheet import SheetRow, contact_sheet
+from histoloom.generation.export import FORMAT, SOURCES, AnnotatedPatch, read_index, read_woven, write_patches
+from histoloom.generation.orders import Orders, make_orders
+from histoloom.generation.patches import copy_limit_of, weave
+from histoloom.generation.settings import DrawnMaps, Source, WeaveConfig
+from histoloom.models.pipeline import HistoloomPipeline
+from histoloom.progress import Progress, silent
+
+SHEET_ROWS = 64  # most patches on a contact sheet
+SCALE_TOLERANCE = 0.1  # of the mpp that a model was trained at
+
+
+def weave_folder(
+    pipeline: HistoloomPipeline,
+    source: Source,
+    config: WeaveConfig,
+    out: Path,
+    own_bank: bool = False,
+    progress: Progress = silent,
+) -> list[dict]:
+    """Weave `source` into the folder `out`, with contact sheet and card; returns the rows of its index.
+
+    An interrupted run resumes. `own_bank` says that the crops were woven by the model itself. Raises OutputError, with
+    the name of the file, where `out` was made from other maps or crops.
+    """
+    mpp = scale_of(pipeline, source)
+    made = make_orders(source, pipeline.table, config.seed, mpp, own_bank)
+    record = Record(
+        command="generate",
+        format=FORMAT,
+        settings=_settings(pipeline, source, config, mpp),
+        inputs={"model": pipeline.fingerprint, "model_config": config_hash(pipeline)} | made.inputs,
+    )
+    refuse_changed(out, made.sources)
+
+    def finish(aside: Path) -> None:
+        _draw_sheet(aside, made, pipeline)
+        write_card(aside, pipeline)
+
+    with progress("weaving", len(made.orders), "patches") as bar:
+
+        def resume(first: int) -> Iterator[AnnotatedPatch]:
+            bar.advance(first)
+            return weave(pipeline, made.orders, config, first, bar, mpp)
+
+        write_patches(resume, pipeline.table, out, record, made.sources, finish)
+    return read_index(out)
+
+
+def scale_of(pipeline: HistoloomPipeline, source: Source) -> float | None:
+    """Micrometers per pixel of what is woven, None where nobody knows; raises ConfigError where maps and model differ.
+
+    A model draws tissue at the scale that it was trained at, whatever a map means by its pixels.
+    """
+    if source.mpp is None or pipeline.mpp is None:
+        return source.mpp or pipeline.mpp
+    if abs(source.mpp / pipeline.mpp - 1) > SCALE_TOLERANCE:
+        raise ConfigError(
+            f"mpp is {source.mpp:g}, but the model was trained at {pipeline.mpp:g} um per pixel and draws tissue at "
+            f"that scale; bring the maps to {pipeline.mpp:g}, or leave out --mpp"
+        )
+    return source.mpp
+
+
+def config_hash(pipeline: HistoloomPipeline) -> str:
+    """A hash of all that decides the patches besides weights: how the parts are configured, the tissue table."""
+    parts = [
+        pipeline.denoiser.config,
+        pipeline.autoencoder.config,
+        pipeline.scheduler.config,
+        pipeline.config["tissue"],
+    ]
+    public = [
+        {k: v for k, v in part.items() if not k.startswith("_")} if isinstance(part, dict) else part for part in parts
+    ]
+    return hashlib.sha256(json.dumps(public, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def refuse_changed(out: Path, sources: dict[str, dict[str, list[str]]]) -> None:
+    """Raise OutputError naming a map or crop that is not the one that `out`, finished or begun, was made from."""
+    for folder in (out, out.with_name(f"{out.name}{files.PARTIAL}")):
+        try:
+            before = files.read_json(folder / SOURCES) if (folder / SOURCES).is_file() else None
+        except InputError:
+            before = None  # the record decides
+        if before is None or before == sources:
+            continue
+        then, now = _ids_by_name(before), _ids_by_name(sources)
+        changed = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
+        if changed:
+            name = changed[0]
+            what = "changed" if name in then and name in now else "added" if name in now else "removed"
+            more = f", and {len(changed) - 1} more" if len(changed) > 1 else ""
+            raise OutputError(
+                f"{folder}: was made from other files ({name} was {what}{more}); name another folder, or remove this "
+                "one"
+            )
+
+
+def _ids_by_name(sources: dict) -> dict[str, str]:
+    """The id of each file, by kind and name; an unexpected shape has none."""
+    return {
+        f"{kind}/{name}": identity
+        for kind, names_of in sources.items()
+        if isinstance(names_of, dict)
+        for identity, names in names_of.items()
+        if isinstance(names, list)
+        for name in names
+    }
+
+
+def _settings(pipeline: HistoloomPipeline, source: Source, config: WeaveConfig, mpp: float | None) -> dict:
+    """All settings that decide the patches, as they were resolved."""
+    _, resolved = pipeline.resolve(config)
+    maps = asdict(source.maps) if isinstance(source.maps, DrawnMaps) else "folder"
+    settings = asdict(resolved) | {"copy_limit": copy_limit_of(pipeline, config), "maps": maps, "mpp": mpp}
+    return settings | {"record_names": source.record_names}
+
+
+def _draw_sheet(folder: Path, made: Orders, pipeline: HistoloomPipeline) -> None:
+    woven = read_woven(folder, SHEET_ROWS)
+    rows = [
+        SheetRow(semantic_map, [(c.tissue, c.pixels) for c in order.crops], image)
+        for semantic_map, order, image in zip(woven.semantic_maps, made.orders, woven.images, strict=False)
+    ]
+    sheet = contact_sheet(rows, pipeline.table, columns=2 if len(rows) <= 16 else 4)
+    with files.whole_file(folder / "contact-sheet.png") as aside:
+        sheet.save(aside, "PNG")
