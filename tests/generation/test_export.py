@@ -245,14 +245,14 @@ def test_a_place_that_cannot_be_written_to_is_one_clear_line(tmp_path):
 
 
 def test_reading_a_folder_that_is_unfinished_or_damaged_says_what_is_wrong(woven, tmp_path):
-    with pytest.raises(InputError, match=r"no readable index\.parquet"):
+    with pytest.raises(InputError, match=r"index\.parquet: is not a readable Parquet file"):
         read_woven(tmp_path)
     shutil.copytree(woven, tmp_path / "empty")
     pq.write_table(pq.read_table(woven / "index.parquet").slice(0, 0), tmp_path / "empty" / "index.parquet")
     shutil.copytree(woven, tmp_path / "foreign")
     pq.write_table(pq.read_table(woven / "index.parquet").drop("crops"), tmp_path / "foreign" / "index.parquet")
     with pytest.raises(
-        InputError, match=r"index\.parquet: has no column 'crops' of type list<.*, so it is not an index of"
+        InputError, match=r"index\.parquet: has no column 'crops', so it is not an index of woven patches"
     ):
         read_woven(tmp_path / "foreign")
     with pytest.raises(InputError, match=r"index\.parquet: names no patches"):

@@ -20,8 +20,7 @@ from histoloom.conditioning.inputs import Crop
 from histoloom.errors import InputError, TissueError
 from histoloom.generation.settings import BankConfig
 from histoloom.models.pipeline import HistoloomPipeline
-from histoloom.patches.folder import SUFFIXES
-from histoloom.patches.maps import read_image
+from histoloom.pictures import IMAGE_SUFFIXES, read_image
 from histoloom.progress import SILENT, Bar
 from histoloom.tissue import TissueTable
 
@@ -150,7 +149,7 @@ def _read_set(folder: Path, table: TissueTable) -> list[Crop]:
         if not _knows(table, tissue_folder.name):
             raise TissueError(f"{tissue_folder}: is not named after a tissue type; known: {', '.join(table.names)}")
         tissue = table.find(tissue_folder.name).id
-        paths = sorted(p for p in tissue_folder.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
+        paths = sorted(p for p in tissue_folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
         crops += [Crop(read_image(path), tissue, path.relative_to(folder.parent).as_posix()) for path in paths]
     if not crops:
         raise InputError(f"{folder}: holds no pictures; put crops into a folder per tissue type")

@@ -30,6 +30,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from histoloom import files
 from histoloom.errors import ImageError, InputError, OutputError
 from histoloom.files import Record
+from histoloom.parquet import guarded, open_parquet
 from histoloom.patches.heterogeneity import class_fractions
 from histoloom.patches.store import read_table
 from histoloom.pictures import decode_image
@@ -162,21 +163,16 @@ def write_patches(
 def read_index(folder: Path | str) -> list[dict]:
     """The rows of the index of woven patches; raises InputError with file and cure."""
     path = Path(folder) / "index.parquet"
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{folder}: no readable index.parquet ({error}); make one with `histoloom generate`") from None
-    if not len(table):
+    types = {field.name: field.type for field in COLUMNS if field.name not in ADDED | {"crops"}}
+    file = open_parquet(path, types)
+    if "crops" not in file.schema_arrow.names:
+        raise InputError(
+            f"{path}: has no column 'crops', so it is not an index of woven patches; name the right folder"
+        )
+    with guarded(path):
+        rows = file.read().to_pylist()
+    if not rows:
         raise InputError(f"{path}: names no patches; weave the folder again")
-    for field in COLUMNS:
-        if field.name in ADDED:
-            continue
-        if field.name not in table.schema.names or table.schema.field(field.name).type.id != field.type.id:
-            raise InputError(
-                f"{path}: has no column {field.name!r} of type {field.type}, so it is not an index of woven patches; "
-                "name the folder that `histoloom generate` wrote"
-            )
-    rows = table.to_pylist()
     for row in rows:
         row["guidance_interval"] = row.get("guidance_interval") or [0.0, 1.0]  # older versions guided at all times
     return rows
