@@ -6,7 +6,7 @@ from PIL import Image
 
 from histoloom.augmentation import dihedral
 from histoloom.conditioning.crops import CropConfig, ReferenceCrops
-from histoloom.conditioning.inputs import Crop
+from histoloom.conditioning.inputs import Crop, content_id
 from histoloom.evaluation.crop_sources import OUTSIDE, SEVERAL, UNKNOWN, find_crops
 from histoloom.evaluation.sources import ImageSet
 from histoloom.generation.bank import load_bank
@@ -92,4 +92,6 @@ def test_files_of_a_bank_are_found_under_the_names_that_weaving_gave_them_and_at
     np.testing.assert_array_equal(used.found[0].pixels, train.images[0, :30, :40])
     assert used.found[0].lender is None
     assert used.missing == {OUTSIDE: 2}
+    by_id = find_crops(woven_with(replace(whole, source=content_id(crop.pixels))), [train], lent)
+    np.testing.assert_array_equal(by_id.found[0].pixels, crop.pixels)
     assert find_crops(woven_with(whole), [train]).missing == {UNKNOWN: 1}

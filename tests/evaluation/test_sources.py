@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from histoloom.conditioning.inputs import content_id
 from histoloom.errors import ImageError, InputError
 from histoloom.evaluation.comparison import compare
 from histoloom.evaluation.sources import (
@@ -92,7 +93,12 @@ def test_woven_patches_keep_their_maps_and_take_the_case_of_a_known_map(dataset,
     assert found.semantic_maps.shape == (2, 12, 12)
     assert found.made["model_hash"] == "abc"
     assert (found.made["scheduler"], found.made["steps"], found.made["map_guidance"]) == ("unipc", "5", "1.0")
-    assert with_cases(found, [load_images(dataset)]).cases == ["case 2", "layout 1"]
+    real = load_images(dataset)
+    assert with_cases(found, [real]).cases == ["case 2", "layout 1"]
+    of_map = content_id(real.semantic_maps[0])
+    assert with_cases(replace(found, cases=[of_map, "layout 1"]), [real]).cases == ["case 2", "layout 1"]
+    shared = replace(real, cases=["another case"])  # a map that two cases have names neither
+    assert with_cases(replace(found, cases=[of_map, "layout 1"]), [real, shared]).cases == [of_map, "layout 1"]
 
 
 def test_woven_patches_keep_the_names_and_places_of_their_crops(dataset, woven):

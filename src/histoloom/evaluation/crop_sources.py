@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt8
 
-from histoloom.conditioning.inputs import SMALLEST_CROP, Crop
+from histoloom.conditioning.inputs import SMALLEST_CROP, Crop, content_id
 from histoloom.evaluation.sources import ImageSet
 from histoloom.generation.export import CropUse
 
@@ -57,6 +57,7 @@ def find_crops(fake: ImageSet, real: Sequence[ImageSet], bank: Sequence[Crop] = 
             lenders[name].append((images, index))
     for crop in bank:
         lenders[crop.source].append(crop)
+        lenders[content_id(crop.pixels)] = [crop]  # file names are not in woven patches unless asked for
     found, missing = [], Counter()
     for woven, use in ((i, use) for i, crops in enumerate(fake.crops) for use in crops):
         known = lenders.get(use.source, [])

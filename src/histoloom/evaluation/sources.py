@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from histoloom.conditioning.inputs import content_id
 from histoloom.errors import ImageError, InputError
 from histoloom.generation.export import CropUse, read_woven
 from histoloom.patches.folder import SUFFIXES
@@ -100,7 +101,21 @@ def with_cases(fake: ImageSet, real: Sequence[ImageSet]) -> ImageSet:
     """`fake` with the case of the real patch whose map an image was woven from, where that is known: such images are
     no independent draws, and must not be told from real ones by the mark of their case."""
     of_name = {name: case for images in real for name, case in zip(images.names, images.cases, strict=True)}
+    of_name |= _cases_by_map(real)
     return replace(fake, cases=[of_name.get(case, case) for case in fake.cases])
+
+
+def _cases_by_map(real: Sequence[ImageSet]) -> dict[str, str]:
+    """The case of each map by the id of its content, which woven patches hold instead of its file name.
+
+    A map that several cases share names none of them.
+    """
+    cases: dict[str, set[str]] = {}
+    for images in real:
+        maps = [] if images.semantic_maps is None else images.semantic_maps
+        for semantic_map, case in zip(maps, images.cases, strict=False):
+            cases.setdefault(content_id(semantic_map), set()).add(case)
+    return {identity: min(of) for identity, of in cases.items() if len(of) == 1}
 
 
 def compare_sizes(real: ImageSet, fake: ImageSet) -> None:
