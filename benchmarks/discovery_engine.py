@@ -18,7 +18,8 @@ import tifffile
 import torch
 from PIL import Image
 
-from histoloom.discovery.embed import EmbedConfig, embed
+from histoloom.discovery.embed import embed
+from histoloom.discovery.embedding_run import EmbedConfig
 from histoloom.discovery.parts import Cutting, find_parts
 from histoloom.distributed import Workers
 from histoloom.encoders.encoder import open_encoder
@@ -87,15 +88,25 @@ def bare_rate(config: EmbedConfig, size: int, count: int) -> float:
     return count / (time.perf_counter() - start)
 
 
+class Clock:
+    """A progress bar that notes when each part was done."""
+
+    def __init__(self):
+        self.times: list[float] = []
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self.times.append(time.perf_counter())
+
+
 def report(name: str, folder: Path, config: EmbedConfig, bare: float, out: str, workers: int = 0) -> None:
     """Embed all slides one way; the first part tells when the workers were up."""
     parts, _ = find_parts(folder / "slides", config.cutting)
-    begun, told = time.perf_counter(), []
+    begun, clock = time.perf_counter(), Clock()
     if workers:
         import ray
 
         ray.init("local", num_cpus=workers, object_store_memory=300 * 2**20, log_to_driver=False, logging_level="error")
-    way = {"workers": Workers(ray="local" if workers else ""), "advance": lambda *_: told.append(time.perf_counter())}
+    way = {"workers": Workers(ray="local" if workers else ""), "bar": clock}
     done = embed(parts, config, folder / out, folder / "slides", **way)
     seconds = time.perf_counter() - begun
     if workers:
@@ -106,7 +117,7 @@ def report(name: str, folder: Path, config: EmbedConfig, bare: float, out: str, 
     )
     # From one part to the last, the start left out: of `workers` parts at a time the first is not counted.
     first = max(workers, 1)
-    steady = done.patches * (len(parts) - first) / len(parts) / (told[-1] - told[first])
+    steady = done.patches * (len(parts) - first) / len(parts) / (clock.times[-1] - clock.times[first])
     print(f"| {name}, start left out | | | {steady:.1f} | {steady / bare:.2f} | |", flush=True)
 
 

@@ -17,13 +17,13 @@ import pyarrow as pa
 
 from histoloom.discovery.choose import ChooseConfig, choose
 from histoloom.discovery.cluster import ClusterConfig, cluster
-from histoloom.discovery.embeddings import EMBEDDINGS, open_writer, schema
+from histoloom.discovery.embeddings import EMBEDDINGS, embedding_schema, open_writer
 
 
 def write_embeddings(folder: Path, slides: int, patches: int, dimensions: int) -> int:
     """Random vectors in half precision, one file a slide; returns their bytes."""
     (folder / EMBEDDINGS).mkdir(parents=True)
-    columns = schema("random", "0" * 16, dimensions)
+    columns = embedding_schema("random", "0" * 16, dimensions)
     for number in range(slides):
         vectors = np.random.default_rng(number).normal(size=(patches, dimensions)).astype(np.float16)
         rows = {

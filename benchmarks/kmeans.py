@@ -38,9 +38,9 @@ def write_table(vectors: np.ndarray, folder: Path) -> None:
     """The same vectors as a table of embeddings."""
     import pyarrow as pa
 
-    from histoloom.discovery.embeddings import CHOSEN, open_writer, schema
+    from histoloom.discovery.embeddings import CHOSEN, embedding_schema, open_writer
 
-    columns = schema("benchmark", "0" * 8, vectors.shape[1], "float32")
+    columns = embedding_schema("benchmark", "0" * 8, vectors.shape[1], "float32")
     with open_writer(folder / CHOSEN, columns) as writer:
         for start in range(0, len(vectors), BLOCK):
             block = np.array(vectors[start : start + BLOCK])

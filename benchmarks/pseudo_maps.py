@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from histoloom.discovery.namers import open_namer
+from histoloom.discovery.open_classifier import open_classifier
 from histoloom.discovery.pseudo_maps import MapConfig, draw_patch
 from histoloom.discovery.tree import TypeTree
 from histoloom.discovery.windows import read_assigned
@@ -69,7 +69,7 @@ def main() -> None:
     counts = true_shares(arguments.dataset, arguments.discovered, len(tree.centroids), table.num_ids)
     held = load_patches(arguments.dataset, "val")
     held = held.select(np.sort(np.random.default_rng(0).permutation(len(held))[: arguments.most]))
-    namer, config = open_namer(arguments.by or arguments.discovered), MapConfig(stride=arguments.stride)
+    namer, config = open_classifier(arguments.by or arguments.discovered), MapConfig(stride=arguments.stride)
     drawn = np.stack([draw_patch(image, namer, config) for image in held.images])
     groups, true = np.array(held.cases), held.semantic_maps
     other = np.roll(np.arange(len(held)), len(held) // 2)

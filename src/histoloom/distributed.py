@@ -19,6 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import PurePath
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -76,6 +77,11 @@ class Outcome(Generic[Item, Result]):
     item: Item
     result: Result | None
     error: InputError | None
+
+    def failure(self) -> str:
+        """The error in one line that names the item."""
+        line = " ".join(str(self.error).split())
+        return line if PurePath(str(self.item)).name in line else f"{self.item}: {line}"
 
 
 def run_items(

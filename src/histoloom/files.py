@@ -27,6 +27,7 @@ from histoloom.errors import InputError, OutputError
 from histoloom.version import VERSION
 
 RECORD = "record.json"
+PATHS = "paths.local.json"  # where inputs are on this machine; no part of the record
 PARTIAL = ".partial"  # suffix of what is not finished
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _MOST_RECORD_BYTES = 256 * 2**20  # the record of some million inputs
@@ -178,9 +179,9 @@ def resumable_folder(folder: Path, record: Record) -> Iterator[Path]:
 def run_folder(folder: Path, record: Record, grows: bool = False) -> Iterator[bool]:
     """A folder that is worked on in its place, part by part; yields whether an earlier run had begun it.
 
-    With `grows`, a run may have more inputs than the one before, such as slides that were not there for a moment.
-    Raises OutputError where `folder` holds anything but this run, where another process writes it, or where the disk
-    refuses.
+    A run that fails before it has finished anything leaves nothing. With `grows`, a run may have more inputs than the
+    one before, such as slides that were not there for a moment. Raises OutputError where `folder` holds anything but
+    this run, where another process writes it, or where the disk refuses.
     """
     folder = Path(folder).absolute()
     with locked(folder):
@@ -286,7 +287,13 @@ def fingerprint(path: Path, whole: bool = True, dated: bool = True) -> str:
         raise InputError(f"{path}: cannot be read ({_reason(error)})") from None
 
 
-def refuse_other_run(place: Path, found: dict, record: Record, grows: bool = False) -> None:
+def refuse_other_run(
+    place: Path,
+    found: dict,
+    record: Record,
+    grows: bool = False,
+    cure: str = "name another folder, or remove this one",
+) -> None:
     """Raise OutputError, naming what differs, where `place` was made by another run than `record`.
 
     `found` is the record of `place` as JSON. With `grows`, inputs that only `record` has are accepted.
@@ -302,7 +309,7 @@ def refuse_other_run(place: Path, found: dict, record: Record, grows: bool = Fal
         reason = f"input {key.removeprefix('inputs.')} was {_change(found.get(key), wanted.get(key))}"
     else:
         reason = f"{key.removeprefix('settings.')} was {_short(found.get(key))}, is now {_short(wanted.get(key))}"
-    raise OutputError(f"{place}: was made by another run ({reason}{more}); name another folder, or remove this one")
+    raise OutputError(f"{place}: was made by another run ({reason}{more}); {cure}")
 
 
 def _begin(folder: Path, record: Record, grows: bool = False) -> None:
@@ -321,8 +328,8 @@ def _begin(folder: Path, record: Record, grows: bool = False) -> None:
 
 
 def _remove_empty(folder: Path) -> None:
-    """Remove a folder that holds nothing but its record."""
-    if folder.is_dir() and all(path.name == RECORD for path in folder.iterdir()):
+    """Remove a folder that holds nothing but its record: other settings may then be tried."""
+    if folder.is_dir() and all(name in (RECORD, PATHS) for _, _, names in os.walk(folder) for name in names):
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -11,7 +11,7 @@ from conftest import draw_tissue
 from slide_files import write_tiled_tiff
 
 from histoloom.cli.main import run
-from histoloom.discovery.embed import read_record
+from histoloom.discovery.embedding_run import read_embedding
 from histoloom.discovery.embeddings import open_table
 from histoloom.discovery.tree import TypeTree
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
@@ -85,13 +85,13 @@ def test_the_chosen_patches_can_be_embedded_by_another_encoder(project, histoloo
     code, told, _ = histoloom(*again, *CUT)
     assert (code, told[0].split(";")[0]) == (0, "wrote fine: 14 patches in 2 parts")
     _, _, errors = histoloom(*again[:4], "wide", *again[5:], "--mpp", "0.5", "--size", "64")
-    assert "span 64 level-0 pixels, not 128; give the --mpp and --size that they were chosen with" in errors[-1]
+    assert "span 64 level-0 pixels, not 128; give the --mpp and --size of the chosen patches" in errors[-1]
 
 
 def test_an_encoder_in_a_folder_is_found_again_from_any_other(project, histoloom, monkeypatch):
     (project / "slides" / "glass.tif").unlink()
     histoloom("discover", "embed", "slides", "--out", "found", "--encoder", "encoder", *CUT)
-    assert read_record("found")[1].encoder == str(project / "encoder")
+    assert read_embedding("found")[1].encoder == str(project / "encoder")
     (project / "elsewhere").mkdir()
     monkeypatch.chdir(project / "elsewhere")
     for step in (("choose",), ("cluster", "--levels", "2,3")):
@@ -115,18 +115,35 @@ def test_a_plan_is_a_table(project, histoloom):
     ("words", "line"),
     [
         (("embed", "nowhere", "--out", "found"), "/nowhere: no such folder; give a slide or a folder of them"),
-        (("choose", "slides"), "slides: no embeddings there; make them with `histoloom discover embed`"),
-        (("cluster", "slides"), "slides: no chosen.parquet there; make it with `histoloom discover choose`"),
-        (("cluster", "slides", "--levels", "5,many"), "levels '5,many' are no numbers; write them as in 5,10,20"),
+        (("choose", "slides"), "slides: has no embeddings; make them with `histoloom discover embed`"),
+        (("cluster", "slides"), "slides: has no chosen.parquet; make it with `histoloom discover choose`"),
+        (("cluster", "slides", "--levels", "5,many"), "levels '5,many': write numbers of types, such as 5,10,20"),
         (("plan",), "give a folder of slides to count, or both --slides and --patches"),
-        (("plan", "slides", "--measure"), "--measure needs one --encoder, and no --rate"),
+        (("plan", "slides", "--measure"), "--measure needs exactly one --encoder, and no --rate"),
         (
             ("embed", "slides", "--out", "found", "--encoder", "encoder", "--ray", "127.0.0.1:1"),
             "--ray 127.0.0.1:1: no Ray cluster answers",
         ),
+        (("embed", "slides", "--out", "found", "--workers", "0"), "0 workers; give at least 1"),
+        (("embed", "slides", "--out", "found", "--mpp", "nan"), "mpp nan"),
+        (("embed", "slides", "--out", "found", "--mpp", "1e-9"), "give micrometers in [0.001, 1000]"),
+        (("embed", "slides", "--out", "found", "--size", str(10**18)), "need size >= 8, and at most 16384"),
+        (("embed", "slides", "--out", "found", "--batch-size", str(10**18)), "must be in [1, 65536]"),
+        (("embed", "slides", "--out", "found", "--slide-mpp", "-1"), "slide_mpp -1.0: give micrometers"),
+        (("choose", "slides", "--per-slide", str(10**18)), "must be at least 1 and below 2^31"),
+        (("cluster", "slides", "--seed", "-1"), "seed -1 must be at least 0"),
+        (("cluster", "slides", "--starts", str(10**18)), "must be in [1, 1000]"),
+        (("cluster", "slides", "--levels", f"5,{10**18}"), "must be numbers of types from 2 to 4096"),
+        (("plan", "--slides", "1", "--patches", "1", "--tflops", "nan"), "tflops nan must be a finite number above 0"),
+        (("classify", "slides", "--out", "new", "--depth", str(10**6)), "at most 2048"),
+        (("classify", "slides", "--out", "new", "--val-share", "nan"), "val_share nan must be in (0, 1)"),
+        (("maps", "slides", "--by", "slides", "--out", "new", "--smooth", "nan"), "smooth nan must be in [0, 16]"),
+        (("look", "slides", "--out", "new", "--windows", str(10**18)), "must be in [1, 1000]"),
+        (("look", "slides", "--out", "new", "--seed", "-1"), "seed -1 in [0, 2^53)"),
     ],
 )
 def test_bad_input_is_one_line(project, histoloom, words, line):
     code, told, errors = histoloom("discover", *words)
     assert (code, told, len(errors)) == (1, [], 1)
     assert line in errors[0]
+    assert not (project / "found").exists()  # nothing is left of a run that could not begin

@@ -62,4 +62,4 @@ def test_types_become_a_classifier_maps_and_a_page(histoloom, fails, discovered,
     told = fails("discover", "maps", "slides", "--by", "found", "--out", "new", "--names", names)
     assert "merge in a circle: 0 -> 1 -> 0" in told
     told = fails("discover", "classify", "slides", "--out", "new")
-    assert "slides: no tissue types there" in told
+    assert "slides: has no tissue types" in told

@@ -13,7 +13,8 @@ from slide_files import write_tiled_tiff
 
 from histoloom.discovery.choose import ChooseConfig, choose
 from histoloom.discovery.classifier import Window
-from histoloom.discovery.embed import EmbedConfig, embed
+from histoloom.discovery.embed import embed
+from histoloom.discovery.embedding_run import EmbedConfig
 from histoloom.discovery.embeddings import open_chosen, open_table, vectors_of
 from histoloom.discovery.parts import Cutting, find_parts
 from histoloom.discovery.tree import TypeTree

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bars import Counter
 from embedding_files import write_part
 
 from histoloom.discovery.choose import ChooseConfig, choose, coverage, diverse
 from histoloom.discovery.embeddings import open_chosen, open_table
 from histoloom.discovery.tree import unit
 from histoloom.distributed import Workers
-from histoloom.errors import ConfigError, InputError
+from histoloom.errors import ConfigError, InputError, OutputError
 
 
 def uneven_tissue(rng: np.random.Generator, count: int = 3000, types: int = 30) -> tuple[np.ndarray, np.ndarray]:
@@ -70,17 +71,41 @@ def test_a_killed_choice_goes_on_and_a_finished_one_is_left_alone(tmp_path):
     assert (tmp_path / "chosen.parquet").stat().st_mtime_ns == before
     (tmp_path / "chosen.parquet").unlink()
 
-    def stop(count: int, note: str) -> None:
+    def stop(count: int) -> None:
         if count == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        choose(tmp_path, ChooseConfig(per_slide=5), advance=stop)
-    begun = next((tmp_path / "choosing").iterdir())
-    assert [path.name for path in begun.iterdir()] == [parts[0].name]
+        choose(tmp_path, ChooseConfig(per_slide=5), bar=Counter(stop))
+    begun = sorted(path.name for path in (tmp_path / "choosing").iterdir())
+    assert begun == [parts[0].name, "record.json"]
     choose(tmp_path, ChooseConfig(per_slide=5))
     assert (tmp_path / "chosen.parquet").read_bytes() == whole
     assert sorted(path.name for path in tmp_path.iterdir()) == ["chosen.parquet", "embeddings"]
+
+
+def test_a_choice_with_other_settings_or_of_other_embeddings_is_refused_and_nothing_is_deleted(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        write_part(tmp_path, name, [name] * 30, rng.normal(size=(30, 8)))
+
+    def stop(count: int) -> None:
+        if count == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        choose(tmp_path, ChooseConfig(per_slide=5), bar=Counter(stop))
+    with pytest.raises(OutputError, match=r"choosing: was made by another run \(per_slide was 5, is now 6\)"):
+        choose(tmp_path, ChooseConfig(per_slide=6))
+    assert (tmp_path / "choosing" / "a.parquet").is_file()
+    choose(tmp_path, ChooseConfig(per_slide=5))
+    whole = (tmp_path / "chosen.parquet").read_bytes()
+    with pytest.raises(OutputError, match=r"per_slide was 5, is now 6\); remove it to choose again"):
+        choose(tmp_path, ChooseConfig(per_slide=6))
+    write_part(tmp_path, "b", ["b"] * 30, rng.normal(size=(30, 8)))
+    with pytest.raises(OutputError, match=r"input b\.parquet was changed"):
+        choose(tmp_path, ChooseConfig(per_slide=5))
+    assert (tmp_path / "chosen.parquet").read_bytes() == whole
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -107,5 +132,5 @@ def test_vectors_that_are_not_finite_are_one_line(tmp_path):
         choose(tmp_path, ChooseConfig())
     with pytest.raises(ConfigError, match="per_slide 0 must be at least 1"):
         ChooseConfig(per_slide=0)
-    with pytest.raises(InputError, match=r"no chosen.parquet there; make it with `histoloom discover choose`"):
+    with pytest.raises(InputError, match=r"has no chosen.parquet; make it with `histoloom discover choose`"):
         open_chosen(tmp_path)

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from bars import Counter
 
 from histoloom.discovery.classifier import (
     WEIGHTS,
@@ -15,7 +16,8 @@ from histoloom.discovery.classifier import (
 )
 from histoloom.discovery.distill import Distillation, distill
 from histoloom.discovery.distill_report import draw_tested, examine, write_answers, write_card
-from histoloom.discovery.namers import namer_print, open_namer
+from histoloom.discovery.embedding_run import read_embedding
+from histoloom.discovery.open_classifier import classifier_fingerprint, open_classifier
 from histoloom.discovery.tree import TypeTree
 from histoloom.discovery.windows import open_windows, read_assigned
 from histoloom.encoders.encoder import open_encoder
@@ -31,6 +33,11 @@ TINY = Distillation(
 )  # fmt: skip
 
 
+def open_own(discovered):
+    """The encoder of the types."""
+    return open_encoder(read_embedding(discovered)[1].encoder)
+
+
 @pytest.fixture(scope="module")
 def lesson(discovered):
     read, window = open_windows(discovered)
@@ -42,15 +49,15 @@ def classifier(lesson, tmp_path_factory):
     return distill(*lesson, TINY, tmp_path_factory.mktemp("run"))
 
 
-def test_it_learns_the_types_and_is_tested_on_cases_it_has_not_seen(lesson, classifier, tmp_path):
-    assigned, tree, read, window = lesson
+def test_it_learns_the_types_and_is_tested_on_cases_it_has_not_seen(discovered, lesson, classifier, tmp_path):
+    assigned, _, read, window = lesson
     assert (window.edge, window.mpp) == (32, 0.5)
     held = assigned.held_out(TINY.val_share, 0)
     cases = np.array(assigned.cases)
     assert not set(cases[held]) & set(cases[~held])
-    seen = []
-    found, answers = examine(classifier, open_encoder(tree.encoder), assigned, read, TINY, seen.append)
-    assert found.windows == held.sum() == sum(seen)
+    bar = Counter()
+    found, answers = examine(classifier, open_own(discovered), assigned, read, TINY, bar)
+    assert found.windows == held.sum() == bar.total
     write_answers(answers, tmp_path)
     told = pq.read_table(tmp_path / "answers.parquet").to_pylist()
     assert [row["type"] for row in told] == assigned.types[held].tolist()
@@ -64,22 +71,26 @@ def test_it_learns_the_types_and_is_tested_on_cases_it_has_not_seen(lesson, clas
     assert found.levels[0].top1 >= found.levels[-1].top1 - 0.02
     write_card(found, tmp_path)
     card = (tmp_path / "README.md").read_text()
-    assert f"{found.windows} windows of {found.cases} cases" in card
-    assert "nothing is saved" in card
+    assert f"{found.windows} windows of {found.cases} unseen cases" in card
+    assert found.cost_line() in card
+    as_fast = replace(found, classifier=found.encoder)
+    assert "nothing is saved" in as_fast.cost_line()
+    slow = replace(found, encoder=replace(found.classifier, windows_per_core_second=1e-3))
+    assert "nothing is saved" not in slow.cost_line()
 
 
-def test_of_many_unseen_windows_some_are_drawn_and_the_card_says_so(lesson, classifier, tmp_path):
-    assigned, tree, read, _ = lesson
+def test_of_many_unseen_windows_some_are_drawn_and_the_card_says_so(discovered, lesson, classifier, tmp_path):
+    assigned, _, read, _ = lesson
     few = replace(TINY, most_tested=20)
     tested, held = draw_tested(assigned, few), np.flatnonzero(assigned.held_out(TINY.val_share, 0))
     assert len(tested) == 20 < len(held)
     assert set(tested) < set(held)
     np.testing.assert_array_equal(tested, draw_tested(assigned, few))
     assert set(tested) != set(draw_tested(assigned, replace(few, loop=replace(few.loop, seed=1))))
-    found, answers = examine(classifier, open_encoder(tree.encoder), assigned, read, few)
+    found, answers = examine(classifier, open_own(discovered), assigned, read, few)
     assert found.windows == len(answers) == 20
     write_card(found, tmp_path)
-    assert f"had not seen, drawn from {len(held)}, trained on" in (tmp_path / "README.md").read_text()
+    assert f"unseen cases, drawn from {len(held)}, trained on" in (tmp_path / "README.md").read_text()
 
 
 def test_the_same_seed_gives_the_same_weights_and_a_stopped_run_goes_on(lesson, tmp_path):
@@ -107,12 +118,12 @@ def test_it_is_read_back_as_saved_and_names_alike(classifier, lesson, tmp_path):
     assert again.window == classifier.window
     save_classifier(again, tmp_path / "again")
     assert (tmp_path / "again" / WEIGHTS).read_bytes() == (tmp_path / WEIGHTS).read_bytes()
-    assert open_namer(tmp_path)(windows).shape == (5, 3)
+    assert open_classifier(tmp_path)(windows).shape == (5, 3)
 
 
 def test_the_encoder_itself_names_as_the_windows_were_assigned(discovered, lesson):
     assigned, _, read, _ = lesson
-    namer = open_namer(discovered)
+    namer = open_classifier(discovered)
     assert isinstance(namer, NearestType)
     windows = np.stack([read(assigned.slides[i], *assigned.places[i].tolist()) for i in range(0, len(assigned), 9)])
     np.testing.assert_array_equal(namer(windows).argmax(1), assigned.types[::9])
@@ -131,30 +142,30 @@ def test_windows_keep_their_places_types_and_cases_and_share_their_names(discove
 def test_types_of_another_encoder_are_refused(classifier, discovered, tmp_path):
     torch.manual_seed(1)
     save_small_encoder(SmallEncoder(SmallEncoderConfig(levels=(0, 1))), tmp_path / "other")
-    with pytest.raises(ModelError, match=r"types were found by encoder .* not by .*other .*give that encoder"):
+    with pytest.raises(ModelError, match=r"types come from encoder encoder .* not from other .*use that encoder"):
         check_encoder(TypeTree.load(discovered), open_encoder(str(tmp_path / "other")))
     save_classifier(classifier, tmp_path / "mixed")
     replace(classifier.tree, fingerprint="0" * 64).save(tmp_path / "mixed")
-    with pytest.raises(ModelError, match="found by another encoder than those of its classifier; train it again"):
+    with pytest.raises(ModelError, match="come from another encoder than those of its classifier; train it again"):
         load_classifier(tmp_path / "mixed")
 
 
 def test_what_is_no_classifier_is_one_line(classifier, tmp_path):
-    with pytest.raises(ModelError, match="no classifier there; train one with `histoloom discover classify`"):
+    with pytest.raises(ModelError, match="not found; train a classifier with `histoloom discover classify`"):
         load_classifier(tmp_path)
     with pytest.raises(InputError, match="neither a classifier nor tissue types"):
-        namer_print(tmp_path)
+        classifier_fingerprint(tmp_path)
     save_classifier(classifier, tmp_path)
     (tmp_path / "classifier.safetensors").write_bytes(b"no")
-    with pytest.raises(ModelError, match="not a classifier of these types"):
+    with pytest.raises(ModelError, match="is not a classifier of these types"):
         load_classifier(tmp_path)
 
 
 def test_settings_without_sense_are_refused(lesson, tmp_path):
-    for wrong in ({"input": 30}, {"depth": 0}):
+    for wrong in ({"input": 30}, {"depth": 0}, {"depth": 10**6}):
         with pytest.raises(ConfigError, match="multiple of patch"):
             ClassifierConfig(**wrong)
-    with pytest.raises(ConfigError, match="no vision transformer that timm can build"):
+    with pytest.raises(ConfigError, match="is not a vision transformer that timm can build"):
         distill(*lesson, replace(TINY, model=ClassifierConfig("resnet18", 32, 8, 1)), tmp_path)
     one = replace(lesson[0], cases=["a"] * len(lesson[0]))
     with pytest.raises(InputError, match="all patches are of one case"):

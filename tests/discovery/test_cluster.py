@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from bars import Counter
 from embedding_files import write_part
 from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.cluster import KMeans
@@ -16,7 +17,7 @@ from histoloom.discovery.cluster import ClusterConfig, cluster, draw_sample, gro
 from histoloom.discovery.embeddings import open_chosen
 from histoloom.discovery.kmeans import Clusters, KMeansConfig, find_clusters, measure, nest, ward
 from histoloom.discovery.tree import TypeTree, nearest, unit
-from histoloom.errors import ConfigError, InputError
+from histoloom.errors import ConfigError, InputError, OutputError
 
 LEVELS = (3, 6, 12)
 
@@ -124,8 +125,8 @@ def found(tmp_path):
 
 
 def test_every_chosen_patch_gets_the_type_of_its_vector(found):
-    told = []
-    tree, _ = cluster(found, ClusterConfig(LEVELS), told.append)
+    bar = Counter()
+    tree, _ = cluster(found, ClusterConfig(LEVELS), bar)
     rows = [row for batch in open_chosen(found).batches() for row in batch.to_pylist()]
     assigned = pq.read_table(found / "assignments.parquet").to_pylist()
     assert [(r["slide"], r["x"], r["y"], r["size"]) for r in assigned] == [
@@ -135,7 +136,7 @@ def test_every_chosen_patch_gets_the_type_of_its_vector(found):
     assert [row["type"] for row in assigned] == types.tolist()
     loaded = TypeTree.load(found)
     assert np.array_equal(loaded.sizes, np.bincount(types, minlength=12))
-    assert sum(told) == len(rows) == loaded.made["patches"] == 500
+    assert bar.total == len(rows) == loaded.made["patches"] == 500
     distances = ((unit(np.array([r["vector"] for r in rows])) - tree.centroids[types]) ** 2).sum(1)
     assert np.isclose(loaded.made["inertia"], distances.mean(), rtol=1e-3)
 
@@ -173,13 +174,33 @@ def test_few_patches_leave_out_fine_levels_and_three_are_refused(tmp_path):
 
 
 def test_settings_without_sense_are_refused():
-    for levels in ((), (1, 5), (10, 5)):
-        with pytest.raises(ConfigError, match="must be numbers of types from 2 up, coarse to fine"):
+    for levels in ((), (1, 5), (10, 5), (5, 10**18)):
+        with pytest.raises(ConfigError, match="must be numbers of types from 2 to 4096, coarse to fine"):
             ClusterConfig(levels)
-    with pytest.raises(ConfigError, match="starts 0 must be at least 1"):
+    with pytest.raises(ConfigError, match="starts 0 must be in"):
         KMeansConfig(starts=0)
-    with pytest.raises(ConfigError, match=r"split_above 1.0 must exceed 1"):
-        KMeansConfig(split_above=1.0)
+    for split_above in (1.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match=r"split_above .* must exceed 1"):
+            KMeansConfig(split_above=split_above)
+    for seed in (-1, 10**18):
+        with pytest.raises(ConfigError, match=r"seed .* must be at least 0 and below 2\^31"):
+            KMeansConfig(seed=seed)
+
+
+def test_a_finished_clustering_is_left_alone_and_another_one_is_refused(found):
+    cluster(found, ClusterConfig(LEVELS))
+    names = ("types.parquet", "types.json", "assignments.parquet")
+    before = {name: ((found / name).stat().st_mtime_ns, (found / name).read_bytes()) for name in names}
+    tree, notes = cluster(found, ClusterConfig(LEVELS))
+    assert (tree.levels, notes) == (LEVELS, [])
+    cure = r"remove assignments.parquet and types.json to cluster again"
+    with pytest.raises(OutputError, match=rf"levels was \[3, 6, 12\], is now \[3, 6\]\); {cure}"):
+        cluster(found, ClusterConfig((3, 6)))
+    (found / "chosen.parquet").unlink()
+    choose(found, ChooseConfig(per_slide=100))
+    with pytest.raises(OutputError, match=r"input chosen.parquet was changed"):
+        cluster(found, ClusterConfig(LEVELS))
+    assert before == {name: ((found / name).stat().st_mtime_ns, (found / name).read_bytes()) for name in names}
 
 
 def test_how_types_were_made_is_on_record(found):

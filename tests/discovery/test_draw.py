@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from bars import Counter
 from PIL import Image
 from slide_files import write_tiled_tiff
 
 from histoloom.discovery.draw import draw_maps, found_map, level_file, shares_of
 from histoloom.discovery.levels import read_levels
 from histoloom.discovery.map_files import read_map
-from histoloom.discovery.namers import open_namer
 from histoloom.discovery.names import name_types
+from histoloom.discovery.open_classifier import open_classifier
 from histoloom.discovery.parts import Cutting, find_parts
 from histoloom.discovery.pseudo_maps import MapConfig
 from histoloom.discovery.tree import TypeTree
@@ -41,7 +42,7 @@ def slides(known_slide, tmp_path) -> Path:
 
 @pytest.fixture
 def draw(slides, by_color, tree, tmp_path):
-    """`draw(out, names, levels)`: maps of the slides; counts how often a namer was opened."""
+    """`draw(out, names, levels)`: maps of the slides; counts how often the classifier was opened."""
 
     def run(out: str = "maps", names: Path | None = None, levels: tuple[int, ...] = (), mark: str = "m", **more):
         def opened():
@@ -89,11 +90,11 @@ def test_every_level_of_every_slide_is_drawn_nested_with_its_shares(draw, tree, 
 def test_a_stopped_run_goes_on_and_other_names_name_no_window_again(draw, tmp_path):
     whole = draw("whole")
 
-    def stop():
+    def stop(count):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        draw("stopped", advance=stop)
+        draw("stopped", bar=Counter(stop))
     found = found_map(tmp_path / "stopped", whole.slides[0])
     before = found.stat().st_mtime_ns
     draw("stopped")
@@ -118,7 +119,7 @@ def test_ray_workers_draw_the_same_bytes_as_one_process(slides, discovered, tmp_
     parts, _ = find_parts(slides, Cutting())
     named, config = name_types(tree.ancestors, tree.levels), MapConfig(stride=32)
     for out, workers in (("one", Workers()), ("ray", Workers(ray="local"))):
-        draw_maps(parts, partial(open_namer, discovered), "m", named, config, Path(out), workers=workers)
+        draw_maps(parts, partial(open_classifier, discovered), "m", named, config, Path(out), workers=workers)
     assert files(Path("one")) == files(Path("ray"))
 
 
@@ -148,13 +149,13 @@ def test_a_broken_slide_is_named_and_left_out(draw, slides, tmp_path):
     drawn = draw()
     assert [part.source for part in drawn.slides] == ["a.tif", "more/b.tif"]
     assert len(drawn.failures) == 2
-    assert any("glass.tif: no tissue was found on it" in line for line in drawn.failures)
+    assert any("glass.tif: has no tissue" in line for line in drawn.failures)
     assert any("text.svs" in line for line in drawn.failures)
 
 
 def test_maps_of_another_classifier_are_not_mixed_in(draw, tmp_path):
     draw(levels=(2,))
-    with pytest.raises(OutputError, match="holds maps by another classifier or of other settings"):
+    with pytest.raises(OutputError, match=r"was made by another run \(input classifier was changed\)"):
         draw(mark="other")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "x").touch()
@@ -162,7 +163,20 @@ def test_maps_of_another_classifier_are_not_mixed_in(draw, tmp_path):
         draw("taken")
 
 
+def test_a_slide_that_was_replaced_is_refused_and_one_that_was_gone_is_drawn_later(draw, slides, tmp_path):
+    kept = (slides / "more" / "b.tif").read_bytes()
+    (slides / "more" / "b.tif").unlink()
+    assert len(draw().slides) == 1
+    (slides / "more" / "b.tif").write_bytes(kept)
+    assert len(draw().slides) == 2
+    before = files(tmp_path / "maps")
+    (slides / "more" / "b.tif").write_bytes(kept + b"\0")
+    with pytest.raises(OutputError, match=r"was made by another run \(input more/b.tif was changed\)"):
+        draw()
+    assert files(tmp_path / "maps") == before
+
+
 def test_two_slides_of_one_name_are_refused(draw, slides, known_slide):
     write_tiled_tiff(slides / "a.tiff", np.zeros((9, 9, 3), np.uint8))
-    with pytest.raises(InputError, match=r"its map would have the name of that of a\.tiff?; rename one"):
+    with pytest.raises(InputError, match=r"its map would have the same name as that of a\.tiff?; rename one"):
         draw()

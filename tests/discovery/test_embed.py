@@ -14,12 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from bars import Counter
 from conftest import draw_tissue
 from slide_files import MPP, write_tiled_tiff
 
-from histoloom.discovery.embed import EmbedConfig, embed, read_record
+from histoloom.discovery.embed import embed
+from histoloom.discovery.embedding_run import EmbedConfig, read_embedding
 from histoloom.discovery.embeddings import open_table
-from histoloom.discovery.parts import Cutting, find_parts
+from histoloom.discovery.parts import Cutting, SlidePart, find_parts
 from histoloom.distributed import Workers
 from histoloom.encoders.encoder import Encoder, open_encoder
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
@@ -78,7 +80,7 @@ def test_a_row_is_the_encoders_vector_of_the_pixels_at_its_place(slides, encoder
     done, notes = run(slides, tmp_path / "out", config)
     table = open_table(tmp_path / "out")
     assert (done.patches, done.parts, done.failures, notes) == (table.rows, 3, [], [])
-    assert read_record(tmp_path / "out") == (slides, config)
+    assert read_embedding(tmp_path / "out") == (slides, config)
     opened = open_encoder(encoder)
     assert (table.encoder, table.fingerprint, table.dimensions) == (opened.name, opened.fingerprint, 12)
     rows = [row for batch in table.batches(7) for row in batch.to_pylist()]
@@ -96,7 +98,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(slides, encoder, tmp_pa
     run(slides, tmp_path / "whole", config)
     run(slides, tmp_path / "killed", config)
     broken = sorted((tmp_path / "killed" / "embeddings").iterdir())[1]
-    broken.rename(f"{broken}.half.partial")  # as a kill in the middle of a part leaves it
+    broken.rename(broken.with_name(".half.partial"))  # as a kill in the middle of a part leaves it
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "killed" / "embeddings").glob("*.parquet")}
     run(slides, tmp_path / "killed", config)
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
@@ -118,14 +120,14 @@ def test_two_ray_workers_write_the_same_bytes_as_one_process(slides, encoder, tm
 def test_a_ray_worker_killed_in_the_middle_costs_time_and_nothing_else(slides, encoder, tmp_path):
     killed = []
 
-    def kill_a_worker(count: int, note: str) -> None:
+    def kill_a_worker(count: int) -> None:
         if count == 1 and not killed:
             killed.append(min(ray_workers()))
             os.kill(killed[0], signal.SIGKILL)
 
     config = EmbedConfig(encoder, CUTTING)
     run(slides, tmp_path / "one", config)
-    done, _ = run(slides, tmp_path / "ray", config, workers=Workers(ray="local"), advance=kill_a_worker)
+    done, _ = run(slides, tmp_path / "ray", config, workers=Workers(ray="local"), bar=Counter(kill_a_worker))
     assert killed
     assert done.failures == []
     assert files(tmp_path / "ray") == files(tmp_path / "one")
@@ -149,15 +151,19 @@ def ray_workers() -> list[int]:
 STOPS = """
 import os, signal, sys
 from pathlib import Path
-from histoloom.discovery.embed import EmbedConfig, embed
+from histoloom.discovery.embed import embed
+from histoloom.discovery.embedding_run import EmbedConfig, read_embedding
 from histoloom.discovery.parts import Cutting, find_parts
 from histoloom.distributed import Workers
 
 source, out, encoder, ray = sys.argv[1:]
 config = EmbedConfig(encoder, Cutting(mpp=0.5, size=64, slide_mpp=0.25))
-kill = lambda count, note: count and os.kill(os.getpid(), signal.SIGKILL)
+class Kill:
+    def advance(self, count=1, note=""):
+        count and os.kill(os.getpid(), signal.SIGKILL)
+
 parts, _ = find_parts(Path(source), config.cutting)
-embed(parts, config, Path(out), Path(source), Workers(ray=ray), kill)
+embed(parts, config, Path(out), Path(source), Workers(ray=ray), Kill())
 """
 
 
@@ -186,12 +192,53 @@ def test_a_slide_without_tissue_a_broken_one_and_a_copy_are_named_and_the_rest_i
     assert done.parts == 3
     assert len(done.failures) == 2
     assert done.failures[0].startswith(f"{folder}/broken.tif: ")
-    assert done.failures[1].startswith(f"{folder}/glass.tif: no patch of 64 px at 0.5 um/px holds 50% tissue; look at")
-    assert notes == [f"{folder}/Q1-copy.tif: the same file as {folder}/P1-a.tif, left out; remove one of them"]
+    assert done.failures[1].startswith(f"{folder}/glass.tif: no patch of 64 px at 0.5 um/px holds 50% tissue; view it")
+    assert notes == [f"{folder}/Q1-copy.tif: is the same file as {folder}/P1-a.tif and is skipped; remove one of them"]
     shutil.rmtree(tmp_path / "out")
     only = [part for part in find_parts(folder, CUTTING)[0] if "glass" in part.source]
     with pytest.raises(InputError, match=r"no patch of 1 slides was embedded: .*glass.tif: no patch"):
         embed(only, EmbedConfig(encoder, CUTTING), tmp_path / "out", folder)
+
+
+def test_a_slide_that_was_gone_for_a_moment_is_embedded_by_the_next_run(slides, encoder, tmp_path):
+    folder, config = tmp_path / "slides", EmbedConfig(encoder, CUTTING)
+    shutil.copytree(slides, folder)
+    run(folder, tmp_path / "whole", config)
+    (folder / "P1-a.tif").rename(tmp_path / "away")
+    (folder / "P1-a.tif").symlink_to(tmp_path / "nowhere" / "P1-a.tif")
+    parts = [replace(part, slide=folder / part.source) for part in find_parts(slides, CUTTING)[0]]
+    done = embed(parts, config, tmp_path / "out", folder)
+    assert (done.parts, len(done.failures)) == (2, 1)
+    (folder / "P1-a.tif").unlink()
+    (tmp_path / "away").rename(folder / "P1-a.tif")
+    done = embed(parts, config, tmp_path / "out", folder)
+    assert (done.parts, done.failures) == (3, [])
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+def test_a_slide_that_was_replaced_under_its_name_is_refused(slides, encoder, tmp_path):
+    folder, config = tmp_path / "slides", EmbedConfig(encoder, CUTTING)
+    shutil.copytree(slides, folder)
+    run(folder, tmp_path / "out", config)
+    before = files(tmp_path / "out")
+    shutil.copy(folder / "P0-a.tif", folder / "P1-a.tif")
+    parts = [SlidePart(folder / f"P{i}-a.tif", f"P{i}-a.tif", "case") for i in range(3)]
+    with pytest.raises(OutputError, match=r"out: was made by another run \(input P1-a.tif was changed\)"):
+        embed(parts, config, tmp_path / "out", folder)
+    assert files(tmp_path / "out") == before
+
+
+def test_nothing_in_the_record_or_the_embeddings_names_this_machine(slides, encoder, tmp_path):
+    run(slides, tmp_path / "out", EmbedConfig(encoder, CUTTING))
+    for path in (tmp_path / "out").rglob("*"):
+        if path.is_file() and path.name != "paths.local.json":
+            data = path.read_bytes()
+            assert str(tmp_path).encode() not in data, path
+            assert encoder.encode() not in data, path
+    assert str(slides) in (tmp_path / "out" / "paths.local.json").read_text()
+    (tmp_path / "out" / "paths.local.json").unlink()
+    with pytest.raises(InputError, match=r"paths\.local\.json: is missing, so the slides cannot be found"):
+        read_embedding(tmp_path / "out")
 
 
 def test_a_list_of_slides_with_missing_files_says_so(slides, tmp_path):
@@ -239,7 +286,7 @@ def test_a_dataset_is_embedded_whole_or_in_windows(dataset, encoder, tmp_path):
 
 def test_a_folder_of_another_run_is_left_alone(dataset, encoder, tmp_path):
     run(dataset, tmp_path / "out", EmbedConfig(encoder))
-    with pytest.raises(OutputError, match="was begun with other settings or slides"):
+    with pytest.raises(OutputError, match=r"was made by another run \(precision was .float16., is now .float32.\)"):
         run(dataset, tmp_path / "out", EmbedConfig(encoder, precision="float32"))
     with pytest.raises(OutputError, match="exists already"):
         run(dataset, dataset, EmbedConfig(encoder))
@@ -253,16 +300,16 @@ def test_embeddings_of_two_encoders_do_not_mix(dataset, encoder, tmp_path):
         other.replace_schema_metadata({"histoloom.encoder": "uni", "histoloom.fingerprint": "beef" * 3}),
         file.with_name("z.parquet"),
     )
-    with pytest.raises(InputError, match=r"z.parquet: made by encoder uni \(beefbeef\), other files here by .* remove"):
+    with pytest.raises(InputError, match=r"z.parquet: was made by encoder uni \(beefbeef\), other files here by .*"):
         open_table(tmp_path / "out")
     short = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(5 * len(other), np.float16)), 5)
     pq.write_table(other.set_column(6, "vector", short), file.with_name("z.parquet"))
     with pytest.raises(InputError, match=r"z.parquet: its vectors have 5 dimensions, not 12: another encoder"):
         open_table(tmp_path / "out")
     file.with_name("z.parquet").write_bytes(b"no table")
-    with pytest.raises(InputError, match=r"z.parquet: no table of embeddings .*; remove it and run"):
+    with pytest.raises(InputError, match=r"z.parquet: is not a table of embeddings .*; remove it and run"):
         open_table(tmp_path / "out")
-    with pytest.raises(InputError, match="no embeddings there; make them with `histoloom discover embed`"):
+    with pytest.raises(InputError, match="has no embeddings; make them with `histoloom discover embed`"):
         open_table(tmp_path)
 
 
@@ -270,14 +317,14 @@ def test_damaged_weights_are_named(dataset, tmp_path):
     network = SmallEncoder(SmallEncoderConfig(levels=(0, 1), told=3))
     torch.nn.init.constant_(network.heads[0][1].weight, 1e9)
     save_small_encoder(network, tmp_path / "encoder")
-    with pytest.raises(ModelError, match="that are not finite in float16; store them as float32, or replace"):
+    with pytest.raises(ModelError, match="are not finite in float16; store them as float32, or replace"):
         run(dataset, tmp_path / "out", EmbedConfig(str(tmp_path / "encoder")))
 
 
 def test_settings_without_sense_are_refused():
-    with pytest.raises(ConfigError, match="batch_size 0 and readers 2 must be at least 1"):
+    with pytest.raises(ConfigError, match="batch_size 0 must be in"):
         EmbedConfig(batch_size=0)
-    with pytest.raises(ConfigError, match=r"mpp -1.0, size None"):
+    with pytest.raises(ConfigError, match=r"mpp -1.0, slide_mpp None"):
         Cutting(mpp=-1.0)
-    with pytest.raises(ConfigError, match=r"min_tissue 2.0 must lie"):
+    with pytest.raises(ConfigError, match=r"min_tissue 2.0 must be in"):
         Cutting(min_tissue=2.0)

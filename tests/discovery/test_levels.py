@@ -22,10 +22,10 @@ def test_levels_are_read_as_written(tmp_path):
 )  # fmt: skip
 def test_a_table_that_is_no_nesting_is_refused(tmp_path, text):
     (tmp_path / "levels.toml").write_text(text)
-    with pytest.raises(InputError, match=r"levels\.toml: not a table of nested levels .* write it anew"):
+    with pytest.raises(InputError, match=r"levels\.toml: is not a table of nested levels .* write it again"):
         read_levels(tmp_path / "levels.toml")
 
 
 def test_a_missing_table_says_who_writes_it(tmp_path):
-    with pytest.raises(InputError, match=r"levels\.toml: not there.*histoloom discover maps"):
+    with pytest.raises(InputError, match=r"levels\.toml: not found.*histoloom discover maps"):
         read_levels(tmp_path / "levels.toml")

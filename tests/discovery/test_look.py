@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from histoloom.discovery.classifier import Window
 from histoloom.discovery.draw import draw_maps
-from histoloom.discovery.look import LookConfig, spread_over_cases, tree_picture
+from histoloom.discovery.look import LookConfig, spread_over_cases, tree_picture, write_shares
 from histoloom.discovery.look_files import write_look
-from histoloom.discovery.look_page import SHOWN
+from histoloom.discovery.look_page import MAX_SLIDES
 from histoloom.discovery.names import name_types
 from histoloom.discovery.parts import Cutting, find_parts
 from histoloom.discovery.pseudo_maps import MapConfig
 from histoloom.discovery.tree import TypeTree
-from histoloom.discovery.windows import open_windows, read_assigned
-from histoloom.errors import InputError
+from histoloom.discovery.windows import SlideWindows, open_windows, read_assigned
+from histoloom.errors import InputError, OutputError
+from histoloom.tissue import TissueTable
 
 
 @pytest.fixture
@@ -74,8 +76,41 @@ def test_maps_and_shares_of_slides_are_on_the_page(look, by_color, known_slide, 
     (tmp_path / "names.toml").write_text('[[type]]\nid = 1\nname = "x"\n')
     with pytest.raises(InputError, match="was drawn with other names; run `histoloom discover maps` with these"):
         look("other", tmp_path / "names.toml", tmp_path / "maps")
-    with pytest.raises(InputError, match=r"no shares\.parquet there"):
+    with pytest.raises(InputError, match=r"has no shares\.parquet"):
         look("other", maps=tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_work(look, tmp_path, monkeypatch):
+    monkeypatch.setattr("histoloom.discovery.look_files.type_sheets", lambda *_: pytest.fail("worked first"))
+    (tmp_path / "file").touch()
+    for out in ("file", "file/look"):
+        with pytest.raises(OutputError, match="file"):
+            look(out)
+
+
+def test_a_look_replaces_an_older_one_and_leaves_nothing_of_it(look, tmp_path):
+    names = look("look")
+    assert sorted(path.name for path in (tmp_path / "look" / "types").iterdir()) == ["000.png", "001.png", "002.png"]
+    (tmp_path / "look" / "shares.csv").write_text("of an older look")
+    names.write_text("[[type]]\nid = 1\nmerge = 0\n")
+    look("look", names)
+    assert sorted(path.name for path in (tmp_path / "look" / "types").iterdir()) == ["000.png", "002.png"]
+    kept = ["discovered.toml", "look.html", "tree.png", "types"]
+    assert sorted(path.name for path in (tmp_path / "look").iterdir()) == kept
+
+
+def test_names_that_a_spreadsheet_would_run_are_quoted(tmp_path):
+    table = TissueTable.from_names(["=cmd()", "stroma"])
+    write_shares(tmp_path / "shares.csv", ["@a.tif"], np.array([[0.25, 0.75]]), table)
+    assert (tmp_path / "shares.csv").read_text().split() == ["slide,'=cmd(),stroma", "'@a.tif,0.25000,0.75000"]
+
+
+def test_a_place_outside_the_folder_of_slides_is_refused(tmp_path, known_slide):
+    (tmp_path / "slides").mkdir()
+    read = SlideWindows(tmp_path / "slides", Window(32, 0.5))
+    for name in ("../../" + known_slide.name, str(known_slide), "a/../../b.tif"):
+        with pytest.raises(InputError, match="leaves the folder of slides"):
+            read(name, 0, 0, 64)
 
 
 def test_pictures_are_read_of_no_more_slides_than_the_page_shows(look, by_color, known_slide, discovered, tmp_path):
@@ -84,12 +119,12 @@ def test_pictures_are_read_of_no_more_slides_than_the_page_shows(look, by_color,
     draw_maps(parts, lambda: by_color, "m", name_types(tree.ancestors, tree.levels), MapConfig(), tmp_path / "maps")
     for count in (2, 3):
         overlays = tmp_path / "maps" / str(count) / "overlays"
-        for number in range(SHOWN - 1):
+        for number in range(MAX_SLIDES - 1):
             shutil.copy(overlays / "a.jpg", overlays / f"b{number:02d}.jpg")
         (overlays / "c.jpg").mkdir()  # reading it would fail
     look("look", maps=tmp_path / "maps")
     page = (tmp_path / "look" / "look.html").read_text()
-    assert page.count("data:image/jpeg") == 2 * SHOWN
+    assert page.count("data:image/jpeg") == 2 * MAX_SLIDES
     assert "1 more slides have overlays" in page
 
 

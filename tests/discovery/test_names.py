@@ -57,11 +57,11 @@ def test_a_level_is_found_by_its_number_of_types(tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (row(id=6), "type 6 was not found; ids run from 0 to 5"),
-        (row(id=2, level=3, name="a") + row(id=3, level=3), "type 3 of level 3 was not found; ids run from 0 to 2"),
-        (row(id=2, level=4), "names level 4; known: 2, 3, 6"),
-        (row(id=1, merge=9), "type 1 merges into 9, which was not found"),
-        (row(id=1, merge="tumour"), "type 1 merges into 'tumour', which was not found"),
+        (row(id=6), "type 6 does not exist; ids run from 0 to 5"),
+        (row(id=2, level=3, name="a") + row(id=3, level=3), "type 3 of level 3 does not exist; ids run from 0 to 2"),
+        (row(id=2, level=4), "has unknown level 4; known: 2, 3, 6"),
+        (row(id=1, merge=9), "type 1 merges into 9, which is unknown"),
+        (row(id=1, merge="tumour"), "type 1 merges into 'tumour', which is unknown"),
         (row(id=0, merge=1) + row(id=1, merge=2) + row(id=2, merge=0), "merge in a circle: 0 -> 1 -> 2 -> 0"),
         (row(id=3, merge=3), "merge in a circle: 3 -> 3"),
         (row(id=0, name="a") + row(id=1, name="A "), "types 0 and 1 are both named 'A '; rename one, or write merge"),

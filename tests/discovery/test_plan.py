@@ -8,7 +8,8 @@ from slide_files import MPP, write_tiled_tiff
 from torch.utils.flop_counter import FlopCounterMode
 
 from histoloom.discovery.classifier import ClassifierConfig, ViT
-from histoloom.discovery.embed import EmbedConfig, embed
+from histoloom.discovery.embed import embed
+from histoloom.discovery.embedding_run import EmbedConfig
 from histoloom.discovery.embeddings import open_table
 from histoloom.discovery.parts import Cutting, find_parts
 from histoloom.discovery.plan import CLASSIFIER, COSTS, PlanConfig, count_patches, describe, make_plan, measure_rate
@@ -72,11 +73,11 @@ def test_the_count_is_that_of_the_run(tmp_path):
 
 
 def test_what_cannot_be_priced_is_one_line():
-    with pytest.raises(ConfigError, match=r"encoder mine: its cost is not known; give its --rate .*or --measure it"):
+    with pytest.raises(ConfigError, match=r"encoder mine: its cost is unknown; give its --rate .*or --measure it"):
         PlanConfig(("mine",))
-    with pytest.raises(ConfigError, match="a rate is that of one encoder; give one"):
+    with pytest.raises(ConfigError, match="a rate belongs to one encoder; give exactly one"):
         PlanConfig(("uni", "uni2"), rate=5.0)
-    with pytest.raises(ConfigError, match=r"tflops 0.0 must be a number above 0"):
+    with pytest.raises(ConfigError, match=r"tflops 0.0 must be a finite number above 0"):
         PlanConfig(tflops=0.0)
-    with pytest.raises(ConfigError, match="0 patches of 5 slides: nothing to price"):
+    with pytest.raises(ConfigError, match="0 patches of 5 slides: need at least 1 of each"):
         make_plan(5, 0, PlanConfig())

@@ -95,7 +95,7 @@ def test_a_slide_smaller_than_a_window_has_a_map_of_its_shape(tmp_path, by_color
 
 def test_a_slide_without_tissue_is_refused(tmp_path, by_color):
     path = write_tiled_tiff(tmp_path / "empty.tif", np.full((1200, 1200, 3), 244, np.uint8))
-    with open_slide(path) as slide, pytest.raises(SlideError, match=r"empty\.tif: no tissue was found on it"):
+    with open_slide(path) as slide, pytest.raises(SlideError, match=r"empty\.tif: has no tissue"):
         list(draw_rows(slide, find_tissue(slide), by_color, MapConfig()))
 
 
@@ -127,7 +127,7 @@ def test_settings_without_sense_are_refused():
 def test_a_file_that_is_no_map_is_refused(tmp_path, tree):
     tifffile.imwrite(tmp_path / "other.tif", np.zeros((8, 8), np.uint8))
     (tmp_path / "text.tif").write_text("no")
-    for name, told in (("other.tif", "is no map of"), ("text.tif", "cannot be read")):
+    for name, told in (("other.tif", "is not a map of"), ("text.tif", "cannot be read")):
         with pytest.raises(InputError, match=told):
             relabel(
                 tmp_path / name,

@@ -3,17 +3,20 @@ from functools import partial
 
 import numpy as np
 import pytest
+from bars import Counter
 
 from histoloom.discovery.classifier import Window
-from histoloom.discovery.namers import open_namer
 from histoloom.discovery.names import name_types
+from histoloom.discovery.open_classifier import open_classifier
 from histoloom.discovery.pseudo_maps import MapConfig
 from histoloom.discovery.pseudo_patches import Kept, draw_patches
 from histoloom.distributed import Workers
 from histoloom.errors import InputError, OutputError
 from histoloom.patches.store import iter_rows, load_patches, read_table
+from histoloom.progress import SILENT
 
 CONFIG = MapConfig(stride=8)
+KEPT = Kept()
 
 
 @pytest.fixture
@@ -60,46 +63,43 @@ def test_the_same_again_does_nothing_and_a_stopped_run_goes_on_to_the_same_bytes
     class Stopped(BaseException):
         pass
 
-    seen = []
-
     def stop(count):
-        seen.append(count)
-        if sum(seen) == 16:
+        if bar.total == 16:
             raise Stopped
 
-    def run(out, advance=lambda count: None):
-        return draw_patches(
-            dataset, lambda: by_color, "print", named, 1, CONFIG, Kept(), tmp_path / out, advance=advance
-        )
+    bar = Counter(stop)
+
+    def run(out, bar=SILENT, kept=KEPT):
+        return draw_patches(dataset, lambda: by_color, "print", named, 1, CONFIG, kept, tmp_path / out, bar=bar)
 
     whole = run("whole")
     with pytest.raises(Stopped):
-        run("stopped", stop)
+        run("stopped", bar)
+    with pytest.raises(OutputError, match=r"stopped.partial: was made by another run .*low was 0.0, is now 0.2"):
+        run("stopped", kept=Kept(0.2))
     assert (tmp_path / "stopped.partial" / "data" / "train-00000.parquet").is_file()
     assert not (tmp_path / "stopped").exists()
     assert run("stopped")["sha256"] == whole["sha256"]
-    assert run("whole", lambda count: pytest.fail("drawn twice")) == whole
+    assert run("whole", bar=(again := Counter())) == whole
+    assert again.counts == [18]
     assert not (tmp_path / "stopped.partial").exists()
 
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_ray_workers_write_the_same_bytes_as_one_process(dataset, discovered, named, tmp_path):
-    seen = {"one": 0, "many": 0}
+    bars = {"one": Counter(), "many": Counter()}
 
     def run(out, **how):
-        def advance(count):
-            seen[out] += count
-
-        open_names = partial(open_namer, discovered)
-        return draw_patches(dataset, open_names, "m", named, 1, CONFIG, Kept(), tmp_path / out, advance=advance, **how)
+        open_names = partial(open_classifier, discovered)
+        return draw_patches(dataset, open_names, "m", named, 1, CONFIG, Kept(), tmp_path / out, bar=bars[out], **how)
 
     assert run("one")["sha256"] == run("many", workers=Workers(ray="local"))["sha256"]
-    assert seen == {"one": 18, "many": 18}
+    assert [bar.total for bar in bars.values()] == [18, 18]
 
 
 def test_what_does_not_fit_is_refused(dataset, by_color, named, tmp_path):
     other = replace(by_color, window=Window(32, 1.0))
-    with pytest.raises(InputError, match=r"is of 0\.5 um/px, the types were found at 1; cut patches at that"):
+    with pytest.raises(InputError, match=r"has 0\.5 um/px, the types were found at 1; cut patches at that mpp"):
         draw_patches(dataset, lambda: other, "print", named, 1, CONFIG, Kept(), tmp_path / "a")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()

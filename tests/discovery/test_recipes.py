@@ -98,7 +98,7 @@ def test_slides_with_drawn_maps_are_cut_and_trained_on(recipes, known_pixels, by
 def test_a_curriculum_on_types_that_are_not_nested_says_what_is_missing(recipes, known_dataset, tmp_path):
     (recipes / "r.toml").write_text(f'[data]\ndataset = "{known_dataset}"\n[denoiser.curriculum]\n')
     recipe = tiny(read_recipe(recipes / "r.toml"))
-    with pytest.raises(InputError, match=r"levels\.toml: not there; a curriculum needs it"):
+    with pytest.raises(InputError, match=r"levels\.toml: not found; a curriculum needs it"):
         run_recipe(recipe, tmp_path / "run", silent_bar)
     (recipes / "levels.toml").write_text("[[level]]\ntypes = 2\nof = [0, 1]\n")
     text = f'[data]\ndataset = "{known_dataset}"\n[denoiser.curriculum]\nlevels = "levels.toml"\n'

@@ -51,13 +51,13 @@ def test_a_tree_is_found_again_as_it_was_saved(tmp_path):
 
 
 def test_a_tree_that_is_missing_damaged_or_of_two_runs_is_one_line_with_the_cure(tmp_path):
-    with pytest.raises(InputError, match="no tissue types there; make them with `histoloom discover cluster`"):
+    with pytest.raises(InputError, match="has no tissue types; make them with `histoloom discover cluster`"):
         TypeTree.load(tmp_path)
     tree().save(tmp_path)
     first = (tmp_path / "types.json").read_text()
     tree(made={"seed": 4}, sizes=np.ones(6, np.int64)).save(tmp_path)
     (tmp_path / "types.json").write_text(first)
-    with pytest.raises(InputError, match=r"types.parquet is of another run than types.json\); run"):
+    with pytest.raises(InputError, match=r"types.parquet belongs to another run than types.json\); run"):
         TypeTree.load(tmp_path)
     (tmp_path / "types.json").write_text(json.dumps({"levels": [3, 6]}))
     with pytest.raises(InputError, match=r"cannot be read .*run `histoloom discover cluster` again"):
@@ -67,9 +67,9 @@ def test_a_tree_that_is_missing_damaged_or_of_two_runs_is_one_line_with_the_cure
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"levels": (2, 6)}, "the level of 2 types must use all ids from 0 to 1"),
-        ({"levels": (6,)}, r"1 levels of 6 types need ancestors of that shape, not \(2, 6\)"),
-        ({"ancestors": np.array([[0, 1, 2, 0, 1, 2], [1, 0, 2, 3, 4, 5]])}, "the finest level must be the types"),
+        ({"levels": (2, 6)}, "the level of 2 types must use exactly the ids 0 to 1"),
+        ({"levels": (6,)}, r"1 levels of 6 types need ancestors of that shape, got \(2, 6\)"),
+        ({"ancestors": np.array([[0, 1, 2, 0, 1, 2], [1, 0, 2, 3, 4, 5]])}, "the finest level must be the ids"),
     ],
 )
 def test_what_is_no_tree_is_refused(changes, line):
@@ -79,16 +79,16 @@ def test_what_is_no_tree_is_refused(changes, line):
 
 def test_levels_that_contradict_each_other_are_refused():
     ancestors = np.array([[0, 0, 1, 1, 0, 0], [0, 1, 1, 2, 0, 0], [0, 1, 2, 3, 4, 5]])
-    with pytest.raises(InputError, match="not nested: a finer type lies in two coarser ones"):
+    with pytest.raises(InputError, match="not nested: a finer type belongs to two coarser ones"):
         tree(levels=(2, 3, 6), ancestors=ancestors)
 
 
 def test_vectors_of_another_encoder_and_vectors_that_are_not_finite_are_refused():
-    with pytest.raises(InputError, match="have 4 dimensions, not 3: another encoder; embed all with the same one"):
+    with pytest.raises(InputError, match="have 4 dimensions, not 3: another encoder made them; use one for all"):
         tree().assign(np.ones((2, 4), np.float32))
     vectors = np.ones((3, 3), np.float32)
     vectors[1, 2] = np.nan
-    with pytest.raises(InputError, match="vector 1 of 3 is not finite; embed its patch anew"):
+    with pytest.raises(InputError, match="vector 1 of 3 is not finite; embed its patch again"):
         tree().assign(vectors)
 
 

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from bars import Counter
 
 from histoloom.encoders.cache import default_cache, features
 from histoloom.encoders.encoder import Encoder
@@ -55,7 +56,7 @@ def test_a_stopped_run_keeps_the_batches_that_were_done(counting, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        features(encoder, IMAGES, tmp_path / "f.sqlite", stop, batch_size=3)
+        features(encoder, IMAGES, tmp_path / "f.sqlite", Counter(stop), batch_size=3)
     features(encoder, IMAGES, tmp_path / "f.sqlite", batch_size=3)
     assert asked == [3, 3, 1]
 
@@ -63,11 +64,11 @@ def test_a_stopped_run_keeps_the_batches_that_were_done(counting, tmp_path):
 def test_what_cannot_be_used_is_refused_in_one_line(counting, tmp_path):
     encoder, _ = counting
     broken = Encoder("broken", "v1", lambda images: torch.full((len(images), 2), torch.nan))
-    with pytest.raises(InputError, match="encoder broken: gives features that are not finite"):
+    with pytest.raises(InputError, match="encoder broken: its features are not finite"):
         features(broken, IMAGES)
     with pytest.raises(InputError, match="no images to encode"):
         features(encoder, IMAGES[:0])
-    with pytest.raises(ConfigError, match="0 images at a time"):
+    with pytest.raises(ConfigError, match="0 images per batch"):
         features(encoder, IMAGES, batch_size=0)
     (tmp_path / "f.sqlite").write_text("no database" * 100)
     with pytest.raises(OutputError, match=r"f\.sqlite: cannot be used as feature cache"):

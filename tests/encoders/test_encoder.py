@@ -9,7 +9,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from histoloom.encoders.encoder import KNOWN, SMALL, open_encoder
+from histoloom.encoders.encoder import KNOWN, SMALL, open_encoder, short_name
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, load_small_encoder, save_small_encoder
 from histoloom.errors import ConfigError, ModelError
 
@@ -68,7 +68,7 @@ def test_a_timm_model_sees_the_whole_patch_in_its_own_size_and_colours(timm_fold
 
 def test_weights_that_cannot_be_had_end_in_one_line_that_says_how_to_get_them():
     with pytest.raises(
-        ModelError, match=r"weights cannot be had .* ask for access on .*`hf auth login`.*take histoloom-small"
+        ModelError, match=r"weights are not available .* ask for access on .*`hf auth login`.*use histoloom-small"
     ):
         open_encoder("timm:hf-hub:MahmoodLab/UNI2-h")
     with pytest.raises(ModelError, match=r"Unknown model \(nosuch\); `timm.list_models"):
@@ -131,14 +131,50 @@ def test_a_pathology_model_gets_images_through_its_transform_or_prepares_them_it
 
 
 def test_a_pathology_model_that_encodes_no_single_images_is_refused(lazyslide):
-    with pytest.raises(ConfigError, match="encoder slides: does not turn single images into features"):
+    with pytest.raises(ConfigError, match="encoder slides: does not encode single images"):
         open_encoder("slides")
+
+
+class FromTheHub(OfImages):
+    """One that fetches its code, as its source says."""
+
+    def __init__(self):
+        super().__init__()
+        if False:
+            AutoModel.from_pretrained("a/b", trust_remote_code=True)
+
+
+class Disguised(OfImages):
+    """One that fetches its code through a function of its own."""
+
+    def __init__(self):
+        super().__init__()
+        getattr(torch.hub, "lo" + "ad")("a/b", "model", source="local")
+
+
+def test_a_model_that_runs_code_from_the_internet_needs_to_be_allowed(lazyslide):
+    sys.modules["lazyslide_models"].MODEL_REGISTRY |= {"hibou-b": OfImages, "hub": FromTheHub, "disguised": Disguised}
+    load = torch.hub.load
+    for name in ("hibou-b", "hub", "disguised"):
+        with pytest.raises(ConfigError, match=rf"encoder {name}: loading it runs code from the internet.*--allow"):
+            open_encoder(name)
+    assert torch.hub.load is load
+    for name in ("hibou-b", "hub"):
+        assert open_encoder(name, allow_remote_code=True)(IMAGES).shape == (len(IMAGES), 2)
+    with pytest.raises(ModelError, match="encoder disguised: its weights are not available"):
+        open_encoder("disguised", allow_remote_code=True)  # there is no such folder
+
+
+def test_no_path_of_this_machine_is_in_the_name_of_an_encoder(small_folder):
+    assert open_encoder(str(small_folder)).name == short_name(f"{small_folder}/") == small_folder.name
+    assert short_name("histoloom-small") == "histoloom-small"
+    assert short_name("timm:resnet18") == "timm:resnet18"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("lazyslide_models") is not None, reason="lazyslide-models is installed")
 def test_a_pathology_model_without_its_library_names_the_extra():
     with pytest.raises(
-        ConfigError, match=r"encoder uni: neither histoloom-small, .* pip install 'histoloom\[foundation\]'"
+        ConfigError, match=r"encoder uni: is not histoloom-small, .* pip install 'histoloom\[foundation\]'"
     ):
         open_encoder("uni")
 

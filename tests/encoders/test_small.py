@@ -53,13 +53,13 @@ def test_an_encoder_survives_being_saved_up_to_half_precision(tmp_path):
 
 
 def test_what_is_no_encoder_is_said_to_be_none(tmp_path):
-    with pytest.raises(ModelError, match=r"no encoder there; train one with `histoloom train-encoder`"):
+    with pytest.raises(ModelError, match=r"not found; train an encoder with `histoloom train-encoder`"):
         load_small_encoder(tmp_path)
     (tmp_path / ENCODER).write_bytes(np.arange(99, dtype=np.uint8).tobytes())
     with pytest.raises(ModelError, match="not an encoder of this version"):
         load_small_encoder(tmp_path)
     for levels in ((1,), (2, 1), (1, 1), (-1, 2)):
-        with pytest.raises(ConfigError, match="need two at least, in order"):
+        with pytest.raises(ConfigError, match="needs at least two levels in ascending order"):
             SmallEncoderConfig(levels=levels)
 
 

@@ -1,16 +1,12 @@
-"""A thousand patches of each slide that differ as much as they can, so that rare tissue is not outvoted by common one.
+"""Choose the patches of each slide that differ most, so that common tissue does not outvote rare tissue.
 
-Farthest-point choice (Gonzalez 1985): next comes always the patch that is least like any chosen so far. No patch is
-then farther from the nearest chosen one than twice what the best choice of as many could reach; a random choice
-promises nothing, and misses what is rare. No seed: the first is the patch nearest to the slide's mean.
+Farthest-point choice (Gonzalez 1985): the next patch is always the one that is least similar to those chosen so far. No
+patch is then farther from the nearest chosen one than twice the optimum for that number; random choice guarantees
+nothing and misses rare tissue. There is no seed: the first patch is the one nearest to the mean of the slide.
 """
 
-import hashlib
-import json
-import os
+import dataclasses
 import shutil
-import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -21,12 +17,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
-from histoloom.discovery.embeddings import CHOSEN, Table, open_table, open_writer, vectors_of
+from histoloom.discovery.embeddings import CHOSEN, Table, count_rows, open_table, open_writer, vectors_of
+from histoloom.discovery.made_by import record_in, with_record
 from histoloom.discovery.tree import unit
 from histoloom.distributed import ALONE, Workers, run_items
-from histoloom.errors import ConfigError, InputError, OutputError
+from histoloom.errors import ConfigError, InputError
+from histoloom.files import Record, fingerprint, locked, one_clear_line, refuse_other_run, run_folder, whole_file
+from histoloom.parquet import guarded
+from histoloom.progress import SILENT, Bar
 
-MADE = b"histoloom.choice"
+COMMAND, FORMAT = "discover choose", 1
 ASIDE = "choosing"  # folder of finished parts, until all are there
 
 
@@ -37,20 +37,20 @@ class ChooseConfig:
     per_slide: int = 1000  # at most
 
     def __post_init__(self):
-        if self.per_slide < 1:
-            raise ConfigError(f"per_slide {self.per_slide} must be at least 1")
+        if not 1 <= self.per_slide < 2**31:
+            raise ConfigError(f"per_slide {self.per_slide} must be at least 1 and below 2^31")
 
 
 def diverse(vectors: Float[np.ndarray, "n d"], count: int) -> Int[np.ndarray, " m"]:
-    """Indices, in order of choice, of at most `count` unit vectors by farthest-point choice; equals are chosen once.
+    """Indices, in order of choice, of at most `count` unit vectors by farthest-point choice; duplicates count once.
 
-    Time is `n` times `count`. Equal distances are decided for the first.
+    Takes time `n` times `count`. Of equal distances the first one wins.
     """
     chosen = [int((vectors @ vectors.mean(0)).argmax())]
-    near = 1 - vectors @ vectors[chosen[0]]  # half the squared distance to the nearest chosen
+    near = 1 - vectors @ vectors[chosen[0]]  # half the squared distance to the nearest chosen vector
     while len(chosen) < min(count, len(vectors)):
         farthest = int(near.argmax())
-        if near[farthest] <= 1e-6:  # single precision: all that is left was chosen already
+        if near[farthest] <= 1e-6:  # in single precision, only duplicates are left
             break
         chosen.append(farthest)
         np.minimum(near, 1 - vectors @ vectors[farthest], out=near)
@@ -58,54 +58,52 @@ def diverse(vectors: Float[np.ndarray, "n d"], count: int) -> Int[np.ndarray, " 
 
 
 def coverage(vectors: Float[np.ndarray, "n d"], chosen: Int[np.ndarray, " m"]) -> Float[np.ndarray, " n"]:
-    """Distance of each unit vector to the nearest chosen one: its maximum is the covering radius."""
+    """Distance of each unit vector to the nearest chosen one; the maximum is the covering radius."""
     closest = np.full(len(vectors), -1, np.float32)
     for start in range(0, len(chosen), 256):
         np.maximum(closest, (vectors @ vectors[chosen[start : start + 256]].T).max(1), out=closest)
     return np.sqrt(np.maximum(2 - 2 * closest, 0))
 
 
-def choose(
-    folder: Path,
-    config: ChooseConfig,
-    workers: Workers = ALONE,
-    advance: Callable[[int, str], None] = lambda count, note: None,
-) -> int:
-    """Write `chosen.parquet` beside the embeddings; returns its number of patches.
+def choose(folder: Path, config: ChooseConfig, workers: Workers = ALONE, bar: Bar = SILENT) -> int:
+    """Write `chosen.parquet` next to the embeddings and return its number of patches.
 
-    Goes on where a run of the same settings stopped, and does nothing where it is done. Raises InputError for
-    embeddings of several encoders, or that are not finite; OutputError where the folder cannot be written.
+    Continues an interrupted run, and does nothing where the file is finished. Raises InputError for embeddings of
+    several encoders or that are not finite; OutputError where the file was made from other embeddings or with other
+    settings, or cannot be written.
     """
     table = open_table(folder)
-    made = _made(table, config)
-    if (folder / CHOSEN).is_file() and (pq.read_schema(folder / CHOSEN).metadata or {}).get(MADE) == made:
-        advance(len(table.paths), "")
-        return pq.ParquetFile(folder / CHOSEN).metadata.num_rows
-    aside = folder / ASIDE / hashlib.sha256(made).hexdigest()[:16]
-    try:
-        aside.mkdir(parents=True, exist_ok=True)
-        # Absolute, as workers on other machines stand in other folders.
-        todo = [path.absolute() for path in table.paths if not (aside / path.name).is_file()]
-        advance(len(table.paths) - len(todo), "")
-        for outcome in run_items(partial(_choose_part, config.per_slide, aside.absolute()), todo, workers):
-            if outcome.error is not None:
-                raise outcome.error
-            advance(1, "")
-        count = _join([aside / path.name for path in table.paths], folder / CHOSEN, made)
-        shutil.rmtree(folder / ASIDE)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({error.strerror or error}); free some space") from None
+    record = _record(table, config)
+    path, aside = folder / CHOSEN, folder / ASIDE
+    with locked(folder), one_clear_line(folder):
+        if path.is_file():
+            refuse_other_run(path, record_in(path), record, cure="remove it to choose again, or use another folder")
+            shutil.rmtree(aside, ignore_errors=True)  # a run that was killed after it had written the file
+            bar.advance(len(table.paths))
+            return count_rows(path)
+        with run_folder(aside, record):
+            # Absolute, because workers on other machines run in other folders.
+            todo = [part.absolute() for part in table.paths if not (aside / part.name).is_file()]
+            bar.advance(len(table.paths) - len(todo))
+            for outcome in run_items(partial(_choose_part, config.per_slide, aside.absolute()), todo, workers):
+                if outcome.error is not None:
+                    raise outcome.error
+                bar.advance()
+            count = _join([aside / part.name for part in table.paths], path, record)
+        shutil.rmtree(aside)
     return count
 
 
-def _made(table: Table, config: ChooseConfig) -> bytes:
-    """What the choice was made from: it is done anew when parts were added or the number changed."""
-    parts = [(path.name, path.stat().st_size) for path in table.paths]
-    return json.dumps({"per_slide": config.per_slide, "fingerprint": table.fingerprint, "parts": parts}).encode()
+def _record(table: Table, config: ChooseConfig) -> Record:
+    """What decides the choice: the number, and the embeddings by content, wherever they are."""
+    inputs = {path.name: fingerprint(path, whole=False, dated=False) for path in table.paths}
+    settings = dataclasses.asdict(config) | {"encoder": table.fingerprint}
+    return Record(command=COMMAND, format=FORMAT, settings=settings, inputs=inputs)
 
 
 def _choose_part(per_slide: int, aside: Path, path: Path) -> None:
-    rows = pq.read_table(path)
+    with guarded(path):
+        rows = pq.read_table(path)
     try:
         vectors = unit(vectors_of(rows))
     except InputError as error:
@@ -115,19 +113,15 @@ def _choose_part(per_slide: int, aside: Path, path: Path) -> None:
         stop = start + sum(1 for _ in slide)
         kept += (start + np.sort(diverse(vectors[start:stop], per_slide))).tolist()
         start = stop
-    half = aside / f"{path.name}.{uuid.uuid4().hex}.partial"
-    with open_writer(half, rows.schema) as writer:
+    with whole_file(aside / path.name) as part, open_writer(part, rows.schema) as writer:
         writer.write_table(rows.take(pa.array(kept)))
-    os.replace(half, aside / path.name)
 
 
-def _join(parts: list[Path], path: Path, made: bytes) -> int:
-    half, count = path.with_suffix(".partial"), 0
-    first = pq.read_schema(parts[0])
-    with open_writer(half, first.with_metadata({**first.metadata, MADE: made})) as writer:
+def _join(parts: list[Path], path: Path, record: Record) -> int:
+    count = 0
+    with whole_file(path) as aside, open_writer(aside, with_record(pq.read_schema(parts[0]), record)) as writer:
         for part in parts:
             rows = pq.read_table(part)
             writer.write_table(rows.replace_schema_metadata(writer.schema.metadata))
             count += len(rows)
-    os.replace(half, path)
     return count

@@ -1,69 +1,82 @@
-"""A small vision transformer that names the type of a window, instead of a large encoder and a search for centroids.
+"""A small vision transformer that predicts the type of a window, in place of a large encoder and its centroids.
 
 FOLDER/
-  classifier.safetensors    weights; shape and the windows it reads as JSON in the header
-  types.parquet types.json  the types it was taught
-  README.md report.json     how well it names them
-  answers.parquet           what it said of each window that it was tested on
+  record.json               settings, and fingerprints of types and windows
+  classifier.safetensors    weights; the header holds shape and window as JSON
+  types.parquet types.json  the types that it predicts
+  README.md report.json     its accuracy
+  answers.parquet           its prediction for each test window
 """
 
 import json
-import os
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from histoloom.config import build
 from histoloom.discovery.tree import TypeTree
 from histoloom.encoders.encoder import Encoder
-from histoloom.errors import ConfigError, MissingExtraError, ModelError, OutputError
+from histoloom.errors import ConfigError, MissingExtraError, ModelError
+from histoloom.files import write_bytes
 
 WEIGHTS = "classifier.safetensors"
 
 
 @dataclass(frozen=True)
 class Window:
-    """What is named at once: a square of `edge` px at `mpp` (none: unknown, in patches without one)."""
+    """What is classified at once: a square of `edge` px at `mpp` (None: unknown, from patches without mpp)."""
 
     edge: int
     mpp: float | None = None
 
     def __post_init__(self):
-        if self.edge < 8 or (self.mpp is not None and not self.mpp > 0):
-            raise ConfigError(f"a window of {self.edge} px at {self.mpp} um/px makes no sense; take 8 px or more")
+        if not 8 <= self.edge <= 16384 or (self.mpp is not None and not 0 < self.mpp < math.inf):
+            raise ConfigError(f"window of {self.edge} px at {self.mpp} um/px: need 8 to 16384 px and mpp > 0")
 
 
 @runtime_checkable
 class NamesWindows(Protocol):
-    """What says how likely each of a tree's finest types is: windows uint8 `n h w 3` -> `n k`, rows sum to 1."""
+    """Predicts probabilities of a tree's finest types: windows uint8 `n h w 3` -> `n k`, rows sum to 1."""
 
-    tree: TypeTree
-    window: Window
+    @property
+    def tree(self) -> TypeTree:
+        """The types."""
+        ...
+
+    @property
+    def window(self) -> Window:
+        """The windows that it takes."""
+        ...
 
     def __call__(self, windows: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n k"]:
         """Probabilities of the finest types."""
+        ...
 
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """Shape of the classifier: a vision transformer of timm, by name, made smaller and with random weights."""
+    """Shape of the classifier: a vision transformer of timm, with fewer blocks and random weights."""
 
     model: str = "vit_tiny_patch16_224"
-    input: int = 96  # px, edge to which a window is brought
+    input: int = 96  # px, edge to which a window is resized
     patch: int = 12  # px, edge of a token
     depth: int = 6  # blocks
 
     def __post_init__(self):
-        if self.input % self.patch or min(self.input, self.patch, self.depth) < 1:
-            raise ConfigError(f"input {self.input} must be a multiple of patch {self.patch}, depth 1 or more")
+        if min(self.input, self.patch, self.depth) < 1 or self.input % self.patch or max(self.input, self.depth) > 2048:
+            raise ConfigError(
+                f"input {self.input} must be a multiple of patch {self.patch}, depth {self.depth} at least 1, both at "
+                "most 2048"
+            )
 
 
 class ViT(nn.Module):
@@ -76,12 +89,12 @@ class ViT(nn.Module):
         except ImportError:
             raise MissingExtraError("timm", "evaluate") from None
         self.config = config
-        shape = {"img_size": config.input, "patch_size": config.patch, "depth": config.depth}
+        shape: dict[str, Any] = {"img_size": config.input, "patch_size": config.patch, "depth": config.depth}
         try:
             self.network = timm.create_model(config.model, pretrained=False, num_classes=num_types, **shape)
         except (RuntimeError, TypeError, ValueError) as error:
             raise ConfigError(
-                f"model {config.model!r} is no vision transformer that timm can build ({error}); try {ViT.known()}"
+                f"model {config.model!r} is not a vision transformer that timm can build ({error}); try {ViT.known()}"
             ) from None
 
     @staticmethod
@@ -98,7 +111,7 @@ class ViT(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """The network with the types it knows and the windows it reads."""
+    """The network with its types and windows."""
 
     network: ViT
     tree: TypeTree
@@ -114,7 +127,7 @@ class Classifier:
 
 @dataclass(frozen=True, eq=False)
 class NearestType:
-    """The encoder that found the types: each window is, for certain, of the type with the nearest centroid."""
+    """The encoder of the types: each window gets the type with the nearest centroid, with probability 1."""
 
     encoder: Encoder
     tree: TypeTree
@@ -129,36 +142,29 @@ class NearestType:
 
 
 def check_encoder(tree: TypeTree, encoder: Encoder) -> None:
-    """Raise ModelError unless the tree's centroids lie in this encoder's space."""
+    """Raise ModelError unless the centroids of the tree are in the space of this encoder."""
     if tree.fingerprint != encoder.fingerprint:
         raise ModelError(
-            f"the types were found by encoder {tree.encoder} ({tree.fingerprint[:12]}), not by {encoder.name} "
-            f"({encoder.fingerprint[:12]}); give that encoder, or discover types with this one"
+            f"the types come from encoder {tree.encoder} ({tree.fingerprint[:12]}), not from {encoder.name} "
+            f"({encoder.fingerprint[:12]}); use that encoder, or discover types with this one"
         )
 
 
 def save_classifier(classifier: Classifier, folder: Path) -> None:
-    """Write weights and types into `folder`, the weights last and renamed into place."""
+    """Write types and weights into `folder`, the weights last."""
     about = {"config": asdict(classifier.network.config), "window": asdict(classifier.window)}
-    # In one entry: safetensors writes several in random order.
+    # One entry: safetensors writes several in random order.
     header = {"classifier": json.dumps(about | {"fingerprint": classifier.tree.fingerprint}, sort_keys=True)}
-    path = folder / WEIGHTS
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        classifier.tree.save(folder)
-        aside = path.with_suffix(".partial")
-        tensors = {k: v.cpu().contiguous() for k, v in classifier.network.state_dict().items()}
-        save_file(tensors, aside, header)
-        os.replace(aside, path)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"{path}: cannot write the classifier ({error}); free some space and run again") from None
+    classifier.tree.save(folder)
+    tensors = {k: v.cpu().contiguous() for k, v in classifier.network.state_dict().items()}
+    write_bytes(folder / WEIGHTS, save(tensors, header))
 
 
 def load_classifier(folder: Path | str, device: str = "cpu") -> Classifier:
-    """Read what `save_classifier` wrote, in eval mode, onto `device`; raises ModelError with file and cure."""
+    """Load the classifier of a folder in eval mode onto `device`; raises ModelError with the file and the cure."""
     path = Path(folder) / WEIGHTS
     if not path.is_file():
-        raise ModelError(f"{path}: no classifier there; train one with `histoloom discover classify`")
+        raise ModelError(f"{path}: not found; train a classifier with `histoloom discover classify`")
     tree = TypeTree.load(folder)
     try:
         with safe_open(path, "pt") as file:
@@ -167,13 +173,13 @@ def load_classifier(folder: Path | str, device: str = "cpu") -> Classifier:
         network = ViT(build(ClassifierConfig, about["config"], str(path)), len(tree.centroids))
         network.load_state_dict(tensors)
         window = build(Window, about["window"], str(path))
-        found_by = about["fingerprint"]
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError, ConfigError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"{path}: not a classifier of these types ({reason}); train it again") from None
-    if found_by != tree.fingerprint:
+        fingerprint = about["fingerprint"]
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{path}: is not a classifier of these types ({reason}); train it again") from None
+    if fingerprint != tree.fingerprint:
         raise ModelError(
-            f"{folder}: the types in it were found by another encoder than those of its classifier; train it again "
-            "with `histoloom discover classify`"
+            f"{folder}: its types come from another encoder than those of its classifier; train it again with "
+            "`histoloom discover classify`"
         )
     return Classifier(network.eval().to(device), tree, window)

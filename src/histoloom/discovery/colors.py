@@ -1,19 +1,19 @@
-"""Colours for many nested types: kin have neighbouring hues, and no two types the same colour.
+"""Colors for many nested types: related types have neighboring hues, and no two types share a color.
 
-Types stand round the circle of hues in the order of their tree; neighbours differ in lightness and chroma as well. Hues
+Types are placed around the hue circle in the order of their tree; neighbors also differ in lightness and chroma. Hues
 are those of OKLCh (Ottosson 2020), in which equal steps look equal.
 """
 
 import numpy as np
 from jaxtyping import Float, Int
 
-# Lightness and chroma of neighbours in turn: far steps first, so that a type stands out from those beside it.
+# Lightness and chroma of consecutive neighbors: large steps first, so that adjacent types are easy to tell apart.
 TIERS = ((0.62, 0.15), (0.82, 0.10), (0.45, 0.10), (0.72, 0.07), (0.55, 0.05), (0.88, 0.05), (0.38, 0.06), (0.75, 0.13))
-FIRST_HUE = 10.0  # degrees; pink, the colour of stroma
+FIRST_HUE = 10.0  # degrees; pink, the color of stroma
 
 
 def nested_colors(ancestors: Int[np.ndarray, "l k"]) -> list[list[str]]:
-    """Colours as #rrggbb for each level and type; `ancestors` holds the type at each level of each finest type."""
+    """Colors as #rrggbb for each level and type; `ancestors` holds the type at each level of each finest type."""
     order = np.lexsort(ancestors[::-1])
     place = np.empty(len(order))
     place[order] = (np.arange(len(order)) + 0.5) / len(order)
@@ -30,7 +30,7 @@ def _level_colors(types: Int[np.ndarray, " k"], place: Float[np.ndarray, " k"]) 
 
 
 def oklch_to_srgb(colors: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, "n 3"]:
-    """Lightness 0..1, chroma, hue in degrees -> sRGB 0..255, clipped to what a screen shows."""
+    """Lightness 0..1, chroma, hue in degrees -> sRGB 0..255, clipped to the gamut."""
     lightness, chroma, hue = colors.T
     a, b = chroma * np.cos(np.radians(hue)), chroma * np.sin(np.radians(hue))
     long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3

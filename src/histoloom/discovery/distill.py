@@ -1,4 +1,4 @@
-"""Distill the types that an encoder and its clusters found into a small classifier, and say how well it names them.
+"""Distill the types of an encoder and its clusters into a small classifier, and measure its accuracy.
 
 The paper (arXiv 2509.17847) reports 47 % top-1 over 100 types at about 85 % less cost than its foundation model.
 """
@@ -24,19 +24,20 @@ from histoloom.encoders.encoder import Encoder
 from histoloom.errors import ConfigError, InputError
 from histoloom.fitting.loop import LoopConfig, Step, fit, identity_of
 from histoloom.fitting.samples import stack
+from histoloom.progress import SILENT, Bar
 from histoloom.stain import StainJitter, apply_stain, draw_stain
 
 BINS = 15  # of confidence, for calibration
-BATCH = 128  # windows named at a time when it is tested
+BATCH = 128  # windows per prediction when testing
 
 
 @dataclass(frozen=True)
 class Distillation:
     """How the classifier is trained."""
 
-    val_share: float = 0.2  # of the windows, by case
-    most_tested: int = 20_000  # windows of the held-out cases, drawn by the seed where there are more
-    balance: float = 0.5  # 0: windows as they are; 1: every type is drawn as often as any other
+    val_share: float = 0.2  # share of the windows to test on, by case
+    most_tested: int = 20_000  # maximum test windows, drawn by the seed if there are more
+    balance: float = 0.5  # 0: windows as they are; 1: all types are drawn equally often
     stain: StainJitter = field(default_factory=lambda: StainJitter(scale=0.1, shift=0.015, brightness=0.03))
     model: ClassifierConfig = field(default_factory=ClassifierConfig)
     loop: LoopConfig = field(
@@ -47,26 +48,26 @@ class Distillation:
 
     def __post_init__(self):
         if not 0 < self.val_share < 1 or not 0 <= self.balance <= 1:
-            raise ConfigError("val_share must lie between 0 and 1, balance in [0, 1]")
+            raise ConfigError(f"val_share {self.val_share} must be in (0, 1), balance {self.balance} in [0, 1]")
         if self.most_tested < 1:
-            raise ConfigError(f"most_tested {self.most_tested} must be 1 or more")
+            raise ConfigError(f"most_tested {self.most_tested} must be at least 1")
 
 
 @dataclass(frozen=True)
 class LevelReport:
-    """How well the types of one level are named, on cases that training did not see."""
+    """Accuracy at one level, on cases that training did not see."""
 
     types: int
     top1: float
     top5: float
-    commonest: float  # top-1 of always naming the commonest type of the training windows
-    calibration_error: float  # expected: |accuracy - confidence| over bins of confidence, weighted by windows
-    reliability: list[tuple[float, float, int]]  # mean confidence, accuracy and windows of each bin that has any
+    commonest: float  # top-1 of always predicting the most common type of the training windows
+    calibration_error: float  # expected |accuracy - confidence| over bins of confidence
+    reliability: list[tuple[float, float, int]]  # mean confidence, accuracy and windows of each occupied bin
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What naming one window takes: operations (multiply-adds), and windows per second of one processor core."""
+    """Cost of one prediction: multiply-adds, and windows per second of one processor core."""
 
     multiply_adds: int
     windows_per_core_second: float
@@ -85,11 +86,11 @@ class ClassifierObjective(nn.Module):
 
 
 @dataclass(frozen=True)
-class WindowSampler:
-    """Sample n: a window, turned and slightly restained, and its type."""
+class TypeSampler:
+    """Sample n: a window, rotated or flipped and slightly restained, and its type."""
 
     assigned: Assigned
-    chances: Float[np.ndarray, " n"]  # summed up: of drawing this window or one before
+    chances: Float[np.ndarray, " n"]  # cumulative probability of drawing each window
     read: ReadWindow
     config: Distillation
 
@@ -112,19 +113,20 @@ def distill(
 ) -> Classifier:
     """Train on the windows of all cases that are not held out, resuming from `folder`; returns the averaged classifier.
 
-    Raises InputError where there is one case only, or a type that the tree does not know.
+    Raises InputError where there is only one case, or a type that is not in the tree.
     """
     if len(assigned) == 0 or assigned.types.max() >= len(tree.centroids):
-        raise InputError(f"the windows are not assigned to these {len(tree.centroids)} types; cluster them anew")
-    learned = np.flatnonzero(~assigned.held_out(config.val_share, config.loop.seed))
+        raise InputError(f"the windows are not assigned to these {len(tree.centroids)} types; cluster them again")
+    trained = np.flatnonzero(~assigned.held_out(config.val_share, config.loop.seed))
     chances = np.zeros(len(assigned))
-    chances[learned] = _chances(assigned.types[learned], config.balance)
-    sampler = WindowSampler(assigned, np.cumsum(chances) / chances.sum(), read, config)
+    chances[trained] = _chances(assigned.types[trained], config.balance)
+    sampler = TypeSampler(assigned, np.cumsum(chances) / chances.sum(), read, config)
     torch.manual_seed(config.loop.seed)
     network = ViT(config.model, len(tree.centroids))
     marks = {"types": assigned.types.tobytes(), "places": assigned.places.tobytes(), "tree": tree.fingerprint.encode()}
     identity = identity_of(config, window=str(window), **{k: hashlib.sha256(v).hexdigest() for k, v in marks.items()})
     averaged = fit(ClassifierObjective(network), sampler, stack, config.loop, folder, identity, on_step)
+    assert isinstance(averaged, ClassifierObjective)
     return Classifier(averaged.network.eval(), tree, window)
 
 
@@ -133,27 +135,27 @@ def probabilities_of(
     assigned: Assigned,
     read: ReadWindow,
     indices: Int[np.ndarray, " m"],
-    advance: Callable[[int], None] = lambda windows: None,
+    bar: Bar = SILENT,
 ) -> Float[np.ndarray, "m k"]:
-    """What the classifier says of the windows at `indices`."""
+    """The predictions of the classifier for the windows at `indices`."""
     found = []
     for start in range(0, len(indices), BATCH):
         some = indices[start : start + BATCH]
         windows = np.stack([read(assigned.slides[i], *assigned.places[i].tolist()) for i in some.tolist()])
         found.append(classifier(windows))
-        advance(len(some))
+        bar.advance(len(some))
     return np.concatenate(found)
 
 
 def report_level(
     probabilities: Float[np.ndarray, "n k"],
     types: Int[np.ndarray, " n"],
-    learned: Int[np.ndarray, " m"],
+    trained: Int[np.ndarray, " m"],
     ancestors: Int[np.ndarray, " k"],
 ) -> LevelReport:
-    """The report of the level at which each finest type is of the type in `ancestors`: probabilities are summed.
+    """The report of the level at which each finest type belongs to the type in `ancestors`; probabilities are summed.
 
-    `types` are the true finest types of the tested windows, `learned` those of the windows of training.
+    `types` are the true finest types of the test windows, `trained` those of the training windows.
     """
     count = int(ancestors.max()) + 1
     summed = probabilities @ np.eye(count)[ancestors]
@@ -161,7 +163,7 @@ def report_level(
     ranks = (summed > summed[np.arange(len(true)), true][:, None]).sum(1)
     confidence, right = summed.max(1), summed.argmax(1) == true
     error, bins = calibration(confidence, right)
-    commonest = np.bincount(ancestors[learned], minlength=count).argmax()
+    commonest = np.bincount(ancestors[trained], minlength=count).argmax()
     return LevelReport(
         count, float(right.mean()), float((ranks < 5).mean()), float((true == commonest).mean()), error, bins
     )
@@ -170,7 +172,7 @@ def report_level(
 def calibration(
     confidence: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"]
 ) -> tuple[float, list[tuple[float, float, int]]]:
-    """Expected calibration error over BINS equal bins (Naeini et al. 2015), and confidence, accuracy, size of each."""
+    """Expected calibration error over BINS equal bins (Naeini et al. 2015); confidence, accuracy, size of each."""
     bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
     found = [
         (float(confidence[bins == i].mean()), float(right[bins == i].mean()), int((bins == i).sum()))
@@ -180,7 +182,7 @@ def calibration(
 
 
 def cost_of(names: Classifier | Encoder, windows: np.ndarray, seconds: float = 0.5) -> Cost:
-    """What one window costs, measured on `windows` for `seconds` of the processor, whatever else it does."""
+    """The cost of one window, measured on `windows` for `seconds` of processor time."""
     with FlopCounterMode(display=False) as counted:
         names(windows[:1])
     names(windows[:8])

@@ -1,8 +1,5 @@
-"""How well a distilled classifier names types on unseen cases, and what it costs beside the encoder it replaces."""
+"""Accuracy of a distilled classifier on unseen cases, and its cost next to the encoder that it replaces."""
 
-import json
-import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,19 +19,21 @@ from histoloom.discovery.distill import (
 )  # fmt: skip
 from histoloom.discovery.windows import Assigned, ReadWindow
 from histoloom.encoders.encoder import Encoder
+from histoloom.files import whole_file, write_json, write_text
+from histoloom.progress import SILENT, Bar
 
-ANSWERS = "answers.parquet"
-TIMED = 64  # windows on which cost is measured
+ANSWERS, REPORT = "answers.parquet", "report.json"
+TIMED = 64  # windows for measuring the cost
 
 
 @dataclass(frozen=True)
 class DistillReport:
-    """Everything that card and report.json say."""
+    """The content of README.md and report.json."""
 
     levels: list[LevelReport]
-    windows: int  # tested
-    cases: int  # of them
-    held_out: int  # windows of which those were drawn
+    windows: int  # for testing
+    cases: int  # of those
+    held_out: int  # windows from which those were drawn
     learned_windows: int
     learned_cases: int
     parameters: int
@@ -45,7 +44,7 @@ class DistillReport:
 
     def table(self) -> str:
         """A markdown table, a row per level."""
-        lines = ["| types | top-1 | top-5 | commonest type | calibration error |", "|---|---|---|---|---|"]
+        lines = ["| types | top-1 | top-5 | most common type | calibration error |", "|---|---|---|---|---|"]
         lines += [
             f"| {r.types} | {100 * r.top1:.1f} % | {100 * r.top5:.1f} % | {100 * r.commonest:.1f} % | "
             f"{r.calibration_error:.3f} |"
@@ -54,20 +53,21 @@ class DistillReport:
         return "\n".join(lines)
 
     def cost_line(self) -> str:
-        """What is saved, or that nothing is."""
+        """How much cheaper than the encoder the classifier is, or that it is not."""
         mine, other = self.classifier, self.encoder
         operations = other.multiply_adds / mine.multiply_adds
         speed = mine.windows_per_core_second / max(other.windows_per_core_second, 1e-9)
         line = (
-            f"a window takes {mine.multiply_adds / 1e6:.0f} M multiply-adds, of {self.encoder_name} "
-            f"{other.multiply_adds / 1e6:.0f} M ({operations:.1f} times as many); {mine.windows_per_core_second:.0f} "
-            f"against {other.windows_per_core_second:.0f} windows per second of one core ({speed:.1f} times as fast)"
+            f"one window takes {mine.multiply_adds / 1e6:.0f} M multiply-adds, with {self.encoder_name} "
+            f"{other.multiply_adds / 1e6:.0f} M ({operations:.1f} times as many); one core classifies "
+            f"{mine.windows_per_core_second:.0f} windows per second, with the encoder "
+            f"{other.windows_per_core_second:.0f} ({speed:.1f} times as fast)"
         )
-        return line if speed > 1.2 else f"{line}: nothing is saved, this encoder is as small; ask it itself (--by)"
+        return line if speed > 1.2 else f"{line}: nothing is saved, the encoder is as fast; use it directly (--by)"
 
 
 def draw_tested(assigned: Assigned, config: Distillation) -> Int[np.ndarray, " m"]:
-    """Indices of the windows of held-out cases on which it is tested: all, or as many as `most_tested`, drawn."""
+    """Indices of the test windows: all of the held-out cases, or a random `most_tested` of them."""
     held = np.flatnonzero(assigned.held_out(config.val_share, config.loop.seed))
     if len(held) <= config.most_tested:
         return held
@@ -80,16 +80,15 @@ def examine(
     assigned: Assigned,
     read: ReadWindow,
     config: Distillation,
-    advance: Callable[[int], None] = lambda windows: None,
+    bar: Bar = SILENT,
 ) -> tuple[DistillReport, pa.Table]:
     """Test on windows of the held-out cases, and measure the cost of classifier and encoder on some of them.
 
-    Returns the report, and each tested window with its finest type, the answer and the confidence in it. `advance` is
-    told of windows as they are named.
+    Returns the report, and each test window with its finest type, the prediction and its confidence.
     """
     held = assigned.held_out(config.val_share, config.loop.seed)
     tested, learned = draw_tested(assigned, config), np.flatnonzero(~held)
-    probabilities = probabilities_of(classifier, assigned, read, tested, advance)
+    probabilities = probabilities_of(classifier, assigned, read, tested, bar)
     types = assigned.types
     levels = [report_level(probabilities, types[tested], types[learned], row) for row in classifier.tree.ancestors]
     some = np.stack([read(assigned.slides[i], *assigned.places[i].tolist()) for i in tested[:TIMED].tolist()])
@@ -113,38 +112,35 @@ def examine(
 
 
 def write_answers(answers: pa.Table, folder: Path) -> None:
-    """Write what was said of each tested window beside the classifier."""
-    aside = folder / f"{ANSWERS}.partial"
-    pq.write_table(answers, aside, compression="zstd")
-    os.replace(aside, folder / ANSWERS)
+    """Write the prediction for each test window next to the classifier."""
+    with whole_file(folder / ANSWERS) as aside:
+        pq.write_table(answers, aside, compression="zstd")
 
 
 def write_card(report: DistillReport, folder: Path) -> None:
-    """Write `README.md` and `report.json` beside the classifier."""
+    """Write `README.md` and `report.json` next to the classifier."""
     config = report.config.model
     shape = f"{config.model}, {config.depth} blocks, {config.input} px, tokens of {config.patch} px"
     drawn = "" if report.windows == report.held_out else f", drawn from {report.held_out:,}"
-    tested = f"Tested on {report.windows:,} windows of {report.cases} cases that it had not seen{drawn}"
-    trained = f"trained on {report.learned_windows:,} of {report.learned_cases} others"
+    tested = f"Tested on {report.windows:,} windows of {report.cases} unseen cases{drawn}"
+    trained = f"trained on {report.learned_windows:,} windows of {report.learned_cases} other cases"
     text = f"""# A classifier of discovered tissue types
 
-A vision transformer of {report.parameters / 1e6:.1f} M parameters ({shape}) that names what the encoder
-`{report.encoder_name}` and its clusters name. It was taught their answers, not a pathologist's: a type is a look, and
-what it means is for people to say.
+A vision transformer of {report.parameters / 1e6:.1f} M parameters ({shape}) that predicts the clusters of the encoder
+`{report.encoder_name}`. It learned their assignments, not a pathologist's: a type is an appearance, and people have to
+say what it means.
 
 {tested}, {trained}, seed {report.config.loop.seed}. Coarse levels sum the probabilities of their finer types.
-"Commonest type" is the top-1 of always naming the type that training saw most.
+"Most common type" is the top-1 of always predicting the type that is most common in training.
 
 {report.table()}
 
 The paper (arXiv 2509.17847) reports 47 % top-1 over 100 types, on other tissue and other types.
 
-Cost: {report.cost_line()}. Seconds are those of the processor, measured where this was trained.
+Cost: {report.cost_line()}. Measured in processor time on the machine of the training.
 
 `report.json` has the reliability of every level: mean confidence, accuracy and windows of each bin. `{ANSWERS}` has
-each tested window with its finest type, the answer, and the confidence in it.
+each test window with its finest type, the prediction, and its confidence.
 """
-    for name, content in (("README.md", text), ("report.json", json.dumps(asdict(report), indent=2) + "\n")):
-        aside = folder / f"{name}.partial"
-        aside.write_text(content, encoding="utf-8")
-        os.replace(aside, folder / name)
+    write_text(folder / "README.md", text)
+    write_json(folder / REPORT, asdict(report) | {"table": report.table(), "cost": report.cost_line()})

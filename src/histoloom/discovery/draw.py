@@ -1,23 +1,21 @@
-"""Maps of many slides, at every level of their types, each slide on its own.
+"""Draw maps of many slides at every level of their types, each slide on its own.
 
     MAPS/
-      maps.json                    how the maps were drawn
-      found/SLIDE.tif              finest types as they were found: the work of hours, done once
-      shares.parquet               part of each type, by slide and level
-      100/maps/SLIDE.tif           the level of 100 types, named and merged: made of `found` in moments
+      record.json                  settings, and fingerprints of slides and classifier
+      found/SLIDE.tif              finest types, as predicted: hours of work, done once
+      shares.parquet               share of each type, by slide and level
+      100/maps/SLIDE.tif           the level of 100 types, named and merged: made from `found` in moments
       100/geojson/SLIDE.geojson    the same as polygons
       100/overlays/SLIDE.jpg       the same on a thumbnail of the slide
-      100/tissue.toml levels.toml  what its ids mean, and to which coarser types they belong
+      100/tissue.toml levels.toml  what the ids mean, and to which coarser types they belong
 
-`histoloom patches SLIDES --annotations MAPS/100/maps --tissue MAPS/100/tissue.toml` takes them as annotations.
+`histoloom patches SLIDES --annotations MAPS/100/maps --tissue MAPS/100/tissue.toml` reads them as annotations.
 """
 
 import dataclasses
 import hashlib
-import json
-import os
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,15 +33,18 @@ from histoloom.discovery.names import NamedTypes
 from histoloom.discovery.parts import SlidePart
 from histoloom.discovery.pseudo_maps import MapConfig, draw_rows, map_grid
 from histoloom.distributed import ALONE, Workers, run_made
-from histoloom.errors import InputError, OutputError
+from histoloom.errors import InputError
+from histoloom.files import Record, run_folder, whole_file, write_text
 from histoloom.patches.slide_jobs import stem
+from histoloom.progress import SILENT, Bar
 from histoloom.slides.annotations import read_annotations
 from histoloom.slides.overlay import draw_overlay
 from histoloom.slides.reader import Slide, open_slide
 from histoloom.slides.tissue import find_tissue
 
-RECORD, FOUND, SHARES = "maps.json", "found", "shares.parquet"
-KINDS = {"maps": ".tif", "geojson": ".geojson", "overlays": ".jpg"}  # folder and suffix of what a level has of a slide
+COMMAND, FORMAT = "discover maps of slides", 2
+FOUND, SHARES = "found", "shares.parquet"
+KINDS = {"maps": ".tif", "geojson": ".geojson", "overlays": ".jpg"}  # folder and suffix of the files of a level
 OVERLAY_EDGE = 1024  # px
 SHARE_COLUMNS = pa.schema(
     [("slide", pa.string()), ("case", pa.string()), ("level", pa.int64()), ("id", pa.int64()), ("name", pa.string()),
@@ -53,14 +54,14 @@ SHARE_COLUMNS = pa.schema(
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a run left: slides with maps, in order, and a line for each that was skipped."""
+    """What a run leaves: slides with maps, in order, and one line for each slide that was skipped."""
 
     slides: list[SlidePart]
     failures: list[str]
 
 
 class Drawer:
-    """Draws slides into a folder; `open_names` loads the classifier, once per worker, when a slide needs it."""
+    """Draws slides into a folder; each worker loads the classifier by `open_names` when the first slide needs it."""
 
     def __init__(
         self,
@@ -71,12 +72,13 @@ class Drawer:
         slide_mpp: float | None = None,
         levels: tuple[int, ...] = (),
     ):
-        self._open_names, self._names = open_names, None
+        self._open_names = open_names
+        self._names: NamesWindows | None = None
         self.named, self.config, self.folder, self.slide_mpp = named, config, folder, slide_mpp
         self.levels = tuple(named.at(count) for count in levels) or tuple(range(len(named.tables)))
 
     def __call__(self, part: SlidePart) -> str:
-        """Draw what is missing of a slide; raises InputError where the slide is broken or without tissue."""
+        """Draw the missing files of a slide; raises InputError where the slide is damaged or has no tissue."""
         found = found_map(self.folder, part)
         with open_slide(part.slide, self.slide_mpp) as slide:
             if not found.is_file():
@@ -95,18 +97,17 @@ class Drawer:
         path, polygons, overlay = (level_file(self.folder, count, kind, part) for kind in KINDS)
         if path.is_file() and overlay.is_file() and described_of(path).get("names") == mark:
             return
-        overlay.unlink(missing_ok=True)  # written last, it says that all three are done
+        overlay.unlink(missing_ok=True)  # written last: it marks that all three are finished
         relabel(found, path, ids, table, {"types": count, "names": mark})
-        write_polygons(polygons, path, table, slide.bounds[:2])
+        write_polygons(polygons, path, table, (slide.bounds[0], slide.bounds[1]))
         drawn = read_annotations(path, table, slide.size, slide.mpp)
-        overlay.parent.mkdir(parents=True, exist_ok=True)
-        aside = overlay.with_suffix(".partial")
-        Image.fromarray(draw_overlay(slide, None, drawn, table, edge=OVERLAY_EDGE)).save(aside, "JPEG", quality=85)
-        os.replace(aside, overlay)
+        picture = Image.fromarray(draw_overlay(slide, None, drawn, table, edge=OVERLAY_EDGE))
+        with whole_file(overlay) as aside:
+            picture.save(aside, "JPEG", quality=85)
 
 
 def draw_maps(
-    parts: list[SlidePart],
+    parts: Sequence[SlidePart],
     open_names: Callable[[], NamesWindows],
     names_print: str,
     named: NamedTypes,
@@ -115,60 +116,65 @@ def draw_maps(
     slide_mpp: float | None = None,
     levels: tuple[int, ...] = (),
     workers: Workers = ALONE,
-    advance: Callable[[], None] = lambda: None,
+    bar: Bar = SILENT,
 ) -> Drawn:
-    """Maps of all slides in `folder`, at `levels` (numbers of types; none: all), going on where a run stopped.
+    """Draw maps of all slides into `folder` at `levels` (numbers of types; empty: all); continues an interrupted run.
 
-    `names_print` says whose maps these are. Other names and merges on the same maps name no window again. A broken
-    slide is left out and named in the result. Raises OutputError where `folder` holds maps of another kind, InputError
-    when no slide gave a map.
+    `names_print` is the fingerprint of the classifier. Other names, merges or levels are drawn from the predictions
+    that exist. A broken slide is skipped and named in the result; the next run tries it again. Raises OutputError
+    where `folder` holds maps of other slides, another classifier or other settings, InputError when no slide gave a
+    map.
     """
     _check_one_each(parts)
-    try:
-        _begin(folder, {"names": names_print, "config": dataclasses.asdict(config), "slide_mpp": slide_mpp})
+    with run_folder(folder, _record(parts, names_print, config, slide_mpp), grows=True):
         make = partial(Drawer, open_names, named, config, folder.absolute(), slide_mpp, levels)
         drawn, failures = [], []
         for outcome in run_made(make, parts, workers, gpu=True):
             if outcome.error is None:
                 drawn.append(outcome.item)
             else:
-                failures.append(_named(outcome.item, outcome.error))
-            advance()
+                failures.append(outcome.failure())
+            bar.advance()
         if not drawn:
             raise InputError(f"no map of {len(parts)} slides was drawn: {failures[0]}")
         for level in (named.at(count) for count in levels or named.levels.counts):
             home = folder / str(named.levels.counts[level])
-            (home / "tissue.toml").write_text(named.tables[level].to_toml(), encoding="utf-8")
+            write_text(home / "tissue.toml", named.tables[level].to_toml())
             write_levels(named.levels.up_to(level), home)
         _write_shares(drawn, named, folder)
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: cannot be written ({error.strerror or error}); free some space, or name another folder"
-        ) from None
     return Drawn(drawn, failures)
 
 
+def _record(parts: Sequence[SlidePart], names_print: str, config: MapConfig, slide_mpp: float | None) -> Record:
+    """What decides the predictions. A slide that cannot be read has no fingerprint yet and is skipped."""
+    inputs = {"classifier": names_print}
+    for part in parts:
+        with suppress(InputError):
+            inputs[part.source] = part.fingerprint()
+    settings = dataclasses.asdict(config) | {"slide_mpp": slide_mpp}
+    return Record(command=COMMAND, format=FORMAT, settings=settings, inputs=inputs)
+
+
 def found_map(folder: Path, part: SlidePart) -> Path:
-    """Where the map of the finest types of a slide lies."""
-    return folder / FOUND / _beside(part, ".tif")
+    """The file of the predicted finest types of a slide."""
+    return folder / FOUND / _named_like(part, ".tif")
 
 
 def level_file(folder: Path, count: int, kind: str, part: SlidePart) -> Path:
-    """Where the map, polygons or overlay (a key of KINDS) of a slide at the level of `count` types lies."""
-    return folder / str(count) / kind / _beside(part, KINDS[kind])
+    """The file of map, polygons or overlay (a key of KINDS) of a slide at the level of `count` types."""
+    return folder / str(count) / kind / _named_like(part, KINDS[kind])
 
 
 def shares_of(counts: Int[np.ndarray, " 255"], named: NamedTypes, level: int) -> Float[np.ndarray, " k"]:
-    """Part of each id of a level in the tissue of a slide with `counts` pixels of each of the finest types."""
+    """Share of each id of a level in the tissue of a slide that has `counts` pixels of each of the finest types."""
     ids, size = named.levels.of[level], named.tables[level].num_ids
     summed = np.bincount(ids, counts[: len(ids)], size)
     return summed / max(summed.sum(), 1)
 
 
 def _write_shares(parts: list[SlidePart], named: NamedTypes, folder: Path) -> None:
-    """A group of rows for each slide: memory does not grow with their number."""
-    aside = folder / f"{SHARES}.partial"
-    with pq.ParquetWriter(aside, SHARE_COLUMNS, compression="zstd") as writer:
+    """Write one group of rows per slide: memory does not grow with their number."""
+    with whole_file(folder / SHARES) as aside, pq.ParquetWriter(aside, SHARE_COLUMNS, compression="zstd") as writer:
         for part in parts:
             counts, rows = count_types(found_map(folder, part)), []
             for level, (count, table) in enumerate(zip(named.levels.counts, named.tables, strict=True)):
@@ -176,38 +182,15 @@ def _write_shares(parts: list[SlidePart], named: NamedTypes, folder: Path) -> No
                 about = {"slide": part.source, "case": part.case, "level": count}
                 rows += [about | {"id": t.id, "name": t.name, "share": float(shares[t.id])} for t in table.types]
             writer.write_table(pa.Table.from_pylist(rows, SHARE_COLUMNS))
-    os.replace(aside, folder / SHARES)
 
 
-def _begin(folder: Path, recipe: dict) -> None:
-    path = folder / RECORD
-    recipe = json.loads(json.dumps(recipe))
-    if path.is_file():
-        if json.loads(path.read_text(encoding="utf-8")) != recipe:
-            raise OutputError(
-                f"{folder}: holds maps by another classifier or of other settings; name another folder, or remove it"
-            )
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"{folder}: exists already; name another folder, or move it away")
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.partial")
-    aside.write_text(json.dumps(recipe, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(aside, path)
-
-
-def _beside(part: SlidePart, suffix: str) -> Path:
+def _named_like(part: SlidePart, suffix: str) -> Path:
     source = Path(part.source)
     return source.with_name(stem(source) + suffix)
 
 
-def _check_one_each(parts: list[SlidePart]) -> None:
+def _check_one_each(parts: Sequence[SlidePart]) -> None:
     seen: dict[Path, str] = {}
     for part in parts:
-        if (other := seen.setdefault(_beside(part, ""), part.source)) != part.source:
-            raise InputError(f"{part.slide}: its map would have the name of that of {other}; rename one of them")
-
-
-def _named(part: SlidePart, error: InputError) -> str:
-    line = " ".join(str(error).split())
-    return line if part.slide.name in line else f"{part.slide}: {line}"
+        if (other := seen.setdefault(_named_like(part, ""), part.source)) != part.source:
+            raise InputError(f"{part.slide}: its map would have the same name as that of {other}; rename one of them")

@@ -1,9 +1,10 @@
-"""k-means on unit vectors, for more of them than memory holds: Lloyd's iterations on samples that grow.
+"""k-means for more unit vectors than memory holds: Lloyd's iterations on samples that grow.
 
-Early iterations only need to know roughly where centroids go, so that they see few vectors; the last ones see enough
-for each centroid to be a mean of hundreds. In between, types that came out too wide are split, near-empty ones merged.
+Early iterations need only a rough position of the centroids and use few vectors; the last ones use hundreds per
+centroid. In between, clusters that are too wide are split and nearly empty ones are merged.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,34 +13,36 @@ from jaxtyping import Float, Int
 from histoloom.discovery.tree import nearest
 from histoloom.errors import ConfigError
 
-SAMPLES = (32, 128, 256)  # vectors per centroid: where starts are tried, where types are mended, where all ends
-ROUNDS = (10, 10, 25)  # Lloyd's iterations on each, at most
+SAMPLES = (32, 128, 256)  # vectors per centroid: to compare starts, to split and merge, for the last iterations
+ROUNDS = (10, 10, 25)  # maximum Lloyd's iterations on each sample
 STARTS = 50  # of the k-means that groups centroids
-SETTLED = 1e-3  # iterations end when one gains less than this share of the inertia
+SETTLED = 1e-3  # iterations stop when one reduces the inertia by less than this share
 
 
 @dataclass(frozen=True)
 class KMeansConfig:
-    """How centroids are found and mended."""
+    """How centroids are found, split and merged."""
 
-    starts: int = 3  # of which the one with the least inertia is kept; the first stage is cheap
-    split_above: float = 1.5  # a type is split whose variance is above this share of the mean variance
-    merge_below: float = 0.1  # a type is merged into others whose size is below this share of the mean size
-    mends: int = 20  # rounds of splitting and merging at most
+    starts: int = 3  # the one with the lowest inertia is kept
+    split_above: float = 1.5  # clusters are split whose variance exceeds this multiple of the mean variance
+    merge_below: float = 0.1  # clusters are merged whose size is below this share of the mean size
+    mends: int = 20  # maximum rounds of splitting and merging
     seed: int = 0
 
     def __post_init__(self):
-        if self.starts < 1 or self.mends < 0:
-            raise ConfigError(f"starts {self.starts} must be at least 1, mends {self.mends} at least 0")
-        if not self.split_above > 1 or not 0 <= self.merge_below < 1:
+        if not 1 <= self.starts <= 1000 or not 0 <= self.mends <= 1000:
+            raise ConfigError(f"starts {self.starts} must be in [1, 1000], mends {self.mends} in [0, 1000]")
+        if not 1 < self.split_above < math.inf or not 0 <= self.merge_below < 1:
             raise ConfigError(
-                f"split_above {self.split_above} must exceed 1, merge_below {self.merge_below} lie in [0, 1)"
+                f"split_above {self.split_above} must exceed 1, merge_below {self.merge_below} must be in [0, 1)"
             )
+        if not 0 <= self.seed < 2**31:
+            raise ConfigError(f"seed {self.seed} must be at least 0 and below 2^31")
 
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
-    """Centroids, and how many vectors lie nearest to each, at what mean squared distance."""
+    """Centroids, the number of vectors nearest to each, and their mean squared distance."""
 
     centroids: Float[np.ndarray, "k d"]
     sizes: Int[np.ndarray, " k"]
@@ -52,9 +55,9 @@ class Clusters:
 
 
 def find_clusters(vectors: Float[np.ndarray, "n d"], count: int, config: KMeansConfig) -> Clusters:
-    """`count` clusters of vectors in single precision, which are not copied; a sample of 256 per cluster is.
+    """`count` clusters of vectors in single precision; only a sample of 256 vectors per cluster is copied.
 
-    The same vectors, count and seed give the same clusters. Sizes and variances are those within the sample.
+    The same vectors, count and seed give the same clusters. Sizes and variances are those of the sample.
     """
     rng = np.random.default_rng(config.seed)
     order = rng.permutation(len(vectors))
@@ -72,7 +75,7 @@ def find_clusters(vectors: Float[np.ndarray, "n d"], count: int, config: KMeansC
 def lloyd(
     vectors: Float[np.ndarray, "n d"], centroids: Float[np.ndarray, "k d"], rounds: int, rng: np.random.Generator
 ) -> Float[np.ndarray, "k d"]:
-    """Centroids after at most `rounds` of Lloyd's iteration by faiss, which splits clusters that run empty."""
+    """Centroids after at most `rounds` of Lloyd's iterations by faiss, which splits clusters that become empty."""
     import faiss
 
     engine = faiss.Kmeans(
@@ -85,7 +88,7 @@ def lloyd(
         early_stop_threshold=SETTLED,
     )
     engine.train(vectors, init_centroids=centroids)
-    return engine.centroids
+    return np.asarray(engine.centroids)
 
 
 def measure(vectors: Float[np.ndarray, "n d"], centroids: Float[np.ndarray, "k d"]) -> Clusters:
@@ -99,17 +102,17 @@ def measure(vectors: Float[np.ndarray, "n d"], centroids: Float[np.ndarray, "k d
 def nest(
     centroids: Float[np.ndarray, "k d"], sizes: Int[np.ndarray, " k"], levels: tuple[int, ...], seed: int
 ) -> Int[np.ndarray, "l k"]:
-    """Which clusters belong together at each level, every level a refinement of the one before.
+    """Which clusters belong together at each level; every level refines the one before.
 
-    The coarsest level is k-means of the centroids, weighted by size, the best of many starts: it costs next to nothing,
-    and agrees better between seeds than merges all the way down. Levels between come from Ward's merges within its
-    types. Ids within a level are in order of size, largest first; those of the last row are the clusters themselves.
+    The coarsest level is k-means of the centroids, weighted by size, the best of many starts: it is cheap, and agrees
+    better between seeds than merging all the way down. The levels between come from Ward's merges within its types. Ids
+    within a level are in order of size, largest first; the last row is the clusters themselves.
     """
     import faiss
 
     engine = faiss.Kmeans(centroids.shape[1], levels[0], niter=50, nredo=STARTS, seed=seed, min_points_per_centroid=1)
     engine.train(centroids, weights=np.maximum(sizes, 1).astype(np.float32))
-    return ward(centroids, sizes, levels, nearest(centroids, engine.centroids)[0])
+    return ward(centroids, sizes, levels, nearest(centroids, np.asarray(engine.centroids))[0])
 
 
 def ward(
@@ -118,9 +121,9 @@ def ward(
     levels: tuple[int, ...],
     within: Int[np.ndarray, " k"] | None = None,
 ) -> Int[np.ndarray, "l k"]:
-    """Which clusters belong together at each level, by the merges that add least to the inertia (Ward 1963).
+    """Which clusters belong together at each level, by merges that raise the inertia least (Ward 1963).
 
-    Merging i and j adds n_i n_j / (n_i + n_j) |c_i - c_j|^2. With `within`, only clusters of equal entries are merged.
+    Merging i and j adds n_i n_j / (n_i + n_j) |c_i - c_j|^2. With `within`, only clusters of equal entries merge.
     """
     centre, weight = centroids.astype(np.float64), np.maximum(sizes, 1).astype(np.float64)
     within = np.zeros(len(centroids), np.int64) if within is None else within
@@ -161,7 +164,7 @@ def _start(
 
 
 def _plus_plus(vectors: np.ndarray, count: int, rng: np.random.Generator) -> Float[np.ndarray, "k d"]:
-    """Vectors drawn one by one with a chance that grows with the squared distance from those drawn before."""
+    """Vectors drawn one by one with probability proportional to the squared distance to those drawn before."""
     chosen = [int(rng.integers(len(vectors)))]
     squares = np.einsum("nd,nd->n", vectors, vectors)
     near = np.full(len(vectors), np.inf, np.float32)
@@ -176,7 +179,7 @@ def _plus_plus(vectors: np.ndarray, count: int, rng: np.random.Generator) -> Flo
 
 
 def _mend(vectors: np.ndarray, found: Clusters, config: KMeansConfig, rng: np.random.Generator) -> Clusters | None:
-    """Clusters after wide ones were split in two and as many merged, near-empty ones first; none where all are well."""
+    """Clusters after wide ones are split in two and as many are merged, nearly empty ones first; None where all fit."""
     small = found.sizes < config.merge_below * found.sizes.mean()
     mean = found.inertia
     wide = np.flatnonzero((found.variances > config.split_above * mean) & (found.sizes > 1))

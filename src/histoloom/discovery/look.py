@@ -1,12 +1,9 @@
-"""What do the types look like? A contact sheet of each, their tree, the maps on their slides, and each slide's shares.
+"""Show what each type looks like: a contact sheet per type, the tree of types, and the shares of each slide.
 
-Windows are drawn at random from as many cases as there are, not chosen for their looks: a type that holds two tissues
-shows both.
+Windows are drawn at random from as many cases as possible and not selected: a type that mixes two tissues shows both.
 """
 
 import csv
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +14,9 @@ from PIL import Image, ImageDraw, ImageFont
 from histoloom.discovery.levels import Levels
 from histoloom.discovery.names import NamedTypes
 from histoloom.discovery.windows import Assigned, ReadWindow
+from histoloom.errors import ConfigError
+from histoloom.files import whole_file
+from histoloom.progress import SILENT, Bar
 from histoloom.tissue import TissueTable
 
 TILE = 72  # px, edge of a window on a contact sheet
@@ -31,10 +31,14 @@ class LookConfig:
     windows: int = 12  # of each of the finest types
     seed: int = 0
 
+    def __post_init__(self):
+        if not 1 <= self.windows <= 1000 or not 0 <= self.seed < 2**53:
+            raise ConfigError(f"windows {self.windows} must be in [1, 1000], seed {self.seed} in [0, 2^53)")
+
 
 @dataclass(frozen=True, eq=False)
 class TypeSheet:
-    """One of the finest types: windows of it, how many windows and cases it has."""
+    """One of the finest types: a sheet of its windows, and its numbers of windows and cases."""
 
     id: int
     sheet: UInt8[np.ndarray, "h w 3"]
@@ -47,15 +51,13 @@ def type_sheets(
     named: NamedTypes,
     read: ReadWindow,
     config: LookConfig,
-    advance: Callable[[], None] = lambda: None,
+    bar: Bar = SILENT,
 ) -> list[TypeSheet]:
-    """A contact sheet of each named type, in the order of the tree: the coarse types' members side by side.
-
-    `advance` is called after each type.
-    """
+    """A contact sheet of each named type, in the order of the tree: members of one coarse type are next to each
+    other."""
     ids = named.levels.of[-1][assigned.types]
     numbers = {case: number for number, case in enumerate(dict.fromkeys(assigned.cases))}
-    cases = np.fromiter(map(numbers.get, assigned.cases), np.int32, len(assigned))
+    cases = np.array([numbers[case] for case in assigned.cases], np.int32)
     sheets = []
     for tissue in tree_order(named.levels):
         mine = np.flatnonzero(ids == tissue)
@@ -63,12 +65,12 @@ def type_sheets(
             chosen = spread_over_cases(cases[mine], config.windows, np.random.default_rng((config.seed, tissue)))
             windows = [read(assigned.slides[i], *assigned.places[i].tolist()) for i in mine[chosen].tolist()]
             sheets.append(TypeSheet(tissue, _tiled(windows), len(mine), len(np.unique(cases[mine]))))
-        advance()
+        bar.advance()
     return sheets
 
 
 def spread_over_cases(cases: np.ndarray, count: int, rng: np.random.Generator) -> Int[np.ndarray, " m"]:
-    """At most `count` indices, drawn so that no case comes twice before every case came once."""
+    """At most `count` random indices; no case appears twice before every case has appeared once."""
     order = rng.permutation(len(cases))
     _, of_case = np.unique(cases[order], return_inverse=True)
     turn, seen = np.zeros(len(order), np.int64), np.zeros(of_case.max() + 1, np.int64)
@@ -78,16 +80,16 @@ def spread_over_cases(cases: np.ndarray, count: int, rng: np.random.Generator) -
 
 
 def tree_order(levels: Levels) -> list[int]:
-    """Ids of the finest level, members of one coarse type side by side."""
+    """Ids of the finest level; members of one coarse type are next to each other."""
     order = np.lexsort(levels.of[::-1])
     return list(dict.fromkeys(levels.of[-1][order].tolist()))
 
 
 def tree_picture(named: NamedTypes, sizes: Int[np.ndarray, " k"]) -> UInt8[np.ndarray, "h w 3"]:
-    """The tree, coarse types above the finer ones they consist of; as wide as their windows are many (`sizes`)."""
+    """The tree, coarse types above the finer ones they consist of; widths follow `sizes`, the numbers of windows."""
     levels = named.levels
     order = np.lexsort(levels.of[::-1])
-    # A type of few windows keeps a strip that can be seen.
+    # A type with few windows keeps a visible strip.
     width = np.maximum(sizes[order], sizes.sum() / WIDTH * 3).astype(np.float64)
     edges = np.concatenate([[0], np.cumsum(width)]) / width.sum() * (WIDTH - 1)
     picture = Image.new("RGB", (WIDTH, ROW * len(levels.counts)), "white")
@@ -105,20 +107,25 @@ def tree_picture(named: NamedTypes, sizes: Int[np.ndarray, " k"]) -> UInt8[np.nd
 
 
 def ink(color: str) -> str:
-    """Black or white, whichever is read more easily on a colour."""
+    """Black or white, whichever is more legible on a color."""
     red, green, blue = bytes.fromhex(color[1:])
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
 
 
 def write_shares(path: Path, slides: list[str], shares: np.ndarray, table: TissueTable) -> None:
-    """A CSV file with a row per slide and a column per type: its part of the slide's tissue."""
-    aside = path.with_suffix(".partial")
-    with aside.open("w", encoding="utf-8", newline="") as file:
+    """Write a CSV file with a row per slide and a column per type: its share of the tissue of the slide.
+
+    Spreadsheets run cells that begin with =, +, - or @, so such names are quoted with an apostrophe.
+    """
+    with whole_file(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["slide", *table.names])
+        writer.writerow(["slide", *map(_cell, table.names)])
         for slide, row in zip(slides, shares, strict=True):
-            writer.writerow([slide, *(f"{row[i]:.5f}" for i in table.ids)])
-    os.replace(aside, path)
+            writer.writerow([_cell(slide), *(f"{row[i]:.5f}" for i in table.ids)])
+
+
+def _cell(name: str) -> str:
+    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
 
 
 def _tiled(windows: list[np.ndarray]) -> UInt8[np.ndarray, "h w 3"]:

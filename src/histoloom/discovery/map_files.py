@@ -1,9 +1,9 @@
-"""Maps on disk: an indexed, tiled TIFF that lies on its slide, and the same as polygons for QuPath."""
+"""Maps on disk: an indexed, tiled TIFF that is aligned with its slide, and the same as polygons for QuPath."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import shapely
@@ -12,37 +12,40 @@ from jaxtyping import Int, UInt8
 
 from histoloom.discovery.pseudo_maps import MapGrid
 from histoloom.errors import InputError
+from histoloom.files import whole_file
 from histoloom.slides.outlines import outlines
 from histoloom.tissue import UNLABELLED, TissueTable
 
 TILE = 256  # px of the map
-FULL = 2**22  # px; polygons of a larger map are drawn on every other pixel, or fewer
-SIMPLER = 1.5  # px: polygons lose corners that cut off less than the square of this
+FULL = 2**22  # px; polygons of a larger map come from every second pixel, or fewer
+SIMPLER = 1.5  # px: corners that cut off less than the square of this are dropped
 
 
 def write_map(
     path: Path, rows: Iterable[UInt8[np.ndarray, "f m"]], grid: MapGrid, slide_mpp: float, about: dict
 ) -> None:
-    """Write rows of a map as an indexed TIFF of tiles, aside and renamed; `about` is JSON for its description.
+    """Write the rows of a map as an indexed, tiled TIFF; `about` is added to its JSON description.
 
-    The description says how the map lies on the slide, the resolution is in the tags. Memory is that of a row of tiles.
+    The description says how the map is aligned with the slide; the tags hold the resolution. Memory holds one row of
+    tiles.
     """
     described = {"slide_size": grid.size, "slide_mpp": slide_mpp, "downsample": grid.pixel, "unlabelled": UNLABELLED}
-    _write(path, _tiles(rows, grid.shape), grid.shape, grid.pixel * slide_mpp, _grey(), described | about)
+    _write(path, _tiles(rows, grid.shape), grid.shape, grid.pixel * slide_mpp, _gray(), described | about)
 
 
 def relabel(found: Path, path: Path, ids: UInt8[np.ndarray, " k"], table: TissueTable, about: dict) -> None:
-    """Write the map `found` with `ids` in the place of its types and the colours of `table`, tile by tile.
+    """Write the map `found` with each type replaced by its entry in `ids` and the colors of `table`, tile by tile.
 
-    Raises InputError where `found` is broken or was not written by `write_map`.
+    Raises InputError where `found` is damaged or was not written by `write_map`.
     """
     lookup = np.full(256, UNLABELLED, np.uint8)
     lookup[: len(ids)] = ids
     with _opened(found) as tiff:
-        page, described = tiff.pages[0], described_in(tiff, found)
+        page, described = _first_page(tiff), described_in(tiff, found)
 
         def tiles() -> Iterator[np.ndarray]:
             for tile, _, _ in page.segments():
+                assert tile is not None
                 named = np.full((TILE, TILE), UNLABELLED, np.uint8)
                 part = lookup[tile[0, ..., 0]]
                 named[: part.shape[0], : part.shape[1]] = part
@@ -50,26 +53,27 @@ def relabel(found: Path, path: Path, ids: UInt8[np.ndarray, " k"], table: Tissue
 
         colors = np.asarray(table.palette(), np.uint16).reshape(256, 3).T * 257
         mpp = described["downsample"] * described["slide_mpp"]
-        _write(path, tiles(), page.shape, mpp, colors, described | about)
+        _write(path, tiles(), (page.shape[0], page.shape[1]), mpp, colors, described | about)
 
 
 def count_types(path: Path) -> Int[np.ndarray, " 255"]:
     """Pixels of each id on a map, tile by tile."""
     counts = np.zeros(256, np.int64)
     with _opened(path) as tiff:
-        for tile, _, _ in tiff.pages[0].segments():
+        for tile, _, _ in _first_page(tiff).segments():
+            assert tile is not None
             counts += np.bincount(tile.ravel(), minlength=256)
     return counts[:UNLABELLED]
 
 
 def described_of(path: Path) -> dict:
-    """What the description of a map says; raises InputError for another file."""
+    """The description of a map; raises InputError for another file."""
     with _opened(path) as tiff:
         return described_in(tiff, path)
 
 
 def read_map(path: Path) -> tuple[UInt8[np.ndarray, "h w"], dict]:
-    """A whole map, and what its description says."""
+    """A whole map and its description."""
     with _opened(path) as tiff:
         return tiff.pages[0].asarray(), described_in(tiff, path)
 
@@ -77,9 +81,10 @@ def read_map(path: Path) -> tuple[UInt8[np.ndarray, "h w"], dict]:
 def write_polygons(
     path: Path, map_path: Path, table: TissueTable, origin: tuple[int | float, int | float] = (0.0, 0.0)
 ) -> None:
-    """The regions of a map as QuPath's GeoJSON: a feature each, with name and colour of its type, in level-0 pixels.
+    """Write the regions of a map as GeoJSON for QuPath: one feature each, with name and color of its type, in level-0
+    pixels.
 
-    Neighbours share their simplified border, so that there is neither gap nor overlap. `origin` is the level-0 place of
+    Neighbors share their simplified border, so there are neither gaps nor overlaps. `origin` is the level-0 position of
     QuPath's (0, 0), the corner of the scanned area.
     """
     semantic_map, described = read_map(map_path)
@@ -89,9 +94,7 @@ def write_polygons(
     step = described["downsample"] * stride
     regions = shapely.transform(regions, lambda points: points * step - np.asarray(origin))
     named = {t.id: {"name": t.name, "color": list(bytes.fromhex(t.color[1:]))} for t in table.types}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".partial")
-    with aside.open("w", encoding="utf-8") as file:
+    with whole_file(path) as aside, aside.open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')
         for number, (region, tissue) in enumerate(zip(regions, ids.tolist(), strict=True)):
             properties = {"objectType": "annotation", "classification": named[tissue]}
@@ -101,16 +104,19 @@ def write_polygons(
             feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": rings}}
             file.write((",\n" if number else "\n") + json.dumps(feature | {"properties": properties}))
         file.write("\n]}\n")
-    os.replace(aside, path)
 
 
 def described_in(tiff: tifffile.TiffFile, path: Path) -> dict:
-    """What `write_map` wrote into the description; raises InputError for another TIFF."""
+    """The description that `write_map` wrote; raises InputError for another TIFF."""
     try:
-        described = json.loads(tiff.pages[0].description)
+        described = json.loads(_first_page(tiff).description)
         return {key: described[key] for key in ("slide_size", "slide_mpp", "downsample")} | described
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path}: is no map of `histoloom discover maps`; move it away and draw anew") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise InputError(f"{path}: is not a map of `histoloom discover maps`; move it away and draw it again") from None
+
+
+def _first_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage:
+    return cast(tifffile.TiffPage, tiff.pages[0])
 
 
 def _opened(path: Path) -> tifffile.TiffFile:
@@ -123,9 +129,7 @@ def _opened(path: Path) -> tifffile.TiffFile:
 def _write(
     path: Path, tiles: Iterator[np.ndarray], shape: tuple[int, int], mpp: float, colors: np.ndarray, about: dict
 ) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".partial")
-    with tifffile.TiffWriter(aside) as tiff:
+    with whole_file(path) as aside, tifffile.TiffWriter(aside) as tiff:
         tiff.write(
             tiles,
             shape=shape,
@@ -141,11 +145,10 @@ def _write(
             metadata=None,
             software=False,
         )
-    os.replace(aside, path)
 
 
 def _tiles(rows: Iterable[UInt8[np.ndarray, "f m"]], shape: tuple[int, int]) -> Iterator[UInt8[np.ndarray, "t t"]]:
-    """Rows gathered into rows of tiles, 255 beyond the map."""
+    """Rows of the map, cut into tiles; 255 beyond the map."""
     across = -(-shape[1] // TILE)
     band, filled = np.full((TILE, across * TILE), UNLABELLED, np.uint8), 0
     for part in rows:
@@ -160,5 +163,5 @@ def _tiles(rows: Iterable[UInt8[np.ndarray, "f m"]], shape: tuple[int, int]) -> 
         yield from np.hsplit(band, across)
 
 
-def _grey() -> np.ndarray:
+def _gray() -> np.ndarray:
     return np.repeat(np.arange(256, dtype=np.uint16)[None] * 257, 3, 0)

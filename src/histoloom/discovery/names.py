@@ -1,4 +1,4 @@
-"""What a person calls the types that were found, and which of them are one: `discovered.toml`, obeyed by every step.
+"""Names and merges of discovered types, edited by hand in `discovered.toml`, which every later step reads.
 
     [[type]]
     id = 17
@@ -7,8 +7,8 @@
     merge = 3           # optional: id or name of the type that this one belongs to
     level = 5           # optional: the row is about a coarser level, by its number of types
 
-Rows that are left out keep the name "type 17" and a colour of their own. What merges at a fine level counts as one at
-all coarser ones, so that types stay nested.
+Types without a row keep the name "type 17" and their own color. Types that merge at a fine level are one at all coarser
+levels, so that types stay nested.
 """
 
 import tomllib
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import tomli_w
 from jaxtyping import Int
 
 from histoloom.discovery.colors import nested_colors
@@ -24,14 +25,15 @@ from histoloom.errors import ConfigError, TissueError
 from histoloom.tissue import UNLABELLED, TissueTable, TissueType
 
 KEYS = {"id", "name", "color", "merge", "level"}
-HEAD = """# Name and merge the types that were found; every step that gets this file by --names obeys it.
+HEAD = """# Name and merge the types, then give this file to every later step with --names.
 # Add to a row: merge = 3 (this type is part of type 3); level = 5 (the row is about the level of 5 types).
+
 """
 
 
 @dataclass(frozen=True, eq=False)
 class NamedTypes:
-    """The levels, merges obeyed, and a tissue table for each, coarse to fine."""
+    """The levels after merging, and a tissue table for each, coarse to fine."""
 
     levels: Levels
     tables: tuple[TissueTable, ...]
@@ -42,7 +44,7 @@ class NamedTypes:
         return self.tables[-1]
 
     def at(self, count: int | None) -> int:
-        """The index of the level of `count` types, the finest without one; raises ConfigError for an unknown level."""
+        """The index of the level of `count` types, or of the finest for None; raises ConfigError for others."""
         if count is None:
             return len(self.levels.counts) - 1
         if count not in self.levels.counts:
@@ -52,9 +54,9 @@ class NamedTypes:
 
 
 def name_types(ancestors: Int[np.ndarray, "l k"], counts: tuple[int, ...], path: Path | None = None) -> NamedTypes:
-    """The types of a tree by the names in `path`; `ancestors` holds the type at each level of each finest type.
+    """The types of a tree with the names in `path`; `ancestors` holds the type at each level of each finest type.
 
-    Raises TissueError naming the file for an unknown id or level, a name given twice, and merges that run in a circle.
+    Raises TissueError, naming the file, for an unknown id or level, a duplicate name, or merges in a circle.
     """
     if ancestors.shape[1] > UNLABELLED:
         raise ConfigError(f"{ancestors.shape[1]} types are more than a map can hold (255); discover fewer")
@@ -79,16 +81,17 @@ def name_types(ancestors: Int[np.ndarray, "l k"], counts: tuple[int, ...], path:
 
 
 def draft_names(named: NamedTypes) -> str:
-    """The text of a `discovered.toml` with a row for each of the finest types, to be edited."""
-    rows = [f'[[type]]\nid = {t.id}\nname = "{t.name}"\ncolor = "{t.color}"\n' for t in named.finest.types]
-    return HEAD + "\n" + "\n".join(rows)
+    """The text of a `discovered.toml` with a row for each of the finest types, to edit."""
+    rows = [{"id": t.id, "name": t.name, "color": t.color} for t in named.finest.types]
+    # One table after the other: tomli-w would write short ones inline, which are harder to edit.
+    return HEAD + "\n".join("[[type]]\n" + tomli_w.dumps(row) for row in rows)
 
 
 def _read(path: Path) -> list[dict]:
     try:
         rows = tomllib.loads(path.read_text(encoding="utf-8")).get("type", [])
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise TissueError(f"{path}: cannot read the names ({error}); `histoloom discover look` drafts one") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise TissueError(f"{path}: cannot read the names ({error}); `histoloom discover look` drafts it") from None
     for number, row in enumerate(rows if isinstance(rows, list) else [None], start=1):
         if not isinstance(row, dict) or type(row.get("id")) is not int:
             raise TissueError(f"{path}: type entry {number} needs an integer id; write each type as [[type]]")
@@ -99,12 +102,12 @@ def _read(path: Path) -> list[dict]:
 
 
 def _by_level(rows: list[dict], counts: tuple[int, ...]) -> list[list[dict]]:
-    """The rows of each level, coarse to fine; of one type there is one row at most."""
+    """The rows of each level, coarse to fine, at most one per type."""
     sorted_rows: dict[int, dict[int, dict]] = {count: {} for count in counts}
     for row in rows:
         level = row.get("level", counts[-1])
-        if level not in sorted_rows:
-            raise TissueError(f"type {row['id']} names level {level}; known: {', '.join(map(str, counts))}")
+        if type(level) is not int or level not in sorted_rows:
+            raise TissueError(f"type {row['id']} has unknown level {level!r:.40}; known: {', '.join(map(str, counts))}")
         if row["id"] in sorted_rows[level]:
             raise TissueError(f"type {row['id']} has two rows; keep one")
         sorted_rows[level][row["id"]] = row
@@ -112,20 +115,20 @@ def _by_level(rows: list[dict], counts: tuple[int, ...]) -> list[list[dict]]:
 
 
 def _level(rows: list[dict], colors: list[str], where: str) -> tuple[TissueTable, dict[int, int]]:
-    """All types of a level under their names, and the id that each type merges into, at the end of its chain."""
+    """The named types of a level, and the id that each type finally merges into."""
     for row in rows:
         if not 0 <= row["id"] < len(colors):
-            raise TissueError(f"type {row['id']}{where} was not found; ids run from 0 to {len(colors) - 1}")
-    said = {row["id"]: row for row in rows}
-    names = {i: str(said.get(i, {}).get("name", f"type {i}")) for i in range(len(colors))}
-    into = {i: _target(row, names, where) for i, row in said.items() if "merge" in row}
+            raise TissueError(f"type {row['id']}{where} does not exist; ids run from 0 to {len(colors) - 1}")
+    given = {row["id"]: row for row in rows}
+    names = {i: str(given.get(i, {}).get("name", f"type {i}")) for i in range(len(colors))}
+    into = {i: _target(row, names, where) for i, row in given.items() if "merge" in row}
     roots = {i: _root(i, into, where) for i in names}
     owner: dict[str, int] = {}
     for i in sorted(set(roots.values())):
         if (other := owner.setdefault(names[i].strip().lower(), i)) != i:
             raise TissueError(f"types {other} and {i}{where} are both named {names[i]!r}; rename one, or write "
                               f"merge = {other} into the row of {i}")  # fmt: skip
-    types = (TissueType(i, names[i], str(said.get(i, {}).get("color", colors[i]))) for i in owner.values())
+    types = (TissueType(i, names[i], str(given.get(i, {}).get("color", colors[i]))) for i in owner.values())
     return TissueTable(tuple(types)), roots
 
 
@@ -134,7 +137,7 @@ def _target(row: dict, names: dict[int, str], where: str) -> int:
     by_name = {name.strip().lower(): i for i, name in names.items()}
     found = by_name.get(wanted.strip().lower()) if isinstance(wanted, str) else wanted
     if type(found) is not int or found not in names:
-        raise TissueError(f"type {row['id']}{where} merges into {wanted!r}, which was not found; give an id from 0 to "
+        raise TissueError(f"type {row['id']}{where} merges into {wanted!r:.80}, which is unknown; give an id from 0 to "
                           f"{len(names) - 1}, or a name")  # fmt: skip
     return found
 
@@ -144,13 +147,13 @@ def _root(start: int, into: dict[int, int], where: str) -> int:
     while (at := seen[-1]) in into:
         if into[at] in seen:
             circle = " -> ".join(map(str, [*seen[seen.index(into[at]) :], into[at]]))
-            raise TissueError(f"types{where} merge in a circle: {circle}; leave out one merge")
+            raise TissueError(f"types{where} merge in a circle: {circle}; remove one merge")
         seen.append(into[at])
     return seen[-1]
 
 
 def _nest(ancestors: Int[np.ndarray, "l k"], merges: tuple[dict[int, int], ...]) -> Int[np.ndarray, "l k"]:
-    """The type at each level of each finest type: up the tree from fine to coarse, merging on the way."""
+    """The type at each level of each finest type, merged on the way up the tree."""
     here = ancestors[-1]
     of = np.empty_like(ancestors)
     for level in reversed(range(len(ancestors))):

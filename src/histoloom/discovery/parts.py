@@ -1,6 +1,6 @@
-"""What is embedded, in parts: a slide, or some rows of a patch dataset; each gives batches of pixels with their places.
+"""Parts of the input: a slide, or some rows of a patch dataset; each gives batches of pixels with their places.
 
-A part is done as a whole, and its bytes depend on nothing but itself, so that parts may be done anywhere, in any order.
+A part is processed as a whole and its bytes depend on nothing else, so parts may be processed anywhere, in any order.
 """
 
 import hashlib
@@ -8,20 +8,21 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int, UInt8
 
 from histoloom.discovery.embeddings import CHOSEN, open_chosen
 from histoloom.errors import ConfigError, InputError, SlideError
-from histoloom.parquet import open_parquet
+from histoloom.files import fingerprint
+from histoloom.parquet import guarded, open_parquet
 from histoloom.patches.dataset import read_description
 from histoloom.patches.from_slides import COMMAND
 from histoloom.patches.places import PlaceReader
@@ -34,35 +35,37 @@ from histoloom.slides.reader import Slide, open_slide
 from histoloom.slides.tissue import TissueMap, find_tissue, focus
 
 ROWS_PER_PART = 1024  # patches of a dataset, or more where they are of one slide
-_ENDS = 2**20  # bytes at both ends of a file by which a copy is recognized
+_GRID = 10**8  # places on the grid of one slide
 
 
 @dataclass(frozen=True)
 class Cutting:
-    """Which patches are cut out of slides, or out of the patches of a dataset."""
+    """Which patches are cut from slides, or from the patches of a dataset."""
 
-    mpp: float = 0.5  # micrometres per pixel; a dataset keeps its own
-    size: int | None = None  # edge in pixels; none: 256 on slides, the whole patch of a dataset
-    stride: int | None = None  # pixels from one patch to the next; none: the edge
-    min_tissue: float = 0.5  # share of tissue, against glass; slides only
-    min_focus: float = 0.02  # see histoloom.slides.tissue.focus; slides only, 0 takes blurred patches too
+    mpp: float = 0.5  # micrometers per pixel; a dataset keeps its own
+    size: int | None = None  # edge in pixels; None: 256 on slides, the whole patch of a dataset
+    stride: int | None = None  # pixels from one patch to the next; None: the edge
+    min_tissue: float = 0.5  # minimum share of tissue in a patch; slides only
+    min_focus: float = 0.02  # minimum sharpness, see histoloom.slides.tissue.focus; 0 includes blurred patches
     split: str = "train"  # of a dataset
-    slide_mpp: float | None = None  # micrometres per level-0 pixel where a slide does not say
-    case_pattern: str | None = None  # regular expression whose one group, in the file name of a slide, is the case
-    of_chosen: str | None = None  # folder whose chosen patches of these slides are embedded, and no others
+    slide_mpp: float | None = None  # micrometers per level-0 pixel, for slides that do not state it
+    case_pattern: str | None = None  # regular expression whose one group in the file name of a slide is the case
+    of_chosen: str | None = None  # folder of `discover choose` whose chosen patches alone are embedded
 
     def __post_init__(self):
-        if not (math.isfinite(self.mpp) and self.mpp > 0) or (self.size or 8) < 8 or (self.stride or 1) < 1:
-            raise ConfigError(
-                f"mpp {self.mpp}, size {self.size}, stride {self.stride}: need mpp > 0, size >= 8, stride >= 1"
-            )
-        if not 0 <= self.min_tissue <= 1 or not self.min_focus >= 0:
-            raise ConfigError(f"min_tissue {self.min_tissue} must lie in [0, 1], min_focus {self.min_focus} above 0")
+        if not 0.001 <= self.mpp <= 1000 or (self.slide_mpp is not None and not 0.001 <= self.slide_mpp <= 1000):
+            raise ConfigError(f"mpp {self.mpp}, slide_mpp {self.slide_mpp}: give micrometers in [0.001, 1000]")
+        if self.size is not None and not 8 <= self.size <= 16384:
+            raise ConfigError(f"size {self.size}: need size >= 8, and at most 16384")
+        if self.stride is not None and not 1 <= self.stride <= 2**31:
+            raise ConfigError(f"stride {self.stride}: need stride >= 1, and at most 2^31")
+        if not 0 <= self.min_tissue <= 1 or not 0 <= self.min_focus < math.inf:
+            raise ConfigError(f"min_tissue {self.min_tissue} must be in [0, 1], min_focus {self.min_focus} at least 0")
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Patches of one size, and where they lie."""
+    """Patches of one size and their places."""
 
     slides: list[str]
     cases: list[str]
@@ -71,7 +74,7 @@ class Batch:
     images: UInt8[np.ndarray, "n h w 3"]
 
 
-Read = Callable[[], list[Batch]]  # reads pixels when it is called, in any thread
+Read = Callable[[], list[Batch]]  # reads pixels when called, in any thread
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,12 @@ class SlidePart:
     slide: Path
     source: str
     case: str
+    files: tuple[Path, ...] = ()  # further files of the slide
+
+    def fingerprint(self) -> str:
+        """Which files it is; raises InputError where one cannot be read."""
+        marks = [fingerprint(path, whole=False) for path in (self.slide, *self.files)]
+        return marks[0] if len(marks) == 1 else hashlib.sha256(" ".join(marks).encode()).hexdigest()
 
     @property
     def name(self) -> str:
@@ -92,16 +101,16 @@ class SlidePart:
 
     @contextmanager
     def opened(self, cutting: Cutting, batch_size: int) -> Iterator[Iterator[Read]]:
-        """Its patches on a grid, where there is tissue; the slide stays open as long as the block.
+        """Its patches on a grid, where there is tissue; the slide is open while the block runs.
 
-        Raises SlideError where there is no tissue, or for a damaged file.
+        Raises SlideError for a slide without tissue or a damaged file.
         """
         with open_slide(self.slide, cutting.slide_mpp) as slide:
             if cutting.of_chosen is None:
                 places = iter(tissue_places(slide, find_tissue(slide), cutting))
             else:
                 places = iter(_chosen_places(Path(cutting.of_chosen), self.source, slide, cutting))
-            yield (partial(self._read, slide, some, cutting) for some in _some(places, batch_size))
+            yield (partial(self._read, slide, chunk, cutting) for chunk in _chunks(places, batch_size))
 
     def _read(self, slide: Slide, places: list[tuple[int, int]], cutting: Cutting) -> list[Batch]:
         size = cutting.size or 256
@@ -123,6 +132,17 @@ class RowsPart:
     stop: int
 
     @property
+    def source(self) -> str:
+        """The name of the input in the record."""
+        return f"split {self.split}"
+
+    def fingerprint(self) -> str:
+        """Which rows the split holds; raises InputError where a shard cannot be read."""
+        shards = sorted((self.dataset / "data").glob(f"{self.split}-*.parquet"))
+        marks = [f"{path.name} {fingerprint(path, whole=False, dated=False)}" for path in shards]
+        return hashlib.sha256("\n".join(marks).encode()).hexdigest()
+
+    @property
     def name(self) -> str:
         """File name of the finished part."""
         return f"{self.split}-{self.start:010d}.parquet"
@@ -134,7 +154,7 @@ class RowsPart:
     def opened(self, cutting: Cutting, batch_size: int) -> Iterator[Iterator[Read]]:
         """Its patches, or the windows of `cutting.size` in them."""
         read_place = _place_reader(self.dataset)
-        yield (partial(self._read, some, cutting, read_place) for some in _some(_rows_between(self), batch_size))
+        yield (partial(self._read, chunk, cutting, read_place) for chunk in _chunks(_rows_between(self), batch_size))
 
     def _read(self, rows: list[dict], cutting: Cutting, read_place: Callable[[dict], np.ndarray]) -> list[Batch]:
         cut = [piece for row in rows for piece in _windows(row, _pixels(row, read_place), cutting)]
@@ -151,15 +171,15 @@ Part = SlidePart | RowsPart
 
 
 def find_parts(source: Path, cutting: Cutting, listing: Path | None = None) -> tuple[list[Part], list[str]]:
-    """The parts of a patch dataset, of a slide or of a folder of slides, and a note on each kind that is left out.
+    """The parts of a patch dataset, a slide, or a folder of slides, and a note on each kind of file that is left out.
 
-    `listing` is a CSV file whose column `slide` names the slides to take. Raises InputError where there is nothing.
+    `listing` is a CSV file whose column `slide` names the slides to use. Raises InputError where nothing is found.
     """
     if (source / "tissue.toml").is_file() and (source / "data").is_dir():
         if cutting.of_chosen is not None:
             raise ConfigError("--of-chosen is for slides; a dataset is embedded whole")
         return _dataset_parts(source.absolute(), cutting.split), []
-    whole = AnnotationConfig(rest="tissue")  # what find_jobs wants for slides that nobody annotated
+    whole = AnnotationConfig(rest="tissue")  # find_jobs requires a type for slides without annotations
     config = SlideDataset(
         annotations=whole,
         listed=SlideList(slide="slide"),
@@ -170,30 +190,32 @@ def find_parts(source: Path, cutting: Cutting, listing: Path | None = None) -> t
     )
     jobs, notes = find_jobs(source, None, config, listing)
     kept, copies = _without_copies(jobs)
-    return [SlidePart(job.slide, job.source, job.case) for job in kept], notes + copies
+    return [SlidePart(job.slide, job.source, job.case, job.files) for job in kept], notes + copies
 
 
 def tissue_places(slide: Slide, tissue: TissueMap, cutting: Cutting) -> list[tuple[int, int]]:
-    """Corners (x, y) of the patches on a grid from the slide's corner on that hold enough tissue.
+    """Corners (x, y) of the patches with enough tissue, on a grid that starts at the corner of the slide.
 
-    Raises SlideError where none does.
+    Raises SlideError where there is none, or where the grid is too fine.
     """
     scale, size = cutting.mpp / slide.mpp, cutting.size or 256
     edge, step = size * scale, (cutting.stride or size) * scale
+    if math.prod(max(length / step, 1) for length in slide.size) > _GRID:
+        raise SlideError(f"{slide.path}: has more than {_GRID:,} places at this --mpp and --stride; raise one of them")
     axes = [np.arange(0, length - edge + 1e-6, step).astype(np.int64) for length in slide.size]
     x, y = (np.unique(axis) for axis in axes)
     x, y = (grid.ravel() for grid in np.meshgrid(x, y))
     filled = tissue.fraction(np.stack([x, y, x + edge, y + edge], 1).astype(np.float64)) >= cutting.min_tissue
     if not filled.any():
         raise SlideError(
-            f"{slide.path}: no patch of {size} px at {cutting.mpp:g} um/px holds {cutting.min_tissue:.0%} tissue; look "
-            "at it with `histoloom overlay`, lower --min-tissue, or leave it out"
+            f"{slide.path}: no patch of {size} px at {cutting.mpp:g} um/px holds {cutting.min_tissue:.0%} tissue; view "
+            "it with `histoloom overlay`, lower --min-tissue, or leave the slide out"
         )
     return list(zip(x[filled].tolist(), y[filled].tolist(), strict=True))
 
 
 def _dataset_parts(dataset: Path, split: str) -> list[Part]:
-    """Parts of whole slides: rows of one source stay together where they follow each other."""
+    """Parts of whole slides: consecutive rows of one source stay together."""
     if split not in splits(dataset):
         raise InputError(f"{dataset}: no split {split!r}; known: {', '.join(splits(dataset)) or 'none'}")
     borders, row, last = [0], 0, None
@@ -206,46 +228,45 @@ def _dataset_parts(dataset: Path, split: str) -> list[Part]:
 
 
 def _chosen_places(folder: Path, source: str, slide: Slide, cutting: Cutting) -> list[tuple[int, int]]:
-    """Corners of the patches of a slide in `chosen.parquet`, which must be as large as those that are cut now."""
+    """Corners of a slide's patches in `chosen.parquet`, which must have the size of the patches that are cut now."""
     open_chosen(folder)
-    rows = pq.read_table(folder / CHOSEN, columns=["x", "y", "size"], filters=[("slide", "=", source)])
+    with guarded(folder / CHOSEN):
+        rows = pq.read_table(folder / CHOSEN, columns=["x", "y", "size"], filters=[("slide", "=", source)])
     if not len(rows):
         raise InputError(f"{slide.path}: {folder}/{CHOSEN} has no patch of it; choose there first, or leave it out")
     edge = round((cutting.size or 256) * cutting.mpp / slide.mpp)
     if rows["size"][0].as_py() != edge:
         raise InputError(
             f"{slide.path}: patches in {folder}/{CHOSEN} span {rows['size'][0]} level-0 pixels, not {edge}; give the "
-            "--mpp and --size that they were chosen with"
+            "--mpp and --size of the chosen patches"
         )
     return list(zip(rows["x"].to_pylist(), rows["y"].to_pylist(), strict=True))
 
 
-def _some(items: Iterator, count: int) -> Iterator[list]:
-    while some := list(islice(items, count)):
-        yield some
+def _chunks(items: Iterator, count: int) -> Iterator[list]:
+    while chunk := list(islice(items, count)):
+        yield chunk
 
 
 def _rows_between(part: RowsPart) -> Iterator[dict]:
     columns = ["image", "source", "x", "y", "size", "mpp", "case"]
     seen = 0
     for shard in sorted((part.dataset / "data").glob(f"{part.split}-*.parquet")):
-        try:
-            file = open_parquet(shard)
-            for group in range(file.num_row_groups):
-                count = file.metadata.row_group(group).num_rows
-                if seen + count > part.start and seen < part.stop:
+        file = open_parquet(shard)
+        for group in range(file.num_row_groups):
+            count = file.metadata.row_group(group).num_rows
+            if seen + count > part.start and seen < part.stop:
+                with guarded(shard):
                     rows = file.read_row_group(group, columns).to_pylist()
-                    yield from rows[max(part.start - seen, 0) : part.stop - seen]
-                seen += count
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{shard}: cannot be read ({error}); make the dataset again") from None
+                yield from rows[max(part.start - seen, 0) : part.stop - seen]
+            seen += count
 
 
 def _place_reader(dataset: Path) -> Callable[[dict], np.ndarray]:
-    """Pixels of an index of places, one at a time: a PlaceReader closes slides that other threads may read."""
+    """Reads pixels of an index of places, one patch at a time: a PlaceReader closes slides that other threads read."""
     record = read_description(dataset)
     if record is None or record.get("command") != COMMAND:
-        return lambda row: None
+        return _no_pixels
     reader, lock = PlaceReader(dataset), threading.Lock()
 
     def read(row: dict) -> np.ndarray:
@@ -255,12 +276,16 @@ def _place_reader(dataset: Path) -> Callable[[dict], np.ndarray]:
     return read
 
 
+def _no_pixels(row: dict) -> NoReturn:
+    raise InputError(f"{row['source']}: has neither pixels nor a slide to read them from; make the dataset again")
+
+
 def _pixels(row: dict, read_place: Callable[[dict], np.ndarray]) -> UInt8[np.ndarray, "h w 3"]:
     return decode_image(row["image"]["bytes"], row["source"]) if row["image"] is not None else read_place(row)
 
 
 def _windows(row: dict, image: np.ndarray, cutting: Cutting) -> Iterator[tuple[dict, tuple[int, int, int], np.ndarray]]:
-    """The row with each window of its image and the window's place; windows that do not fit are left out."""
+    """The row with each window of its image and the place of the window; windows that do not fit are left out."""
     height, width = image.shape[:2]
     if cutting.size is None:
         yield row, (row["x"], row["y"], row["size"]), image
@@ -275,22 +300,17 @@ def _windows(row: dict, image: np.ndarray, cutting: Cutting) -> Iterator[tuple[d
 
 
 def _without_copies(jobs: list[SlideJob]) -> tuple[list[SlideJob], list[str]]:
-    """The slides without later copies of earlier ones: a slide that counts twice would pull types towards itself."""
+    """The slides without copies of earlier ones: a slide that counts twice would pull types towards itself."""
     sizes = Counter(job.slide_bytes for job in jobs)
     kept, seen, notes = [], {}, []
     for job in jobs:
-        mark = (job.slide_bytes, _ends(job.slide) if sizes[job.slide_bytes] > 1 else "")
+        mark = (job.slide_bytes, str(job.slide))
+        if sizes[job.slide_bytes] > 1:
+            with suppress(InputError):  # a slide that cannot be read is skipped later
+                mark = (job.slide_bytes, fingerprint(job.slide, whole=False, dated=False))
         if mark in seen:
-            notes.append(f"{job.slide}: the same file as {seen[mark]}, left out; remove one of them")
+            notes.append(f"{job.slide}: is the same file as {seen[mark]} and is skipped; remove one of them")
             continue
         seen[mark] = job.slide
         kept.append(job)
     return kept, notes
-
-
-def _ends(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256(file.read(_ENDS))
-        file.seek(-min(_ENDS, path.stat().st_size), 2)
-        digest.update(file.read())
-    return digest.hexdigest()

@@ -1,13 +1,12 @@
-"""What a discovery will cost, before it starts: patches, hours of GPUs and processors, storage, for each encoder.
+"""Estimate the cost of a discovery before it starts: patches, hours of GPUs and processors, storage, per encoder.
 
-Two ways are priced. *Every patch* by the encoder, as the paper did. Or by the small encoder, which is enough to choose
-a thousand different patches of each slide, whereupon the encoder sees those alone, and a classifier distilled from
-their types draws the maps of all slides.
+Two ways are priced. The encoder sees *every patch*, as in the paper. Or the small encoder sees every patch, which is
+enough to choose a thousand different patches per slide; the large encoder sees only those, and a classifier that is
+distilled from their types draws the maps of all slides.
 """
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +17,11 @@ from histoloom.discovery.pseudo_maps import MapConfig
 from histoloom.distributed import ALONE, Workers, run_items
 from histoloom.encoders.encoder import KNOWN, SMALL, open_encoder
 from histoloom.errors import ConfigError, InputError
+from histoloom.progress import SILENT, Bar
 from histoloom.slides.reader import open_slide
 from histoloom.slides.tissue import find_tissue
 
-# 10^9 operations per patch, counted by benchmarks/encoder_cost.py.
+# 10^9 operations per patch, counted by benchmarks/encoder_cost.py
 COSTS = {
     "lunit-bt": 8.2,
     "timm:vit_large_patch14_dinov2.lvd142m": 1013.6,  # at its own 518 px
@@ -33,41 +33,41 @@ COSTS = {
     "phikonv2": 123.1,
     SMALL: 0.6,
 }
-CLASSIFIER = 0.375  # that of `histoloom discover classify` as it is by default
-MAP_WINDOWS = (256 / MapConfig().cell(Window(256))) ** 2  # named on the area of each patch; alike for any edge
+CLASSIFIER = 0.375  # the default of `histoloom discover classify`
+MAP_WINDOWS = (256 / MapConfig().cell(Window(256))) ** 2  # classified per area of a patch, for any edge
 PLACE_BYTES = 2  # of a row without its vector: 1.7 measured on a slide of 54,000 places on a grid
-HALF = 2  # bytes of a number that is stored
+HALF = 2  # bytes of a stored number
 
 
 @dataclass(frozen=True)
 class PlanConfig:
-    """What a run is priced by."""
+    """Assumptions of the estimate."""
 
     encoders: tuple[str, ...] = tuple(COSTS)
-    per_slide: int = 1000  # patches chosen of each slide
-    tflops: float = 100.0  # 10^12 operations per second that a GPU keeps up: a third of an A100's peak
-    rate: float | None = None  # patches per second of one worker instead, measured or known
-    read_rate: float = 450.0  # patches per second that one processor reads from slides; benchmarks/patch_extraction.py
+    per_slide: int = 1000  # patches chosen per slide
+    tflops: float = 100.0  # sustained 10^12 operations per second of a GPU: a third of the peak of an A100
+    rate: float | None = None  # patches per second of one worker, in place of tflops
+    read_rate: float = 450.0  # patches per second read by one processor; benchmarks/patch_extraction.py
 
     def __post_init__(self):
         for name in ("tflops", "read_rate", "per_slide", "rate"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"{name} {value} must be a number above 0")
+                raise ConfigError(f"{name} {value} must be a finite number above 0")
         known = {name for name, _, _ in KNOWN}
         unknown = [name for name in self.encoders if name not in known]
         if unknown and self.rate is None:
             raise ConfigError(
-                f"encoder {unknown[0]}: its cost is not known; give its --rate in patches per second, or --measure it; "
+                f"encoder {unknown[0]}: its cost is unknown; give its --rate in patches per second, or --measure it; "
                 f"known: {', '.join(COSTS)}"
             )
         if self.rate is not None and len(self.encoders) != 1:
-            raise ConfigError("a rate is that of one encoder; give one --encoder with it")
+            raise ConfigError("a rate belongs to one encoder; give exactly one --encoder with it")
 
 
 @dataclass(frozen=True)
 class Price:
-    """Of one encoder, hours of one worker (a GPU) and bytes of vectors: for every patch, and for the chosen ones."""
+    """Hours of one worker (a GPU) and bytes of vectors with one encoder, for every patch and for the chosen ones."""
 
     encoder: str
     rate: float  # patches per second
@@ -79,7 +79,7 @@ class Price:
 
 @dataclass(frozen=True)
 class Plan:
-    """The price of a run; the second way pays `small_hours` and `map_hours` beside those for the chosen."""
+    """The cost of a run; the second way adds `small_hours` and `map_hours` to those of the chosen patches."""
 
     slides: int
     patches: int
@@ -88,14 +88,16 @@ class Plan:
     read_hours: float
     index_bytes: int
     small_hours: float
-    map_hours: float  # of the classifier, at the default stride
+    map_hours: float  # of the classifier at the default stride
     prices: tuple[Price, ...]
 
 
 def make_plan(slides: int, patches: int, config: PlanConfig, dimensions: int | None = None) -> Plan:
-    """Price `patches` of `slides`; `dimensions` are those of an encoder that is in no table."""
+    """Estimate the cost of `patches` of `slides`; `dimensions` are those of an encoder that is not in KNOWN."""
     if slides < 1 or patches < 1:
-        raise ConfigError(f"{patches} patches of {slides} slides: nothing to price; give a folder, or both numbers")
+        raise ConfigError(
+            f"{patches} patches of {slides} slides: need at least 1 of each; give a folder or both numbers"
+        )
     chosen = min(patches, slides * config.per_slide)
     widths = {name: width for name, width, _ in KNOWN}
 
@@ -124,27 +126,29 @@ def count_patches(
     parts: list[Part],
     cutting: Cutting,
     workers: Workers = ALONE,
-    advance: Callable[[int, str], None] = lambda count, note: None,
+    bar: Bar = SILENT,
 ) -> tuple[int, int, list[str]]:
-    """Slides that have tissue, their patches, and a line for each slide that has none or is broken.
+    """The numbers of slides with tissue and of their patches, and one line for each slide without tissue or damaged.
 
-    Slides are looked at by thumbnail; patches out of focus are counted too.
+    Counts on thumbnails; patches out of focus are included.
     """
     slides, patches, failures = 0, 0, []
     for outcome in run_items(_Counter(cutting), parts, workers):
         if outcome.error is not None:
-            failures.append(" ".join(str(outcome.error).split()))
+            failures.append(outcome.failure())
         else:
-            slides, patches = slides + 1, patches + outcome.result
-        advance(1, f"{patches:,} patches")
+            slides, patches = slides + 1, patches + (outcome.result or 0)
+        bar.advance(1, f"{patches:,} patches")
     if not patches:
-        raise InputError(f"no patch in {len(parts)} slides: {failures[0] if failures else 'none is there'}")
+        raise InputError(f"no patch in {len(parts)} slides: {failures[0] if failures else 'there are no slides'}")
     return slides, patches, failures
 
 
-def measure_rate(encoder: str, size: int, seconds: float = 5.0, batch_size: int = 32) -> tuple[float, int]:
-    """Patches per second of an encoder on this machine, and the dimensions of its vectors."""
-    opened = open_encoder(encoder)
+def measure_rate(
+    encoder: str, size: int, seconds: float = 5.0, batch_size: int = 32, allow_remote_code: bool = False
+) -> tuple[float, int]:
+    """Patches per second of an encoder on this machine, and the dimension of its vectors."""
+    opened = open_encoder(encoder, allow_remote_code=allow_remote_code)
     images = np.random.default_rng(0).integers(0, 256, (batch_size, size, size, 3)).astype(np.uint8)
     dimensions = opened(images).shape[1]
     count, start = 0, time.perf_counter()
@@ -155,23 +159,23 @@ def measure_rate(encoder: str, size: int, seconds: float = 5.0, batch_size: int 
 
 
 def describe(plan: Plan) -> str:
-    """The plan as text, with a table of encoders in Markdown."""
-    beside = plan.small_hours + plan.map_hours
+    """The plan as text, with a Markdown table of encoders."""
+    shared = plan.small_hours + plan.map_hours
     lines = [
         f"{plan.patches:,} patches of {plan.slides:,} slides; {plan.chosen:,} of them chosen for clustering",
-        f"reading them once: {plan.read_hours:,.0f} hours of one processor",
+        f"reading all patches once: {plan.read_hours:,.0f} hours of one processor",
         f"index without pixels or vectors: {_size(plan.index_bytes)}",
-        f"small encoder over every patch: {plan.small_hours:,.1f} h",
-        f"maps by the classifier, {MAP_WINDOWS:.0f} windows on the area of a patch: {plan.map_hours:,.1f} h",
-        "hours are those of computing on one GPU; it waits where fewer processors read than stand in the third column",
+        f"small encoder, every patch: {plan.small_hours:,.1f} h",
+        f"maps by the classifier, {MAP_WINDOWS:.0f} windows per area of a patch: {plan.map_hours:,.1f} h",
+        "hours are for one GPU; it waits where fewer processors read than the third column says",
         "",
-        "| encoder | patches/s | readers | every patch, h | vectors | chosen alone, h | vectors | second way, h |",
+        "| encoder | patches/s | readers | every patch, h | vectors | chosen only, h | vectors | second way, h |",
         "|---|---|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {p.encoder} | {p.rate:,.0f} | {math.ceil(p.rate / plan.read_rate)} "
         f"| {p.hours:,.1f} | {_size(p.bytes)} | {p.chosen_hours:,.1f} | {_size(p.chosen_bytes)} "
-        f"| {p.chosen_hours + beside:,.1f} |"
+        f"| {p.chosen_hours + shared:,.1f} |"
         for p in plan.prices
     ]
     return "\n".join(lines)

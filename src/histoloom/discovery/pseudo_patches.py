@@ -1,13 +1,11 @@
-"""A patch dataset whose maps were drawn by discovered types: the same images, cases and splits, ready to be trained on.
+"""Draw the maps of a patch dataset by discovered types: the same images, cases and splits, ready for training.
 
-Each shard of the dataset gives one of the new one, written aside and renamed; a killed run goes on with the next shard.
+Each shard of the dataset gives one shard of the new one, whole or not at all; a killed run continues with the next.
 """
 
 import dataclasses
-import json
-import os
+import hashlib
 import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -21,7 +19,8 @@ from histoloom.discovery.levels import write_levels
 from histoloom.discovery.names import NamedTypes
 from histoloom.discovery.pseudo_maps import MapConfig, draw_patch
 from histoloom.distributed import ALONE, Workers, run_made
-from histoloom.errors import InputError, OutputError
+from histoloom.errors import ConfigError, InputError
+from histoloom.files import Record, is_finished, resumable_folder, whole_file, write_text
 from histoloom.parquet import open_parquet
 from histoloom.patches.card import summarize, write_card
 from histoloom.patches.dataset import content_hash, read_description, write_description
@@ -30,27 +29,32 @@ from histoloom.patches.places import PlaceReader
 from histoloom.patches.schema import arrow_schema
 from histoloom.patches.store import encode_png, has_pixels, splits
 from histoloom.pictures import decode_image
+from histoloom.progress import SILENT, Bar
 from histoloom.tissue import UNLABELLED
 from histoloom.version import VERSION
 
-COMMAND = "discover maps"
+COMMAND, FORMAT = "discover maps of patches", 2
 ROWS = 64  # patches in memory
 
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
-    """Which patches are kept, by their new maps: the paper's rule is low 0.2, high 0.8."""
+    """Which patches are kept, by their new maps; the rule of the paper is low 0.2, high 0.8."""
 
-    low: float = 0.0  # the most common type covers at least this share
-    high: float = 1.0  # and at most this
+    low: float = 0.0  # minimum share of the most common type
+    high: float = 1.0  # maximum share of it
+
+    def __post_init__(self):
+        if not 0 <= self.low <= self.high <= 1:
+            raise ConfigError(f"low {self.low} and high {self.high} must be in [0, 1], low at most high")
 
     def allows(self, fractions: np.ndarray) -> bool:
-        """Whether a patch of these fractions is kept."""
+        """True where a patch with these fractions is kept."""
         return bool(is_heterogeneous(fractions[None], self.low, self.high)[0])
 
 
 class ShardDrawer:
-    """Draws shards into a folder; `open_names` loads the classifier, once per worker. `advance` is told of patches."""
+    """Draws shards into a folder; each worker loads the classifier once by `open_names`. `bar` counts patches."""
 
     def __init__(
         self,
@@ -60,25 +64,21 @@ class ShardDrawer:
         config: MapConfig,
         kept: Kept,
         folder: Path,
-        advance: Callable[[int], None] = lambda count: None,
+        bar: Bar = SILENT,
     ):
         self.names = open_names()
-        self.config, self.kept, self.folder, self.advance = config, kept, folder, advance
+        self.config, self.kept, self.folder, self.bar = config, kept, folder, bar
         self.table = named.tables[level]
         self.lookup = np.full(256, UNLABELLED, np.uint8)
         self.lookup[: named.levels.of.shape[1]] = named.levels.of[level]
 
     def __call__(self, shard: Path) -> int:
-        """Write the shard with its new maps, whole or not at all; returns the patches that it had."""
+        """Write the shard with its new maps and return the number of patches it had."""
         path = self.folder / "data" / shard.name
         dataset, split = shard.parents[1], shard.name.rsplit("-", 1)[0]
         read = None if has_pixels(dataset, split) else PlaceReader(dataset).read
-        aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")  # a lost worker may still write
-        try:
+        with whole_file(path) as aside:
             _write_shard(aside, self._rows(shard, read), arrow_schema(self.table))
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
         return pq.ParquetFile(shard).metadata.num_rows
 
     def _rows(self, shard: Path, read: Callable | None) -> Iterator[dict]:
@@ -88,7 +88,7 @@ class ShardDrawer:
                 _check_mpp(row, self.names)
                 semantic_map = self.lookup[draw_patch(image, self.names, self.config)]
                 fractions = class_fractions(semantic_map, self.table.num_ids)
-                self.advance(1)
+                self.bar.advance()
                 if not self.kept.allows(fractions):
                     continue
                 yield row | {
@@ -110,44 +110,50 @@ def draw_patches(
     out: Path,
     license_name: str = "unknown",
     workers: Workers = ALONE,
-    advance: Callable[[int], None] = lambda count: None,
+    bar: Bar = SILENT,
 ) -> dict:
-    """Write `dataset` with maps of the level at index `level` to `out`, and return the record; `names_print` says by
-    whom.
+    """Write `dataset` with maps of the level at index `level` to `out`, and return its description.
 
-    The same command again does nothing. Raises OutputError where `out` holds something else, InputError for windows
-    of another mpp than the patches'.
+    `names_print` is the fingerprint of the classifier. Where `out` is finished, nothing is done. Raises OutputError
+    where `out` holds something else, InputError for patches of another mpp than the windows.
     """
-    recipe = {
-        "command": COMMAND,
-        "config": dataclasses.asdict(config) | dataclasses.asdict(kept) | {"types": named.levels.counts[level]},
-        "dataset": content_hash(dataset),
-        "classifier": names_print,
-        "tissue": named.tables[level].to_rows(),
-        "levels": named.levels.of[: level + 1].tolist(),
-    }
-    record = read_description(out)
-    if record is not None and all(record.get(key) == value for key, value in recipe.items()):
-        return record
-    try:
-        aside = _resume(out, recipe)
-        (aside / "tissue.toml").write_text(named.tables[level].to_toml(), encoding="utf-8")
+    record = _record(dataset, names_print, named, level, config, kept, license_name)
+    shards = [path for split in splits(dataset) for path in _shards(dataset.absolute(), split)]
+    if is_finished(out, record):
+        bar.advance(sum(_count(path) for path in shards))
+        found = read_description(out)
+        assert found is not None
+        return found
+    with resumable_folder(out, record) as aside:
+        write_text(aside / "tissue.toml", named.tables[level].to_toml())
         write_levels(named.levels.up_to(level), aside)
-        shards = [path for split in splits(dataset) for path in _shards(dataset.absolute(), split)]
         todo = [path for path in shards if not (aside / "data" / path.name).is_file()]
-        advance(sum(pq.ParquetFile(path).metadata.num_rows for path in shards if path not in todo))
+        bar.advance(sum(_count(path) for path in shards if path not in todo))
         make = partial(ShardDrawer, open_names, named, level, config, kept, aside)
-        # One process tells of every patch, workers of every shard.
-        make = partial(make, advance) if workers.alone else make
+        # A single process counts every patch, workers count whole shards.
+        make = partial(make, bar) if workers.alone else make
         for outcome in run_made(make, todo, workers, gpu=True) if todo else ():
             if outcome.error is not None:
                 raise outcome.error
-            advance(0 if workers.alone else outcome.result)
-        return _finish(aside, out, recipe, license_name)
-    except OSError as error:
-        raise OutputError(
-            f"{out}: cannot be written ({error.strerror or error}); free some space, or check the path"
-        ) from None
+            bar.advance(0 if workers.alone else _count(outcome.item))
+        return _describe(aside, out, record, license_name)
+
+
+def _record(
+    dataset: Path, names_print: str, named: NamedTypes, level: int, config: MapConfig, kept: Kept, license_name: str
+) -> Record:
+    settings = {
+        "config": dataclasses.asdict(config) | dataclasses.asdict(kept) | {"types": named.levels.counts[level]},
+        "tissue": named.tables[level].to_rows(),
+        "levels": hashlib.sha256(named.levels.of[: level + 1].tobytes()).hexdigest(),
+        "license": license_name,
+    }
+    inputs = {"dataset": content_hash(dataset), "classifier": names_print}
+    return Record(command=COMMAND, format=FORMAT, settings=settings, inputs=inputs)
+
+
+def _count(shard: Path) -> int:
+    return open_parquet(shard).metadata.num_rows
 
 
 def _shards(dataset: Path, split: str) -> list[Path]:
@@ -158,7 +164,7 @@ def _check_mpp(row: dict, names: NamesWindows) -> None:
     mpp, wanted = row["mpp"], names.window.mpp
     if mpp is not None and wanted is not None and abs(mpp / wanted - 1) > 0.05:
         raise InputError(
-            f"{row['source']}: is of {mpp:g} um/px, the types were found at {wanted:g}; cut patches at that"
+            f"{row['source']}: has {mpp:g} um/px, the types were found at {wanted:g}; cut patches at that mpp"
         )
 
 
@@ -174,40 +180,21 @@ def _write_shard(path: Path, rows: Iterator[dict], columns: pa.Schema) -> None:
             writer.write_table(pa.Table.from_pylist(batch, columns))
 
 
-def _resume(out: Path, recipe: dict) -> Path:
-    """The folder written aside, with its shards where it was begun with this recipe, else new."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"{out}: exists already; name another folder, or move it away")
-    aside = out.absolute().with_name(out.name + ".partial")
-    begun, text = aside / "recipe.json", json.dumps(recipe, indent=2, sort_keys=True)
-    if aside.exists() and not begun.is_file() and any(aside.iterdir()):
-        raise OutputError(f"{aside}: is in the way and was not left by this command; move it away")
-    if not begun.is_file() or begun.read_text(encoding="utf-8") != text:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        half = aside.with_name(f"{out.name}.recipe.partial")
-        half.write_text(text, encoding="utf-8")
-        os.replace(half, begun)
-    (aside / "data").mkdir(exist_ok=True)
-    for half in (aside / "data").glob("*.partial"):
-        half.unlink(missing_ok=True)
-    return aside
-
-
-def _finish(aside: Path, out: Path, recipe: dict, license_name: str) -> dict:
+def _describe(aside: Path, out: Path, record: Record, license_name: str) -> dict:
+    """Write description and card of the finished dataset in `aside`; returns the description."""
     summaries = summarize(aside)
     if not sum(summary.patches for summary in summaries):
-        shutil.rmtree(aside)
-        raise InputError(f"{out}: no patch was kept by its new map; lower low, or raise high")
-    record = recipe | {
+        shutil.rmtree(aside)  # there is nothing to resume
+        raise InputError(f"{out}: no patch was kept by its new map; lower --low, or raise --high")
+    described = {
+        "command": "discover maps",
+        "config": record.settings["config"],
         "name": out.resolve().name,
         "version": VERSION,
-        "maps": "pseudo maps of discovered tissue types, drawn by a classifier and by nobody else",
+        "maps": "pseudo maps of discovered tissue types, predicted by a classifier and not reviewed by anybody",
         "counts": {s.name: {"patches": s.patches, "cases": s.cases} for s in summaries},
         "sha256": content_hash(aside),
     }
-    write_description(aside, record)
-    write_card(aside, summaries, record, license_name)
-    (aside / "recipe.json").unlink()
-    os.replace(aside, out)
-    return record
+    write_description(aside, described)
+    write_card(aside, summaries, described, license_name)
+    return described

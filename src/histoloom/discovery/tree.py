@@ -1,16 +1,13 @@
-"""Tissue types without names, nested: every coarse type is a union of finer ones.
+"""Nested tissue types without names: every coarse type is a union of finer ones.
 
-The finest types are centroids among unit vectors; a coarser level only says which of them belong together, so that no
-two levels can contradict each other.
+The finest types are centroids of unit vectors; a coarser level only groups them, so two levels cannot contradict each
+other.
 
     FOLDER/
       types.parquet   a row per finest type: id, its type at each level (type_5, type_10, ...), size, variance, centroid
-      types.json      levels, encoder, fingerprint, how the types were made
+      types.json      levels, encoder, fingerprint, and how the types were made; written last
 """
 
-import hashlib
-import json
-import os
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -20,19 +17,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
-from histoloom.errors import ConfigError, InputError, OutputError
+from histoloom.errors import ConfigError, InputError
+from histoloom.files import fingerprint, read_json, whole_file, write_json
+from histoloom.parquet import open_parquet
 
-TABLE, RECORD = "types.parquet", "types.json"
-BLOCK = 8192  # vectors compared with all centroids at a time
+TABLE, DESCRIPTION = "types.parquet", "types.json"
+BLOCK = 8192  # vectors that are compared with all centroids at once
 
 
 @dataclass(frozen=True, eq=False)
 class TypeTree:
     """Nested tissue types.
 
-    `levels` holds the number of types of each level, coarse to fine; `ancestors` the type, at each level, of each
-    finest type (its last row counts 0, 1, 2, ...); `centroids` are of the finest level, among the encoder's vectors at
-    unit length. `sizes` and `variances` (mean squared distance from the centroid) are of the vectors that made them.
+    `levels` holds the number of types per level, coarse to fine; `ancestors` the type of each finest type at each level
+    (its last row is 0, 1, 2, ...); `centroids` those of the finest level, in the space of the encoder's unit vectors.
+    `sizes` and `variances` (mean squared distance from the centroid) describe the vectors that the types were found in.
     """
 
     levels: tuple[int, ...]
@@ -42,42 +41,42 @@ class TypeTree:
     fingerprint: str
     sizes: Int[np.ndarray, " k"] | None = None
     variances: Float[np.ndarray, " k"] | None = None
-    made: dict = field(default_factory=dict)  # how, as JSON
+    made: dict = field(default_factory=dict)  # how the types were found, as JSON
 
     def __post_init__(self):
         if self.ancestors.shape != (len(self.levels), len(self.centroids)):
             raise InputError(
-                f"{len(self.levels)} levels of {len(self.centroids)} types need ancestors of that shape, "
-                f"not {self.ancestors.shape}"
+                f"{len(self.levels)} levels of {len(self.centroids)} types need ancestors of that shape, got "
+                f"{self.ancestors.shape}"
             )
         for level, row in zip(self.levels, self.ancestors, strict=True):
             if not np.array_equal(np.unique(row), np.arange(level)):
-                raise InputError(f"the level of {level} types must use all ids from 0 to {level - 1}, and no other")
+                raise InputError(f"the level of {level} types must use exactly the ids 0 to {level - 1}")
         if not np.array_equal(self.ancestors[-1], np.arange(len(self.centroids))):
-            raise InputError("the finest level must be the types themselves, in order")
+            raise InputError("the finest level must be the ids of the types, in order")
         for coarse, fine in pairwise(self.ancestors):
             if len(np.unique(np.stack([coarse, fine]), axis=1).T) != fine.max() + 1:
-                raise InputError("levels are not nested: a finer type lies in two coarser ones")
+                raise InputError("levels are not nested: a finer type belongs to two coarser ones")
 
     def at(self, level: int) -> Int[np.ndarray, " k"]:
-        """The type of each finest type at the level of `level` types; raises ConfigError where there is none."""
+        """The type of each finest type at the level of `level` types; raises ConfigError for an unknown level."""
         if level not in self.levels:
-            raise ConfigError(f"no level of {level} types; known: {', '.join(map(str, self.levels))}")
+            raise ConfigError(f"there is no level of {level} types; known: {', '.join(map(str, self.levels))}")
         return self.ancestors[self.levels.index(level)]
 
     def assign(self, vectors: Float[np.ndarray, "n d"]) -> Int[np.ndarray, " n"]:
-        """The finest type of each vector, as the encoder gave it: the nearest centroid, in blocks.
+        """The finest type (nearest centroid) of each vector of the encoder, of any length.
 
-        Raises InputError for vectors of another dimension or that are not finite.
+        Raises InputError for vectors of another dimension, or that are not finite.
         """
-        check_dimension(vectors.shape[1], self.centroids.shape[1], "these vectors")
+        check_dimension(vectors.shape[1], self.centroids.shape[1], "the vectors")
         found = np.empty(len(vectors), np.int64)
         for start in range(0, len(vectors), BLOCK):
             found[start : start + BLOCK] = nearest(unit(vectors[start : start + BLOCK]), self.centroids)[0]
         return found
 
     def save(self, folder: Path | str) -> None:
-        """Write `types.parquet` and `types.json`; raises OutputError for a disk that is full or refuses."""
+        """Write `types.parquet` and `types.json` into `folder`; raises OutputError where that fails."""
         folder, count = Path(folder), len(self.centroids)
         sizes = np.zeros(count, np.int64) if self.sizes is None else self.sizes
         variances = np.zeros(count) if self.variances is None else self.variances
@@ -88,61 +87,62 @@ class TypeTree:
             "variance": pa.array(variances.astype(np.float64)),
             "centroid": pa.FixedSizeListArray.from_arrays(self.centroids.ravel(), self.centroids.shape[1]),
         }
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            aside = folder / f"{TABLE}.partial"
+        with whole_file(folder / TABLE) as aside:
             pq.write_table(pa.table(columns), aside)
-            os.replace(aside, folder / TABLE)
-            # The record names its table by content, so that one of an older run is not taken for it.
-            names = {"encoder": self.encoder, "fingerprint": self.fingerprint, "made": self.made}
-            record = {"levels": self.levels, **names, "sha256": _sha256(folder / TABLE)}
-            aside = folder / f"{RECORD}.partial"
-            aside.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-            os.replace(aside, folder / RECORD)
-        except OSError as error:
-            raise OutputError(
-                f"{folder}: types cannot be written ({error.strerror or error}); free some space"
-            ) from None
+        # The description names its table by content, so that a table of another run does not pass for it.
+        names = {"encoder": self.encoder, "fingerprint": self.fingerprint, "made": self.made}
+        write_json(folder / DESCRIPTION, {"levels": self.levels, **names, "sha256": fingerprint(folder / TABLE)})
 
     @classmethod
     def load(cls, folder: Path | str) -> "TypeTree":
-        """Read what `save` wrote; raises InputError with the cure for what is missing, half written or no tree."""
+        """Read what `save` wrote; raises InputError, with the cure, where it is missing or damaged."""
         folder = Path(folder)
-        if not (folder / RECORD).is_file() or not (folder / TABLE).is_file():
-            raise InputError(f"{folder}: no tissue types there; make them with `histoloom discover cluster`")
+        if not (folder / DESCRIPTION).is_file() or not (folder / TABLE).is_file():
+            raise InputError(f"{folder}: has no tissue types; make them with `histoloom discover cluster`")
         try:
-            record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-            if record["sha256"] != _sha256(folder / TABLE):
-                raise ValueError(f"{TABLE} is of another run than {RECORD}")
-            levels, table = tuple(record["levels"]), pq.read_table(folder / TABLE)
-            centroids = table["centroid"].combine_chunks()
-            return cls(
-                levels,
-                centroids.flatten().to_numpy().reshape(len(centroids), -1),
-                np.stack([table[f"type_{level}"].to_numpy() for level in levels]),
-                record["encoder"],
-                record["fingerprint"],
-                table["size"].to_numpy(),
-                table["variance"].to_numpy(),
-                record["made"],
-            )
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, InputError) as error:
-            reason = str(error).splitlines()[0]
+            described = read_json(folder / DESCRIPTION)
+            if described["sha256"] != fingerprint(folder / TABLE):
+                raise ValueError(f"{TABLE} belongs to another run than {DESCRIPTION}")
+            table = open_parquet(folder / TABLE).read()
+            counts = {"sizes": table["size"].to_numpy(), "variances": table["variance"].to_numpy()}
+            return cls(*_columns(table, described["levels"]), **_about(described), **counts)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException, InputError) as error:
+            reason = " ".join(str(error).split())[:200]
             raise InputError(
                 f"{folder}: tissue types cannot be read ({reason}); run `histoloom discover cluster` again"
             ) from None
 
 
-def unit(vectors: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-    """Vectors at length 1 in single precision, in which types are found; a vector of zeros stays.
+def _columns(table: pa.Table, levels: object) -> tuple:
+    """Levels, centroids and ancestors of a table; raises ValueError where they are not usable."""
+    if not isinstance(levels, list) or not all(type(level) is int for level in levels) or not levels:
+        raise ValueError("levels must be a list of numbers of types")
+    column = table["centroid"].combine_chunks()
+    centroids = column.flatten().to_numpy().astype(np.float32, copy=False).reshape(len(column), -1)
+    if not np.isfinite(centroids).all():
+        raise ValueError("a centroid is not finite")
+    ancestors = np.stack([table[f"type_{level}"].to_numpy().astype(np.int64) for level in levels])
+    return tuple(levels), centroids, ancestors
 
-    Length is mostly how much tissue and stain a patch shows, direction which. Raises InputError for what is not finite.
+
+def _about(described: dict) -> dict:
+    names = {key: described[key] for key in ("encoder", "fingerprint", "made")}
+    if [type(value) for value in names.values()] != [str, str, dict]:
+        raise ValueError("encoder and fingerprint must be text, made a table")
+    return names
+
+
+def unit(vectors: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+    """Vectors scaled to length 1, in single precision; a vector of zeros stays.
+
+    The length mostly measures how much tissue and stain a patch shows; the direction, which. Raises InputError for
+    vectors that are not finite.
     """
     single = vectors.astype(np.float32)
     lengths = np.linalg.norm(single, axis=1, keepdims=True)
     if not np.isfinite(lengths).all():
         row = int(np.flatnonzero(~np.isfinite(lengths[:, 0]))[0])
-        raise InputError(f"vector {row} of {len(vectors)} is not finite; embed its patch anew")
+        raise InputError(f"vector {row} of {len(vectors)} is not finite; embed its patch again")
     single /= np.maximum(lengths, 1e-12)
     return single
 
@@ -150,7 +150,7 @@ def unit(vectors: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
 def nearest(
     vectors: Float[np.ndarray, "n d"], centroids: Float[np.ndarray, "k d"]
 ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Nearest centroid of each vector, and the squared distance to it, block by block."""
+    """The nearest centroid of each vector and the squared distance to it."""
     types, distances = np.empty(len(vectors), np.int64), np.empty(len(vectors), np.float32)
     half = (centroids**2).sum(1) / 2
     for start in range(0, len(vectors), BLOCK):
@@ -164,11 +164,6 @@ def nearest(
 
 
 def check_dimension(found: int, wanted: int, where: str) -> None:
-    """Raise InputError where vectors are of another dimension than types or other vectors."""
+    """Raise InputError where vectors have another dimension than the types or other vectors."""
     if found != wanted:
-        raise InputError(f"{where} have {found} dimensions, not {wanted}: another encoder; embed all with the same one")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        raise InputError(f"{where} have {found} dimensions, not {wanted}: another encoder made them; use one for all")

@@ -1,8 +1,8 @@
-"""From overlapping windows to a map finer than they are: every cell asks all windows over it.
+"""Turn overlapping windows into a map that is finer than they are: all windows over a cell vote for its type.
 
 Windows start a cell apart and cover several cells each way. A window votes for its types, most in its middle (a Hann
-taper), by its share of tissue; votes are smoothed by a Gaussian over cells. Taper and Gaussian are one kernel, and so
-one convolution, done row by row: memory does not grow with the height of a slide.
+taper) and in proportion to its share of tissue; a Gaussian over cells smooths the votes. Taper and Gaussian are one
+kernel, convolved row by row, so memory does not grow with the height of a slide.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ from histoloom.tissue import UNLABELLED
 
 
 def vote_kernel(cells: int, smooth: float) -> Float[np.ndarray, " j"]:
-    """How much a window counts for the cells along one axis, from `reach` cells before it to as many behind it.
+    """The weight of a window for the cells along one axis, from `reach` cells before it to `reach` cells after it.
 
     `cells` is its edge, `smooth` the sigma of the Gaussian in cells; the reach is 3 sigma, rounded up. Sums to 1.
     """
@@ -27,21 +27,21 @@ def vote_kernel(cells: int, smooth: float) -> Float[np.ndarray, " j"]:
 
 
 def reach_of(smooth: float) -> int:
-    """Cells that a vote is carried beyond its window."""
+    """Cells that a vote extends beyond its window."""
     return int(np.ceil(3 * smooth))
 
 
 def cell_rows(
     window_rows: Iterable[tuple[Float[np.ndarray, "c k"], Float[np.ndarray, " c"]]], cells: int, smooth: float
 ) -> Iterator[tuple[Float[np.ndarray, "n k"], Float[np.ndarray, " n"]]]:
-    """Probabilities of each row of cells, and how much was voted there, as the rows of windows come in.
+    """Probabilities and total weight of each row of cells, while the rows of windows arrive.
 
     A row of windows is the probabilities and weights of windows that start at cells 0, 1, ...; there are `cells` - 1
-    more rows, and cells in a row, than windows. Where nothing was voted probabilities are 0.
+    more rows, and cells in a row, than windows. Probabilities are 0 where no window votes.
     """
     kernel, reach = vote_kernel(cells, smooth), reach_of(smooth)
-    waiting: list[np.ndarray] = []  # rows of cells that windows to come still vote for
-    first, row = 0, -1  # row number of the first of them, and of the last row of windows
+    waiting: list[np.ndarray] = []  # rows of cells that later windows still vote for
+    first, row = 0, -1  # numbers of the first of those rows and of the last row of windows
     for row, (votes, weights) in enumerate(window_rows):
         joined = np.concatenate([votes * weights[:, None], weights[:, None]], 1)
         spread = _spread(joined.astype(np.float32), kernel, reach, cells)
@@ -60,7 +60,7 @@ def cell_rows(
 
 
 def _spread(joined: Float[np.ndarray, "c m"], kernel: Float[np.ndarray, " j"], reach: int, cells: int) -> np.ndarray:
-    """Votes of a row of windows, carried to the cells of that row."""
+    """Votes of a row of windows, distributed to the cells of that row."""
     wide = np.zeros((len(joined) + len(kernel) - 1, joined.shape[1]), np.float32)
     for offset, share in enumerate(kernel.astype(np.float32)):
         wide[offset : offset + len(joined)] += share * joined
@@ -73,7 +73,7 @@ def _divided(sums: Float[np.ndarray, "n m"]) -> tuple[Float[np.ndarray, "n k"], 
 
 
 def finer_rows(rows: Iterable[Float[np.ndarray, "n k"]], factor: int) -> Iterator[Float[np.ndarray, "f m k"]]:
-    """Rows of cells to `factor` rows of pixels each, `factor` to a cell: bilinear between the middles of cells."""
+    """Each row of cells as `factor` rows of pixels, `factor` per cell: bilinear between the centers of cells."""
     rows = iter(rows)
     current = next(rows, None)
     before = current
@@ -85,7 +85,7 @@ def finer_rows(rows: Iterable[Float[np.ndarray, "n k"]], factor: int) -> Iterato
 
 
 def _weights(factor: int) -> list[tuple[int, float]]:
-    """For each pixel of a cell: which neighbour it leans to (-1 or 1), and by how much."""
+    """For each pixel of a cell: the neighbor it is interpolated with (-1 or 1), and the weight of that neighbor."""
     offsets = (np.arange(factor) + 0.5) / factor - 0.5
     return [(1 if offset > 0 else -1, float(abs(offset))) for offset in offsets]
 
@@ -101,9 +101,9 @@ def _between_columns(row: Float[np.ndarray, "n k"], factor: int) -> Float[np.nda
 
 
 def most_likely(probabilities: Float[np.ndarray, "*s k"], ancestors: Int[np.ndarray, "l k"]) -> UInt8[np.ndarray, "*s"]:
-    """The finest type, found from coarse to fine: the likeliest coarse type, within it the likeliest finer one, ...
+    """The finest type, decided from coarse to fine: the most likely coarse type, within it the most likely finer one.
 
-    So each coarser map is as good as if it had been drawn alone, and maps of all levels stay nested. 255 where all
+    Each coarser map is then as good as if it were drawn alone, and the maps of all levels are nested. 255 where all
     probabilities are 0.
     """
     open_types = probabilities

@@ -1,4 +1,4 @@
-"""Pixels of single windows, by the places that embeddings and assignments name: from slides or from a patch dataset."""
+"""Pixels of single windows at the places in embeddings and assignments, from slides or from a patch dataset."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -12,10 +12,11 @@ from jaxtyping import Bool, Int, UInt8
 
 from histoloom.discovery.classifier import Window
 from histoloom.discovery.cluster import ASSIGNMENTS
-from histoloom.discovery.embed import read_record
+from histoloom.discovery.embedding_run import read_embedding
 from histoloom.discovery.embeddings import CHOSEN, open_chosen, open_table
 from histoloom.discovery.parts import Cutting
-from histoloom.errors import InputError
+from histoloom.errors import ConfigError, InputError
+from histoloom.parquet import guarded, open_parquet
 from histoloom.patches.places import OPEN_SLIDES, PlaceReader
 from histoloom.patches.split import hold_out
 from histoloom.patches.store import has_pixels, iter_rows, load_patches
@@ -27,7 +28,7 @@ ReadWindow = Callable[[str, int, int, int], UInt8[np.ndarray, "h w 3"]]  # slide
 
 @dataclass(frozen=True, eq=False)
 class Assigned:
-    """Windows by place, each with its finest type and its case."""
+    """Windows with their places, finest types and cases."""
 
     slides: list[str]
     cases: list[str]
@@ -38,42 +39,44 @@ class Assigned:
         return len(self.slides)
 
     def held_out(self, share: float, seed: int) -> Bool[np.ndarray, " n"]:
-        """Which windows are for testing, by case; raises InputError where there is one case only."""
+        """Which windows are held out for testing, by case; raises InputError where there is only one case."""
         return hold_out(self.cases, share, seed)
 
 
 def read_assigned(folder: Path) -> Assigned:
-    """The windows in a folder of `histoloom discover`, with their types and cases; raises InputError for none."""
+    """The windows in a folder of `histoloom discover`, with types and cases; raises InputError for none."""
     path = folder / ASSIGNMENTS
     if not path.is_file():
-        raise InputError(f"{folder}: no window has a type yet; run `histoloom discover cluster` first")
-    try:
-        found = pq.read_table(path, columns=["slide", "x", "y", "size", "type"], read_dictionary=["slide"])
-    except (OSError, pa.ArrowException, KeyError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); run `histoloom discover cluster` again") from None
+        raise InputError(f"{folder}: its windows have no types yet; run `histoloom discover cluster` first")
+    open_parquet(path, dict.fromkeys(("x", "y", "size", "type"), pa.int64()) | {"slide": pa.string()})  # checks it
     open_chosen(folder)  # checks it
-    chosen = pq.read_table(folder / CHOSEN, columns=["slide", "case_id"], read_dictionary=["slide", "case_id"])
+    with guarded(path):
+        found = pq.read_table(path, columns=["slide", "x", "y", "size", "type"], read_dictionary=["slide"])
+    with guarded(folder / CHOSEN):
+        chosen = pq.read_table(folder / CHOSEN, columns=["slide", "case_id"], read_dictionary=["slide", "case_id"])
+    if any(found[name].null_count for name in found.column_names) or (found["type"].to_numpy() < 0).any():
+        raise InputError(f"{path}: has windows without place or type; run `histoloom discover cluster` again")
     pairs = chosen.unify_dictionaries().group_by(["slide", "case_id"]).aggregate([])
     cases = dict(zip(pairs["slide"].to_pylist(), pairs["case_id"].to_pylist(), strict=True))
     slides = _shared(found["slide"])
     if missing := set(slides) - set(cases):
-        raise InputError(f"{path}: {min(missing)} was not chosen here; run `histoloom discover cluster` again")
+        raise InputError(f"{path}: {min(missing)} is not in {CHOSEN}; run `histoloom discover cluster` again")
     places = np.stack([found[name].to_numpy() for name in ("x", "y", "size")], 1).astype(np.int64)
     return Assigned(slides, [cases[s] for s in slides], places, found["type"].to_numpy().astype(np.int64))
 
 
 def _shared(column: pa.ChunkedArray) -> list[str]:
-    """A column of a dictionary as a list in which equal strings are one object: 8 bytes for each of many millions."""
+    """A dictionary column as a list in which equal strings are one object: 8 bytes for each of many millions."""
     column = column.unify_dictionaries().combine_chunks()
     names = column.dictionary.to_pylist()
     return [names[index] for index in column.indices.to_pylist()]
 
 
 def open_windows(folder: Path) -> tuple[ReadWindow, Window]:
-    """What reads the windows that were embedded in `folder`, and what they are; raises InputError where none were."""
-    source, config = read_record(folder)
+    """A reader of the windows that were embedded in `folder`, and their kind; raises InputError for none."""
+    source, config = read_embedding(folder)
     if not source.exists():
-        raise InputError(f"{source}: not there any more, and pixels are needed; move it back, or embed anew")
+        raise InputError(f"{source}: is gone, and its pixels are needed; move it back, or embed again")
     window = window_of(folder)
     if is_dataset(source):
         return DatasetWindows(source, config.cutting), window
@@ -81,8 +84,8 @@ def open_windows(folder: Path) -> tuple[ReadWindow, Window]:
 
 
 def window_of(folder: Path) -> Window:
-    """What the encoder saw at once when it embedded `folder`."""
-    source, config = read_record(folder)
+    """The windows that the encoder saw when it embedded `folder`."""
+    source, config = read_embedding(folder)
     cutting = config.cutting
     if not is_dataset(source):
         return Window(cutting.size or 256, cutting.mpp)
@@ -91,19 +94,19 @@ def window_of(folder: Path) -> Window:
 
 
 def is_dataset(source: Path) -> bool:
-    """Whether it is a patch dataset, and neither a slide nor a folder of slides."""
+    """True for a patch dataset, False for a slide or a folder of slides."""
     return (source / "tissue.toml").is_file() and (source / "data").is_dir()
 
 
 def _width(dataset: Path, split: str) -> int:
-    """Edge of the patches of a dataset, in their own px."""
+    """Edge of the patches of a dataset, in their own pixels."""
     row = next(iter_rows(dataset, split, ["image", "source", "x", "y", "size"]))
     image = decode_image(row["image"]["bytes"], row["source"]) if row["image"] else PlaceReader(dataset).read(row)[0]
     return image.shape[1]
 
 
 class DatasetWindows:
-    """Windows in the patches of one split of a dataset, which are kept in memory."""
+    """Reads windows from the patches of one split of a dataset, which it keeps in memory."""
 
     def __init__(self, dataset: Path, cutting: Cutting):
         read = None if has_pixels(dataset, cutting.split) else PlaceReader(dataset).read
@@ -114,32 +117,44 @@ class DatasetWindows:
             self._by_source.setdefault(source, []).append(index)
 
     def __call__(self, slide: str, x: int, y: int, size: int) -> UInt8[np.ndarray, "h w 3"]:
-        """The window at a place; raises InputError where no patch holds it."""
+        """The window at a place; raises InputError where no patch contains it."""
         for index in self._by_source.get(slide, ()):
             left, top, edge = self._patches.places[index].tolist()
             if left <= x and top <= y and x + size <= left + edge and y + size <= top + edge:
                 scale = self.width / edge
                 column, row, length = (round(value * scale) for value in (x - left, y - top, size))
                 return self._patches.images[index][row : row + length, column : column + length]
-        raise InputError(f"{self._dataset}: has no patch of {slide} at {x}, {y}; embed it anew")
+        raise InputError(f"{self._dataset}: has no patch of {slide} at {x}, {y}; embed it again")
 
 
 class SlideWindows:
-    """Windows of slides, of which a few are kept open; pickles for data workers."""
+    """Reads windows of slides below one folder, of which it keeps a few open; can be pickled for data workers.
+
+    Raises ConfigError for windows of unknown mpp.
+    """
 
     def __init__(self, slides: Path, window: Window, slide_mpp: float | None = None):
         self._root = slides if slides.is_dir() else slides.parent
-        self._window, self._slide_mpp = window, slide_mpp
+        if window.mpp is None:
+            raise ConfigError("windows of unknown mpp cannot be read from slides; embed the slides again")
+        self._edge, self._mpp, self._slide_mpp = window.edge, window.mpp, slide_mpp
         self._open: OrderedDict[str, Slide] = OrderedDict()
 
     def __call__(self, slide: str, x: int, y: int, size: int) -> UInt8[np.ndarray, "h w 3"]:
-        """The window at a place."""
+        """The window at a place; raises InputError for a slide outside the folder."""
         if slide not in self._open:
-            self._open[slide] = open_slide(self._root / slide, self._slide_mpp)
+            self._open[slide] = open_slide(self._path_of(slide), self._slide_mpp)
             if len(self._open) > OPEN_SLIDES:
                 self._open.popitem(last=False)[1].close()
         self._open.move_to_end(slide)
-        return self._open[slide].read(x, y, self._window.edge, self._window.mpp)
+        return self._open[slide].read(x, y, self._edge, self._mpp)
+
+    def _path_of(self, slide: str) -> Path:
+        # Assignments may come from others: no name in them may lead out of the folder of slides.
+        path = self._root / slide
+        if Path(slide).is_absolute() or ".." in Path(slide).parts or "\\" in slide:
+            raise InputError(f"{slide!r:.200}: leaves the folder of slides; embed your own slides instead")
+        return path
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_open": OrderedDict()}

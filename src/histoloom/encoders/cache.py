@@ -1,12 +1,12 @@
-"""Features that were computed once are kept by content: same weights, same pixels, no second computation.
+"""A cache of features by content: the same weights and pixels are computed once.
 
-One SQLite file; the key is a hash of the encoder's fingerprint and of the pixels, the value is single-precision bytes.
+One SQLite file; a key is the hash of the encoder's fingerprint and the pixels, a value is the features in single
+precision.
 """
 
 import hashlib
 import os
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -15,12 +15,13 @@ from jaxtyping import Float, UInt8
 
 from histoloom.encoders.encoder import Encoder
 from histoloom.errors import ConfigError, InputError, OutputError
+from histoloom.progress import SILENT, Bar
 
-BATCH = 32  # images at a time
+BATCH = 32  # images per call of the encoder
 
 
 def default_cache() -> Path:
-    """`histoloom/features.sqlite` in the user's cache folder."""
+    """The file `histoloom/features.sqlite` in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "histoloom" / "features.sqlite"
 
 
@@ -28,40 +29,37 @@ def features(
     encoder: Encoder,
     images: UInt8[np.ndarray, "n h w 3"],
     cache: Path | None = None,
-    on_done: Callable[[int], None] | None = None,
+    bar: Bar = SILENT,
     batch_size: int = BATCH,
 ) -> Float[np.ndarray, "n d"]:
-    """Features of all images, from the file `cache` where it knows them; what is new is added to it batch by batch.
+    """Features of all images, from the file `cache` where it has them; new ones are added batch by batch.
 
-    `on_done(count)` is told of images as they are done. Raises ConfigError for a batch of none, InputError for no
-    images or for features that are not finite, OutputError where the cache cannot be used.
+    Raises ConfigError for a batch size below 1, InputError for no images or for features that are not finite,
+    OutputError where the cache cannot be used.
     """
     if batch_size < 1:
-        raise ConfigError(f"{batch_size} images at a time; give at least 1")
+        raise ConfigError(f"{batch_size} images per batch; give at least 1")
     if len(images) == 0:
         raise InputError("no images to encode")
     keys = [_key(encoder, image) for image in images]
     with closing(_open(cache)) as base:
         try:
             known = _look_up(base, keys)
-            # One of equal images stands for all.
+            # Equal images are encoded once.
             missing = [i for i, first in _first_of(keys).items() if first not in known]
-            report = on_done or (lambda count: None)
-            report(len(images) - len(missing))
+            bar.advance(len(images) - len(missing))
             for start in range(0, len(missing), batch_size):
                 part = missing[start : start + batch_size]
                 found = encoder(images[part])
                 if not np.isfinite(found).all():
-                    raise InputError(
-                        f"encoder {encoder.name}: gives features that are not finite; its weights are damaged"
-                    )
+                    raise InputError(f"encoder {encoder.name}: its features are not finite; its weights are damaged")
                 rows = [(keys[i], vector.astype("<f4").tobytes()) for i, vector in zip(part, found, strict=True)]
                 base.executemany("insert or ignore into features values (?, ?)", rows)
                 base.commit()
                 known |= dict(rows)
-                report(len(part))
+                bar.advance(len(part))
         except sqlite3.Error as error:
-            raise OutputError(f"{cache}: the feature cache fails ({error}); delete it, or name another file") from None
+            raise OutputError(f"{cache}: the feature cache failed ({error}); delete it, or name another file") from None
     return np.stack([np.frombuffer(known[key], "<f4") for key in keys])
 
 

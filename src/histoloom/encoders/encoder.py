@@ -1,10 +1,11 @@
-"""Images in, features out, by name: the bundled encoder, any timm model, any pathology model of lazyslide-models."""
+"""Open an encoder by name: the bundled one, any timm model, or any pathology model of lazyslide-models."""
 
 import difflib
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,13 +13,14 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from histoloom.encoders.small import ENCODER, SMALL, SmallEncoder, load_small_encoder
+from histoloom.encoders.remote_code import check_remote_code, no_remote_code
+from histoloom.encoders.small import ENCODER, SMALL, SmallEncoder, load_small_encoder, weights_path
 from histoloom.errors import ConfigError, MissingExtraError, ModelError
 from histoloom.precision import best_device
 
 TIMM = "timm:"
 
-# The encoders of HTD's tables (arXiv 2509.17847), then ours. Any other name of lazyslide-models works as well.
+# The encoders of HTD's tables (arXiv 2509.17847), then ours. Any other name of lazyslide-models works, too.
 KNOWN = (
     # name                                    dimensions  what it is
     ("lunit-bt",                                    2048, "RN50-BT: ResNet-50, Barlow Twins on TCGA and TULIP (Lunit)"),
@@ -29,19 +31,19 @@ KNOWN = (
     ("gigapath",                                    1536, "Prov-GigaPath ViT-g/14 (Microsoft, gated)"),
     ("h-optimus-1",                                 1536, "H-optimus-1 ViT-g/14 (Bioptimus, gated)"),
     ("phikonv2",                                    1024, "Phikon-v2 ViT-L/16 (Owkin)"),
-    (SMALL,                                          120, "bundled; compares with no published figure"),
+    (SMALL,                                          120, "bundled; its figures compare with no published ones"),
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A frozen network with its own preparation of images. `fingerprint` names weights and preparation."""
+    """A frozen network with its own preprocessing. `fingerprint` identifies weights and preprocessing."""
 
     name: str
     fingerprint: str
     forward: Callable[[Tensor], Tensor]  # uint8 `b 3 h w` -> features `b d`
     device: str = "cpu"
-    small: bool = False  # ours: its figures compare with each other only
+    small: bool = False  # ours: its figures compare only with each other
 
     @torch.inference_mode()
     def __call__(self, images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n d"]:
@@ -50,23 +52,32 @@ class Encoder:
         return self.forward(pixels).float().cpu().numpy()
 
 
-def open_encoder(name: str, device: str | None = None) -> Encoder:
-    """The encoder `name`: `histoloom-small`, a folder of `histoloom train-encoder`, `timm:NAME`, or a name of
-    lazyslide-models; on a GPU where there is one, unless `device` says otherwise.
+def open_encoder(name: str, device: str | None = None, allow_remote_code: bool = False) -> Encoder:
+    """Open the encoder `name`: `histoloom-small`, a folder of `histoloom train-encoder`, `timm:NAME`, or a name of
+    lazyslide-models; on a GPU if there is one, unless `device` says otherwise.
 
-    Weights that are not on this machine are fetched by the library that names them. Raises ModelError where they cannot
-    be had, and says how to get access; ConfigError for an unknown name.
+    The library that knows the name downloads the weights. Raises ModelError where they are not available, with the way
+    to get access; ConfigError for an unknown name, or for one that runs code from the internet without
+    `allow_remote_code`.
     """
     device = device or best_device()
-    if name == SMALL or (Path(name) / ENCODER).is_file():
-        return as_encoder(name, load_small_encoder(name), device)
-    if name.startswith(TIMM):
-        return _open_timm(name, device)
-    return _open_lazyslide(name, device)
+    if weights_path(name) is not None:
+        return as_encoder(short_name(name), load_small_encoder(name), device)
+    with no_remote_code(name, allow_remote_code):
+        if name.startswith(TIMM):
+            return _open_timm(name, device)
+        return _open_lazyslide(name, device, allow_remote_code)
+
+
+def short_name(name: str) -> str:
+    """The name of an encoder for records and reports; of a folder its last part, so that no path of a machine leaks."""
+    if name == SMALL or weights_path(name) is None:
+        return name
+    return Path(name).absolute().name
 
 
 def as_encoder(name: str, network: SmallEncoder, device: str = "cpu") -> Encoder:
-    """A small encoder in memory, in eval mode, as one that is opened by name."""
+    """Wrap a small encoder in memory, in eval mode, like one that is opened by name."""
     network = network.to(device)
 
     def forward(images: Tensor) -> Tensor:
@@ -78,19 +89,22 @@ def as_encoder(name: str, network: SmallEncoder, device: str = "cpu") -> Encoder
 def _open_timm(name: str, device: str) -> Encoder:
     try:
         import timm
+        from timm.data.config import resolve_model_data_config
     except ImportError:
         raise MissingExtraError("timm", "evaluate") from None
     try:
         network = timm.create_model(name.removeprefix(TIMM), pretrained=True, num_classes=0).eval().to(device)
+    except ConfigError:
+        raise
     except Exception as error:
         raise _unavailable(name, error) from None
-    cfg = timm.data.resolve_model_data_config(network)
+    cfg = resolve_model_data_config(network)
     size, mode = cfg["input_size"][1:], cfg["interpolation"]
     mode = mode if mode in ("bilinear", "bicubic") else "bicubic"
     mean, std = (torch.tensor(cfg[key], device=device)[:, None, None] for key in ("mean", "std"))
 
     def forward(images: Tensor) -> Tensor:
-        # The whole patch at the network's size: no centre crop, which would hide its border.
+        # The whole patch at the size of the network: a center crop would hide its border.
         pixels = images.float() / 255
         if pixels.shape[2:] != size:
             pixels = F.interpolate(pixels, size, mode=mode, antialias=True)
@@ -99,29 +113,33 @@ def _open_timm(name: str, device: str) -> Encoder:
     return Encoder(name, fingerprint(network, f"{size} {mode} {cfg['mean']} {cfg['std']}"), forward, device)
 
 
-def _open_lazyslide(name: str, device: str) -> Encoder:
+def _open_lazyslide(name: str, device: str, allow_remote_code: bool) -> Encoder:
     try:
-        from lazyslide_models import MODEL_REGISTRY
+        from lazyslide_models import MODEL_REGISTRY  # pyright: ignore[reportMissingImports] (an extra)
     except ImportError:
         raise ConfigError(
-            f"encoder {name}: neither {SMALL}, nor a folder with {ENCODER}, nor {TIMM}NAME; for the pathology models "
-            "of lazyslide-models run: pip install 'histoloom[foundation]'"
+            f"encoder {name}: is not {SMALL}, a folder with {ENCODER}, or {TIMM}NAME; for the pathology models of "
+            "lazyslide-models run: pip install 'histoloom[foundation]'"
         ) from None
     if name not in MODEL_REGISTRY:
         near = difflib.get_close_matches(name, [*MODEL_REGISTRY, *(known for known, _, _ in KNOWN)], 3, 0.4)
-        raise ConfigError(f"encoder {name}: unknown; near: {', '.join(near) or ', '.join(k for k, _, _ in KNOWN)}")
+        known = ", ".join(near or [k for k, _, _ in KNOWN])
+        raise ConfigError(f"encoder {name}: unknown; did you mean: {known}")
+    check_remote_code(name, MODEL_REGISTRY[name], allow_remote_code)
     try:
-        model = MODEL_REGISTRY[name]()
+        model: Any = MODEL_REGISTRY[name]()
+    except ConfigError:
+        raise
     except Exception as error:
         raise _unavailable(name, error, getattr(MODEL_REGISTRY[name], "hf_url", None)) from None
     if not hasattr(model, "encode_image"):
-        raise ConfigError(f"encoder {name}: does not turn single images into features; choose one that does")
+        raise ConfigError(f"encoder {name}: does not encode single images; choose another one")
     if isinstance(model.model, nn.Module):
         model.model.eval().to(device)
     prepare = model.get_transform()
 
     def forward(images: Tensor) -> Tensor:
-        # Without a transform (phikonv2, plip) `encode_image` prepares images itself, and lazyslide hands it `b h w 3`.
+        # Without a transform (phikonv2, plip) `encode_image` prepares images itself, and lazyslide passes it `b h w 3`.
         pixels = images.movedim(1, -1) if prepare is None else prepare(images)
         return torch.as_tensor(model.encode_image(pixels))
 
@@ -129,19 +147,19 @@ def _open_lazyslide(name: str, device: str) -> Encoder:
 
 
 def _unavailable(name: str, error: Exception, page: str | None = None) -> ModelError:
-    """One line for whatever a library raised while it looked for weights: their reasons are many, the cures few."""
+    """One line for whatever a library raised while it looked for weights: there are many reasons and few cures."""
     reason = " ".join(str(error).split())[:200]
     if "Unknown model" in reason or "pretrained tag" in reason:
-        return ModelError(f"encoder {name}: {reason}; `timm.list_models(pretrained=True)` lists what there is")
+        return ModelError(f"encoder {name}: {reason}; `timm.list_models(pretrained=True)` lists the names")
     where = page or "its page on huggingface.co"
     return ModelError(
-        f"encoder {name}: its weights cannot be had ({type(error).__name__}: {reason}); if they are gated, ask for "
-        f"access on {where} and run `hf auth login`; without a network, take {SMALL}"
+        f"encoder {name}: its weights are not available ({type(error).__name__}: {reason}); if they are gated, ask for "
+        f"access on {where} and run `hf auth login`; without a network, use {SMALL}"
     )
 
 
 def fingerprint(network: object, preparation: str) -> str:
-    """SHA-256 over names and weights of a network, and over what its input is made of."""
+    """SHA-256 of the names and weights of a network, and of its preprocessing."""
     digest = hashlib.sha256(preparation.encode())
     for key, value in network.state_dict().items() if isinstance(network, nn.Module) else ():
         digest.update(key.encode())

@@ -1,23 +1,24 @@
-"""The small encoder: the first levels of a timm network, which come with the package, so that nothing is downloaded.
+"""The small encoder: the first levels of a timm network, bundled with the package, so that nothing is downloaded.
 
-Its features are the mean and the spread, over all places, of what each level tells: spread tells texture. There are
-only 120, on purpose: a Fréchet distance needs more images than features. Its figures are the small encoder's and
-compare with no published ones.
+Its features are the mean and the standard deviation of each level's channels over the image; the deviation describes
+texture. There are only 120 on purpose: a Fréchet distance needs more images than features. Its figures compare with
+no published ones.
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from histoloom.config import build
-from histoloom.errors import ConfigError, MissingExtraError, ModelError, OutputError
+from histoloom.errors import ConfigError, MissingExtraError, ModelError
+from histoloom.files import write_bytes
 from histoloom.weights import SMALL_ENCODER
 
 ENCODER = "encoder.safetensors"
@@ -29,8 +30,8 @@ class SmallEncoderConfig:
     """Shape of the small encoder."""
 
     backbone: str = "tf_efficientnet_lite0"  # any convolutional network of timm
-    levels: tuple[int, ...] = (1, 2, 3)  # of the backbone, which is cut off behind the last: 1/4, 1/8, 1/16 of the edge
-    told: int = 20  # channels that each level tells of itself; mean and spread of them are the features
+    levels: tuple[int, ...] = (1, 2, 3)  # of the backbone, which is cut after the last: 1/4, 1/8, 1/16 of the edge
+    told: int = 20  # channels per level (the key of the file format); their mean and deviation are the features
 
     def __post_init__(self):
         if (
@@ -38,7 +39,7 @@ class SmallEncoderConfig:
             or list(self.levels) != sorted(set(self.levels))
             or min(*self.levels, self.told - 1) < 0
         ):
-            raise ConfigError(f"encoder levels {self.levels} need two at least, in order, and told 1 or more")
+            raise ConfigError(f"encoder needs at least two levels in ascending order, got {self.levels}, and told >= 1")
 
     @property
     def dimensions(self) -> int:
@@ -47,10 +48,10 @@ class SmallEncoderConfig:
 
 
 class SmallEncoder(nn.Module):
-    """Pixels in [-1, 1], `b 3 h w` with edges of 32 px at least, -> features `b d`. `pretrained`: timm fetches what
-    the backbone learned on ImageNet.
+    """Pixels in [-1, 1], `b 3 h w` with edges of at least 32 px -> features `b d`.
 
-    Raises ConfigError for a backbone that timm does not know, ModelError where its weights cannot be had.
+    With `pretrained`, timm downloads the backbone's ImageNet weights. Raises ConfigError for a backbone that timm does
+    not know, ModelError where its weights are not available.
     """
 
     def __init__(self, config: SmallEncoderConfig, pretrained: bool = False):
@@ -71,45 +72,44 @@ class SmallEncoder(nn.Module):
             raise ModelError(f"encoder backbone {config.backbone}, levels {config.levels}: {reason}") from None
         self.heads = nn.ModuleList(
             nn.Sequential(nn.Conv2d(width, config.told, 1, bias=False), nn.BatchNorm2d(config.told))
-            for width in self.backbone.feature_info.channels()
+            for width in cast(Any, self.backbone.feature_info).channels()
         )
 
     def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         features = []
-        levels = self.backbone(pixels.contiguous(memory_format=torch.channels_last))
+        levels = cast(nn.Module, self.backbone)(pixels.contiguous(memory_format=torch.channels_last))
         for level, head in zip(levels, self.heads, strict=True):
-            told = head(level).float().flatten(2)
-            features += [told.mean(2), (told.var(2, correction=0) + 1e-4).sqrt()]
+            channels = head(level).float().flatten(2)
+            features += [channels.mean(2), (channels.var(2, correction=0) + 1e-4).sqrt()]
         return torch.cat(features, dim=1)
+
+
+def weights_path(name: Path | str) -> Path | None:
+    """The weights of the small encoder `name`, bundled or in a folder; None for the name of another encoder."""
+    path = Path(SMALL_ENCODER if name == SMALL else name) / ENCODER
+    return path if path.is_file() else None
 
 
 def save_small_encoder(network: SmallEncoder, folder: Path | str) -> Path:
     """Write `encoder.safetensors` into `folder`: kernels in half precision, shape as JSON in the header."""
     path = Path(folder) / ENCODER
-    aside = path.with_suffix(".partial")
-    # Running variances may exceed what half precision holds; kernels do not, and are nearly all of the file.
+    # Running variances may exceed the range of half precision; kernels do not, and are nearly all of the file.
     tensors = {k: v.half() if v.ndim > 1 else v for k, v in network.state_dict().items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {k: v.cpu().contiguous() for k, v in tensors.items()}, aside, {"config": json.dumps(asdict(network.config))}
-        )
-        os.replace(aside, path)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(
-            f"{path}: cannot write the encoder ({error}); free some space or name another folder"
-        ) from None
+    header = {"config": json.dumps(asdict(network.config))}
+    write_bytes(path, save({k: v.cpu().contiguous() for k, v in tensors.items()}, header))
     return path
 
 
 def load_small_encoder(folder: Path | str) -> SmallEncoder:
-    """Read what `save_small_encoder` wrote, or the bundled one by its name, in single precision and eval mode.
+    """Load the encoder of a folder, or the bundled one by its name, in single precision and eval mode.
 
-    Raises ModelError with file and cure.
+    Raises ModelError with the file and the cure.
     """
-    path = Path(SMALL_ENCODER if folder == SMALL else folder) / ENCODER
-    if not path.is_file():
-        raise ModelError(f"{path}: no encoder there; train one with `histoloom train-encoder`, or take another encoder")
+    path = weights_path(folder)
+    if path is None:
+        raise ModelError(
+            f"{Path(folder) / ENCODER}: not found; train an encoder with `histoloom train-encoder`, or use another one"
+        )
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
@@ -118,5 +118,5 @@ def load_small_encoder(folder: Path | str) -> SmallEncoder:
         network.load_state_dict(tensors)
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError, ConfigError) as error:
         reason = str(error).splitlines()[0]
-        raise ModelError(f"{path}: not an encoder of this version ({reason}); train it again") from None
+        raise ModelError(f"{path}: is not an encoder of this version ({reason}); train it again") from None
     return network.eval()

@@ -5,7 +5,7 @@ real ones lose squares at the same places, and both are filled with the mean col
 floor loses as much as the figure.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from histoloom.evaluation.measures import FeatureSets, Figure, distance_figure, 
 from histoloom.metrics.features import too_few
 from histoloom.metrics.frechet import frechet_distance
 from histoloom.metrics.kernel import kid
+from histoloom.progress import SILENT, Bar
 
 
 def pasted_squares(semantic_map: UInt8[np.ndarray, "h w"], crops: Sequence[Crop], seed: int) -> Bool[np.ndarray, "h w"]:
@@ -43,13 +44,13 @@ def measure_left_out(
     masks: Bool[np.ndarray, "m h w"],
     encoder: Encoder,
     cache: Path | None = None,
-    on_done: Callable[[int], None] | None = None,
+    bar: Bar = SILENT,
     seed: int = 0,
 ) -> list[Figure]:
     """Distances, precision and recall without the masked squares, one mask per synthetic image, each with its floor
     and its interval over cases."""
     real, control, fake = (
-        features(encoder, blank(images, masks[np.arange(len(images)) % len(masks)]), cache, on_done)
+        features(encoder, blank(images, masks[np.arange(len(images)) % len(masks)]), cache, bar)
         for images in (sets.reference.images, sets.control.images, sets.fake.images)
     )
     blanked = FeatureSets(real, control, fake, real[:0])  # no copies are searched, so no training images are needed

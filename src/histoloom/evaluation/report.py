@@ -197,7 +197,7 @@ def _measure(
     encoder: Encoder, sets: Comparison, config: EvaluationConfig, cache: Path | None, make_bar: MakeBar
 ) -> EncoderFigures:
     with make_bar(encoder.name, sum(len(getattr(sets, side)) for side in SIDES), "images") as bar:
-        found = {side: features(encoder, getattr(sets, side).images, cache, bar.advance) for side in SIDES}
+        found = {side: features(encoder, getattr(sets, side).images, cache, bar) for side in SIDES}
     labels, names = _labels(sets)
     return measure_features(sets, FeatureSets(**found), encoder, labels, names, config.seed)
 

@@ -80,7 +80,7 @@ def _left_out(comparison: Comparison, found: Evaluation, mask_of: dict[str, np.n
     results = {}
     for name in comparison.budget.encoders:
         with comparison.run.progress(f"{name}, crops left out", total, "images") as bar:
-            figures = measure_left_out(found.sets, masks, open_encoder(name), cache, bar.advance)
+            figures = measure_left_out(found.sets, masks, open_encoder(name), cache, bar)
         results[name] = [asdict(figure) for figure in figures]
     return results
 
