@@ -1,6 +1,5 @@
 """The recipes for discovered types as shipped, on small data, trained for moments."""
 
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,17 +42,9 @@ def tiny(recipe: Recipe) -> Recipe:
         autoencoder=autoencoder,
         decoder=decoder,
         denoiser=denoiser,
-        watch=Watch(1, 1, map_fidelity=False),
+        watch=Watch(patches=1, steps=1, map_fidelity=False),
         copy_limit=none,
     )
-
-
-@contextmanager
-def silent_bar(*_):
-    class Silent:
-        def advance(self, count: int = 1, note: str | None = None) -> None: ...
-
-    yield Silent()
 
 
 @pytest.fixture
@@ -74,7 +65,7 @@ def test_a_dataset_with_drawn_maps_is_trained_on_from_coarse_to_fine(recipes, kn
     (recipes / "r.toml").write_text((RECIPES / "discovered-ebhi.toml").read_text())
     recipe = tiny(read_recipe(recipes / "r.toml"))
     assert recipe.denoiser.curriculum == Curriculum(warmup_steps=3000)
-    model = run_recipe(recipe, tmp_path / "run", silent_bar)
+    model = run_recipe(recipe, tmp_path / "run")
     assert HistoloomPipeline.load(model).table.names == ["type 0", "type 1", "type 2"]
     assert "[denoiser.curriculum]" in (tmp_path / "run" / "recipe.toml").read_text()
 
@@ -89,7 +80,7 @@ def test_slides_with_drawn_maps_are_cut_and_trained_on(recipes, known_pixels, by
     text = (RECIPES / "discovered-tcga.toml").read_text().replace("/100/", "/3/")
     (recipes / "r.toml").write_text(text.replace("size = 256", "size = 96\nstride = 32").replace("0.9", "0.5"))
     recipe = tiny(read_recipe(recipes / "r.toml", tmp_path / "gdc"))
-    run_recipe(recipe, tmp_path / "run", silent_bar)
+    run_recipe(recipe, tmp_path / "run")
     rows = [r for split in ("train", "val") for r in iter_rows(tmp_path / "run" / "dataset", split)]
     assert {row["case"] for row in rows} == {"TCGA-AA-0001", "TCGA-BB-0002"}
     assert all(0.2 <= max(row["fractions"]) <= 0.8 for row in rows)
@@ -99,9 +90,9 @@ def test_a_curriculum_on_types_that_are_not_nested_says_what_is_missing(recipes,
     (recipes / "r.toml").write_text(f'[data]\ndataset = "{known_dataset}"\n[denoiser.curriculum]\n')
     recipe = tiny(read_recipe(recipes / "r.toml"))
     with pytest.raises(InputError, match=r"levels\.toml: not found; a curriculum needs it"):
-        run_recipe(recipe, tmp_path / "run", silent_bar)
+        run_recipe(recipe, tmp_path / "run")
     (recipes / "levels.toml").write_text("[[level]]\ntypes = 2\nof = [0, 1]\n")
     text = f'[data]\ndataset = "{known_dataset}"\n[denoiser.curriculum]\nlevels = "levels.toml"\n'
     (recipes / "r.toml").write_text(text)
     with pytest.raises(ConfigError, match=r"recipes/levels\.toml: knows no type 2, which .* has"):
-        run_recipe(tiny(read_recipe(recipes / "r.toml")), tmp_path / "run", silent_bar)
+        run_recipe(tiny(read_recipe(recipes / "r.toml")), tmp_path / "run")
