@@ -305,6 +305,7 @@ def refuse_other_run(
     if not differing:
         return
     key, more = differing[0], f" and {len(differing) - 1} more" if len(differing) > 1 else ""
+    more = "" if key in ("command", "format") else more  # everything differs then
     if key.startswith("inputs."):
         reason = f"input {key.removeprefix('inputs.')} was {_change(found.get(key), wanted.get(key))}"
     else:

@@ -114,7 +114,7 @@ def test_a_plan_is_a_table(project, histoloom):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("embed", "nowhere", "--out", "found"), "/nowhere: no such folder; give a slide or a folder of them"),
+        (("embed", "nowhere", "--out", "found"), "/nowhere: no such folder; give a slide or a folder of slides"),
         (("choose", "slides"), "slides: has no embeddings; make them with `histoloom discover embed`"),
         (("cluster", "slides"), "slides: has no chosen.parquet; make it with `histoloom discover choose`"),
         (("cluster", "slides", "--levels", "5,many"), "levels '5,many': write numbers of types, such as 5,10,20"),

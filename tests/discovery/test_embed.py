@@ -288,7 +288,7 @@ def test_a_folder_of_another_run_is_left_alone(dataset, encoder, tmp_path):
     run(dataset, tmp_path / "out", EmbedConfig(encoder))
     with pytest.raises(OutputError, match=r"was made by another run \(precision was .float16., is now .float32.\)"):
         run(dataset, tmp_path / "out", EmbedConfig(encoder, precision="float32"))
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match=r"was made by another run \(command was .import., is now .discover embed.\)"):
         run(dataset, dataset, EmbedConfig(encoder))
 
 

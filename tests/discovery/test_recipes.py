@@ -95,4 +95,4 @@ def test_a_curriculum_on_types_that_are_not_nested_says_what_is_missing(recipes,
     text = f'[data]\ndataset = "{known_dataset}"\n[denoiser.curriculum]\nlevels = "levels.toml"\n'
     (recipes / "r.toml").write_text(text)
     with pytest.raises(ConfigError, match=r"recipes/levels\.toml: knows no type 2, which .* has"):
-        run_recipe(tiny(read_recipe(recipes / "r.toml")), tmp_path / "run")
+        run_recipe(tiny(read_recipe(recipes / "r.toml")), tmp_path / "other")
