@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from histoloom import files
-from histoloom.errors import InputError, OutputError
+from histoloom.errors import InputError, LockedError, OutputError
 from histoloom.files import RECORD, Record
 
 RUN = Record(command="try", format=1, settings={"steps": 3, "crops": {"edge": 64}}, inputs={"a.png": "12"})
@@ -129,7 +129,7 @@ def test_a_second_process_is_refused_and_a_dead_one_is_forgotten(tmp_path):
     script += "with files.locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)\n"
     holder = subprocess.Popen([sys.executable, "-c", script, tmp_path / "out"], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(OutputError, match=rf"by process {holder.pid} on \S+ since 20"), files.locked(tmp_path / "out"):
+    with pytest.raises(LockedError, match=rf"by process {holder.pid} on \S+ since 20"), files.locked(tmp_path / "out"):
         pass
     holder.send_signal(signal.SIGKILL)
     holder.wait()

@@ -9,6 +9,7 @@
     │   └── TissueError       a tissue type that no table knows
     ├── ModelError        weights or a checkpoint of another kind
     ├── OutputError       a folder we cannot or must not write to
+    │   └── LockedError       a folder that another process is writing
     ├── Interrupted       a signal stopped a run, which the same command resumes
     └── MissingExtraError an optional dependency; names the extra
 
@@ -50,6 +51,10 @@ class ModelError(HistoloomError):
 
 class OutputError(HistoloomError):
     """A place that cannot, or must not, be written to."""
+
+
+class LockedError(OutputError):
+    """A folder that another process is writing."""
 
 
 class Interrupted(HistoloomError):

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from histoloom.errors import InputError, OutputError
+from histoloom.errors import InputError, LockedError, OutputError
 from histoloom.version import VERSION
 
 RECORD = "record.json"
@@ -140,6 +140,15 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file or folder to a name that is free; raises OutputError."""
+    with one_clear_line(target):
+        if target.exists():
+            raise OutputError(f"{target}: exists already; move it away")
+        os.replace(source, target)
+        _flush(target.parent)
 
 
 def recover(folder: Path) -> None:
@@ -422,7 +431,7 @@ def _acquire(path: Path, folder: Path) -> int:
             if _is_dead(holder):  # its children have inherited the lock
                 path.unlink(missing_ok=True)
                 continue
-            raise OutputError(
+            raise LockedError(
                 f"{folder}: is being written by process {holder.get('pid', '?')} on {holder.get('host', '?')} since "
                 f"{holder.get('since', '?')}; wait for it, or name another folder"
             ) from None

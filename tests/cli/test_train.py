@@ -1,6 +1,8 @@
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -190,3 +192,30 @@ def test_a_full_disk_while_training(fails, histoloom, recipe, tmp_path, largest_
 def test_a_folder_that_cannot_be_made(fails, recipe, tmp_path):
     (tmp_path / "taken").write_text("a file")
     assert "taken: exists already and is not a run of histoloom" in fails("train", recipe, "--out", "taken")
+
+
+def test_a_run_is_finished_early_with_a_usable_model_and_then_continued(histoloom, recipe, tmp_path):
+    change(recipe, "[denoiser.loop]\nworkers = 0\nsteps = 2", "[denoiser.loop]\nworkers = 0\nsteps = 4")
+    assert histoloom("train", recipe, "--out", "whole").code == 0
+    assert histoloom("train", recipe, "--out", "run", "--finish").code == 0
+    early = HistoloomPipeline.load(tmp_path / "run" / "model").fingerprint
+    assert int(load_file(tmp_path / "run" / "denoiser" / CHECKPOINT)["step"]) == 1
+    assert early != HistoloomPipeline.load(tmp_path / "whole" / "model").fingerprint
+
+
+@pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
+def test_a_signal_is_one_line_and_the_same_command_continues(start, image_folder, recipe, tmp_path, number, code, name):
+    change(recipe, "[denoiser.loop]\nworkers = 0\nsteps = 2", "[denoiser.loop]\nworkers = 0\nsteps = 2000")
+    command = [sys.executable, "-m", "histoloom.cli.main", "train", recipe, "--out", "run"]
+    world = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, cwd=tmp_path, env=world, stderr=subprocess.PIPE, text=True) as running:
+        while running.poll() is None and not (tmp_path / "run" / "denoiser" / "latents.json").exists():
+            time.sleep(0.05)
+        time.sleep(1)
+        running.send_signal(number)
+        stderr = running.communicate()[1]
+    assert running.returncode == code, stderr
+    assert len(stderr.splitlines()) == 1
+    assert f"stopped by {name}" in stderr
+    assert "the same command" in stderr
+    assert not list(tmp_path.glob(".*.lock"))

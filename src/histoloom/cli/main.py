@@ -2,13 +2,15 @@
 
 import errno
 import logging
+import signal
 import sys
+from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
 
 from histoloom.cli import discover, discover_maps, evaluate, patches, slides, train, weave
-from histoloom.errors import HistoloomError, MissingExtraError
+from histoloom.errors import HistoloomError, Interrupted, MissingExtraError
 from histoloom.version import VERSION
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -28,7 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings=HELP,
-    epilog="Exit codes: 0 done; 1 error, one line says which; 2 wrong usage; 3 done, but some items were skipped.",
+    epilog="Exit codes: 0 done; 1 error, one line says which; 2 wrong usage; 3 done, but some items were skipped; "
+    "130 or 143 stopped by Ctrl-C or SIGTERM, the same command continues.",
 )
 discovery = typer.Typer(
     no_args_is_help=True,
@@ -57,15 +60,32 @@ def _root(
     """Weave annotated synthetic H&E tissue."""
 
 
+class _Stopped(BaseException):
+    """A signal, which nothing on the way up takes for an error of its own (typer turns KeyboardInterrupt into one)."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+
 def run() -> None:
-    """Run a command. A HistoloomError prints one line and exits with 1; `--debug` shows its traceback instead."""
+    """Run a command. A HistoloomError prints one line and exits with 1; `--debug` shows its traceback instead.
+
+    Ctrl-C and SIGTERM print one line, too, and exit with 130 and 143.
+    """
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if debug:  # also the tracebacks of items that were skipped
         logging.basicConfig()
         logging.getLogger("histoloom").setLevel(logging.DEBUG)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
         _call(arguments)
+    except _Stopped as stopped:
+        name = "Ctrl-C" if stopped.number == signal.SIGINT else signal.Signals(stopped.number).name
+        _give_up(f"stopped by {name}; the same command continues", 128 + stopped.number)
+    except Interrupted as stopped:
+        _give_up(str(stopped), stopped.code)
     except HistoloomError as error:
         if debug:
             raise
@@ -76,9 +96,13 @@ def run() -> None:
         _give_up(f"{error.filename or 'output'}: {error.strerror}; free some space and give the same command again")
 
 
-def _give_up(reason: str) -> NoReturn:
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise _Stopped(number)
+
+
+def _give_up(reason: str, code: int = 1) -> NoReturn:
     typer.echo(f"histoloom: {' '.join(reason.split())}", err=True)
-    raise SystemExit(1)
+    raise SystemExit(code)
 
 
 def _call(arguments: list[str]) -> None:

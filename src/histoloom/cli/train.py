@@ -10,24 +10,37 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="Recipe in TOML; see recipes/.")],
     out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/ and the recipe's name.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder of the slides' download. Default: what the recipe names as root.")
+        Path | None, typer.Option(help="Folder that holds the slides. Default: the recipe's `root`.")
     ] = None,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="End the run now, with a usable model. Without it, the run continues.")
+    ] = False,
 ) -> None:
     """Train the autoencoder, then the denoiser, as a recipe says.
 
-    The same command goes on after a stop, with the same result as if there had been none. Several GPUs or processes:
+    The same command resumes a run that was stopped, and ends with the same bytes. For several GPUs or processes, use
     `accelerate launch -m histoloom.cli.main train RECIPE`. Watch with `tensorboard --logdir RUN/tensorboard`, or open
     RUN/samples.
     """
     from accelerate import PartialState
 
     from histoloom.cli.progress import bar
+    from histoloom.errors import LockedError
     from histoloom.experiments.recipe import read_recipe
     from histoloom.experiments.run import run_recipe
+    from histoloom.files import write_text
+    from histoloom.fitting.stop import FINISH
     from histoloom.patches.dataset import read_description
 
     folder = out or Path("runs") / recipe.stem
-    model = run_recipe(read_recipe(recipe, data), folder, bar)
+    try:
+        model = run_recipe(read_recipe(recipe, data), folder, bar, finish)
+    except LockedError:
+        if not finish:
+            raise
+        write_text(folder / FINISH, "")
+        typer.echo(f"asked the running process to finish; it writes {folder / 'model'} after its next step")
+        return
     if PartialState().is_main_process:
         for failure in (read_description(folder / "dataset") or {}).get("failures", ()):
             typer.echo(f"skipped: {failure}", err=True)
@@ -38,7 +51,7 @@ def reproduce(
     recipe: Annotated[Path, typer.Argument(help="Recipe in TOML; its table [reproduce] sets the budget.")],
     out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/ and the recipe's name, -tables.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder of the slides' download. Default: what the recipe names as root.")
+        Path | None, typer.Option(help="Folder that holds the slides. Default: the recipe's `root`.")
     ] = None,
     encoder: Annotated[
         list[str] | None, typer.Option(help="Encoders instead of the recipe's; repeatable. See `histoloom evaluate`.")
@@ -47,8 +60,8 @@ def reproduce(
     """Train every conditioning at one equal budget, weave equal sets, and print the tables of the paper at this size.
 
     Distance per encoder and conditioning, downstream IoU per training set, precision and recall, copy rates, map
-    fidelity, each beside its floor of real against real. The same command goes on after a stop and loses nothing
-    finished. The sheet and the folder hold real patches.
+    fidelity, each next to its floor of real against real. The same command resumes a run that was stopped. The sheet
+    and the folder hold real patches.
     """
     from dataclasses import replace
 

@@ -30,25 +30,32 @@ from histoloom.experiments.model_card import common_mpp, model_card
 from histoloom.experiments.recipe import Recipe, save_recipe
 from histoloom.experiments.stages import open_autoencoder, open_initial, reporter, save_model
 from histoloom.experiments.watch import Watcher
-from histoloom.files import run_folder
+from histoloom.files import run_folder, write_text
 from histoloom.fitting.processes import process_state
+from histoloom.fitting.stop import FINISH
 from histoloom.models.denoiser import Denoiser
 from histoloom.patches.store import read_table
 from histoloom.progress import Progress, silent
 from histoloom.training.denoiser import train_denoiser
 
 
-def run_recipe(recipe: Recipe, folder: Path | str, progress: Progress = silent) -> Path:
+def run_recipe(recipe: Recipe, folder: Path | str, progress: Progress = silent, finish: bool = False) -> Path:
     """Train what the recipe says in `folder`, and return the folder of the finished model.
 
-    Call it again to resume. With several processes (`accelerate launch`), all of them call it; the main one writes and
-    shows progress. Raises ConfigError, InputError or ModelError for a recipe that cannot work, before any work, and
+    Call it again to resume. With `finish`, every stage ends with the weights of its last checkpoint, or after one
+    step; without it, a run that was finished early continues. With several processes (`accelerate launch`), all of them
+    call it; the main one writes and shows progress. Raises ConfigError, InputError or ModelError for a recipe that
+    cannot work, before any work, and
     OutputError where `folder` belongs to another run.
     """
     folder, state = Path(folder), process_state()
     with ExitStack() as stack:
         if state.is_main_process:
             stack.enter_context(run_folder(folder, record_of(recipe, "train")))
+            if not finish:
+                (folder / FINISH).unlink(missing_ok=True)
+            elif not (folder / FINISH).exists():
+                write_text(folder / FINISH, "")
         run, dataset = open_run(recipe, folder, progress)
         if run.curves is not None:
             stack.enter_context(run.curves)

@@ -17,7 +17,7 @@ from histoloom.evaluation.segmenter import (
 )
 from histoloom.experiments.context import Run
 from histoloom.experiments.curves import Curves
-from histoloom.files import recover, replaced_folder
+from histoloom.files import move, recover, replaced_folder
 from histoloom.fitting.loop import Step, show_on
 from histoloom.models.autoencoder import load_autoencoder
 from histoloom.models.denoiser import Denoiser
@@ -79,13 +79,17 @@ def save_model(
 ) -> None:
     """Save a pipeline in bf16 safetensors, as a whole; the parts in memory keep their precision.
 
-    A folder that holds these very weights stays as it is, with the bank of crops in it. `card` is the text of its
-    README.md, `mpp` the scale of its patches, in micrometers per pixel. Raises OutputError.
+    A folder that holds these very weights stays as it is, with the bank of crops in it. The bank of other weights moves
+    to `crops-of-HASH` next to the folder. `card` is the text of README.md, `mpp` the scale of the patches in
+    micrometers per pixel. Raises OutputError.
     """
     pipeline = _in_bf16(denoiser, autoencoder, table, copy_limit, mpp)
     recover(folder)
-    if folder.is_dir() and HistoloomPipeline.load(folder).fingerprint == pipeline.fingerprint:
+    found = HistoloomPipeline.load(folder).fingerprint if folder.is_dir() else ""
+    if found == pipeline.fingerprint:
         return
+    if (folder / "crops").is_dir():
+        move(folder / "crops", folder.with_name(f"crops-of-{found[:12]}"))
     with replaced_folder(folder) as aside:
         pipeline.save_pretrained(str(aside))
         if card:
