@@ -15,13 +15,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from histoloom.fitting.checkpoint import CHECKPOINT
 from histoloom.models.pipeline import HistoloomPipeline
+from histoloom.recipes import FOLDER
 
-SMOKE = Path(__file__).parents[2] / "recipes" / "smoke.toml"
+SMOKE = FOLDER / "smoke.toml"
 
 
 @pytest.fixture
 def recipe(image_folder) -> Path:
-    """`recipes/smoke.toml` beside pictures, in a folder of its own, its steps cut down."""
+    """The recipe `smoke` next to pictures, in a folder of its own, its steps cut down."""
     text = SMOKE.read_text().replace("steps = 20", "workers = 0\nsteps = 2").replace("steps = 25", "steps = 1")
     assert text.count("steps = 2\n") == 4
     path = image_folder / "mine.toml"

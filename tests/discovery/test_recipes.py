@@ -20,12 +20,11 @@ from histoloom.fitting.loop import LoopConfig
 from histoloom.models.autoencoder import AutoencoderConfig
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.store import iter_rows
+from histoloom.recipes import FOLDER as RECIPES
 from histoloom.training.autoencoder import AutoencoderTraining
 from histoloom.training.curriculum import Curriculum
 from histoloom.training.decoder import DecoderTraining
 from histoloom.training.denoiser import DenoiserTraining
-
-RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def tiny(recipe: Recipe) -> Recipe:
@@ -49,7 +48,7 @@ def tiny(recipe: Recipe) -> Recipe:
 
 @pytest.fixture
 def recipes(tmp_path) -> Path:
-    """Where recipes lie in a checkout that data lies beside."""
+    """A folder for recipes, apart from their data."""
     folder = tmp_path / "checkout" / "recipes"
     folder.mkdir(parents=True)
     return folder
@@ -63,7 +62,7 @@ def named(tree):
 def test_a_dataset_with_drawn_maps_is_trained_on_from_coarse_to_fine(recipes, known_dataset, by_color, named, tmp_path):
     draw_patches(known_dataset, lambda: by_color, "m", named, 1, MapConfig(), Kept(), tmp_path / "discovered-ebhi")
     (recipes / "r.toml").write_text((RECIPES / "discovered-ebhi.toml").read_text())
-    recipe = tiny(read_recipe(recipes / "r.toml"))
+    recipe = tiny(read_recipe(recipes / "r.toml", tmp_path / "discovered-ebhi"))
     assert recipe.denoiser.curriculum == Curriculum(warmup_steps=3000)
     model = run_recipe(recipe, tmp_path / "run")
     assert HistoloomPipeline.load(model).table.names == ["type 0", "type 1", "type 2"]

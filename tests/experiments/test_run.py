@@ -4,7 +4,6 @@ import contextlib
 import re
 import socket
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,8 +14,8 @@ from histoloom.errors import ConfigError, ModelError, OutputError
 from histoloom.experiments.recipe import DataSource, Watch, read_recipe
 from histoloom.experiments.run import run_recipe
 from histoloom.models.pipeline import HistoloomPipeline
+from histoloom.recipes import FOLDER as RECIPES
 
-RECIPES = Path(__file__).parents[2] / "recipes"
 RECIPE = """
 {first}
 [data]
@@ -69,7 +68,7 @@ def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 
 @pytest.mark.parametrize("name", ["ebhi-seg", "ebhi-seg-htd"])
 def test_the_recipes_of_the_bundled_model_train_small_on_other_pictures(image_folder, trained, name):
-    shipped = read_recipe(RECIPES / f"{name}.toml")
+    shipped = read_recipe(RECIPES / f"{name}.toml", image_folder)
     loop = replace(shipped.denoiser.loop, steps=2, batch_size=2, workers=0)
     crops = replace(shipped.denoiser.crops, base=24, largest=32)
     denoiser = replace(shipped.denoiser, window=32, views=1, channels=(32, 64), blocks=(1, 1), crops=crops, loop=loop)

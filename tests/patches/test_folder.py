@@ -1,6 +1,5 @@
 import csv
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from histoloom.errors import ConfigError, ImageError, InputError, TissueError
 from histoloom.patches.folder import FolderImport, dropped_share, find_pictures, patch_rows
 from histoloom.patches.importer import dataset_record
 from histoloom.pictures import decode_image
+from histoloom.recipes import FOLDER
 from histoloom.tissue import TissueTable
 
 TABLE = TissueTable.from_names(["stroma", "gland", "fat"])
@@ -359,7 +359,7 @@ def test_real_tissue_is_read_as_its_manifest_says(shared_data, tmp_path):
         shutil.copy(root / name, tmp_path / name)
     config, table = (
         FolderImport(trim=2),
-        TissueTable.load(Path(__file__).parents[2] / "recipes" / "ebhi-seg.tissue.toml"),
+        TissueTable.load(FOLDER / "ebhi-seg.tissue.toml"),
     )
     found = list(patch_rows(find_pictures(write_manifest(tmp_path, rows), None, config), table, config))
     assert [(p["source"], p["case"], p["split"]) for p in found] == [

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from histoloom.cli import discover, discover_maps, evaluate, patches, slides, train, weave
+from histoloom.cli import discover, discover_maps, evaluate, patches, recipes, slides, train, weave
 from histoloom.errors import HistoloomError, Interrupted, MissingExtraError
 from histoloom.version import VERSION
 
@@ -122,6 +122,7 @@ COMMANDS = {
         "import": patches.import_folder,
         "patches": slides.patches,
         "overlay": slides.overlay,
+        "recipes": recipes.recipes,
         "train": train.train,
         "generate": weave.generate,
         "bank": weave.bank,

@@ -7,19 +7,19 @@ import typer
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="Recipe in TOML; see recipes/.")],
+    recipe: Annotated[str, typer.Argument(help="A TOML file, or a name from `histoloom recipes`.")],
     out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/ and the recipe's name.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder that holds the slides. Default: the recipe's `root`.")
+        Path | None, typer.Option(help="Folder that holds the data. Default: the recipe's root, else its own folder.")
     ] = None,
     finish: Annotated[
         bool, typer.Option("--finish", help="End the run now, with a usable model. Without it, the run continues.")
     ] = False,
 ) -> None:
-    """Train the autoencoder, then the denoiser, as a recipe says.
+    """Train a model: the autoencoder, its decoder, then the denoiser, as the recipe says.
 
-    The same command resumes a run that was stopped, and ends with the same bytes. For several GPUs or processes, use
-    `accelerate launch -m histoloom.cli.main train RECIPE`. Watch with `tensorboard --logdir RUN/tensorboard`, or open
+    Repeat the command to resume: the result is the same as without the stop. For several GPUs or processes, use
+    `accelerate launch -m histoloom train RECIPE`. To watch, run `tensorboard --logdir RUN/tensorboard`, or open
     RUN/samples.
     """
     from accelerate import PartialState
@@ -31,10 +31,12 @@ def train(
     from histoloom.files import write_text
     from histoloom.fitting.stop import FINISH
     from histoloom.patches.dataset import read_description
+    from histoloom.recipes import find_recipe
 
-    folder = out or Path("runs") / recipe.stem
+    path = find_recipe(recipe)
+    folder = out or Path("runs") / path.stem
     try:
-        model = run_recipe(read_recipe(recipe, data), folder, bar, finish)
+        model = run_recipe(read_recipe(path, data), folder, bar, finish)
     except LockedError:
         if not finish:
             raise
@@ -48,20 +50,22 @@ def train(
 
 
 def reproduce(
-    recipe: Annotated[Path, typer.Argument(help="Recipe in TOML; its table [reproduce] sets the budget.")],
+    recipe: Annotated[
+        str, typer.Argument(help="A TOML file, or a name from `histoloom recipes`; its [reproduce] sets the budget.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/ and the recipe's name, -tables.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder that holds the slides. Default: the recipe's `root`.")
+        Path | None, typer.Option(help="Folder that holds the data. Default: the recipe's root, else its own folder.")
     ] = None,
     encoder: Annotated[
         list[str] | None, typer.Option(help="Encoders instead of the recipe's; repeatable. See `histoloom evaluate`.")
     ] = None,
 ) -> None:
-    """Train every conditioning at one equal budget, weave equal sets, and print the tables of the paper at this size.
+    """Train every conditioning at one equal budget, weave equal sets, and print the paper's tables at this size.
 
-    Distance per encoder and conditioning, downstream IoU per training set, precision and recall, copy rates, map
-    fidelity, each next to its floor of real against real. The same command resumes a run that was stopped. The sheet
-    and the folder hold real patches.
+    The tables show the distance per encoder and conditioning, downstream IoU per training set, precision and recall,
+    copy rates and map fidelity, each with its floor of real against real. Repeat the command to resume. The contact
+    sheet and the run folder contain real patches.
     """
     from dataclasses import replace
 
@@ -70,9 +74,11 @@ def reproduce(
     from histoloom.cli.progress import bar
     from histoloom.experiments.recipe import read_recipe
     from histoloom.experiments.reproduce import reproduce as run
+    from histoloom.recipes import find_recipe
 
-    folder = out or Path("runs") / f"{recipe.stem}-tables"
-    read = read_recipe(recipe, data)
+    path = find_recipe(recipe)
+    folder = out or Path("runs") / f"{path.stem}-tables"
+    read = read_recipe(path, data)
     if encoder:
         read = replace(read, reproduce=replace(read.reproduce, encoders=tuple(encoder)))
     run(read, folder, bar)

@@ -1,6 +1,5 @@
 """One experiment as a TOML file: data, autoencoder, decoder, denoiser, watcher, and comparison."""
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from histoloom.config import build, check_numbers, load_recipe, to_toml
 from histoloom.errors import ConfigError
 from histoloom.evaluation.downstream import DownstreamConfig
 from histoloom.evaluation.segmenter import SegmenterConfig
+from histoloom.experiments.recipe_paths import resolve_paths
 from histoloom.files import write_text
 from histoloom.generation.settings import WeaveConfig
 from histoloom.patches.folder import FolderImport
@@ -23,7 +23,7 @@ from histoloom.training.denoiser import DenoiserTraining
 class DataSource:
     """Where patches come from: a patch dataset, pictures and maps to import, or slides to cut.
 
-    Paths are relative to the recipe; those of slides are relative to `root`.
+    Paths are relative to `root`. The tissue table may also be next to the recipe.
     """
 
     dataset: str = ""  # folder made by `histoloom import` or `histoloom patches`
@@ -32,7 +32,7 @@ class DataSource:
     tissue: str = ""  # tissue table of the pictures or slides
     split: str = "train"  # split to train on
     pictures: FolderImport = field(default_factory=FolderImport)
-    root: str = ""  # folder that holds the slides; `histoloom train --data` overrides it
+    root: str = ""  # folder of the data, relative to the recipe; `histoloom train --data` overrides it
     slides: str = ""  # or: folder of slides
     annotations: str = ""  # folder of their annotations, if any
     listing: str = ""  # CSV file that names the slides to use, if any
@@ -116,33 +116,11 @@ class Recipe:
 def read_recipe(path: Path | str, root: Path | str | None = None) -> Recipe:
     """Read the recipe in a TOML file and make its paths absolute; raises ConfigError naming table and key.
 
-    A model or autoencoder is a folder next to the recipe if one has that name, otherwise a hub or bundled name. `root`
-    is the folder that holds the slides, in place of the one that the recipe names.
+    `root` is the folder that holds the data, in place of the one that the recipe names.
     """
     path = Path(path)
     values = load_recipe(path)
-    data = values.get("data")
-    data = data if isinstance(data, dict) else {}  # `build` refuses anything but a table
-    if root is not None and not data.get("slides"):
-        raise ConfigError(f"{path}: names no slides, so --data {root} has no effect; leave it out")
-    if root is not None:
-        data["root"] = os.path.abspath(root)
-    for key in ("root", "dataset", "source", "maps", "tissue", "slides", "annotations", "listing"):
-        if isinstance(data.get(key), str) and data[key]:
-            of_slides = key in ("slides", "annotations", "listing") and isinstance(data.get("root"), str)
-            home = path.parent / data["root"] if of_slides else path.parent
-            data[key] = os.path.abspath(home / os.path.expanduser(data[key]))
-    for key in ("pretrained_autoencoder", "initial_model"):
-        if isinstance(values.get(key), str) and values[key] and (path.parent / values[key]).is_dir():
-            values[key] = os.path.abspath(path.parent / values[key])
-    reproduction = values.get("reproduce")
-    lender = reproduction.get("autoencoder_of") if isinstance(reproduction, dict) else None
-    if isinstance(lender, str) and lender and (path.parent / lender).is_dir():
-        reproduction["autoencoder_of"] = os.path.abspath(path.parent / lender)
-    denoiser = values.get("denoiser")
-    curriculum = denoiser.get("curriculum") if isinstance(denoiser, dict) else None
-    if isinstance(curriculum, dict) and isinstance(curriculum.get("levels"), str) and curriculum["levels"]:
-        curriculum["levels"] = os.path.abspath(path.parent / os.path.expanduser(curriculum["levels"]))
+    resolve_paths(values, path, root)
     return build(Recipe, values, str(path))
 
 
