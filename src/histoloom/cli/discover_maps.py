@@ -110,7 +110,7 @@ def maps(
         for split, count in record["counts"].items():
             typer.echo(f"{split}: {count['patches']:,} patches of {count['cases']:,} cases")
         typer.echo(
-            f"wrote {out}; train on it with a recipe whose [data] names it, such as recipes/discovered-ebhi.toml"
+            f"wrote {out}; train on it with a recipe whose [data] names it, such as the recipe `discovered-ebhi`"
         )
         return
     found, notes = find_parts(source, Cutting(slide_mpp=slide_mpp))
