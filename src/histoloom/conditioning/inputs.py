@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
 from histoloom.errors import ImageError, InputError
+from histoloom.patches.preview import pictures_html
 from histoloom.tissue import UNLABELLED
 
 MAP_STEP = 2  # px from one sample of the map to the next
@@ -18,7 +19,7 @@ CROP_MULTIPLE = 16  # crops are padded to a multiple of this, in px
 SMALLEST_CROP = 24  # px; smaller ones show too few nuclei to follow
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Crop:
     """An exemplar of one tissue type: RGB pixels uint8 `h w 3`, the type's id, and where it was cut from.
 
@@ -39,6 +40,14 @@ class Crop:
             raise ImageError(
                 f"{self.source or 'crop'}: is {width} x {height} px; crops need {SMALLEST_CROP} px or more each way"
             )
+
+    def __repr__(self) -> str:
+        height, width = self.pixels.shape[:2]
+        of = f" from {self.source!r}" if self.source else ""
+        return f"<Crop of tissue {self.tissue}: {width} x {height} px{of}{'' if self.texture else ', colors only'}>"
+
+    def _repr_html_(self) -> str:
+        return pictures_html(repr(self), [[(self.source, self.pixels)]])
 
 
 @dataclass(frozen=True)

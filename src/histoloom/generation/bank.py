@@ -20,12 +20,14 @@ from histoloom.conditioning.inputs import Crop
 from histoloom.errors import InputError, TissueError
 from histoloom.generation.settings import BankConfig
 from histoloom.models.pipeline import HistoloomPipeline
+from histoloom.patches.preview import pictures_html
 from histoloom.pictures import IMAGE_SUFFIXES, read_image
 from histoloom.progress import SILENT, Bar
 from histoloom.tissue import TissueTable
 
 PER_TYPE = 2  # crops of a type that a patch takes, where the bank has them
 WOVEN_EDGES = (96, 72)  # px of the crops cut from each woven patch
+SETS_SHOWN = 4  # of a bank in a notebook
 GLASS = 225  # of 255: a woven crop of this mean is bare glass, and shows no stain
 
 
@@ -34,6 +36,13 @@ class CropBank:
     """Sets of crops that go together, by name."""
 
     sets: dict[str, list[Crop]]
+
+    def __repr__(self) -> str:
+        return f"<CropBank: {len(self.sets)} sets, {sum(map(len, self.sets.values()))} crops>"
+
+    def _repr_html_(self) -> str:
+        shown = list(self.sets.values())[:SETS_SHOWN]
+        return pictures_html(repr(self), [[(crop.source, crop.pixels) for crop in crops] for crops in shown])
 
     def draw(self, semantic_map: UInt8[np.ndarray, "h w"], rng: np.random.Generator) -> list[Crop]:
         """Crops for the types on a map, from one of the sets that cover most of it; other types go without."""

@@ -32,6 +32,7 @@ from histoloom.errors import ImageError, InputError, OutputError
 from histoloom.files import Record
 from histoloom.parquet import guarded, open_parquet
 from histoloom.patches.heterogeneity import class_fractions
+from histoloom.patches.preview import preview_html
 from histoloom.patches.store import read_table
 from histoloom.pictures import decode_image
 from histoloom.tissue import TissueTable
@@ -114,6 +115,13 @@ class AnnotatedPatch:
     semantic_map: UInt8[np.ndarray, "mh mw"]
     provenance: Provenance
 
+    def __repr__(self) -> str:
+        made, (height, width) = self.provenance, self.semantic_map.shape
+        return f"<AnnotatedPatch: {width} x {height} px, seed {made.seed}, {len(made.crops)} crops>"
+
+    def _repr_html_(self) -> str:
+        return preview_html(repr(self), self.image[None], self.semantic_map[None], [self.provenance.map_source])
+
 
 @dataclass(frozen=True, repr=False)
 class Woven:
@@ -123,6 +131,13 @@ class Woven:
     semantic_maps: UInt8[np.ndarray, "n h w"]
     rows: list[dict]
     table: TissueTable
+
+    def __repr__(self) -> str:
+        count, height, width = self.semantic_maps.shape
+        return f"<Woven: {count} patches of {width} x {height} px, {len(self.table.types)} tissue types>"
+
+    def _repr_html_(self) -> str:
+        return preview_html(repr(self), self.images, self.semantic_maps, [row["image"] for row in self.rows])
 
 
 def write_patches(

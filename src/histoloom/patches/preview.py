@@ -1,4 +1,4 @@
-"""Some patches above their maps, as HTML for a notebook."""
+"""Pictures, and patches above their maps, as HTML for a notebook."""
 
 import base64
 import io
@@ -22,9 +22,14 @@ def preview_html(
     names: Sequence[str],
 ) -> str:
     """A table with the first patches and their maps, colored by id; white is unlabeled."""
-    pairs = list(zip(names, images, semantic_maps, strict=True))[:_SHOWN]
-    rows = ("".join(_cell(image, name) for name, image, _ in pairs), "".join(_cell(_paint(m), n) for n, _, m in pairs))
-    return f"<div>{escape(title)}</div><table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+    maps = [_paint(semantic_map) for semantic_map in semantic_maps[:_SHOWN]]
+    return pictures_html(title, [list(zip(names, images, strict=True)), list(zip(names, maps, strict=False))])
+
+
+def pictures_html(title: str, rows: Sequence[Sequence[tuple[str, UInt8[np.ndarray, "_ _ 3"]]]]) -> str:
+    """A table with the first pictures of each row, with their names as tooltips."""
+    lines = ("".join(_cell(pixels, name) for name, pixels in row[:_SHOWN]) for row in rows)
+    return f"<div>{escape(title)}</div><table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 def _cell(pixels: UInt8[np.ndarray, "h w 3"], name: str) -> str:
