@@ -96,7 +96,9 @@ def make_pipeline():
         from histoloom.tissue import TissueTable
 
         torch.manual_seed(0)
-        shape = AutoencoderConfig(4, (8, 8, 16), (1, 1, 1), (1, 1, 1))
+        shape = AutoencoderConfig(
+            latent_channels=4, channels=(8, 8, 16), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1)
+        )
         denoiser = Denoiser(
             conditioning=conditioning,
             num_types=3,

@@ -167,8 +167,16 @@ def test_a_crop_looks_like_its_tissue_where_most_of_it_does(make_patches):
     patches = replace(patches, images=image[None], semantic_maps=semantic_map[None])
     everywhere = np.ones((96, 96), bool)
 
-    def brightest(stray: float) -> float:
-        config = CropConfig(base=24, alpha=0.0, spread=0.0, per_type=1, drop_type=0.0, candidates=1, stray=stray)
+    def brightest(max_color_distance: float) -> float:
+        config = CropConfig(
+            base=24,
+            alpha=0.0,
+            spread=0.0,
+            per_type=1,
+            drop_type=0.0,
+            candidates=1,
+            max_color_distance=max_color_distance,
+        )
         references, rng = ReferenceCrops(patches, config), np.random.default_rng(0)
         drawn = [references.draw(0, everywhere, semantic_map, None, rng)[0] for _ in range(60)]
         return max(crop.pixels.mean() for crop in drawn)

@@ -30,7 +30,13 @@ from histoloom.training.denoiser import DenoiserTraining
 def tiny(recipe: Recipe) -> Recipe:
     """The recipe with its data and curriculum as they are, and a few steps of a small model."""
     loop = LoopConfig(steps=2, batch_size=2, workers=0)
-    autoencoder = AutoencoderTraining(size=32, model=AutoencoderConfig(4, (8, 8, 16), (1, 1, 1), (1, 1, 1)), loop=loop)
+    autoencoder = AutoencoderTraining(
+        size=32,
+        model=AutoencoderConfig(
+            latent_channels=4, channels=(8, 8, 16), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1)
+        ),
+        loop=loop,
+    )
     decoder = DecoderTraining(size=32, channels=8, loop=loop)
     denoiser = DenoiserTraining(
         window=64, views=1, channels=(32, 64), blocks=(1, 1), loop=loop, curriculum=recipe.denoiser.curriculum

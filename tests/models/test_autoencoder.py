@@ -21,7 +21,11 @@ from histoloom.models.autoencoder import (
 @torch.no_grad()
 @pytest.mark.parametrize("levels", [2, 3, 4])
 def test_its_factor_is_two_to_the_number_of_levels(levels):
-    model = build_autoencoder(AutoencoderConfig(4, (8,) * levels, (1,) * levels, (1,) * levels))
+    model = build_autoencoder(
+        AutoencoderConfig(
+            latent_channels=4, channels=(8,) * levels, encoder_blocks=(1,) * levels, decoder_blocks=(1,) * levels
+        )
+    )
     latents = encode(model, torch.zeros(1, 3, 64, 96))
     factor = 2**levels
     assert (latent_factor(model), latent_channels(model)) == (factor, 4)
@@ -52,7 +56,7 @@ def test_all_256_levels_survive_the_way_to_floats_and_back():
     ("values", "told"),
     [
         ({"channels": (8, 8)}, "one entry per level"),
-        ({"channels": (20,), "encoder_blocks": (1,), "decoder_blocks": (1,)}, "two at least"),
+        ({"channels": (20,), "encoder_blocks": (1,), "decoder_blocks": (1,)}, "at least two levels"),
         ({"encoder_blocks": (1, 0, 1)}, "needs a block"),
         ({"channels": (20, 90, 180)}, "must grow by 1, 2 or 4"),
         ({"latent_channels": 24}, "end in a multiple of latent_channels 24"),
@@ -82,7 +86,9 @@ def test_what_is_no_autoencoder_is_named_with_what_is(tmp_path):
 
 @pytest.mark.parametrize("kept", [None, 0, 100, -1])
 def test_missing_or_truncated_weights_are_one_clear_error(tmp_path, kept):
-    build_autoencoder(AutoencoderConfig(4, (8, 8), (1, 1), (1, 1))).save_pretrained(tmp_path)
+    build_autoencoder(
+        AutoencoderConfig(latent_channels=4, channels=(8, 8), encoder_blocks=(1, 1), decoder_blocks=(1, 1))
+    ).save_pretrained(tmp_path)
     [weights] = tmp_path.glob("*.safetensors")
     if kept is None:
         weights.unlink()
@@ -95,7 +101,9 @@ def test_missing_or_truncated_weights_are_one_clear_error(tmp_path, kept):
 
 
 def test_weights_of_another_shape_are_one_clear_error(tmp_path):
-    build_autoencoder(AutoencoderConfig(4, (8, 8), (1, 1), (1, 1))).save_pretrained(tmp_path)
+    build_autoencoder(
+        AutoencoderConfig(latent_channels=4, channels=(8, 8), encoder_blocks=(1, 1), decoder_blocks=(1, 1))
+    ).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"latent_channels": 8}))
     with pytest.raises(ModelError, match=r"config\.json: does not fit the weights, where") as caught:

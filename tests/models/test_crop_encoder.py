@@ -42,7 +42,9 @@ def test_colours_are_mean_and_spread_of_the_crop_without_its_padding(crops):
 
 def test_a_crop_vector_is_mean_and_spread_of_its_latents(crops):
     torch.manual_seed(0)
-    autoencoder = build_autoencoder(AutoencoderConfig(4, (8, 8, 16), (1, 1, 1), (1, 1, 1))).eval()
+    autoencoder = build_autoencoder(
+        AutoencoderConfig(latent_channels=4, channels=(8, 8, 16), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1))
+    ).eval()
     with torch.no_grad():
         inside = encode(autoencoder, padded(crops)[:, :3])[:, :, :3, :5].flatten(2)  # 20 x 40 px at a factor of 8
     expected = torch.cat([inside.mean(2), inside.std(2, correction=0)], 1)

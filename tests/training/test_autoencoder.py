@@ -20,7 +20,8 @@ from histoloom.training.autoencoder import (
 
 SMALL = AutoencoderTraining(
     size=64,
-    model=AutoencoderConfig(8, (8, 16, 32), (1, 1, 1), (1, 1, 1)),
+    model=AutoencoderConfig(
+ latent_channels=8, channels=(8, 16, 32), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1)),
     loop=LoopConfig(steps=40, batch_size=4, learning_rate=4e-3, warmup_steps=4, average_decay=0.9, workers=0,
                     precision="fp32", checkpoint_minutes=1e9),
 )  # fmt: skip

@@ -71,7 +71,9 @@ THREE = Levels((1, 2, 3), np.array([[0, 0, 0], [0, 1, 0], [0, 1, 2]], np.uint8))
 @pytest.fixture(scope="module")
 def autoencoder():
     torch.manual_seed(0)
-    return build_autoencoder(AutoencoderConfig(4, (8, 8, 16), (1, 1, 1), (1, 1, 1))).eval()
+    return build_autoencoder(
+        AutoencoderConfig(latent_channels=4, channels=(8, 8, 16), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1))
+    ).eval()
 
 
 @pytest.mark.parametrize("kind", ["crops-as-reference", "crops-in-place"])

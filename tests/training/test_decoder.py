@@ -22,7 +22,13 @@ SMALL = DecoderTraining(size=64, channels=16, loop=replace(LOOP, learning_rate=1
 @pytest.fixture(scope="module")
 def blurry(small_patches, tmp_path_factory):
     """An autoencoder after a few steps of L1."""
-    config = AutoencoderTraining(size=64, model=AutoencoderConfig(8, (8, 16, 32), (1, 1, 1), (1, 1, 1)), loop=LOOP)
+    config = AutoencoderTraining(
+        size=64,
+        model=AutoencoderConfig(
+            latent_channels=8, channels=(8, 16, 32), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1)
+        ),
+        loop=LOOP,
+    )
     return train_autoencoder(small_patches, config, tmp_path_factory.mktemp("autoencoder"))
 
 

@@ -49,7 +49,8 @@ def on_step(progress):
 
 losses = []
 torch.manual_seed(0)
-autoencoder = build_autoencoder(AutoencoderConfig(4, (8, 8, 16), (1, 1, 1), (1, 1, 1))).eval()
+autoencoder = build_autoencoder(AutoencoderConfig(
+ latent_channels=4, channels=(8, 8, 16), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1))).eval()
 trained = train_denoiser(patches, 3, autoencoder, config, Path(folder), caching=Bar(), on_step=on_step)
 if os.environ.get("RANK", "0") == "0":
     save_file(trained.state_dict(), f"{folder}/weights.safetensors")
@@ -60,7 +61,9 @@ if os.environ.get("RANK", "0") == "0":
 @pytest.fixture(scope="module")
 def small_autoencoder():
     torch.manual_seed(0)
-    return build_autoencoder(AutoencoderConfig(4, (8, 8, 16), (1, 1, 1), (1, 1, 1))).eval()
+    return build_autoencoder(
+        AutoencoderConfig(latent_channels=4, channels=(8, 8, 16), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1))
+    ).eval()
 
 
 @pytest.fixture(scope="module")

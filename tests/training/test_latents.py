@@ -17,7 +17,9 @@ JITTER = StainJitter(0.2, 0.02, 0.05)
 @pytest.fixture(scope="module")
 def autoencoder():
     torch.manual_seed(0)
-    return build_autoencoder(AutoencoderConfig(4, (8, 8, 16), (1, 1, 1), (1, 1, 1))).eval()
+    return build_autoencoder(
+        AutoencoderConfig(latent_channels=4, channels=(8, 8, 16), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1))
+    ).eval()
 
 
 def test_cached_latents_are_those_of_the_views_they_name(small_patches, autoencoder, tmp_path):
@@ -74,7 +76,9 @@ def test_latents_are_made_once_and_refused_when_anything_that_shapes_them_change
 
     assert [cache(), cache()] == [12, 0]
     torch.manual_seed(1)
-    other = build_autoencoder(AutoencoderConfig(4, (8, 8, 16), (1, 1, 1), (1, 1, 1))).eval()
+    other = build_autoencoder(
+        AutoencoderConfig(latent_channels=4, channels=(8, 8, 16), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1))
+    ).eval()
     kept = (tmp_path / "latents.npy").read_bytes()
     for name, change in (
         ("weights", {"model": other}),

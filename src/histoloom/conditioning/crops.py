@@ -1,8 +1,8 @@
 """Choose crops: how large, where in a patch, and from which patch.
 
-As reference, a crop never shows a pixel of what it helps to predict: it comes from another patch of the case that is
-stained alike and shows other tissue, and where there is none from the same patch outside the predicted window, turned.
-In place, it is cut from the window itself (arXiv 2509.17847, section 3), which is what makes that way copy.
+As reference, a crop never shows a pixel that it helps to predict: it comes from another patch of the case that is
+stained alike and shows other tissue, or, where there is none, from the same patch outside the predicted window, turned.
+In place, it is cut from the window itself (arXiv 2509.17847, section 3), which is why that conditioning copies.
 """
 
 from collections.abc import Callable
@@ -14,17 +14,18 @@ from jaxtyping import Bool, Float, Int, UInt8
 from histoloom.augmentation import dihedral
 from histoloom.conditioning.inputs import SMALLEST_CROP, Crop
 from histoloom.conditioning.overlap import overlapping_fields
+from histoloom.config import check_numbers
 from histoloom.errors import ConfigError
 from histoloom.patches.store import Patches
 from histoloom.stain import StainShift, apply_stain
 from histoloom.tissue import UNLABELLED
 
-STRIDE = 2  # px between places that are looked at for a crop
-PURE = 0.95  # share of a crop that must be its own tissue
-TRIES = 8  # places drawn, at most, for one that looks like its tissue
+STRIDE = 2  # px between the places that a crop may have
+PURE = 0.95  # smallest share of a crop that is its own tissue
+TRIES = 8  # most places drawn for one that looks like its tissue
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CropConfig:
     """How crops are drawn."""
 
@@ -32,25 +33,29 @@ class CropConfig:
     alpha: float = 0.7  # growth with complexity: d = base * (1 + alpha * complexity)
     spread: float = 0.4  # the edge is drawn from d * (1 +- spread)
     largest: int = 96  # px
-    per_type: int = 2  # crops per type, at most; their number is drawn
-    drop_type: float = 0.1  # share of types that go without a crop
-    candidates: int = 3  # places looked at per crop; the one nearest in mean colour to what is to be predicted is taken
-    stray: float = 40.0  # RGB units: a crop's mean colour against its type's in the patch; bare glass tells no stain
-    color_tolerance: float = 20.0  # RGB units (of 255): a type's mean colour here against that in the lending patch
+    per_type: int = 2  # most crops per type; their number is drawn
+    drop_type: float = 0.1  # share of types without a crop
+    candidates: int = 3  # places per crop, of which the nearest in mean color to the predicted tissue is taken
+    max_color_distance: float = (
+        40.0  # RGB units: from a crop's mean color to that of its type in the patch; glass is far
+    )
+    color_tolerance: float = 20.0  # RGB units: between the mean colors of a type here and in the lending patch
 
     def __post_init__(self):
+        check_numbers(self)
         if not SMALLEST_CROP <= self.base <= self.largest:
             raise ConfigError(
-                f"crops need {SMALLEST_CROP} <= base <= largest, found base {self.base}, largest {self.largest}"
+                f"crops need {SMALLEST_CROP} <= base <= largest; got base {self.base} and largest {self.largest}"
             )
         if (
             min(self.per_type, self.candidates) < 1
             or not 0 <= self.drop_type <= 1
             or not 0 <= self.spread < 1
-            or min(self.alpha, self.stray) < 0
+            or min(self.alpha, self.max_color_distance) < 0
         ):
             raise ConfigError(
-                "crops need per_type and candidates >= 1, drop_type in [0, 1], spread in [0, 1), alpha and stray >= 0"
+                "crops need per_type and candidates >= 1, drop_type in [0, 1], spread in [0, 1), alpha and "
+                "max_color_distance >= 0"
             )
 
 
@@ -63,12 +68,12 @@ class Box:
     edge: int
 
     def of(self, array: np.ndarray) -> np.ndarray:
-        """What the box shows of `array` `h w ...`."""
+        """The part of `array` `h w ...` in the box."""
         return array[self.y : self.y + self.edge, self.x : self.x + self.edge]
 
 
 def complexity(image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"]) -> float:
-    """How varied a tissue looks: spread of its luminance over half of the largest possible spread, in [0, 1]."""
+    """Variety of a tissue, in [0, 1]: the spread of its luminance over half of the largest possible spread."""
     if not mask.any():
         return 0.0
     return float(min(1.0, image[mask].mean(axis=1).std() / 64))
@@ -85,10 +90,10 @@ def draw_box(
     rng: np.random.Generator,
     allowed: Bool[np.ndarray, "h w"] | None = None,
 ) -> Box | None:
-    """A random square of `edge` px, or the largest smaller one that fits, of which PURE lies in the mask.
+    """A random square of `edge` px, or the largest smaller one that fits, at least PURE of it in the mask.
 
-    Every pixel of it is `allowed`. None where not even SMALLEST_CROP px fit: then the type goes without a crop, and
-    never is the whole region handed over.
+    Every pixel of it is `allowed`. None where not even SMALLEST_CROP px fit: then the type goes without a crop; the
+    region is never used as a whole.
     """
     rows, columns = (length // STRIDE for length in mask.shape)
     sums = _summed(mask[::STRIDE, ::STRIDE][:rows, :columns])
@@ -109,19 +114,21 @@ def typical_box(
     draw: Callable[[], Box | None],
     image: UInt8[np.ndarray, "h w 3"],
     usual: Float[np.ndarray, " 3"],
-    stray: float = CropConfig.stray,
+    max_distance: float = CropConfig.max_color_distance,
 ) -> Box | None:
-    """The first place drawn whose mean colour lies within `stray` of the `usual` one of its tissue; of TRIES places
-    that all lie farther, the nearest."""
+    """The first drawn box whose mean color is within `max_distance` of the `usual` color of its tissue.
+
+    Where TRIES boxes are all farther, the nearest. Colors in RGB units.
+    """
     nearest, least = None, np.inf
     for _ in range(TRIES):
         box = draw()
         if box is None:
             break
-        away = float(np.linalg.norm(box.of(image).mean(axis=(0, 1)) - usual))
-        if away < least:
-            nearest, least = box, away
-        if least <= stray:
+        distance = float(np.linalg.norm(box.of(image).mean(axis=(0, 1)) - usual))
+        if distance < least:
+            nearest, least = box, distance
+        if least <= max_distance:
             break
     return nearest
 
@@ -141,10 +148,10 @@ def _per_box(sums: Int[np.ndarray, "r1 c1"], side: int) -> Int[np.ndarray, "y x"
 
 
 class ReferenceCrops:
-    """Chooses reference crops from `patches`; knows which patches may lend a crop of a type to which."""
+    """Chooses reference crops from `patches`, and knows which patch may lend a crop of a type to which."""
 
     def __init__(self, patches: Patches, config: CropConfig | None = None, smallest_share: float = 0.02):
-        """`smallest_share` of a patch: types that cover less get no crop."""
+        """Types that cover less than `smallest_share` of a patch get no crop."""
         self.patches, self.config, self.smallest_share = patches, config or CropConfig(), smallest_share
         self._overlapping = overlapping_fields(patches)
         self._holders: dict[tuple[str, int], list[int]] = {}
@@ -156,7 +163,7 @@ class ReferenceCrops:
                 self._colors[index, tissue] = patches.images[index][semantic_map == tissue].mean(axis=0)
 
     def lenders(self, index: int, tissue: int) -> list[int]:
-        """Patches of the case that show the type, in a like stain, and no tissue that patch `index` shows."""
+        """Patches of the case that show the type in a similar stain, and no tissue that patch `index` shows."""
         holders = self._holders.get((self.patches.cases[index], tissue), [])
         return [other for other in holders if not self._overlap(index, other) and self._alike(index, other, tissue)]
 
@@ -168,9 +175,9 @@ class ReferenceCrops:
         stain: StainShift | None,
         rng: np.random.Generator,
     ) -> list[Crop]:
-        """Crops for patch `index`: for each type in the `wanted` map, from elsewhere in the case, under the same stain.
+        """Crops for patch `index`: for each type in the `wanted` map, from elsewhere in the case, with the same stain.
 
-        `outside` is true where the patch itself may be used: everywhere but in the window that is to be predicted.
+        `outside` is true where the patch itself may be used: everywhere but in the predicted window.
         """
         crops = []
         for tissue in present_types(wanted, self.smallest_share):
@@ -187,7 +194,7 @@ class ReferenceCrops:
     def _nearest_place(
         self, index: int, sources: list[int], tissue: int, outside: np.ndarray, rng: np.random.Generator
     ) -> tuple[int, Box] | None:
-        """Of several random places, the one whose mean colour is nearest to that of the tissue in patch `index`."""
+        """Of several random places, the nearest in mean color to the tissue in patch `index`."""
         places = []
         for _ in range(self.config.candidates):
             source = int(rng.choice(sources))
@@ -198,7 +205,7 @@ class ReferenceCrops:
                 lambda: self._draw_box(source, tissue, allowed, rng),  # noqa: B023 (called here)
                 self.patches.images[source],
                 self._colors[source, tissue],
-                self.config.stray,
+                self.config.max_color_distance,
             )
             if box is not None:
                 places.append((source, box))
@@ -242,7 +249,7 @@ def crops_in_place(
     config: CropConfig,
     rng: np.random.Generator,
 ) -> list[tuple[Crop, int, int]]:
-    """One crop per type from the image itself, with its place (y, x): the paper's way, kept for comparison."""
+    """One crop per type from the image itself, with its place (y, x): the paper's method, for comparison."""
     placed = []
     for tissue in present_types(semantic_map):
         mask = semantic_map == tissue
@@ -258,8 +265,10 @@ def crops_in_place(
 def place_crops(
     semantic_map: UInt8[np.ndarray, "h w"], crops: list[Crop], rng: np.random.Generator
 ) -> list[tuple[Crop, int, int]]:
-    """Put one crop of each type somewhere inside its type's region, cut down where the region is narrow: the paper's
-    use."""
+    """Put one crop of each type at a random place in its type's region, trimmed where the region is narrow.
+
+    The paper's use of crops.
+    """
     placed = []
     for crop in {crop.tissue: crop for crop in reversed(crops)}.values():
         box = draw_box(semantic_map == crop.tissue, min(crop.pixels.shape[:2]), rng)

@@ -1,7 +1,7 @@
-"""Find fields of view that overlap: the same tissue photographed twice, shifted or under another white balance.
+"""Find fields of view that overlap: the same tissue photographed twice, shifted or with another white balance.
 
-Real datasets hold such pairs (2 % of the pairs within a case of EBHI-Seg), and no file says so. A crop from an
-overlapping field would show what it is meant to help predict, so those pairs must be known.
+Real datasets contain such pairs (2 % of the pairs within a case of EBHI-Seg), and no file lists them. A crop from an
+overlapping field would show the tissue that it is meant to help predict, so these pairs must be known.
 """
 
 from collections import defaultdict
@@ -12,13 +12,13 @@ from PIL import Image
 
 from histoloom.patches.store import Patches
 
-THUMBNAIL = 32  # px; shifts are found to 1 / 32 of a patch
+THUMBNAIL = 32  # px; shifts are resolved to 1 / 32 of a patch
 OVERLAP = 0.25  # smallest part of a patch that counts
-CORRELATION = 0.6  # by eye: no pair below it shows the same tissue, nearly all above 0.75 do
+CORRELATION = 0.6  # by eye: below it no pair shows the same tissue, above 0.75 nearly all do
 
 
 def overlapping_fields(patches: Patches) -> set[tuple[int, int]]:
-    """Pairs (i, j) of one case, both ways round, whose luminance correlates above CORRELATION at some shift."""
+    """Pairs (i, j) of one case, in both orders, whose luminance correlates above CORRELATION at some shift."""
     by_case: dict[str, list[int]] = defaultdict(list)
     for index, case in enumerate(patches.cases):
         by_case[case].append(index)
@@ -47,7 +47,7 @@ def _spectra(thumbnails: np.ndarray) -> list[np.ndarray]:
 
 
 def _best_correlation(one: list[np.ndarray], others: list[np.ndarray]) -> Float[np.ndarray, " n"]:
-    """Largest Pearson correlation over shifts, computed on the overlapping part only (Padfield 2010, masked NCC)."""
+    """Largest Pearson correlation over shifts, on the overlapping part only (Padfield 2010, masked NCC)."""
     value, square, mask = one
     values, squares, masks = others
     count = np.fft.irfft2(mask * masks.conj())

@@ -120,7 +120,7 @@ def _copy_limit(run: Run) -> float | None:
 
     def measure() -> dict:
         with run.progress("copy limit", recipe.copy_limit.pairs, "pairs") as bar:
-            return {"limit": copy_limit(run.patches, recipe.copy_limit, recipe.denoiser.crops, bar.advance)}
+            return {"limit": copy_limit(run.patches, recipe.copy_limit, recipe.denoiser.crops, bar)}
 
     key = run.key("copy limit", str(recipe.copy_limit), str(recipe.denoiser.crops))
     return cached_result(run.folder / "copy-limit.json", key, measure)["limit"]

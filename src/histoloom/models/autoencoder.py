@@ -1,8 +1,7 @@
-"""Pixels <-> latents, by any diffusers autoencoder.
+"""Pixels <-> latents, by any autoencoder of diffusers.
 
-Ours is a small `AutoencoderDC` at a factor of 8: residual blocks between pixel (un)shuffles, nothing at full
-resolution. `encode` and `decode` hide what differs between the diffusers classes (KL posteriors, VQ codes, scaling
-inside).
+Ours is a small `AutoencoderDC` with a factor of 8: residual blocks between pixel (un)shuffles, nothing at full
+resolution. `encode` and `decode` hide how the classes of diffusers differ (KL posteriors, VQ codes, inner scaling).
 """
 
 import hashlib
@@ -23,6 +22,7 @@ from diffusers.utils import logging
 from jaxtyping import Float
 from torch import Tensor
 
+from histoloom.config import check_numbers
 from histoloom.errors import ConfigError, ModelError
 from histoloom.models.model_files import CONFIG, check_finite, check_weights, local_folder, read_config
 
@@ -30,9 +30,9 @@ from histoloom.models.model_files import CONFIG, check_finite, check_weights, lo
 AUTOENCODERS: dict[str, Any] = {c.__name__: c for c in (AutoencoderDC, AutoencoderKL, AutoencoderTiny, VQModel)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
-    """Size of the bundled kind of autoencoder: channels at 1/2, 1/4 and 1/8 of the edge, and blocks at each."""
+    """Size of our own autoencoder: channels at 1/2, 1/4 and 1/8 of the edge, and residual blocks at each."""
 
     latent_channels: int = 20
     channels: tuple[int, ...] = (20, 80, 160)
@@ -40,8 +40,13 @@ class AutoencoderConfig:
     decoder_blocks: tuple[int, ...] = (1, 2, 2)
 
     def __post_init__(self):
+        check_numbers(self)
+        if min(self.latent_channels, *self.channels, 1) < 1:
+            raise ConfigError("the autoencoder needs channels of 1 or more")
         if not len(self.channels) == len(self.encoder_blocks) == len(self.decoder_blocks) or len(self.channels) < 2:
-            raise ConfigError("channels, encoder_blocks and decoder_blocks need one entry per level, and two at least")
+            raise ConfigError(
+                "channels, encoder_blocks and decoder_blocks need one entry per level, for at least two levels"
+            )
         if min(*self.encoder_blocks, *self.decoder_blocks) < 1:
             raise ConfigError("every level of the autoencoder needs a block")
         steps = zip(self.channels, self.channels[1:], strict=False)
@@ -136,7 +141,7 @@ def decode(autoencoder: Any, latents: Float[Tensor, "b c h w"]) -> Float[Tensor,
 
 
 def weights_hash(*models: ModelMixin) -> str:
-    """First 16 digits of the SHA-256 of all weights as bf16, by name: the model hash in every record."""
+    """The model hash in every record: 16 hex digits of the SHA-256 of all weights, by name, rounded to bf16."""
     digest = hashlib.sha256()
     for model in models:
         for name, tensor in sorted(model.state_dict().items()):

@@ -1,4 +1,4 @@
-"""Real or decoded? One logit for every place of an image, from what surrounds it (PatchGAN; Isola et al. 2017, arXiv
+"""Real or decoded? One logit for each place of an image, from its surroundings (PatchGAN; Isola et al. 2017, arXiv
 1611.07004)."""
 
 from jaxtyping import Float
@@ -9,8 +9,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 class PatchDiscriminator(nn.Module):
     """Pixels `b 3 h w` in [-1, 1] -> logits `b 1 h/8 w/8`, each of 48 x 48 px; high where they look real.
 
-    Weights have spectral norm 1 (Miyato et al. 2018, arXiv 1802.05957), so that it stays patient with a decoder that
-    learns more slowly. No norms of features: how much fine texture there is, is what tells the two apart.
+    Weights have spectral norm 1 (Miyato et al. 2018, arXiv 1802.05957), so that it does not outrun a decoder that
+    learns more slowly. Features are not normalized: the amount of fine texture is what distinguishes the two.
     """
 
     def __init__(self, channels: int):
