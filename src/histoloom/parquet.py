@@ -20,7 +20,8 @@ def open_parquet(path: Path | str, columns: Mapping[str, pa.DataType] | None = N
     `columns` maps names of columns that the file must have to their types. Raises InputError naming the file.
     """
     with guarded(path):
-        file = pq.ParquetFile(path, pre_buffer=False)
+        # Opened here, since pyarrow refuses names that are not UTF-8.
+        file = pq.ParquetFile(Path(path).open("rb"), pre_buffer=False)  # noqa: SIM115 (closed with the file)
         groups = (file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
         if max(groups, default=0) > _MOST_GROUP_BYTES:
             raise InputError(f"{path}: a group of its rows claims more than 4 GB; write it with smaller groups")

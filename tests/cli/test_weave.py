@@ -264,6 +264,20 @@ def test_file_names_of_patients_stay_in_the_key_file(histoloom, tiny_model, maps
     assert "Jane Doe.png" in [row["map_source"] for row in read_woven(tmp_path / "named").rows]
 
 
+@pytest.mark.parametrize("options", [(), ("--record-names",)])
+def test_names_that_are_not_utf8_are_written_as_escapes(histoloom, tiny_model, maps, tmp_path, options):
+    name = b"gr\xfcn".decode(errors="surrogateescape")
+    (maps / "0.png").rename(maps / f"{name}.png")
+    (maps / "1.png").rename(maps / "._1.png")  # what a Mac leaves is not a map
+    command = ("generate", tiny_model, "--maps", maps, "--out", name, *QUICK, *options)
+    ended = histoloom(*command)
+    assert (ended.code, ended.stderr) == (0, "")
+    assert "wrote 2 patches to gr\\xfcn" in ended.stdout
+    assert histoloom(*command).stdout == ended.stdout
+    named = [row["map_source"] for row in read_woven(tmp_path / name).rows]
+    assert ("gr\\xfcn.png" in named) == bool(options)
+
+
 def test_the_scale_of_a_model_travels_to_layouts_index_and_pictures(histoloom, fails, tiny_model, maps, tmp_path):
     shutil.copytree(tiny_model, tmp_path / "model")
     path = tmp_path / "model" / "model_index.json"

@@ -8,6 +8,7 @@ import typer
 
 from histoloom.errors import ConfigError
 from histoloom.generation.settings import BankConfig, DrawnMaps, Source, WeaveConfig
+from histoloom.text import printable
 
 Model = Annotated[str, typer.Argument(help="Folder or hub name of a model, or the bundled ebhi-seg.")]
 Seed = Annotated[int, typer.Option(help="Patch i has seed + i; a later attempt has one that follows from it.")]
@@ -119,7 +120,7 @@ def bank(
 
     pipeline = HistoloomPipeline.load(find_model(model))
     sets = weave_bank_folder(pipeline, config, out, bar)
-    typer.echo(f"wrote {sets} sets of crops to {out}")
+    typer.echo(printable(f"wrote {sets} sets of crops to {out}"))
 
 
 def _generate(model: str, out: Path, source: Source, config: WeaveConfig) -> None:
@@ -129,17 +130,16 @@ def _generate(model: str, out: Path, source: Source, config: WeaveConfig) -> Non
     from histoloom.models.pipeline import HistoloomPipeline
     from histoloom.weights import find_model
 
-    folder = find_model(model)
-    pipeline = HistoloomPipeline.load(folder)
+    pipeline = HistoloomPipeline.load(find_model(model))
     own_bank = source.crops is None
     if source.crops is not None and not pipeline.denoiser.reads.crops:
         raise ConfigError(f"{model}: is a model that reads no crops; leave out --crops")
     if own_bank:
-        source = replace(source, crops=_bank_of(folder))
+        source = replace(source, crops=_bank_of(pipeline.name_or_path))
         if config.copy_limit is None:
             config = replace(config, copy_limit=1.0)  # the model's bank was woven: it holds nobody's pixels
     rows = weave_folder(pipeline, source, config, out, own_bank, bar)
-    typer.echo(f"wrote {len(rows)} patches to {out}; look at {out / 'contact-sheet.png'}")
+    typer.echo(printable(f"wrote {len(rows)} patches to {out}; look at {out / 'contact-sheet.png'}"))
     typer.echo(copy_report(rows, own_bank))
 
 
@@ -156,6 +156,7 @@ def _maps(maps: Path | None, layouts: int | None, size: int | None) -> Path | Dr
     return maps
 
 
-def _bank_of(folder: Path | str) -> Path | None:
+def _bank_of(folder: str) -> Path | None:
+    """The bank in the folder of a model, which is that of its download for a model on the hub."""
     path = Path(folder) / "crops"
     return path if path.is_dir() else None

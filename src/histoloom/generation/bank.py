@@ -24,6 +24,7 @@ from histoloom.patches.preview import pictures_html
 from histoloom.pictures import IMAGE_SUFFIXES, read_image
 from histoloom.progress import SILENT, Bar
 from histoloom.tissue import TissueTable
+from histoloom.walk import is_hidden, source_name, suffix_of
 
 PER_TYPE = 2  # crops of a type that a patch takes, where the bank has them
 WOVEN_EDGES = (96, 72)  # px of the crops cut from each woven patch
@@ -158,15 +159,15 @@ def _read_set(folder: Path, table: TissueTable) -> list[Crop]:
         if not _knows(table, tissue_folder.name):
             raise TissueError(f"{tissue_folder}: is not named after a tissue type; known: {', '.join(table.names)}")
         tissue = table.find(tissue_folder.name).id
-        paths = sorted(p for p in tissue_folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
-        crops += [Crop(read_image(path), tissue, path.relative_to(folder.parent).as_posix()) for path in paths]
+        paths = sorted(p for p in tissue_folder.iterdir() if suffix_of(p) in IMAGE_SUFFIXES and not is_hidden(p.name))
+        crops += [Crop(read_image(path), tissue, source_name(path, folder.parent)) for path in paths]
     if not crops:
         raise InputError(f"{folder}: holds no pictures; put crops into a folder per tissue type")
     return crops
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(d for d in folder.iterdir() if d.is_dir() and not d.name.startswith("."))
+    return sorted(d for d in folder.iterdir() if d.is_dir() and not is_hidden(d.name))
 
 
 def _knows(table: TissueTable, name: str) -> bool:

@@ -157,7 +157,7 @@ def write_patches(
     """
     folder = Path(folder)
     if files.is_finished(folder, record):
-        return pq.read_metadata(folder / "index.parquet").num_rows
+        return open_parquet(folder / "index.parquet").metadata.num_rows
     with files.resumable_folder(folder, record) as aside:
         done = next(number for number in count() if not _image(aside, number).exists())
         for number, patch in enumerate(weave(done), start=done):

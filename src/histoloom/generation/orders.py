@@ -6,6 +6,7 @@ follows from the pixels; the file names go into a key file of their own.
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from histoloom.generation.patches import Order
 from histoloom.generation.settings import DrawnMaps, Source
 from histoloom.patches.maps import MapReader
 from histoloom.tissue import TissueTable
+from histoloom.walk import is_hidden, source_name, suffix_of
 
 _MAP_SUFFIXES = (".png", ".tif", ".tiff", ".webp", ".bmp")
 Maps = list[tuple[str, UInt8[np.ndarray, "h w"]]]  # by name
@@ -70,11 +72,11 @@ def make_orders(source: Source, table: TissueTable, seed: int, mpp: float | None
 def read_maps(folder: Path | str, table: TissueTable) -> Maps:
     """All maps of a folder by file name, in order; values and colors as in `tissue.toml`. They must share one size."""
     folder = Path(folder)
-    paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in _MAP_SUFFIXES and not p.name.startswith("."))
+    paths = sorted(p for p in folder.glob("*") if suffix_of(p) in _MAP_SUFFIXES and not is_hidden(p.name))
     if not paths:
         raise InputError(f"{folder}: holds no maps (PNG, TIFF, WebP); give a folder of label images")
     reader = MapReader(table)
-    maps = [(path.name, reader.read(path)) for path in paths]
+    maps = [(source_name(path, folder), reader.read(path)) for path in paths]
     odd = [name for name, m in maps if m.shape != maps[0][1].shape]
     if odd:
         raise InputError(f"{folder / odd[0]}: differs in size from {maps[0][0]}; weave one size per folder")
@@ -96,7 +98,7 @@ def _with_ids(bank: CropBank) -> CropBank:
     return CropBank({name: [replace(c, source=content_id(c.pixels)) for c in mine] for name, mine in bank.sets.items()})
 
 
-def _names(files) -> dict[str, list[str]]:
+def _names(files: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     """File names by id; files of the same pixels share one."""
     names: dict[str, list[str]] = {}
     for identity, name in files:
