@@ -37,10 +37,10 @@ def check_recipe(recipe: Recipe, edge: int, table: TissueTable, initial: Histolo
 def _check_initial(recipe: Recipe, table: TissueTable, initial: HistoloomPipeline) -> None:
     found, wanted = initial.denoiser.config, recipe.denoiser
     pairs = {
-        "conditioning": (found.conditioning, wanted.conditioning),
-        "channels": (tuple(found.channels), wanted.channels),
-        "blocks": (tuple(found.blocks), wanted.blocks),
-        "number of tissue ids": (found.num_types, table.num_ids),
+        "conditioning": (found["conditioning"], wanted.conditioning),
+        "channels": (tuple(found["channels"]), wanted.channels),
+        "blocks": (tuple(found["blocks"]), wanted.blocks),
+        "number of tissue ids": (found["num_types"], table.num_ids),
     }
     for name, (has, needs) in pairs.items():
         if has != needs:

@@ -140,6 +140,7 @@ def downstream_of(comparison: Comparison, real: ImageSet, held: ImageSet, kinds:
 
 def _judge(images: ImageSet, held: ImageSet, seed: int, comparison: Comparison, on_step: Callable[[int], None]) -> dict:
     types = comparison.run.table.num_ids
+    assert held.semantic_maps is not None  # check_sets has refused it
     network = train_deeplab([images], types, comparison.budget.downstream, seed, on_step)
     return {"confusion": confusion(predict(network, held.images), held.semantic_maps, types).tolist()}
 
@@ -153,4 +154,5 @@ def image_set(run: Run, patches: Patches, split: str) -> ImageSet:
 
 
 def _hash(images: ImageSet) -> str:
+    assert images.semantic_maps is not None  # check_sets has refused it
     return hashlib.sha256(b"".join(images.keys()) + images.semantic_maps.tobytes()).hexdigest()

@@ -19,7 +19,7 @@ def model_card(run: Run, denoiser: Denoiser, dataset: Path, copy_limit: float | 
     """Markdown for the model's README.md, from what the run knows of its data and settings."""
     recipe, patches = run.recipe, run.patches
     loop = recipe.denoiser.loop
-    scheduler, steps = make_sampler(denoiser.config.objective)
+    scheduler, steps = make_sampler(denoiser.config["objective"])
     template = Environment(
         loader=PackageLoader("histoloom.experiments", "."),
         undefined=StrictUndefined,
@@ -43,7 +43,7 @@ def model_card(run: Run, denoiser: Denoiser, dataset: Path, copy_limit: float | 
         windows=loop.steps * loop.batch_size,
         window=recipe.denoiser.window,
         seed=loop.seed,
-        objective=denoiser.config.objective,
+        objective=denoiser.config["objective"],
         initial=Path(recipe.initial_model).name,
         scheduler=type(scheduler).__name__,
         steps=steps,

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import ModelMixin
+from diffusers.models.modeling_utils import ModelMixin
 
 from histoloom.conditioning.crops import ReferenceCrops
 from histoloom.errors import InputError

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from diffusers import ModelMixin
+from diffusers.models.modeling_utils import ModelMixin
 
 from histoloom.conditioning.kinds import CONDITIONINGS
 from histoloom.conditioning.likeness import copy_limit

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import torch
-from diffusers import ModelMixin
+from diffusers.models.modeling_utils import ModelMixin
 
 from histoloom.evaluation.segmenter import (
     SEGMENTER,
@@ -130,9 +131,13 @@ def _in_bf16(
     copy_limit: float | None,
     mpp: float | None,
 ) -> HistoloomPipeline:
-    parts = [Denoiser.from_config(denoiser.config), type(autoencoder).from_config(autoencoder.config)]
-    for copy, original in zip(parts, (denoiser, autoencoder), strict=True):
-        copy.load_state_dict(original.state_dict())
-        copy.bfloat16()
-    scheduler, _ = make_sampler(denoiser.config.objective)
-    return HistoloomPipeline(parts[1], parts[0], scheduler, table.to_rows(), copy_limit, mpp)
+    scheduler, _ = make_sampler(denoiser.config["objective"])
+    return HistoloomPipeline(
+        _copy_in_bf16(autoencoder), _copy_in_bf16(denoiser), scheduler, table.to_rows(), copy_limit, mpp
+    )
+
+
+def _copy_in_bf16(part: ModelMixin) -> Any:
+    copy = cast(Any, type(part)).from_config(cast(Any, part).config)
+    copy.load_state_dict(part.state_dict())
+    return copy.bfloat16()

@@ -1,7 +1,7 @@
 """Watch a training: weave the same maps and crops at each checkpoint, and read them with a segmenter."""
 
 import numpy as np
-from diffusers import ModelMixin
+from diffusers.models.modeling_utils import ModelMixin
 
 from histoloom.conditioning.crops import ReferenceCrops
 from histoloom.conditioning.inputs import Crop
@@ -37,7 +37,7 @@ class Watcher:
 
     def __call__(self, step: int, denoiser: Denoiser) -> None:
         table, curves = self.run.table, self.run.curves
-        scheduler, _ = make_sampler(denoiser.config.objective)
+        scheduler, _ = make_sampler(denoiser.config["objective"])
         pipeline = HistoloomPipeline(self.autoencoder, denoiser, scheduler, table.to_rows())
         pipeline.set_progress_bar_config(disable=True)
         images = pipeline(self.maps, self.crops, steps=self.config.steps)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import ModelMixin
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -115,4 +115,5 @@ def train_autoencoder(
         on_step,
         report,
     )
+    assert isinstance(averaged, AutoencoderObjective)
     return averaged.autoencoder.eval()

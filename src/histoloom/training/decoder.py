@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from diffusers import ModelMixin
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -98,4 +98,5 @@ def train_decoder(
         identity_of(config, patches=patches.fingerprint(), initial=initial),
         on_step,
     )
+    assert isinstance(averaged, DecoderObjective)
     return averaged.autoencoder.requires_grad_(True).eval()

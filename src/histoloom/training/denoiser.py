@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
-from diffusers import ModelMixin
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from histoloom.conditioning.crops import CropConfig, ReferenceCrops, crops_in_place
@@ -86,7 +87,7 @@ class WindowSampler:
         cells, size = self.cache.edge // factor, self.config.window // factor
         row, column = rng.integers(cells - size + 1, size=2)
         latents = self.cache.latents[index, number, :, row : row + size, column : column + size]
-        sample = {
+        sample: dict = {
             "latents": (latents - self.cache.mean[:, None, None]) / self.cache.std[:, None, None],
             "noise": rng.standard_normal(latents.shape, dtype=np.float32),
             "time_draw": np.float32(rng.standard_normal() if self.config.objective == "flow" else rng.random()),
@@ -113,7 +114,7 @@ class WindowSampler:
             return {}
         wanted = view.part(self.patches.semantic_maps[index], *part)
         empty = no_map(height, width, self.num_types)
-        conditions = {"type_map": empty if without_map else type_map(ids[wanted], self.num_types)}
+        conditions: dict = {"type_map": empty if without_map else type_map(ids[wanted], self.num_types)}
         if reads.canvas:
             image = apply_stain(view.part(self.patches.images[index], *part), view.stain)
             placed = [] if without_crops else crops_in_place(image, ids[wanted], self.config.crops, rng)
@@ -153,7 +154,7 @@ class DenoiserObjective(nn.Module):
         self._frozen = (autoencoder,)  # in a tuple: neither trained nor saved with the denoiser
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        clean, noise, kind = batch["latents"], batch["noise"], self.denoiser.config.objective
+        clean, noise, kind = batch["latents"], batch["noise"], self.denoiser.config["objective"]
         if kind == "flow":
             time = objective.logit_normal_time(batch["time_draw"])
             noisy, target = objective.flow(clean, noise, time)
@@ -171,7 +172,7 @@ class DenoiserObjective(nn.Module):
             type_map=batch["type_map"].long() if "type_map" in batch else None,
             canvas=with_validity(batch["canvas"], batch["canvas_valid"]) if "canvas" in batch else None,
             crops=crops,
-            crop_vectors=embed_crops(self._frozen[0], crops) if by_vector else None,
+            crop_vectors=embed_crops(self._frozen[0], crops) if by_vector and crops is not None else None,
             crop_types=batch.get("crop_types"),
             crop_samples=batch.get("crop_samples"),
             crop_textured=batch.get("crop_textured"),
@@ -192,7 +193,7 @@ def build_denoiser(autoencoder: ModelMixin, config: DenoiserTraining, num_types:
         token_channels=config.channels[1],
         vector_channels=2 * channels,
         crop_edge=config.crops.largest,
-        objective=config.objective,
+        objective=cast(Any, config.objective),
         latent_mean=[round(float(m), 5) for m in cache.mean],
         latent_std=[round(float(s), 5) for s in cache.std],
     )
@@ -248,9 +249,10 @@ def train_denoiser(
     report = None if on_checkpoint is None else (lambda step, averaged: on_checkpoint(step, averaged.denoiser))
     identity = identity_of(config, patches=patches.fingerprint(), weights=str(sampler.cache.mean.tolist()))
     identity |= {} if initial is None else {"initial": weights_hash(initial)}
-    identity |= {} if config.curriculum is None else {"levels": str(levels.of.tolist())}
+    identity |= {} if config.curriculum is None or levels is None else {"levels": str(levels.of.tolist())}
     model, together = DenoiserObjective(denoiser, autoencoder), partial(collate, crop_edge=config.crops.largest)
     averaged = fit(model, sampler, together, config.loop, folder, identity, on_step, report)
+    assert isinstance(averaged, DenoiserObjective)
     return averaged.denoiser.eval()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import ModelMixin
+from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Bool, Float, Shaped
 
 from histoloom.augmentation import dihedral, dihedral_back

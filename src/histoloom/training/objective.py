@@ -4,8 +4,10 @@
 to 1 (noise).
 """
 
+import typing
+
 import torch
-from diffusers import DDPMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,7 +26,7 @@ def flow(clean: Latents, noise: Latents, time: Float[Tensor, " b"]) -> tuple[Lat
 def epsilon(clean: Latents, noise: Latents, time: Float[Tensor, " b"]) -> tuple[Latents, Latents]:
     """Noisy latents and noise: x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) e (Ho et al. 2020, eq. 4), paper's schedule."""
     scheduler = DDPMScheduler(**PAPER_SCHEDULE)
-    return scheduler.add_noise(clean, noise, (time * 1000).long().clamp(0, 999)), noise
+    return scheduler.add_noise(clean, noise, typing.cast(torch.IntTensor, (time * 1000).long().clamp(0, 999))), noise
 
 
 def logit_normal_time(normal: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
