@@ -13,6 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+# What commands load when they run.
+PRELOADED = (
+    "histoloom.cli.main",
+    "histoloom.discovery.classify",
+    "histoloom.discovery.pseudo_patches",
+    "faiss",
+    "timm",
+)
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 # Mean colours of glass-and-stroma, gland and tumour under an ordinary H&E stain.
 COLORS = np.array([[228, 196, 214], [178, 112, 164], [122, 74, 140]], np.float32)
@@ -146,7 +154,7 @@ def start(tmp_path_factory) -> Callable[..., multiprocessing.Process]:
     Processes are forked from one that has the libraries loaded, so that each costs milliseconds instead of seconds.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["histoloom.experiments.run"])
+    context.set_forkserver_preload(["histoloom.experiments.run", *PRELOADED])
 
     def run(script: str, **names) -> multiprocessing.Process:
         path = tmp_path_factory.mktemp("script") / "script.py"

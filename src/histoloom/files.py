@@ -178,7 +178,7 @@ def resumable_folder(folder: Path, record: Record) -> Iterator[Path]:
         try:
             with one_clear_line(folder, f"what is finished is kept in {aside}, and the same command resumes it"):
                 yield aside
-                _remove_partials(aside)
+                remove_partials(aside)
                 _publish(aside, folder)
         finally:
             _remove_empty(aside)
@@ -196,7 +196,7 @@ def run_folder(folder: Path, record: Record, grows: bool = False) -> Iterator[bo
     with locked(folder):
         begun = (folder / RECORD).is_file()
         _begin(folder, record, grows)
-        _remove_partials(folder)
+        remove_partials(folder)
         try:
             with one_clear_line(folder, "the same command resumes the run"):
                 yield begun
@@ -380,7 +380,8 @@ def _publish(aside: Path, folder: Path) -> None:
     _flush(folder.parent)
 
 
-def _remove_partials(folder: Path) -> None:
+def remove_partials(folder: Path) -> None:
+    """Remove the half-written files that a killed process has left below `folder`; the caller holds its lock."""
     for root, _, names in os.walk(folder):
         for name in names:
             if _is_partial(Path(name)):

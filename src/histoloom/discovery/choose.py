@@ -22,7 +22,16 @@ from histoloom.discovery.made_by import record_in, with_record
 from histoloom.discovery.tree import unit
 from histoloom.distributed import ALONE, Workers, run_items
 from histoloom.errors import ConfigError, InputError
-from histoloom.files import Record, fingerprint, locked, one_clear_line, refuse_other_run, run_folder, whole_file
+from histoloom.files import (
+    Record,
+    fingerprint,
+    locked,
+    one_clear_line,
+    refuse_other_run,
+    remove_partials,
+    run_folder,
+    whole_file,
+)
 from histoloom.parquet import guarded
 from histoloom.progress import SILENT, Bar
 
@@ -76,6 +85,7 @@ def choose(folder: Path, config: ChooseConfig, workers: Workers = ALONE, bar: Ba
     record = _record(table, config)
     path, aside = folder / CHOSEN, folder / ASIDE
     with locked(folder), one_clear_line(folder):
+        remove_partials(folder)
         if path.is_file():
             refuse_other_run(path, record_in(path), record, cure="remove it to choose again, or use another folder")
             shutil.rmtree(aside, ignore_errors=True)  # a run that was killed after it had written the file

@@ -23,7 +23,7 @@ from histoloom.discovery.kmeans import SAMPLES, KMeansConfig, find_clusters, nes
 from histoloom.discovery.made_by import record_in, with_record
 from histoloom.discovery.tree import DESCRIPTION, TypeTree, nearest, unit
 from histoloom.errors import ConfigError, InputError
-from histoloom.files import Record, fingerprint, locked, one_clear_line, refuse_other_run, whole_file
+from histoloom.files import Record, fingerprint, locked, one_clear_line, refuse_other_run, remove_partials, whole_file
 from histoloom.progress import SILENT, Bar
 
 ASSIGNMENTS = "assignments.parquet"
@@ -63,6 +63,7 @@ def cluster(folder: Path, config: ClusterConfig, bar: Bar = SILENT) -> tuple[Typ
     record = Record(command=COMMAND, format=FORMAT, settings=dataclasses.asdict(config), inputs=inputs)
     path = folder / ASSIGNMENTS
     with locked(folder), one_clear_line(folder):
+        remove_partials(folder)
         if path.is_file():
             cure = f"remove {ASSIGNMENTS} and {DESCRIPTION} to cluster again, or use another folder"
             refuse_other_run(path, record_in(path), record, cure=cure)

@@ -19,7 +19,7 @@ from histoloom.discovery.look_page import MAX_SLIDES, Shares, look_page
 from histoloom.discovery.names import NamedTypes, draft_names
 from histoloom.discovery.windows import Assigned, ReadWindow
 from histoloom.errors import InputError, OutputError
-from histoloom.files import locked, replaced_folder, whole_file, write_text
+from histoloom.files import locked, remove_partials, replaced_folder, whole_file, write_text
 from histoloom.parquet import read_batches
 from histoloom.progress import SILENT, Bar
 
@@ -45,6 +45,7 @@ def write_look(
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out}: is a file; name a folder for the look")
     with locked(out), replaced_folder(out / "types") as pictures:
+        remove_partials(out)
         sheets = type_sheets(assigned, named, read, config, bar)
         sizes = np.bincount(assigned.types, minlength=named.levels.of.shape[1])
         tree = tree_picture(named, sizes)

@@ -1,0 +1,343 @@
+"""The same promise for every command that writes a folder.
+
+Killed at any moment and repeated, it ends in the bytes of an undisturbed run. Other settings, other inputs and a second
+process are refused by one line, and nothing is deleted.
+"""
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import draw_tissue
+from killing import KILLED
+from PIL import Image
+from slide_files import write_tiled_tiff
+
+from histoloom import files
+
+RUN = """
+import os, sys
+os.chdir(folder)
+for number, name in ((1, "stdout"), (2, "stderr")):
+    os.dup2(os.open(f"{records}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+sys.path.insert(0, tests)
+from killing import kill_before
+from histoloom.cli.main import run
+kill_before(kill, folder, f"{records}/count")
+sys.argv = ["histoloom", *words]
+run()
+"""
+RECIPE = """
+[data]
+source = "images"
+maps = "maps"
+tissue = "tissue.toml"
+pictures = { val_share = 0.4 }
+[autoencoder]
+size = 32
+model = { latent_channels = 4, channels = [8, 8, 16], encoder_blocks = [1, 1, 1], decoder_blocks = [1, 1, 1] }
+loop = { steps = 2, batch_size = 2, workers = 0 }
+[denoiser]
+window = 64
+views = 1
+channels = [32, 64]
+blocks = [1, 1]
+loop = { steps = STEPS, batch_size = 2, workers = 0, checkpoint_minutes = 1e-9 }
+[copy_limit]
+pairs = 0
+[watch]
+patches = 1
+steps = 1
+map_fidelity = false
+"""
+
+
+def replace_slide(folder: Path) -> None:
+    shutil.copy(folder / "slides" / "a.tif", folder / "slides" / "b.tif")
+    with (folder / "slides" / "b.tif").open("ab") as file:
+        file.write(b"\0")  # no copy of the other one, which would be left out
+
+
+def drop_a_row(path: Path) -> None:
+    rows = pq.read_table(path)
+    pq.write_table(rows.slice(1), path)
+
+
+def turn(path: Path) -> None:
+    Image.fromarray(np.asarray(Image.open(path))[::-1].copy()).save(path)
+
+
+def change_recipe(folder: Path) -> None:
+    (folder / "r.toml").write_text(RECIPE.replace("STEPS", "3"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A command; other settings of it; how one of its inputs changes; which folders it needs, and what it writes."""
+
+    words: str
+    other: str = ""  # more words, with which the command is another run
+    change: Callable[[Path], None] | None = None  # of an input, in the folder of the trial
+    needs: tuple[str, ...]
+    out: str
+    new_names: str = ""  # what `out` is called in `needs`, where the command adds to a folder
+    logs: tuple[str, ...] = ()  # files and folders that hold seconds, or the history of a run
+    kills: int = 2  # moments that are tried
+    resumes: bool = True  # False: a killed run begins again, so other settings may, too
+
+
+GRID = "--mpp 0.5 --size 32 --stride 32 --min-focus 0"
+CASES = {
+    "embed": Case(
+        words=f"discover embed slides --out found --encoder encoder {GRID}",
+        other="--float32",
+        change=replace_slide,
+        needs=("slides", "encoder"),
+        out="found",
+    ),
+    "choose": Case(
+        words="discover choose found --per-slide 20",
+        other="--per-slide 10",
+        change=lambda folder: drop_a_row(sorted((folder / "found" / "embeddings").iterdir())[0]),
+        needs=("embedded", "slides", "encoder"),
+        out="found",
+        new_names="embedded",
+    ),
+    "cluster": Case(
+        words="discover cluster found --levels 2,3",
+        other="--levels 2",
+        change=lambda folder: drop_a_row(folder / "found" / "chosen.parquet"),
+        needs=("chosen", "slides", "encoder"),
+        out="found",
+        new_names="chosen",
+    ),
+    "classify": Case(
+        words="discover classify clustered --out classifier --steps 2 --batch-size 4 --input 24 --depth 1 "
+        "--val-share 0.5",
+        other="--seed 1",
+        change=lambda folder: drop_a_row(folder / "clustered" / "assignments.parquet"),
+        needs=("clustered", "slides", "encoder"),
+        out="classifier",
+        logs=("README.md", "report.json"),
+        kills=1,
+    ),
+    "maps of slides": Case(
+        words="discover maps slides --by clustered --out drawn --stride 32",
+        other="--smooth 2",
+        change=replace_slide,
+        needs=("clustered", "slides", "encoder"),
+        out="drawn",
+    ),
+    "maps of patches": Case(
+        words="discover maps dataset --by clustered --out drawn --stride 32 --types 2",
+        other="--smooth 2",
+        change=lambda folder: drop_a_row(folder / "dataset" / "data" / "train-00000.parquet"),
+        needs=("clustered", "slides", "encoder", "dataset"),
+        out="drawn",
+    ),
+    "patches": Case(
+        words="patches slides --annotations masks --tissue tissue.toml --out cut --size 64 --low 0 --high 1 "
+        "--min-tissue 0 --min-focus 0",
+        other="--seed 1",
+        change=lambda folder: turn(folder / "masks" / "b.png"),
+        needs=("slides", "masks", "tissue.toml"),
+        out="cut",
+    ),
+    "import": Case(
+        words="import images --maps maps --tissue tissue.toml --out imported",
+        other="--seed 1",
+        change=lambda folder: turn(folder / "images" / "P0_0.png"),
+        needs=("images", "maps", "tissue.toml"),
+        out="imported",
+        resumes=False,
+    ),
+    "generate": Case(
+        words="generate model --maps maps --out woven --steps 2 --copy-limit 1 --batch-size 1",
+        other="--seed 1",
+        change=lambda folder: turn(folder / "maps" / "P0_0.png"),
+        needs=("model", "maps"),
+        out="woven",
+    ),
+    "bank": Case(
+        words="bank model --out crops --tries 4 --keep 1",
+        other="--seed 1",
+        needs=("model",),
+        out="crops",
+        resumes=False,
+    ),
+    "train": Case(
+        words="train r.toml --out run",
+        change=change_recipe,
+        logs=("samples", "tensorboard"),
+        needs=("images", "maps", "tissue.toml", "r.toml"),
+        out="run",
+        kills=1,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    error: str
+    changes: int
+
+
+@pytest.fixture
+def call(start, tmp_path_factory) -> Callable[..., Ended]:
+    """`call(folder, words, kill)`: the command in that folder, killed before a change."""
+
+    def run(folder: Path, words: str, kill: int = 0) -> Ended:
+        records = tmp_path_factory.mktemp("records")
+        names = {"folder": str(folder), "records": str(records), "tests": str(Path(__file__).parent), "kill": kill}
+        process = start(RUN, **names, words=words.split())
+        process.join()
+        return Ended(process.exitcode, (records / "stderr").read_text(), (records / "count").stat().st_size)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory, make_pipeline) -> Path:
+    """Slides, masks, pictures, an encoder, a model, and what each step of discovery leaves."""
+    from histoloom.discovery.choose import ChooseConfig, choose
+    from histoloom.discovery.cluster import ClusterConfig, cluster
+    from histoloom.discovery.embed import embed
+    from histoloom.discovery.embedding_run import EmbedConfig
+    from histoloom.discovery.parts import Cutting, find_parts
+    from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
+    from histoloom.patches.folder import FolderImport, find_pictures
+    from histoloom.patches.importer import import_pictures
+    from histoloom.tissue import TissueTable
+
+    home = tmp_path_factory.mktemp("inputs")
+    rng = np.random.default_rng(0)
+    for name in ("slides", "masks", "images", "maps"):
+        (home / name).mkdir()
+    table = TissueTable.from_names(["stroma", "gland", "tumour"])
+    (home / "tissue.toml").write_text(table.to_toml())
+    (home / "r.toml").write_text(RECIPE.replace("STEPS", "2"))
+    for name in "ab":
+        image, semantic_map = draw_tissue(rng, 320, 3)
+        write_tiled_tiff(home / "slides" / f"{name}.tif", image)
+        Image.fromarray(semantic_map).save(home / "masks" / f"{name}.png")
+    for case in range(3):
+        for number in range(2):
+            image, semantic_map = draw_tissue(rng, 80, 3)
+            Image.fromarray(image).save(home / "images" / f"P{case}_{number}.png")
+            Image.fromarray(semantic_map).save(home / "maps" / f"P{case}_{number}.png")
+    config = FolderImport(mpp=0.5, val_share=0.4)
+    import_pictures(find_pictures(home / "images", home / "maps", config), table, config, home / "dataset")
+    torch.manual_seed(0)
+    save_small_encoder(SmallEncoder(SmallEncoderConfig(levels=(0, 1), told=3)), home / "encoder")
+    make_pipeline().save_pretrained(str(home / "model"))
+    embedding = EmbedConfig(str(home / "encoder"), Cutting(mpp=0.5, size=32, stride=32, min_focus=0.0))
+    embed(find_parts(home / "slides", embedding.cutting)[0], embedding, home / "embedded", home / "slides")
+    for step, after in (("embedded", "chosen"), ("chosen", "clustered")):
+        shutil.copytree(home / step, home / after)
+        if after == "chosen":
+            choose(home / after, ChooseConfig(per_slide=20))
+        else:
+            cluster(home / after, ClusterConfig((2, 3)))
+    return home
+
+
+def prepare(case: Case, inputs: Path, folder: Path) -> Path:
+    """A folder with copies of what a command needs."""
+    folder.mkdir()
+    for name in case.needs:
+        target = folder / (case.out if name == case.new_names else name)
+        (shutil.copytree if (inputs / name).is_dir() else shutil.copy2)(inputs / name, target)
+    return folder
+
+
+def written(case: Case, folder: Path) -> dict[str, bytes]:
+    """Every file that a command wrote, wherever it may have left something, but for what names this machine."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if name.split("/")[0] in set(case.needs) - {case.out} or not path.is_file():
+            continue
+        if path.name != files.PATHS and not set(Path(name).parts) & set(case.logs):
+            found[name] = path.read_bytes()
+    return found
+
+
+def kept(case: Case, folder: Path) -> dict[str, bytes]:
+    """As `written`, but for locks and half-written files, which the next run may remove."""
+    return {n: data for n, data in written(case, folder).items() if not Path(n).name.startswith(".")}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_killed_run_ends_in_the_bytes_of_an_undisturbed_one_and_no_other_run_takes_its_place(
+    name, inputs, call, tmp_path
+):
+    case = CASES[name]
+    ended = call(prepare(case, inputs, tmp_path / "whole"), case.words)
+    assert ended.code == 0, ended.error
+    assert ended.changes > 5
+    whole = written(case, tmp_path / "whole")
+    assert not [n for n in whole if n.endswith((".partial", ".lock", ".old"))]
+    assert not [n for n, data in whole.items() if str(tmp_path).encode() in data]
+    assert call(tmp_path / "whole", case.words).code == 0
+    assert written(case, tmp_path / "whole") == whole
+
+    rng = np.random.default_rng(len(name))
+    points = {int(rng.integers(5, ended.changes + 1)), *([4] if case.kills > 1 else [])}
+    for point in sorted(points):
+        folder = prepare(case, inputs, tmp_path / str(point))
+        assert call(folder, case.words, point).code == KILLED
+        if point == max(points):
+            refuse_others(case, folder, call)
+        again = call(folder, case.words)
+        assert again.code == 0, (point, again.error)
+        assert written(case, folder) == whole, f"killed before change {point} of {ended.changes}"
+
+
+def refuse_others(case: Case, folder: Path, call: Callable[..., Ended]) -> None:
+    """A second process, other settings and another input are refused by one line, and nothing is deleted."""
+    before = kept(case, folder)
+    with files.locked(folder / case.out):
+        second = call(folder, case.words)
+    assert "is being written by process" in second.error
+    attempts = [second]
+    if case.resumes and case.other:
+        attempts.append(call(folder, f"{case.words} {case.other}"))
+    for ended in attempts:
+        assert (ended.code, len(ended.error.splitlines())) == (1, 1), ended.error
+        assert kept(case, folder) == before
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.change is not None])
+def test_what_is_there_is_not_taken_for_the_result_of_other_settings_or_inputs(name, inputs, call, tmp_path):
+    case, folder = CASES[name], prepare(CASES[name], inputs, tmp_path / "trial")
+    finished = call(folder, case.words)
+    assert finished.code == 0, finished.error
+    before = written(case, folder)
+    if case.other:
+        refused(case, folder, call(folder, f"{case.words} {case.other}"), before)
+    case.change(folder)
+    refused(case, folder, call(folder, case.words), before)
+    if case.resumes:
+        folder = prepare(case, inputs, tmp_path / "killed")
+        assert call(folder, case.words, finished.changes * 2 // 3).code == KILLED
+        before = kept(case, folder)
+        case.change(folder)
+        refused(case, folder, call(folder, case.words), before)
+
+
+def refused(case: Case, folder: Path, ended: Ended, before: dict[str, bytes]) -> None:
+    """One line says what differs, and no file is gone or another, but for the input that was changed."""
+    assert (ended.code, len(ended.error.splitlines())) == (1, 1), ended.error
+    assert re.search("was made (by another run|from other files)", ended.error), ended.error
+    after = kept(case, folder)
+    assert {name for name, data in before.items() if after.get(name) != data} <= {
+        name for name in before if name.startswith("found/") and case.new_names
+    }
