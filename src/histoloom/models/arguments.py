@@ -10,6 +10,7 @@ from PIL import Image
 
 from histoloom.conditioning.inputs import Crop
 from histoloom.errors import InputError
+from histoloom.text import shorten
 from histoloom.tissue import TissueTable
 
 SemanticMap = np.ndarray | torch.Tensor | Image.Image
@@ -48,7 +49,7 @@ def as_seeds(seed: object, count: int) -> list[int]:
     """One seed per map: those given, or `seed` + i for map i; raises InputError."""
     given = [seed] if isinstance(seed, Integral) else list(seed) if isinstance(seed, Sequence) else []
     if not given or not all(isinstance(s, Integral) and not isinstance(s, bool) and int(s) >= 0 for s in given):
-        raise InputError(f"seed is {_short(seed)}; give one whole number of 0 or more, or one per map")
+        raise InputError(f"seed is {shorten(repr(seed), 60)}; give one whole number of 0 or more, or one per map")
     if isinstance(seed, Integral):
         return [int(seed) + i for i in range(count)]
     if len(given) != count:
@@ -154,8 +155,3 @@ def _from_dict(crops: CropsByType, table: TissueTable) -> list[Crop]:
                 raise InputError(f"crop of {key!r}: holds {pixels.dtype} of shape {pixels.shape}; give uint8 `h w 3`")
             made.append(Crop(pixels, tissue, f"crop of {key}"))
     return made
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -27,6 +27,7 @@ from histoloom.models.blocks import Block, zeroed
 from histoloom.models.conditions import HIDDEN, BlockContext, Conditions, Context
 from histoloom.models.crop_encoder import CropEncoder, color_statistics
 from histoloom.models.token_lists import TokenLists, count_rivals
+from histoloom.text import shorten
 
 OBJECTIVES = ("flow", "epsilon-l1", "epsilon-l2")
 
@@ -257,11 +258,15 @@ def _check_config(given: dict) -> None:
         values = given[name] if isinstance(given[name], list | tuple) else [given[name]]
         if not all(type(v) is int and low <= v <= high and v % multiple == 0 for v in values):
             of = f" that are multiples of {multiple}" if multiple > 1 else ""
-            raise ConfigError(f"denoiser: {name} is {_short(given[name])}; give whole numbers from {low} to {high}{of}")
+            raise ConfigError(
+                f"denoiser: {name} is {shorten(repr(given[name]), 60)}; give whole numbers from {low} to {high}{of}"
+            )
 
     for name, known in (("conditioning", CONDITIONINGS), ("objective", OBJECTIVES)):
         if not isinstance(given[name], str) or given[name] not in known:
-            raise ConfigError(f"denoiser: {name} {_short(given[name])} is unknown; known: {', '.join(known)}")
+            raise ConfigError(
+                f"denoiser: {name} {shorten(repr(given[name]), 60)} is unknown; known: {', '.join(known)}"
+            )
     whole("num_types", 1, 254)
     for name in ("latent_channels", "vector_channels", "condition_channels"):
         whole(name, 1, 8192)
@@ -287,9 +292,6 @@ def _check_statistics(name: str, values: object, channels: int, least: float) ->
     is_number = [type(v) in (int, float) and math.isfinite(v) and v > least for v in numbers]
     if len(numbers) != channels or not all(is_number):
         kind = "finite numbers above 0" if least == 0 else "finite numbers"
-        raise ConfigError(f"denoiser: {name} is {_short(values)}; give {channels} {kind}, one per latent channel")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+        raise ConfigError(
+            f"denoiser: {name} is {shorten(repr(values), 60)}; give {channels} {kind}, one per latent channel"
+        )

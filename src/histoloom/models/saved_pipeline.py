@@ -8,6 +8,7 @@ from histoloom.models.autoencoder import AUTOENCODERS, latent_channels, latent_f
 from histoloom.models.denoiser import Denoiser
 from histoloom.models.model_files import CONFIG, INDEX, WEIGHTS, check_finite, check_weights, read_config
 from histoloom.models.schedulers import scheduler_names
+from histoloom.text import shorten
 from histoloom.tissue import TissueTable
 
 PIPELINE = "HistoloomPipeline"
@@ -47,9 +48,9 @@ def _check_index(index: dict, path: Path) -> None:
         raise ModelError(f"{path}: {error}") from None
     limit, mpp = index.get("copy_limit"), index.get("mpp")
     if limit is not None and not (type(limit) in (int, float) and 0 < limit <= 1):
-        raise ModelError(f"{path}: copy_limit is {limit!r}; give a number above 0, up to 1, or none")
+        raise ModelError(f"{path}: copy_limit is {shorten(repr(limit))}; give a number above 0, up to 1, or none")
     if mpp is not None and not (type(mpp) in (int, float) and 0.01 <= mpp <= 100):
-        raise ModelError(f"{path}: mpp is {mpp!r}; give 0.01 to 100 micrometers per pixel, or none")
+        raise ModelError(f"{path}: mpp is {shorten(repr(mpp))}; give 0.01 to 100 micrometers per pixel, or none")
 
 
 def check_parts(pipeline: Any, folder: Path) -> None:
