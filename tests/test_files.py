@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -198,3 +199,10 @@ def test_a_run_that_may_grow_takes_new_inputs_and_no_changed_or_removed_ones(tmp
         with pytest.raises(OutputError, match=reason):
             begin(**inputs)
     assert begin(a="1", b="2") == {"a": "1", "b": "2"}
+
+
+def test_nothing_else_in_the_package_renames_files():
+    source = Path(files.__file__).parent
+    renaming = re.compile(r"os\.(replace|rename|renames)\(|\.rename\(|shutil\.move\(|\.with_suffix\(\"\.partial")
+    allowed = {source / "files.py"}
+    assert [path for path in source.rglob("*.py") if path not in allowed and renaming.search(path.read_text())] == []

@@ -23,6 +23,7 @@ from pathlib import PurePath
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
+from histoloom.config import check_numbers
 from histoloom.errors import ConfigError, HistoloomError, InputError, MissingExtraError
 from histoloom.text import one_line
 
@@ -46,6 +47,7 @@ class Workers:
     ray: str = ""
 
     def __post_init__(self):
+        check_numbers(self)
         if self.count < 1:
             raise ConfigError(f"{self.count} workers; give at least 1")
 

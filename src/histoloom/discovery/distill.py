@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from histoloom.augmentation import dihedral
+from histoloom.config import check_numbers
 from histoloom.discovery.classifier import Classifier, ClassifierConfig, ViT, Window
 from histoloom.discovery.tree import TypeTree
 from histoloom.discovery.windows import Assigned, ReadWindow
@@ -47,6 +48,7 @@ class Distillation:
     )
 
     def __post_init__(self):
+        check_numbers(self)
         if not 0 < self.val_share < 1 or not 0 <= self.balance <= 1:
             raise ConfigError(f"val_share {self.val_share} must be in (0, 1), balance {self.balance} in [0, 1]")
         if self.most_tested < 1:

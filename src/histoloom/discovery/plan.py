@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from histoloom.config import check_numbers
 from histoloom.discovery.classifier import Window
 from histoloom.discovery.parts import Cutting, Part, RowsPart, tissue_places
 from histoloom.discovery.pseudo_maps import MapConfig
@@ -50,6 +51,7 @@ class PlanConfig:
     read_rate: float = 450.0  # patches per second read by one processor; benchmarks/patch_extraction.py
 
     def __post_init__(self):
+        check_numbers(self)
         for name in ("tflops", "read_rate", "per_slide", "rate"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):

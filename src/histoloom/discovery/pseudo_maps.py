@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from numpy.lib.stride_tricks import sliding_window_view
 
+from histoloom.config import check_numbers
 from histoloom.discovery.classifier import NamesWindows, Window
 from histoloom.discovery.votes import cell_rows, finer_rows, most_likely
 from histoloom.errors import ConfigError, SlideError
@@ -33,6 +34,7 @@ class MapConfig:
     min_tissue: float = 0.5  # pixels of the map with a smaller share of tissue are 255; slides only
 
     def __post_init__(self):
+        check_numbers(self)
         if (self.stride is not None and self.stride < 1) or not 1 <= self.finer <= 64:
             raise ConfigError(f"stride {self.stride} must be at least 1, finer {self.finer} in [1, 64]")
         if not 0 <= self.smooth <= 16 or not 0 < self.min_tissue <= 1:

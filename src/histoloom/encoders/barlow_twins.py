@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from histoloom.augmentation import dihedral
+from histoloom.config import check_numbers
 from histoloom.encoders.small import SMALL, SmallEncoder, SmallEncoderConfig, load_small_encoder
 from histoloom.errors import ConfigError
 from histoloom.fitting.loop import LoopConfig, Step, fit, identity_of
@@ -40,6 +41,7 @@ class EncoderTraining:
     )
 
     def __post_init__(self):
+        check_numbers(self)
         if self.size < 32:
             raise ConfigError(f"size {self.size} is smaller than the 32 px that an encoder needs")
         if not 0 < self.zoom[0] <= self.zoom[1] or self.projector < 1 or not self.redundancy >= 0:

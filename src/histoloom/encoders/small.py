@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from histoloom.config import build
+from histoloom.config import build, check_numbers
 from histoloom.errors import ConfigError, MissingExtraError, ModelError
 from histoloom.files import write_bytes
 from histoloom.weights import SMALL_ENCODER
@@ -34,6 +34,7 @@ class SmallEncoderConfig:
     told: int = 20  # channels per level (the key of the file format); their mean and deviation are the features
 
     def __post_init__(self):
+        check_numbers(self)
         if (
             len(self.levels) < 2
             or list(self.levels) != sorted(set(self.levels))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from histoloom.augmentation import dihedral
+from histoloom.config import check_numbers
 from histoloom.errors import ConfigError, HistoloomError, InputError, MissingExtraError
 from histoloom.evaluation.sources import ImageSet
 from histoloom.metrics.map_fidelity import confusion, iou, mean_iou_interval, mean_over_present
@@ -39,6 +40,7 @@ class DownstreamConfig:
     stain: StainJitter = field(default_factory=lambda: StainJitter(shift=0.015))
 
     def __post_init__(self):
+        check_numbers(self)
         if self.size < 32 or self.size % 32:
             raise ConfigError(f"size {self.size} must be a multiple of 32")
         if self.steps < 1 or self.batch_size < 2 or self.learning_rate <= 0 or not self.seeds:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from histoloom.conditioning.inputs import Crop
+from histoloom.config import check_numbers
 from histoloom.encoders.cache import features
 from histoloom.encoders.encoder import Encoder, fingerprint, open_encoder
 from histoloom.errors import ConfigError, InputError, OutputError
@@ -56,6 +57,7 @@ class EvaluationConfig:
     seed: int = 0
 
     def __post_init__(self):
+        check_numbers(self)
         if not self.encoders:
             raise ConfigError("name one encoder at least")
         if min(self.most, self.pairs) < 2:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from histoloom.augmentation import dihedral
-from histoloom.config import build
+from histoloom.config import build, check_numbers
 from histoloom.errors import ConfigError, HistoloomError, InputError, ModelError, OutputError
 from histoloom.precision import best_device
 from histoloom.stain import StainJitter, apply_stain, draw_stain
@@ -44,6 +44,7 @@ class SegmenterConfig:
     seed: int = 0
 
     def __post_init__(self):
+        check_numbers(self)
         if len(self.channels) < 2 or min(self.channels) < 1:
             raise ConfigError(f"segmenter channels {self.channels} need two levels at least, each with a channel")
         if self.size < 1 or self.size % 2 ** len(self.channels):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from histoloom.config import check_numbers
 from histoloom.errors import ConfigError, HistoloomError, ModelError
 from histoloom.fitting.checkpoint import FORMAT, load_checkpoint, running_average, save_checkpoint
 from histoloom.fitting.processes import Alone, keep_freed_memory, processes_together
@@ -48,6 +49,7 @@ class LoopConfig:
     seed: int = 0
 
     def __post_init__(self):
+        check_numbers(self)
         if min(self.steps, self.batch_size, self.accumulate) < 1 or min(self.workers, self.warmup_steps) < 0:
             raise ConfigError("steps, batch_size and accumulate must be 1 or more, workers and warmup_steps 0 or more")
         positive = (self.learning_rate, self.checkpoint_minutes, self.clip_norm)

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from histoloom.config import check_numbers
 from histoloom.errors import ConfigError
 from histoloom.models.sampling import Sampling
 
@@ -21,6 +22,7 @@ class WeaveConfig(Sampling):
     tries: int = 6  # most attempts with the crops; then as many with only the colors of the crops that are copied
 
     def __post_init__(self):
+        check_numbers(self)
         super().__post_init__()
         for name in ("batch_size", "tries"):
             _check_whole(name, getattr(self, name), 1, 2**20)
@@ -38,6 +40,7 @@ class BankConfig:
     seed: int = 0  # patch i has seed + i
 
     def __post_init__(self):
+        check_numbers(self)
         for name in ("tries", "keep"):
             _check_whole(name, getattr(self, name), 1, 2**20)
         _check_seed(self.seed)

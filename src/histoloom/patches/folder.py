@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from histoloom.config import check_numbers
 from histoloom.errors import ConfigError, ImageError, InputError
 from histoloom.patches.cases import case_hints, same_spelling
 from histoloom.patches.heterogeneity import class_fractions, entropy
@@ -45,6 +46,7 @@ class FolderImport:
     unlabelled: tuple[str, ...] = ()  # map values ("0") or colors ("#000000") that mean no label, besides 255
 
     def __post_init__(self):
+        check_numbers(self)
         if not 0 <= self.trim <= 2**17 or (self.size is not None and not 1 <= self.size <= 2**17):
             raise ConfigError(f"trim is {self.trim} and size {self.size}; trim is 0 or more, size 1 or more")
         if self.val_share is not None and not 0 <= self.val_share < 1:

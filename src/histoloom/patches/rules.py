@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from histoloom.config import check_numbers
 from histoloom.errors import ConfigError
 from histoloom.slides.labelling import AnnotationConfig
 
@@ -32,6 +33,7 @@ class PatchRules:
     seed: int = 0  # places the grid, orders equals, draws the split
 
     def __post_init__(self):
+        check_numbers(self)
         shares = {"low": self.low, "high": self.high, "min_tissue": self.min_tissue, "min_labelled": self.min_labelled}
         for name, share in shares.items():
             if not 0 <= share <= 1:
@@ -102,6 +104,7 @@ class SlideDataset:
     val_share: float = 0.15  # of the slides, by case
 
     def __post_init__(self):
+        check_numbers(self)
         if self.unannotated and not self.annotations.rest:
             raise ConfigError("slides without annotations need rest, the tissue type of all that is not annotated")
         if self.slide_mpp is not None and not (math.isfinite(self.slide_mpp) and self.slide_mpp > 0):

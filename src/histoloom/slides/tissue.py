@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from scipy import ndimage
 
+from histoloom.config import check_numbers
 from histoloom.errors import ConfigError
 from histoloom.slides.reader import Slide
 
@@ -29,6 +30,7 @@ class TissueRules:
     hole: float = 10_000.0  # square micrometres; smaller holes (lumen, fat) are filled
 
     def __post_init__(self):
+        check_numbers(self)
         if not 0.5 <= self.mpp <= 64:
             raise ConfigError(f"tissue mpp {self.mpp} must lie in [0.5, 64]")
         if self.smallest < 0 or self.hole < 0:
