@@ -180,7 +180,7 @@ def read_index(folder: Path | str) -> list[dict]:
     path = Path(folder) / "index.parquet"
     types = {field.name: field.type for field in COLUMNS if field.name not in ADDED | {"crops"}}
     file = open_parquet(path, types)
-    if "crops" not in file.schema_arrow.names:
+    if not _holds_crops(file.schema_arrow):
         raise InputError(
             f"{path}: has no column 'crops', so it is not an index of woven patches; name the right folder"
         )
@@ -224,6 +224,15 @@ def read_provenance(image: Path | str) -> Provenance:
         raise ImageError(
             f"{image}: has no readable provenance ({error!r}); it was not woven by Histoloom, or was saved again"
         ) from None
+
+
+def _holds_crops(schema: pa.Schema) -> bool:
+    """Whether the column of crops is one that this version or an older one, without `texture`, writes."""
+    kind = schema.field("crops").type if "crops" in schema.names else pa.null()
+    if not pa.types.is_list(kind) or not pa.types.is_struct(kind.value_type):
+        return False
+    fields, known = set(kind.value_type.names), set(_CROP.names)
+    return known - {"texture"} <= fields <= known
 
 
 def _inside(folder: Path, number: int, column: str, name: str) -> Path:
