@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from histoloom.cli.discover import RemoteCode
+
 
 def evaluate(
     real: Annotated[Path, typer.Option(help="Real images: a patch dataset, or a folder of images.")],
@@ -34,6 +36,7 @@ def evaluate(
     cache: Annotated[
         Path | None, typer.Option(help="File of features that were computed before. Default: in the user's cache.")
     ] = None,
+    allow_remote_code: RemoteCode = False,
 ) -> None:
     """Measure synthetic tissue against real tissue: one page with a verdict in plain words, and every figure as JSON.
 
@@ -50,7 +53,7 @@ def evaluate(
     from histoloom.evaluation.sources import load_images, training_images
     from histoloom.evaluation.verdict import verdict
 
-    config = EvaluationConfig(tuple(encoder or ("histoloom-small",)), most, pairs, seed)
+    config = EvaluationConfig(tuple(encoder or ("histoloom-small",)), most, pairs, seed, allow_remote_code)
     real_images = load_images(real, split)
     training = training_images(train, real_images)
     judge = None if segmenter is None else load_segmenter(segmenter)

@@ -1,6 +1,8 @@
 """The tables of arXiv 2509.17847 at one's own size, as Markdown: distances per encoder, downstream IoU, and what the
 paper does not ask: how much of it is copied."""
 
+from pathlib import Path
+
 IN_PLACE = "crops-in-place"
 REFERENCE = "crops-as-reference"
 UNCONDITIONAL = "unconditional"
@@ -44,9 +46,9 @@ def _distances(result: dict) -> str:
     sets = result["sets"]
     rows = []
     for encoder in result["budget"]["encoders"]:
-        found = {name: _distance(of["report"]["encoders"][encoder]["overall"]) for name, of in sets.items()}
+        found = {name: _distance(_encoder(of, encoder)["overall"]) for name, of in sets.items()}
         first = next(iter(found.values()))
-        dimensions = next(iter(sets.values()))["report"]["encoders"][encoder]["dimensions"]
+        dimensions = _encoder(next(iter(sets.values())), encoder)["dimensions"]
         cells = [_span(figure) for figure in found.values()]
         rows.append([f"{encoder} (d = {dimensions}), {first['name']}", _number(first["floor"]), *cells])
     return _table(["encoder", "floor: real", *sets], rows)
@@ -67,7 +69,7 @@ def _qualities(result: dict) -> str:
     encoder = result["budget"]["encoders"][0]
     rows = []
     for name in ("precision", "recall", "density", "coverage", "C2ST accuracy", "AuthPct"):
-        found = [_named(of["report"]["encoders"][encoder]["overall"], name) for of in sets.values()]
+        found = [_named(_encoder(of, encoder)["overall"], name) for of in sets.values()]
         rows.append([f"{name} ({encoder})", _number(found[0]["floor"]), *map(_span, found)])
     rates = [of["crops"] for of in sets.values()]
     rows.append(["crops that reappear, %", _rate(rates[0]["same_case"]), *(_rate(rate["woven"]) for rate in rates)])
@@ -99,13 +101,19 @@ def _answer(result: dict) -> str:
     lines = []
     for encoder in result["budget"]["encoders"]:
         for where, of in (
-            ("whole", {name: sets[name]["report"]["encoders"][encoder]["overall"] for name in shown if name in sets}),
+            ("whole", {name: _encoder(sets[name], encoder)["overall"] for name in shown if name in sets}),
             ("the squares left out", {name: sets[name]["left_out"][encoder] for name in shown if name in sets}),
         ):
             found = {name: _distance(figures) for name, figures in of.items()}
             told = ", ".join(f"{shown[name]} {_span(figure)}" for name, figure in found.items())
             lines.append(f"{encoder}, {found[IN_PLACE]['name']}, {where}: {told}.")
     return "\n".join(["**How much of the gain is copying?**", "", *(f"- {line}" for line in lines)])
+
+
+def _encoder(of: dict, name: str) -> dict:
+    """The figures of an encoder; one in a folder is reported by the name of the folder, without its path."""
+    encoders = of["report"]["encoders"]
+    return encoders[name] if name in encoders else encoders[Path(name).name]
 
 
 def _distance(figures: list[dict]) -> dict:

@@ -55,6 +55,7 @@ class EvaluationConfig:
     most: int = 500  # images a side
     pairs: int = 100  # images, and crops, searched for copied parts, synthetic and real each
     seed: int = 0
+    allow_remote_code: bool = False  # load encoders that run code from the internet
 
     def __post_init__(self):
         check_numbers(self)
@@ -111,7 +112,7 @@ def evaluate(
     duplicates = {"real": num_duplicates(real), "synthetic": num_duplicates(fake)}
     sets = compare(real, with_cases(fake, known), train, config.most, config.seed)
     make_bar = make_bar or _no_bar
-    encoders = [open_encoder(name) for name in config.encoders]
+    encoders = [open_encoder(name, allow_remote_code=config.allow_remote_code) for name in config.encoders]
     measured = [_measure(encoder, sets, config, cache, make_bar) for encoder in encoders]
     copies = measured[0].copies
     unseen = authenticity(measured[0].features.train, getattr(measured[0].features, sets.unseen))
