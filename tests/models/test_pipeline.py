@@ -299,6 +299,7 @@ BAD_CALLS = [
     (lambda p: weave(p, [grain(0)]), InputError, r"semantic map 0: has shape \(40, 32, 3\); give one tissue id per"),
     (lambda p: weave(p, halves(0, 1)[:0]), InputError, r"semantic map 0: has shape \(0, 64\)"),
     (lambda p: weave(p, [halves(0, 1), halves(0, 1, size=32)]), InputError, "semantic maps differ in size"),
+    (lambda p: weave(p, np.zeros((8, 5000), np.uint8)), InputError, "map 0: is 5000 x 8 px; at most 4096 px each way"),
     (lambda p: weave(p, []), InputError, "got no semantic map"),
     (lambda p: weave(p, [halves(0, 1)] * 3, [{0: grain(0)}] * 2), InputError, "got crops for 2 of 3 maps"),
     (lambda p: weave(p, [halves(0, 1)] * 3, seed=[1, 2]), InputError, "got 2 seeds for 3 maps"),

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from histoloom.config import check_numbers
 from histoloom.errors import ConfigError
-from histoloom.models.sampling import Sampling
+from histoloom.models.sampling import MOST_EDGE, Sampling
 
 MOST_SEED = 2**62  # seed + i is kept as int64
-MOST_SIZE = 8192  # px; beyond it a patch does not fit in memory
+MOST_PIXELS = 2**32  # of all drawn maps, which are kept in memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class BankConfig:
     def __post_init__(self):
         check_numbers(self)
         for name in ("tries", "keep"):
-            _check_whole(name, getattr(self, name), 1, 2**20)
+            _check_whole(name, getattr(self, name), 1, 10_000)
         _check_seed(self.seed)
 
 
@@ -54,8 +54,13 @@ class DrawnMaps:
     size: int = 224  # px, edge
 
     def __post_init__(self):
-        _check_whole("layouts", self.count, 1, 10**7)
-        _check_whole("size", self.size, 1, MOST_SIZE)
+        _check_whole("layouts", self.count, 1, 10**6)
+        _check_whole("size", self.size, 1, MOST_EDGE)
+        if self.count * self.size**2 > MOST_PIXELS:
+            raise ConfigError(
+                f"{self.count} layouts of {self.size} px do not fit in memory; draw at most "
+                f"{MOST_PIXELS // self.size**2}, and more with another seed"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

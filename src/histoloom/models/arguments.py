@@ -10,6 +10,7 @@ from PIL import Image
 
 from histoloom.conditioning.inputs import Crop
 from histoloom.errors import InputError
+from histoloom.models.sampling import MOST_EDGE
 from histoloom.text import shorten
 from histoloom.tissue import TissueTable
 
@@ -123,6 +124,8 @@ def _as_map(one: object, where: str) -> UInt8[np.ndarray, "h w"]:
         raise InputError(f"{where}: has shape {values.shape}; give one tissue id per pixel, `h w`")
     if values.dtype != bool and not np.issubdtype(values.dtype, np.integer):
         raise InputError(f"{where}: holds {values.dtype}; give whole numbers, such as map.astype(np.uint8)")
+    if max(values.shape) > MOST_EDGE:
+        raise InputError(f"{where}: is {values.shape[1]} x {values.shape[0]} px; at most {MOST_EDGE} px each way fit")
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 255:
         raise InputError(f"{where}: holds {low if low < 0 else high}; tissue ids are 0 to 253, and 255 is unlabeled")
