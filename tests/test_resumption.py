@@ -4,6 +4,7 @@ Killed at any moment and repeated, it ends in the bytes of an undisturbed run. O
 process are refused by one line, and nothing is deleted.
 """
 
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -291,6 +292,8 @@ def test_a_killed_run_ends_in_the_bytes_of_an_undisturbed_one_and_no_other_run_t
 
     rng = np.random.default_rng(len(name))
     points = {int(rng.integers(5, ended.changes + 1)), *([4] if case.kills > 1 else [])}
+    if os.environ.get("HISTOLOOM_KILL_ALL"):
+        points = set(range(1, ended.changes + 1))
     for point in sorted(points):
         folder = prepare(case, inputs, tmp_path / str(point))
         assert call(folder, case.words, point).code == KILLED

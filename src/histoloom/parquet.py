@@ -50,6 +50,8 @@ def read_batches(
     while True:
         with guarded(path):
             batch = next(batches, None)
+            if batch is not None:
+                batch.validate(full=True)  # such as text that is not UTF-8
         if batch is None:
             return
         yield batch

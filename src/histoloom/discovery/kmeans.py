@@ -125,7 +125,7 @@ def ward(
 
     Merging i and j adds n_i n_j / (n_i + n_j) |c_i - c_j|^2. With `within`, only clusters of equal entries merge.
     """
-    centre, weight = centroids.astype(np.float64), np.maximum(sizes, 1).astype(np.float64)
+    center, weight = centroids.astype(np.float64), np.maximum(sizes, 1).astype(np.float64)
     within = np.zeros(len(centroids), np.int64) if within is None else within
     member, rows = np.arange(len(centroids)), {}
     while True:
@@ -134,13 +134,13 @@ def ward(
             rows[len(alive)] = member.copy()
         if len(alive) == min(levels):
             return np.stack([_by_size(rows[level], sizes) for level in levels])
-        c, w = centre[alive], weight[alive]
+        c, w = center[alive], weight[alive]
         squares = (c**2).sum(1)
         cost = (squares[:, None] + squares - 2 * c @ c.T) * w[:, None] * w / (w[:, None] + w)
         cost[np.tril_indices(len(alive))] = np.inf
         cost[within[alive][:, None] != within[alive]] = np.inf
         i, j = alive[list(np.unravel_index(cost.argmin(), cost.shape))]
-        centre[i] = (weight[i] * centre[i] + weight[j] * centre[j]) / (weight[i] + weight[j])
+        center[i] = (weight[i] * center[i] + weight[j] * center[j]) / (weight[i] + weight[j])
         weight[i] += weight[j]
         member[member == j] = i
 

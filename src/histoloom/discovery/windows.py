@@ -52,8 +52,10 @@ def read_assigned(folder: Path) -> Assigned:
     open_chosen(folder)  # checks it
     with guarded(path):
         found = pq.read_table(path, columns=["slide", "x", "y", "size", "type"], read_dictionary=["slide"])
+        found.validate(full=True)  # such as text that is not UTF-8
     with guarded(folder / CHOSEN):
         chosen = pq.read_table(folder / CHOSEN, columns=["slide", "case_id"], read_dictionary=["slide", "case_id"])
+        chosen.validate(full=True)
     if any(found[name].null_count for name in found.column_names) or (found["type"].to_numpy() < 0).any():
         raise InputError(f"{path}: has windows without place or type; run `histoloom discover cluster` again")
     pairs = chosen.unify_dictionaries().group_by(["slide", "case_id"]).aggregate([])
