@@ -8,10 +8,10 @@ instead of three.
 This module imports nothing heavy, so that the command line reads its defaults from here.
 """
 
-import math
 from dataclasses import dataclass
 
 from histoloom.conditioning.kinds import Reads
+from histoloom.config import check_numbers
 from histoloom.errors import ConfigError
 
 Shown = tuple[bool, bool]  # whether a prediction sees the map, and the crops
@@ -31,11 +31,12 @@ class Sampling:
     guidance_interval: tuple[float, float] = (0.4, 0.9)  # shares of noise between which guidance above 1 acts
 
     def __post_init__(self):
+        check_numbers(self)
         if self.steps is not None and not (isinstance(self.steps, int) and 1 <= self.steps <= MOST_STEPS):
             raise ConfigError(f"steps is {self.steps}; give a whole number from 1 to {MOST_STEPS}")
         for name in ("map_guidance", "crop_guidance"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and 0 <= value <= MOST_GUIDANCE):
+            if not 0 <= value <= MOST_GUIDANCE:
                 raise ConfigError(f"{name} is {value}; give a number from 0 to {MOST_GUIDANCE:g}")
         low, high = self.guidance_interval
         if not 0 <= low <= high <= 1:
