@@ -106,7 +106,7 @@ def test_a_recipe_that_is_not_there(fails):
             "mine.toml denoiser: unknown key 'windo'; known: conditioning, objective, window",
         ),
         ("window = 64", 'window = "64"', "mine.toml denoiser window: expected int, found '64'"),
-        ("base = 24", "base = 20", "mine.toml denoiser crops: crops need 24 <= base <= largest, found base 20"),
+        ("base = 24", "base = 20", "mine.toml denoiser crops: crops need 24 <= base <= largest; got base 20"),
         ("window = 64", "window = 72", "window 72 must be a multiple of 16 px"),
         ("size = 64", "size = 128", "smaller than autoencoder size 128"),
         ('source = "images"', 'source = "none"', "none: no such folder of images"),
@@ -174,10 +174,10 @@ def test_a_damaged_or_pickled_checkpoint(fails, recipe, trained, stage):
     path = trained / stage / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:5000])
     told = fails("train", recipe, "--out", "run", may_leave="run")
-    assert f"run/{stage}/checkpoint.safetensors: not a readable checkpoint" in told
-    assert "delete it to start this stage anew" in told
+    assert f"run/{stage}/checkpoint.safetensors: is not a readable checkpoint" in told
+    assert "delete it to start over" in told
     torch.save({"weights": torch.ones(3)}, path)
-    assert "not a readable checkpoint" in fails("train", recipe, "--out", "run", may_leave="run")
+    assert "is not a readable checkpoint" in fails("train", recipe, "--out", "run", may_leave="run")
 
 
 @pytest.mark.parametrize("largest_file", [100, 3_000, 40_000])
