@@ -92,7 +92,7 @@ def maps(
     from histoloom.errors import ConfigError
 
     config, mark = MapConfig(stride, smooth=smooth), classifier_fingerprint(by)
-    open_names = partial(open_classifier, by.absolute(), allow_remote_code)  # workers may run in another folder
+    open_predictor = partial(open_classifier, by.absolute(), allow_remote_code)  # workers may run in another folder
     tree = TypeTree.load(by)
     named = name_types(tree.ancestors, tree.levels, names)
     wanted = [named.at(count) for count in types or ()]
@@ -103,7 +103,7 @@ def maps(
         total = sum(pq.ParquetFile(shard).metadata.num_rows for shard in (source / "data").glob("*.parquet"))
         with bar("maps", total, "patches") as running:
             record = draw_patches(
-                source, open_names, mark, named, level, config, Kept(low, high), out, license_name,
+                source, open_predictor, mark, named, level, config, Kept(low, high), out, license_name,
                 Workers(workers, ray),
                 running,
             )  # fmt: skip
@@ -117,7 +117,7 @@ def maps(
     parts = [part for part in found if isinstance(part, SlidePart)]  # all of them, as it is no dataset
     with bar("maps", len(parts), "slides") as running:
         drawn = draw_maps(
-            parts, open_names, mark, named, config, out, slide_mpp, tuple(types or ()), Workers(workers, ray),
+            parts, open_predictor, mark, named, config, out, slide_mpp, tuple(types or ()), Workers(workers, ray),
             running,
         )  # fmt: skip
     for line in (*notes, *(f"skipped: {failure}" for failure in drawn.failures)):

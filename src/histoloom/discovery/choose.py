@@ -88,7 +88,8 @@ def choose(folder: Path, config: ChooseConfig, workers: Workers = ALONE, bar: Ba
         remove_partials(folder)
         if path.is_file():
             refuse_other_run(path, record_in(path), record, cure="remove it to choose again, or use another folder")
-            shutil.rmtree(aside, ignore_errors=True)  # a run that was killed after it had written the file
+            with locked(aside):  # of a run that was killed after it had written the file
+                shutil.rmtree(aside, ignore_errors=True)
             bar.advance(len(table.paths))
             return count_rows(path)
         with run_folder(aside, record):

@@ -44,7 +44,7 @@ class Window:
 
 
 @runtime_checkable
-class NamesWindows(Protocol):
+class TypePredictor(Protocol):
     """Predicts probabilities of a tree's finest types: windows uint8 `n h w 3` -> `n k`, rows sum to 1."""
 
     @property

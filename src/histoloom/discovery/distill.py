@@ -183,14 +183,14 @@ def calibration(
     return sum(size * abs(accuracy - mean) for mean, accuracy, size in found) / len(confidence), found
 
 
-def cost_of(names: Classifier | Encoder, windows: np.ndarray, seconds: float = 0.5) -> Cost:
+def cost_of(model: Classifier | Encoder, windows: np.ndarray, seconds: float = 0.5) -> Cost:
     """The cost of one window, measured on `windows` for `seconds` of processor time."""
     with FlopCounterMode(display=False) as counted:
-        names(windows[:1])
-    names(windows[:8])
+        model(windows[:1])
+    model(windows[:8])
     start, count = time.process_time(), 0
     while (taken := time.process_time() - start) < seconds:
-        names(windows)
+        model(windows)
         count += len(windows)
     return Cost(counted.get_total_flops() // 2, count / max(taken, 1e-9))
 

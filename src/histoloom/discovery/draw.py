@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 from PIL import Image
 
-from histoloom.discovery.classifier import NamesWindows
+from histoloom.discovery.classifier import TypePredictor
 from histoloom.discovery.levels import write_levels
 from histoloom.discovery.map_files import count_types, described_of, relabel, write_map, write_polygons
 from histoloom.discovery.names import NamedTypes
@@ -61,19 +61,19 @@ class Drawn:
 
 
 class Drawer:
-    """Draws slides into a folder; each worker loads the classifier by `open_names` when the first slide needs it."""
+    """Draws slides into a folder; each worker calls `open_predictor` when the first slide needs it."""
 
     def __init__(
         self,
-        open_names: Callable[[], NamesWindows],
+        open_predictor: Callable[[], TypePredictor],
         named: NamedTypes,
         config: MapConfig,
         folder: Path,
         slide_mpp: float | None = None,
         levels: tuple[int, ...] = (),
     ):
-        self._open_names = open_names
-        self._names: NamesWindows | None = None
+        self._open_predictor = open_predictor
+        self._predict: TypePredictor | None = None
         self.named, self.config, self.folder, self.slide_mpp = named, config, folder, slide_mpp
         self.levels = tuple(named.at(count) for count in levels) or tuple(range(len(named.tables)))
 
@@ -82,9 +82,9 @@ class Drawer:
         found = found_map(self.folder, part)
         with open_slide(part.slide, self.slide_mpp) as slide:
             if not found.is_file():
-                self._names = self._names or self._open_names()
-                grid = map_grid(slide.size, slide.mpp, self._names.window, self.config)
-                rows = draw_rows(slide, find_tissue(slide), self._names, self.config)
+                self._predict = self._predict or self._open_predictor()
+                grid = map_grid(slide.size, slide.mpp, self._predict.window, self.config)
+                rows = draw_rows(slide, find_tissue(slide), self._predict, self.config)
                 write_map(found, rows, grid, slide.mpp, {"slide": part.source})
             for level in self.levels:
                 self._write_level(part, slide, found, level)
@@ -108,8 +108,8 @@ class Drawer:
 
 def draw_maps(
     parts: Sequence[SlidePart],
-    open_names: Callable[[], NamesWindows],
-    names_print: str,
+    open_predictor: Callable[[], TypePredictor],
+    fingerprint: str,
     named: NamedTypes,
     config: MapConfig,
     folder: Path,
@@ -120,14 +120,14 @@ def draw_maps(
 ) -> Drawn:
     """Draw maps of all slides into `folder` at `levels` (numbers of types; empty: all); continues an interrupted run.
 
-    `names_print` is the fingerprint of the classifier. Other names, merges or levels are drawn from the predictions
+    `fingerprint` is the fingerprint of the classifier. Other names, merges or levels are drawn from the predictions
     that exist. A broken slide is skipped and named in the result; the next run tries it again. Raises OutputError
     where `folder` holds maps of other slides, another classifier or other settings, InputError when no slide gave a
     map.
     """
     _check_one_each(parts)
-    with run_folder(folder, _record(parts, names_print, config, slide_mpp), grows=True):
-        make = partial(Drawer, open_names, named, config, folder.absolute(), slide_mpp, levels)
+    with run_folder(folder, _record(parts, fingerprint, config, slide_mpp), grows=True):
+        make = partial(Drawer, open_predictor, named, config, folder.absolute(), slide_mpp, levels)
         drawn, failures = [], []
         for outcome in run_made(make, parts, workers, gpu=True):
             if outcome.error is None:
@@ -145,9 +145,9 @@ def draw_maps(
     return Drawn(drawn, failures)
 
 
-def _record(parts: Sequence[SlidePart], names_print: str, config: MapConfig, slide_mpp: float | None) -> Record:
+def _record(parts: Sequence[SlidePart], fingerprint: str, config: MapConfig, slide_mpp: float | None) -> Record:
     """What decides the predictions. A slide that cannot be read has no fingerprint yet and is skipped."""
-    inputs = {"classifier": names_print}
+    inputs = {"classifier": fingerprint}
     for part in parts:
         with suppress(InputError):
             inputs[part.source] = part.fingerprint()

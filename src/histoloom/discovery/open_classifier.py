@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from histoloom.discovery.classifier import WEIGHTS, NamesWindows, NearestType, load_classifier
+from histoloom.discovery.classifier import WEIGHTS, NearestType, TypePredictor, load_classifier
 from histoloom.discovery.embedding_run import read_embedding
 from histoloom.discovery.tree import DESCRIPTION, TABLE, TypeTree
 from histoloom.discovery.windows import window_of
@@ -12,7 +12,7 @@ from histoloom.errors import InputError
 from histoloom.precision import best_device
 
 
-def open_classifier(folder: Path, allow_remote_code: bool = False) -> NamesWindows:
+def open_classifier(folder: Path, allow_remote_code: bool = False) -> TypePredictor:
     """Load the classifier, or the encoder and its types, onto a GPU if there is one.
 
     Raises ModelError where the encoder is not the one of the types, ConfigError where it runs code from the internet

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, UInt8
 from numpy.lib.stride_tricks import sliding_window_view
 
 from histoloom.config import check_numbers
-from histoloom.discovery.classifier import NamesWindows, Window
+from histoloom.discovery.classifier import TypePredictor, Window
 from histoloom.discovery.votes import cell_rows, finer_rows, most_likely
 from histoloom.errors import ConfigError, SlideError
 from histoloom.slides.reader import Slide
@@ -88,7 +88,7 @@ def map_grid(size: tuple[int, int], slide_mpp: float, window: Window, config: Ma
 
 
 def draw_rows(
-    slide: Slide, tissue: TissueMap, names: NamesWindows, config: MapConfig
+    slide: Slide, tissue: TissueMap, predict: TypePredictor, config: MapConfig
 ) -> Iterator[UInt8[np.ndarray, "f m"]]:
     """The map of a slide, a few rows at a time; all rows together have the shape of the grid.
 
@@ -96,54 +96,56 @@ def draw_rows(
     """
     if not tissue.mask.any():
         raise SlideError(f"{slide.path}: has no tissue; view it with `histoloom overlay`, or leave it out")
-    grid = map_grid(slide.size, slide.mpp, names.window, config)
+    grid = map_grid(slide.size, slide.mpp, predict.window, config)
     (columns, rows), (height, width) = grid.cells, grid.shape
-    voted = (row[:columns] for row, _ in cell_rows(_window_rows(slide, tissue, names, grid), grid.reach, config.smooth))
+    voted = (
+        row[:columns] for row, _ in cell_rows(_window_rows(slide, tissue, predict, grid), grid.reach, config.smooth)
+    )
     done = 0
     for _, fine in zip(range(rows), finer_rows(voted, grid.cell // grid.pixel), strict=False):
-        part = most_likely(fine, names.tree.ancestors)[: height - done, :width]
+        part = most_likely(fine, predict.tree.ancestors)[: height - done, :width]
         part[~_is_tissue(tissue, grid, done, len(part), config.min_tissue)] = UNLABELLED
         done += len(part)
         yield part
 
 
 def _window_rows(
-    slide: Slide, tissue: TissueMap, names: NamesWindows, grid: MapGrid
+    slide: Slide, tissue: TissueMap, predict: TypePredictor, grid: MapGrid
 ) -> Iterator[tuple[Float[np.ndarray, "c k"], Float[np.ndarray, " c"]]]:
     """Probabilities and weights of the windows, row by row."""
     across, down = grid.windows
-    edge = names.window.edge * grid.scale
+    edge = predict.window.edge * grid.scale
     for top in range(0, down, ROWS):
         rows = range(top, min(top + ROWS, down))
         x, y = (part.ravel().astype(np.float64) for part in np.meshgrid(np.arange(across), rows))
         boxes = np.stack([x, y, x, y], 1) * grid.cell + np.array([0, 0, edge, edge])
         weights = tissue.fraction(boxes).astype(np.float32).reshape(len(rows), across)
         weights[weights < LITTLE] = 0
-        votes = np.zeros((*weights.shape, len(names.tree.centroids)), np.float32)
+        votes = np.zeros((*weights.shape, len(predict.tree.centroids)), np.float32)
         for left in range(0, across, COLUMNS):
             block = slice(left, left + COLUMNS)
             if weights[:, block].any():
-                votes[:, block] = _named(slide, names, grid, (left, top), weights[:, block] > 0)
+                votes[:, block] = _predicted(slide, predict, grid, (left, top), weights[:, block] > 0)
         yield from zip(votes, weights, strict=True)
 
 
-def _named(
-    slide: Slide, names: NamesWindows, grid: MapGrid, first: tuple[int, int], wanted: Bool[np.ndarray, "r c"]
+def _predicted(
+    slide: Slide, predict: TypePredictor, grid: MapGrid, first: tuple[int, int], wanted: Bool[np.ndarray, "r c"]
 ) -> Float[np.ndarray, "r c k"]:
     """Probabilities of a block of windows from one read; 0 for windows that are not wanted."""
-    edge, step = names.window.edge, grid.cell / grid.scale
+    edge, step = predict.window.edge, grid.cell / grid.scale
     at = [np.rint(np.arange(count) * step).astype(np.int64) for count in wanted.shape]
     height, width = (int(places[-1]) + edge for places in at)
     x, y = (place * grid.cell for place in first)
-    assert names.window.mpp is not None  # map_grid has checked it
-    pixels = slide.read(x, y, (width, height), names.window.mpp)
+    assert predict.window.mpp is not None  # map_grid has checked it
+    pixels = slide.read(x, y, (width, height), predict.window.mpp)
     views = sliding_window_view(pixels, (edge, edge), axis=(0, 1))
-    votes = np.zeros((*wanted.shape, len(names.tree.centroids)), np.float32)
+    votes = np.zeros((*wanted.shape, len(predict.tree.centroids)), np.float32)
     chosen = np.argwhere(wanted)
     for start in range(0, len(chosen), BATCH):
         rows, columns = chosen[start : start + BATCH].T
         windows = views[at[0][rows], at[1][columns]].transpose(0, 2, 3, 1)
-        votes[rows, columns] = names(np.ascontiguousarray(windows))
+        votes[rows, columns] = predict(np.ascontiguousarray(windows))
     return votes
 
 
@@ -154,9 +156,11 @@ def _is_tissue(tissue: TissueMap, grid: MapGrid, first: int, rows: int, least: f
     return tissue.fraction(boxes).reshape(rows, -1) >= least
 
 
-def draw_patch(image: UInt8[np.ndarray, "h w 3"], names: NamesWindows, config: MapConfig) -> UInt8[np.ndarray, "h w"]:
+def draw_patch(
+    image: UInt8[np.ndarray, "h w 3"], predict: TypePredictor, config: MapConfig
+) -> UInt8[np.ndarray, "h w"]:
     """The map of a patch at the same size; the border is mirrored so that windows cover it, too."""
-    (height, width), edge, cell = image.shape[:2], names.window.edge, config.cell(names.window)
+    (height, width), edge, cell = image.shape[:2], predict.window.edge, config.cell(predict.window)
     reach = max(round(edge / cell), 1)
     rows, columns = -(-height // cell), -(-width // cell)
     beyond = reach // 2  # cells by which windows extend beyond the patch
@@ -165,11 +169,11 @@ def draw_patch(image: UInt8[np.ndarray, "h w 3"], names: NamesWindows, config: M
     mirrored = np.pad(image, ((before, after), (before, after), (0, 0)), mode="reflect")
     views = sliding_window_view(mirrored, (edge, edge), axis=(0, 1))[::cell, ::cell][:down, :across]
     flat = views.reshape(down * across, 3, edge, edge).transpose(0, 2, 3, 1)
-    votes = np.concatenate([names(np.ascontiguousarray(flat[i : i + BATCH])) for i in range(0, len(flat), BATCH)])
+    votes = np.concatenate([predict(np.ascontiguousarray(flat[i : i + BATCH])) for i in range(0, len(flat), BATCH)])
     window_rows = zip(votes.reshape(down, across, -1), np.ones((down, across), np.float32), strict=True)
     voted = [row[beyond : beyond + columns] for row, _ in cell_rows(window_rows, reach, config.smooth)]
     # Types are decided for blocks of 2 px: a quarter of the work, and borders are not more precise than that.
     block = 2 if cell % 2 == 0 else 1
     fine = finer_rows(voted[beyond : beyond + rows], cell // block)
-    blocks = np.concatenate([most_likely(part, names.tree.ancestors) for part in fine])
+    blocks = np.concatenate([most_likely(part, predict.tree.ancestors) for part in fine])
     return blocks.repeat(block, 0).repeat(block, 1)[:height, :width]

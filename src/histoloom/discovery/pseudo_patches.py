@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from histoloom.discovery.classifier import NamesWindows
+from histoloom.discovery.classifier import TypePredictor
 from histoloom.discovery.levels import write_levels
 from histoloom.discovery.names import NamedTypes
 from histoloom.discovery.pseudo_maps import MapConfig, draw_patch
@@ -54,11 +54,11 @@ class Kept:
 
 
 class ShardDrawer:
-    """Draws shards into a folder; each worker loads the classifier once by `open_names`. `bar` counts patches."""
+    """Draws shards into a folder; each worker loads the classifier once by `open_predictor`. `bar` counts patches."""
 
     def __init__(
         self,
-        open_names: Callable[[], NamesWindows],
+        open_predictor: Callable[[], TypePredictor],
         named: NamedTypes,
         level: int,
         config: MapConfig,
@@ -66,7 +66,7 @@ class ShardDrawer:
         folder: Path,
         bar: Bar = SILENT,
     ):
-        self.names = open_names()
+        self.predict = open_predictor()
         self.config, self.kept, self.folder, self.bar = config, kept, folder, bar
         self.table = named.tables[level]
         self.lookup = np.full(256, UNLABELLED, np.uint8)
@@ -85,8 +85,8 @@ class ShardDrawer:
         for batch in open_parquet(shard).iter_batches(ROWS):
             for row in batch.to_pylist():
                 image = decode_image(row["image"]["bytes"], row["source"]) if read is None else read(row)[0]
-                _check_mpp(row, self.names)
-                semantic_map = self.lookup[draw_patch(image, self.names, self.config)]
+                _check_mpp(row, self.predict)
+                semantic_map = self.lookup[draw_patch(image, self.predict, self.config)]
                 fractions = class_fractions(semantic_map, self.table.num_ids)
                 self.bar.advance()
                 if not self.kept.allows(fractions):
@@ -101,8 +101,8 @@ class ShardDrawer:
 
 def draw_patches(
     dataset: Path,
-    open_names: Callable[[], NamesWindows],
-    names_print: str,
+    open_predictor: Callable[[], TypePredictor],
+    fingerprint: str,
     named: NamedTypes,
     level: int,
     config: MapConfig,
@@ -114,10 +114,10 @@ def draw_patches(
 ) -> dict:
     """Write `dataset` with maps of the level at index `level` to `out`, and return its description.
 
-    `names_print` is the fingerprint of the classifier. Where `out` is finished, nothing is done. Raises OutputError
+    `fingerprint` is the fingerprint of the classifier. Where `out` is finished, nothing is done. Raises OutputError
     where `out` holds something else, InputError for patches of another mpp than the windows.
     """
-    record = _record(dataset, names_print, named, level, config, kept, license_name)
+    record = _record(dataset, fingerprint, named, level, config, kept, license_name)
     shards = [path for split in splits(dataset) for path in _shards(dataset.absolute(), split)]
     if is_finished(out, record):
         bar.advance(sum(_count(path) for path in shards))
@@ -129,7 +129,7 @@ def draw_patches(
         write_levels(named.levels.up_to(level), aside)
         todo = [path for path in shards if not (aside / "data" / path.name).is_file()]
         bar.advance(sum(_count(path) for path in shards if path not in todo))
-        make = partial(ShardDrawer, open_names, named, level, config, kept, aside)
+        make = partial(ShardDrawer, open_predictor, named, level, config, kept, aside)
         # A single process counts every patch, workers count whole shards.
         make = partial(make, bar) if workers.alone else make
         for outcome in run_made(make, todo, workers, gpu=True) if todo else ():
@@ -140,7 +140,7 @@ def draw_patches(
 
 
 def _record(
-    dataset: Path, names_print: str, named: NamedTypes, level: int, config: MapConfig, kept: Kept, license_name: str
+    dataset: Path, fingerprint: str, named: NamedTypes, level: int, config: MapConfig, kept: Kept, license_name: str
 ) -> Record:
     settings = {
         "config": dataclasses.asdict(config) | dataclasses.asdict(kept) | {"types": named.levels.counts[level]},
@@ -148,7 +148,7 @@ def _record(
         "levels": hashlib.sha256(named.levels.of[: level + 1].tobytes()).hexdigest(),
         "license": license_name,
     }
-    inputs = {"dataset": content_hash(dataset), "classifier": names_print}
+    inputs = {"dataset": content_hash(dataset), "classifier": fingerprint}
     return Record(command=COMMAND, format=FORMAT, settings=settings, inputs=inputs)
 
 
@@ -160,8 +160,8 @@ def _shards(dataset: Path, split: str) -> list[Path]:
     return sorted((dataset / "data").glob(f"{split}-*.parquet"))
 
 
-def _check_mpp(row: dict, names: NamesWindows) -> None:
-    mpp, wanted = row["mpp"], names.window.mpp
+def _check_mpp(row: dict, predict: TypePredictor) -> None:
+    mpp, wanted = row["mpp"], predict.window.mpp
     if mpp is not None and wanted is not None and abs(mpp / wanted - 1) > 0.05:
         raise InputError(
             f"{row['source']}: has {mpp:g} um/px, the types were found at {wanted:g}; cut patches at that mpp"
