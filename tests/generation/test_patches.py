@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from histoloom.conditioning.crops import CropConfig, ReferenceCrops
 from histoloom.conditioning.inputs import Crop
-from histoloom.errors import ConfigError
+from histoloom.errors import ConfigError, ModelError
 from histoloom.generation.patches import Order, weave
 from histoloom.generation.settings import WeaveConfig
 from histoloom.metrics.copy_score import best_match
@@ -133,3 +134,12 @@ def test_a_second_try_that_is_flat_is_like_no_crop(make_pipeline, small_patches)
 def test_limits_that_mean_nothing_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         WeaveConfig(**wrong)
+
+
+def test_a_patch_of_pixels_that_are_not_finite_is_named(make_pipeline, orders):
+    pipeline = make_pipeline()
+    with torch.no_grad():
+        pipeline.denoiser.enter.weight[0, 0, 0, 0] = float("nan")
+    woven = weave(pipeline, orders, QUICK, first=2)
+    with pytest.raises(ModelError, match=r"patches 2 to 3: patch 0 of 2 in its batch \(seed 2\): its pixels are not"):
+        next(woven)

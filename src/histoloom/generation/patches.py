@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from histoloom.conditioning.inputs import Crop
+from histoloom.errors import ModelError
 from histoloom.generation.export import AnnotatedPatch, CropUse, Provenance
 from histoloom.generation.settings import WeaveConfig
 from histoloom.metrics.copy_score import best_match
@@ -46,7 +47,8 @@ def weave(
     copies. The attempt least similar to its crops is kept, and its provenance says what it was woven from.
 
     Batches begin at multiples of `batch_size` whatever `first` is: on some processors the last bit of a patch depends
-    on how many are woven at once, and a resumed run must end with the bytes of an undisturbed one.
+    on how many are woven at once, and a resumed run must end with the bytes of an undisturbed one. Raises ModelError,
+    with the number of the patch, where the model yields pixels that are not finite.
     """
     config = config or WeaveConfig()
     scheduler, sampling = pipeline.resolve(config)
@@ -66,7 +68,10 @@ def weave(
     for start in range(first - first % config.batch_size, len(orders), config.batch_size):
         part = orders[start : start + config.batch_size]
         seeds = [config.seed + start + i for i in range(len(part))]
-        attempts = _weave_unlike(pipeline, part, seeds, config, limit)
+        try:
+            attempts = _weave_unlike(pipeline, part, seeds, config, limit)
+        except ModelError as error:
+            raise ModelError(f"patches {start} to {start + len(part) - 1}: {error}") from None
         known = max(0, first - start)
         bar.advance(len(part) - known)
         for order, attempt in list(zip(part, attempts, strict=True))[known:]:
