@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Bool, Int32, Integer, UInt8
@@ -187,8 +188,11 @@ def label_pixels(picture: Image.Image, coding: Coding) -> tuple[Integer[np.ndarr
 
 def pack_colors(pixels: UInt8[np.ndarray, "*n c"]) -> Int32[np.ndarray, "*n"]:
     """Colors as 0xrrggbb."""
-    red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
-    return red << 16 | green << 8 | blue
+    packed = pixels[..., 0].astype(np.int32)
+    for channel in (1, 2):  # in place: strips of masks are large
+        packed <<= 8
+        packed |= pixels[..., channel]
+    return packed
 
 
 def decode_image(data: bytes, where: str) -> UInt8[np.ndarray, "..."]:
@@ -244,7 +248,7 @@ def coding_of_tiff_page(page: object) -> Coding:
     )
 
 
-def _open(file: io.BufferedIOBase) -> Image.Image:
+def _open(file: BinaryIO) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of large sizes, which the caller bounds, and of odd metadata
         if file.read(4) == b"\x89PNG":  # not Image.open, which has a bound of its own that maps of slides exceed
@@ -267,7 +271,7 @@ def _bits(picture: Image.Image) -> int:
         return max(bits) if isinstance(bits, tuple) else int(bits)
     if picture.format == "JPEG2000":
         return _jpeg2000_bits(picture)
-    raw = str(picture.tile[0].args if picture.tile else "")
+    raw = " ".join(str(tile.args) for tile in getattr(picture, "tile", ())[:1])
     if "16" in raw or picture.mode.startswith("I;16"):
         return 16
     few = re.search(r"[LP];([124])\b", raw)
@@ -309,7 +313,7 @@ def _jpeg2000_bits(picture: Image.Image) -> int:
 
 
 def _head(picture: Image.Image, count: int) -> bytes:
-    file = picture.fp
+    file = getattr(picture, "fp", None)
     if file is None:
         return b""
     place = file.tell()

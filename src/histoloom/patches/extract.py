@@ -135,7 +135,7 @@ def rank(
 def patch_row(patch: Patch, slide: Slide, rules: PatchRules, names: dict[str, str], pixels: bool) -> dict:
     """The patch as a row of `histoloom.patches.schema`; `names` holds its source, case and split."""
     return {
-        "image": encode_png(patch.image) if pixels else None,
+        "image": encode_png(patch.image) if pixels and patch.image is not None else None,
         "semantic_map": encode_png(patch.semantic_map) if pixels else None,
         **names,
         "x": patch.x,
@@ -186,8 +186,8 @@ def _judge_band(
     scale = rules.mpp / slide.mpp
     edge = rules.size * scale
     cell = edge / _CELLS
-    size = tuple(round((int(places[-1]) - int(places[0])) / cell) + _CELLS for places in (columns, rows))
-    coarse = annotation.read(int(columns[0]), int(rows[0]), size, cell * slide.mpp)
+    width, height = (round((int(places[-1]) - int(places[0])) / cell) + _CELLS for places in (columns, rows))
+    coarse = annotation.read(int(columns[0]), int(rows[0]), (width, height), cell * slide.mpp)
     across = np.rint((columns - columns[0]) / cell).astype(np.int64)
     down = np.rint((rows - rows[0]) / cell).astype(np.int64)
     counts = np.stack([_window_counts(coarse == i, across, down) for i in range(table.num_ids)], -1)

@@ -298,7 +298,8 @@ def _join_parts(
         for name in ("parts", "data", OVERLAYS):  # so that another command may begin
             shutil.rmtree(aside / name, ignore_errors=True)
         (aside / "tissue.toml").unlink()
-        reasons = [*description["failures"][:1], *notes[:3], explain_left_out(left_out, config.rules)]
+        in_all = explain_left_out(left_out, config.rules) if len(jobs) > 1 else ""
+        reasons = [*description["failures"][:1], *notes[:3], in_all]
         raise InputError(f"no patch of {len(jobs)} slides was taken: {'; '.join(filter(None, reasons))}")
     summaries = summarize(aside)
     description = description | {

@@ -17,7 +17,7 @@ from histoloom.patches.rules import SlideDataset, SlideList
 from histoloom.patches.split import split_by_case
 from histoloom.patches.table_files import read_csv
 from histoloom.slides.find import SLIDE_SUFFIXES, FoundSlide, base_name, find_slides, stem
-from histoloom.text import canonical, shorten, tidy
+from histoloom.text import canonical, printable, shorten, tidy
 from histoloom.walk import find_files, source_name, suffix_of
 
 __all__ = ["SLIDE_SUFFIXES", "SlideJob", "find_jobs", "stem"]
@@ -82,10 +82,11 @@ def find_jobs(
     if listed is not None:
         known = {key for slide in found for key in _keys(slide)}
         missing = [entry.name for key, entry in sorted(listed.items()) if key not in known]
+        if not taken:
+            named = ", ".join(shorten(name, 40) for name in missing[:3]) + (", ..." if len(missing) > 3 else "")
+            raise InputError(f"{listing}: none of its {len(listed)} slides ({named}) is in {slides}{_reasons(notes)}")
         note = f"listed in {listing} are not in {slides} (add them, or take them off the list)"
         _note(notes, missing, len(listed), note)
-        if not taken:
-            raise InputError(f"{listing}: none of its {len(listed)} slides is in {slides}{_reasons(notes)}")
     left_out = {s for s in taken if any(fnmatch.fnmatch(s.path.name, pattern) for pattern in config.leave_out)}
     _note(notes, [s.path.name for s in taken if s in left_out], len(taken), "are to be left out")
     taken = [slide for slide in taken if slide not in left_out]
@@ -228,13 +229,13 @@ def _listed_key(name: str) -> str:
 
 def _case(slide: FoundSlide, config: SlideDataset) -> str:
     if config.case_pattern is None:
-        return tidy(slide.name)
+        return printable(tidy(slide.name))
     found = re.search(config.case_pattern, slide.path.name)
     if found is None or not found[1]:
         raise ConfigError(
             f"case pattern {config.case_pattern!r} finds no case in {slide.path.name!r}; it needs one for every slide"
         )
-    return found[1]
+    return printable(found[1])
 
 
 def _note(notes: list[str], names: Sequence[str], total: int, what: str) -> None:

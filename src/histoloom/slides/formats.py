@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 
 from histoloom.errors import ImageError, SlideError
 from histoloom.pictures import WHITE, Coding, coding_of_tiff_page, open_picture, over_white, rgb_pixels
-from histoloom.slides.headers import check_header
+from histoloom.slides.headers import check_header, is_tiff
 from histoloom.slides.mpp import imagej_mpp, number, ome_channels_are_rgb, ome_mpp, plausible, tag_mpp, tag_unit
 from histoloom.slides.segments import MAX_SEGMENT_BYTES, SegmentCache
 from histoloom.text import one_line
@@ -221,20 +221,15 @@ def damaged(path: Path, error: Exception) -> SlideError:
     )
 
 
-def is_tiff(path: Path) -> bool:
-    """True for the first bytes of TIFF and BigTIFF."""
-    with path.open("rb") as file:
-        return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
 def _checked(source: OpenSlideSource, path: Path) -> OpenSlideSource:
     """The source, unless its TIFF holds pixels that OpenSlide would give in wrong colors or places."""
     if not is_tiff(path):
         return source
     with tifffile.TiffFile(path) as tiff:
         width, height = source.level_sizes[0]
-        pages = [page for page in tiff.pages if (page.imagewidth, page.imagelength) == (width, height)]
-        coding = coding_of_tiff_page(pages[0].aspage()) if pages else None
+        pages = [page.aspage() for page in tiff.pages]
+        same = [page for page in pages if (page.imagewidth, page.imagelength) == (width, height)]
+        coding = coding_of_tiff_page(same[0]) if same else None
     if coding is not None and coding.kind != "unknown" and (fault := coding.image_fault()):
         source.close()
         raise SlideError(f"{path}: not an 8-bit RGB image: {fault}")
@@ -284,10 +279,7 @@ def _color_pages(level: tifffile.TiffPageSeries, tiff: tifffile.TiffFile, path: 
     sizes = dict(zip(level.axes, level.shape, strict=True))
     channels = sizes.get("S", 1) * sizes.get("C", 1)
     found = f"{level.dtype} with axes {level.axes} of {'x'.join(map(str, level.shape))}"
-    pages = [
-        level.pages[i].aspage() if hasattr(level.pages[i], "aspage") else level.pages[i]
-        for i in range(len(level.pages))
-    ]
+    pages = [page.aspage() for page in level.pages if page is not None]
     if set(level.axes) - set("YXSC") or len(pages) not in (1, channels) or not pages:
         raise SlideError(f"{path}: not an 8-bit RGB image ({found}); export the H&E image as 8-bit RGB")
     if fault := _page_fault(coding_of_tiff_page(pages[0]), pages, channels, tiff.ome_metadata or ""):

@@ -29,16 +29,24 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 def check_header(path: Path) -> None:
     """Raise SlideError for a file that would make a native library end this process."""
-    with path.open("rb") as file:
-        head = file.read(4)
-    if head in _TIFF:
+    if is_tiff(path):
         if _check_tiff(path):
             return
-    elif head.startswith(_PLAIN) and path.suffix.lower() != ".mrxs":  # the index picture of a MRXS slide is a JPEG
+    elif _head(path).startswith(_PLAIN) and path.suffix.lower() != ".mrxs":  # the picture of a MRXS slide is a JPEG
         return
     status = path.stat()
     if fault := _probe(str(path), status.st_size, status.st_mtime_ns):
         raise SlideError(f"{path}: {fault}; copy it again and compare its checksum with the original")
+
+
+def is_tiff(path: Path) -> bool:
+    """True for the first bytes of TIFF and BigTIFF."""
+    return _head(path) in _TIFF
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4)
 
 
 def _check_tiff(path: Path) -> bool:
@@ -47,8 +55,6 @@ def _check_tiff(path: Path) -> bool:
         with tifffile.TiffFile(path) as tiff:
             pages = [page.aspage() for page in tiff.pages]
     except (OSError, ValueError, RuntimeError, LookupError, TypeError, ArithmeticError, AttributeError, struct.error):
-        return False
-    except tifffile.TiffFileError:
         return False
     for page in pages:
         bytes_each = max(page.samplesperpixel, 1) * max(page.bitspersample, 8) // 8

@@ -122,9 +122,9 @@ def is_off_slide(polygon: Polygon, slide_size: tuple[int, int]) -> bool:
 
 
 def _points(ring: object, where: str) -> Float[np.ndarray, "n 2"]:
-    """Distinct neighbours of a ring as float64 (n 2); further axes (z) are dropped."""
+    """Distinct neighbors of a ring as float64 (n 2); other axes (z) are dropped."""
     try:
-        points = np.asarray(ring, np.float64)
+        points: np.ndarray = np.asarray(ring, np.float64)
     except (TypeError, ValueError, OverflowError):
         points = np.zeros(1)  # refused below
     if points.size == 0 and points.ndim < 3:

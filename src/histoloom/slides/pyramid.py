@@ -116,7 +116,7 @@ def _likely(whole: list[int], across: float, down: float, finer: Level) -> list[
 
 def _by_pixels(index: int, size: Size, scales: list[float], finer: Level, read: ReadLevel) -> float | None:
     """The scale at which windows of a level look like the finer level; None where none clearly does."""
-    edges = tuple(min(_WINDOW, edge) for edge in size)
+    edges = min(_WINDOW, size[0]), min(_WINDOW, size[1])
     starts = [np.unique(np.linspace(0, s - e, _PLACES).astype(int)) for s, e in zip(size, edges, strict=True)]
     windows = [
         (int(left), int(top), _gray(read(index, int(left), int(top), *edges)))

@@ -66,7 +66,8 @@ class PolygonMap:
 
 def overview_size(slide_size: tuple[int, int], downsample: int | float) -> tuple[int, int]:
     """Width and height of a whole slide's map, rounded up as `Slide.thumbnail` rounds."""
-    return tuple(max(1, int(np.ceil(edge / downsample - 1e-6))) for edge in slide_size)
+    width, height = (max(1, int(np.ceil(edge / downsample - 1e-6))) for edge in slide_size)
+    return width, height
 
 
 def blank_outside(

@@ -135,7 +135,8 @@ def _clean(mask: Bool[np.ndarray, "h w"], mpp: float, rules: TissueRules) -> Boo
 
 def _without_small(mask: Bool[np.ndarray, "h w"], smallest: float) -> Bool[np.ndarray, "h w"]:
     """The mask without connected parts of fewer than `smallest` pixels."""
-    labels, _ = ndimage.label(mask)
+    labels = np.zeros(mask.shape, np.int32)
+    ndimage.label(mask, output=labels)
     sizes = np.bincount(labels.ravel())
     keep = sizes >= smallest
     keep[0] = False

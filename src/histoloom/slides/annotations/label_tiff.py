@@ -81,6 +81,8 @@ class LabelTiff:
             if len(packed) < page.databytecounts[index]:
                 raise OSError("the file ends too early")
             pixels, _, (_, height, width, _) = page.decode(packed, index, jpegtables=page.jpegtables)
+            if pixels is None:
+                return None
             return labels_of(pixels[0, :height, :width], self._colors, self.path, self._alpha)
         except _BROKEN as error:
             raise AnnotationError(

@@ -180,7 +180,7 @@ def downsamples(slide_size: tuple[int, int], raster_size: tuple[int, int], path:
     A raster of a slide 1001 px wide at downsample 2 has 500 or 501 columns, of 2 px each; the last may be cut. Raises
     AnnotationError when no single downsample gives both edges within a pixel: the raster belongs to another slide.
     """
-    estimates = tuple(s / r for s, r in zip(slide_size, raster_size, strict=True))
+    estimates = slide_size[0] / raster_size[0], slide_size[1] / raster_size[1]
     ranges = [(s / (r + 1), s / max(r - 1, 0.5)) for s, r in zip(slide_size, raster_size, strict=True)]
     low, high = max(r[0] for r in ranges), min(r[1] for r in ranges)
     if low >= high or high < 1 or (raster_size[0] > slide_size[0] or raster_size[1] > slide_size[1]):

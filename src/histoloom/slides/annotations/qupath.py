@@ -12,6 +12,7 @@ import json
 import zlib
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from histoloom.errors import AnnotationError
 from histoloom.slides.polygon import Annotations, Polygon, build_polygons
@@ -31,7 +32,7 @@ def read_qupath(path: Path, detections: bool = False, keep_broken: bool = False)
     """The polygons of a `.geojson`, `.json` or gzipped file; `detections` keeps detections, cells and tiles, too.
 
     Raises AnnotationError naming file and feature: not GeoJSON, a coordinate that is not a number. With `keep_broken`,
-    a feature that cannot be drawn is listed with its class instead: the class may be one that is left out anyway.
+    a feature whose points make no sense is listed with its class instead: the class may be one that is left out.
     """
     polygons: list[Polygon] = []
     notes: list[str] = []
@@ -47,8 +48,9 @@ def read_qupath(path: Path, detections: bool = False, keep_broken: bool = False)
         if name is None and isinstance(properties.get("name"), str):
             left_out["features have a name, but no class"] += 1
         where = f"{path}: feature {number}" + (f" ({shorten(name, 60)})" if name else "")
+        areas = _areas(feature.get("geometry"), left_out, where)
         try:
-            for rings in _areas(feature.get("geometry"), left_out, where):
+            for rings in areas:
                 built, repaired = build_polygons(rings, name, color, where)
                 polygons += built
                 notes += repaired
@@ -81,7 +83,7 @@ def _features(document: object, path: Path) -> list[dict]:
     """All features of a document, whichever of the four shapes it has."""
     if isinstance(document, dict) and document.get("type") == "FeatureCollection":
         document = document.get("features")
-    items = document if isinstance(document, list) else [document]
+    items: list[Any] = document if isinstance(document, list) else [document]
     for number, item in enumerate(items, start=1):
         if not isinstance(item, dict) or not isinstance(item.get("type"), str):
             raise AnnotationError(f"{path}: item {number} is not a GeoJSON feature; export as GeoJSON from QuPath")
@@ -144,7 +146,7 @@ def _areas(geometry: object, left_out: Counter[str], where: str, depth: int = 0)
         left_out["points or lines left out"] += 1
         return []
     coordinates = geometry.get("coordinates") if kind in ("Polygon", "MultiPolygon") else None
-    areas = [coordinates] if kind == "Polygon" else coordinates
+    areas: Any = [coordinates] if kind == "Polygon" else coordinates
     if not isinstance(areas, list) or not all(isinstance(rings, list) for rings in areas):
         raise AnnotationError(
             f"{where}: geometry {shorten(repr(kind))} is not a polygon as GeoJSON writes it; export it again"
