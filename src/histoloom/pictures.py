@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Bool, Int32, Integer, UInt8
@@ -248,7 +247,7 @@ def coding_of_tiff_page(page: object) -> Coding:
     )
 
 
-def _open(file: BinaryIO) -> Image.Image:
+def _open(file: io.BufferedReader | io.BytesIO) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of large sizes, which the caller bounds, and of odd metadata
         if file.read(4) == b"\x89PNG":  # not Image.open, which has a bound of its own that maps of slides exceed

@@ -5,7 +5,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from histoloom.cli.patches import import_folder
-from histoloom.errors import ConfigError, ImageError, OutputError, TissueError
+from histoloom.errors import ConfigError, ImageError, InputError, OutputError, TissueError
 from histoloom.patches.store import load_patches
 from histoloom.tissue import TissueTable
 
@@ -82,3 +82,51 @@ def test_a_named_value_is_unlabelled(project):
     (project / "tissue.toml").write_text(aliases)
     run("--maps", "maps", "--unlabelled", "0", *CASES)
     assert set(np.unique(load_patches(project / "out", "train").semantic_maps)) == {0, 255}
+
+
+def test_a_type_that_never_occurs_while_255_is_common_is_loud(project):
+    for path in (project / "maps").iterdir():
+        Image.fromarray(np.asarray(Image.open(path)) * np.uint8(255)).save(path)
+    said = run("--maps", "maps", *CASES)
+    assert "no patch holds 'gland'; 255 (white) is in 6 of 6 maps and counts as unlabeled" in said
+    assert "| 1 | gland |" in said
+
+
+def test_files_that_are_not_taken_are_counted(project):
+    (project / "images" / "note.gif").write_bytes(b"GIF89a")
+    (project / "store").mkdir()
+    (project / "images" / "more").symlink_to(project / "store")
+    (project / "maps" / "extra.png").write_bytes((project / "maps" / "p0_0.png").read_bytes())
+    said = run("--maps", "maps", *CASES)
+    assert "1 files are not images that can be opened: note.gif" in said
+    assert "1 linked folders were not entered (name them, or copy their files): more" in said
+    assert "1 maps belong to no image: extra.png" in said
+
+
+def test_a_manifest_may_name_files_of_another_folder(project):
+    (project / "lists").mkdir()
+    rows = [f"images/p{i // 2}_{i}.png;maps/p{i // 2}_{i}.png" for i in range(6)]
+    (project / "lists" / "m.csv").write_text("\n".join(["image;map", *rows]), encoding="utf-16")
+    run("--root", ".", *CASES, source="lists/m.csv")
+    assert len(load_patches(project / "out", "train")) == 4
+    (project / "lists" / "m.csv").write_text("image,map\n../secret.png,maps/p0_0.png\n")
+    with pytest.raises(InputError, match="leads out of"):
+        run("--root", "images", source="lists/m.csv")
+
+
+def test_bmp_and_jpeg_2000_images_are_imported(project):
+    for index, path in enumerate(sorted((project / "images").iterdir())):
+        with Image.open(path) as picture:
+            picture.resize((64, 64)).save(path.with_suffix(".bmp" if index % 2 else ".jp2"))
+        path.unlink()
+    for path in (project / "maps").iterdir():
+        with Image.open(path) as picture:
+            picture.resize((64, 64), Image.Resampling.NEAREST).save(path)
+    run("--maps", "maps", *CASES)
+    assert len(load_patches(project / "out", "train")) == 4
+
+
+def test_the_mpp_is_in_every_row_and_the_card(project):
+    run("--maps", "maps", "--mpp", "0.25", *CASES)
+    assert set(load_patches(project / "out", "train").mpp) == {0.25}
+    assert "0.25 um per pixel" in (project / "out" / "README.md").read_text()

@@ -1,6 +1,7 @@
 """What a user of `histoloom patches` and `histoloom overlay` types and reads; every bad input is one line."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -239,3 +240,144 @@ def test_a_missing_slide_library_is_named_with_its_extra(project):
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 1
     assert ended.stderr == "histoloom: openslide is not installed; run: pip install 'histoloom[slides]'\n"
+
+
+def lines_of(project: Path) -> list[str]:
+    """The notes that a dataset keeps."""
+    return json.loads((project / "out" / "dataset.json").read_text())["notes"]
+
+
+def test_what_an_annotation_leaves_out_is_printed_and_kept(project, histoloom):
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [[*map(list, RIGHT), list(RIGHT[0])]]},
+            "properties": {"objectType": kind} | ({"classification": {"name": name}} if name else {}),
+        }
+        for kind, name in (("annotation", "tumor"), ("annotation", None), ("tile", "tumor"), ("tile", "tumor"))
+    ]
+    (project / "annotations" / "a.geojson").write_text(json.dumps(features))
+    code, _, errors = cut(histoloom)
+    assert code == 0
+    said = [
+        "a.geojson: 2 tiles left out (--detections reads detections, cells and tiles)",
+        "a.geojson: 1 polygon(s) without a class left out",
+    ]
+    assert errors == lines_of(project) == said
+    assert "2 tiles left out" in (project / "out" / "README.md").read_text()
+    assert cut(histoloom)[2] == said  # a finished dataset says it again
+    code, _, errors = cut(histoloom, "--detections", out="all")
+    assert (code, errors) == (0, [said[1]])
+
+
+def test_a_slide_that_gives_nothing_says_why(project, histoloom):
+    write_qupath(project / "annotations" / "a.geojson", [])
+    write_tiled_tiff(project / "slides" / "c.tif", pixels(3)[:50, :50])
+    (project / "annotations" / "c.geojson").write_text("[]")
+    code, _, errors = cut(histoloom, "--val-share", "0")
+    assert code == 0
+    assert any("a.tif: no patch was taken: of " in line and "(--low, --high)" in line for line in errors)
+    assert any("c.tif: no patch was taken: 50 x 50 px of 0.25 um are smaller than a patch" in line for line in errors)
+
+
+def test_an_mpp_that_is_not_used_and_pixels_that_are_enlarged_are_reported(project, histoloom):
+    code, _, errors = cut(histoloom, "--slide-mpp", "0.1", "--mpp", "0.2", "--size", "128")
+    assert code == 0
+    assert "a.tif: --slide-mpp 0.1 is not used, since the file says 0.25 um/px; --overrule-mpp uses it anyway" in errors
+    assert "a.tif: 0.2 um/px is finer than the slide's 0.25; its pixels are enlarged 1.25-fold" in errors
+    options = ("--slide-mpp", "0.1", "--overrule-mpp")
+    code, _, errors = cut(histoloom, *options, "--size", "32", out="over")
+    assert (code, errors) == (0, [])
+    assert {row["size"] for split in splits("over") for row in iter_rows("over", split)} == {160}
+
+
+def test_a_list_may_say_the_mpp_of_each_slide(project, histoloom):
+    (project / "list.csv").write_text("image_id,patient,um\na,p1,0.5\nb,P1 ,\n")
+    options = ("--list", "list.csv", "--list-mpp", "um", "--list-case", "patient", "--val-share", "0")
+    code, _, errors = cut(histoloom, *options)
+    assert (code, errors) == (0, ["cases 'p1', 'P1' are taken for one patient"])
+    rows = list(iter_rows("out", "train"))
+    assert {(row["source"], row["size"], row["case"]) for row in rows} == {("a.tif", 64, "p1"), ("b.tif", 128, "p1")}
+    (project / "list.csv").write_text("image_id,patient\na,p1\na.tif,p2\n")
+    code, _, errors = cut(histoloom, "--list", "list.csv", "--list-case", "patient", out="two")
+    assert code == 1
+    assert "list.csv line 3: slide a.tif is listed before with another case" in errors[0]
+
+
+def test_slides_that_cannot_be_reached_do_not_finish_the_dataset(project, histoloom, monkeypatch):
+    from histoloom.patches import from_slides
+
+    whole = from_slides.write_part
+
+    def gone(job, **options):
+        if job.source == "a.tif":
+            (project / "slides" / "a.tif").rename(project / "a.tif")
+        whole(job, **options)
+
+    monkeypatch.setattr(from_slides, "write_part", gone)
+    code, _, errors = cut(histoloom)
+    assert code == 1
+    assert "a.tif: 1 of 2 slides cannot be reached" in errors[0]
+    assert not (project / "out").exists()
+    (project / "a.tif").rename(project / "slides" / "a.tif")
+    monkeypatch.setattr(from_slides, "write_part", whole)
+    assert cut(histoloom)[0] == 0
+    assert {row["source"] for split in splits("out") for row in iter_rows("out", split)} == {"a.tif", "b.tif"}
+
+
+def test_any_error_over_one_slide_costs_this_slide_and_debug_shows_it(project, histoloom, monkeypatch):
+    from histoloom.patches import from_slides
+
+    def broken(slide):
+        if slide.path.name == "a.tif":
+            raise ZeroDivisionError("on purpose")
+        return find(slide)
+
+    find = from_slides.find_tissue
+    monkeypatch.setattr(from_slides, "find_tissue", broken)
+    code, _, errors = cut(histoloom)
+    assert code == 3
+    assert errors[-2].startswith("skipped: a.tif: unexpected ZeroDivisionError (on purpose)")
+    code, _, errors = cut(histoloom, "--debug", out="again")
+    assert any("ZeroDivisionError: on purpose" in line for line in errors)
+
+
+@pytest.mark.parametrize("name", [b"Pr\xe4parat", "Präparat".encode(), b"n" * 251])
+def test_names_of_any_bytes_and_length_are_taken(project, histoloom, name):
+    (project / "slides" / "a.tif").rename(Path(os.fsdecode(bytes(project / "slides") + b"/" + name + b".tif")))
+    code, _, errors = histoloom(
+        "patches", "slides", "--tissue", "tissue.toml", "--rest", "stroma", "--unannotated", "--high", "1",
+        "--size", "64", "--val-share", "0", "--out", "out",
+    )  # fmt: skip
+    assert (code, errors) == (0, ["no patch holds 'tumor'"])
+    shown = name.decode("utf-8", "backslashreplace") + ".tif"
+    assert {row["source"] for row in iter_rows("out", "train")} == {shown, "b.tif"}
+    assert len(list((project / "out" / "overlays").iterdir())) == 2
+
+
+def test_annotations_are_found_in_every_spelling_of_the_name(project, histoloom):
+    (project / "annotations" / "a.geojson").rename(project / "annotations" / "A.TIF.GEOJSON")
+    (project / "annotations" / "b.xml").rename(project / "annotations" / "b-drawn.txt")
+    code, _, errors = cut(histoloom, "--annotation-suffix", "-drawn.txt", "--val-share", "0")
+    without = "1 of 2 slides have no annotation of their name in annotations"
+    assert (code, errors) == (0, [f"{without}: a.tif"])
+    assert cut(histoloom, "--val-share", "0", out="other")[2] == [f"{without}: b.tif"]
+
+
+def test_a_second_run_does_not_take_the_first_for_slides(project, histoloom):
+    assert cut(histoloom, out="slides/out")[0] == 0
+    histoloom("overlay", "slides/a.tif", "--out", "slides/look.jpg")
+    code, said, _ = cut(histoloom, out="slides/out")
+    assert (code, "is up to date" in said[-1]) == (0, True)
+
+
+def test_two_at_once_are_refused_by_one_line(project, histoloom):
+    from histoloom.files import locked
+
+    with locked(project / "out"):
+        script = "from histoloom.cli.main import run; run()"
+        command = [sys.executable, "-c", script, "patches", "slides", *OPTIONS, "--out", "out"]
+        ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert "out: is being written by process" in ended.stderr
+    assert ended.stderr.count("\n") == 1

@@ -75,7 +75,7 @@ def run() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if debug:  # also the tracebacks of items that were skipped
-        logging.basicConfig()
+        logging.getLogger("histoloom").addHandler(logging.StreamHandler())
         logging.getLogger("histoloom").setLevel(logging.DEBUG)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
