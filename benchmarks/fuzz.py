@@ -147,6 +147,7 @@ def kinds() -> list[Kind]:
     from histoloom.generation.bank import load_bank
     from histoloom.generation.export import read_provenance, read_woven
     from histoloom.models.pipeline import HistoloomPipeline
+    from histoloom.patches.dataset import read_description
     from histoloom.patches.folder import FolderImport, find_pictures, patch_rows
     from histoloom.patches.store import load_patches
     from histoloom.slides.annotations import read_annotations
@@ -178,7 +179,7 @@ def kinds() -> list[Kind]:
         Kind("image", "pictures/images/p1/a.png", pictures),
         Kind("map", "pictures/maps/p2/a.png", pictures),
         Kind("shard", "dataset/data/train-00000.parquet", lambda f: load_patches(f / "dataset", "train")),
-        Kind("dataset description", "dataset/dataset.json", lambda f: load_images(f / "dataset", "train")),
+        Kind("dataset description", "dataset/dataset.json", lambda f: read_description(f / "dataset")),
         Kind("GeoJSON", "a.geojson", annotation("a.geojson")),
         Kind("ASAP", "a.xml", annotation("a.xml")),
         Kind("label TIFF", "labels.tif", annotation("labels.tif")),

@@ -160,7 +160,7 @@ def test_data_is_a_dataset_or_pictures(image_folder):
         ("window = 32", "window = 40", "denoiser window 40 must be a multiple of 16 px, and at most 72 px"),
         ("[autoencoder]\nsize = 32", "[autoencoder]\nsize = 96", "smaller than autoencoder size 96"),
         ("channels = [32, 64]", "channels = [32, 60]", "multiples of 32"),
-        ("learning_rate = 0.01", "learning_rate = nan", "clip_norm must be finite and positive"),
+        ("learning_rate = 0.01", "learning_rate = nan", "learning_rate is nan; give a finite number"),
         ("views = 1", "views = -3", "views -3 must be in 1 to 4096"),
     ],
 )

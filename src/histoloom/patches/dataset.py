@@ -7,19 +7,16 @@ The record of the run that made it, which decides whether that run is repeated o
 import hashlib
 from pathlib import Path
 
-from histoloom.errors import InputError, OutputError
+from histoloom.errors import OutputError
 from histoloom.files import Record, is_finished, read_json, write_json
 
 DESCRIPTION = "dataset.json"
 
 
 def read_description(folder: Path | str) -> dict | None:
-    """The description of a dataset; None where `folder` is not one, or its description is damaged."""
+    """The description of a dataset; None where `folder` has none. Raises InputError for one that is damaged."""
     path = Path(folder) / DESCRIPTION
-    try:
-        return read_json(path) if path.is_file() else None
-    except InputError:
-        return None
+    return read_json(path) if path.is_file() else None
 
 
 def write_description(folder: Path, description: dict) -> None:
