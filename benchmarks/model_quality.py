@@ -241,7 +241,7 @@ def open_judge(folder: Path, dataset: Path, table: TissueTable) -> Segmenter:
                 train.semantic_maps,
                 table.num_ids,
                 JUDGE,
-                lambda _, loss: running.advance(1, f"loss {loss:.3f}"),
+                running,
             )
         save_segmenter(judge, folder)
     return load_segmenter(folder)

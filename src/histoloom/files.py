@@ -91,6 +91,20 @@ def whole_file(path: Path, more: str = "") -> Iterator[Path]:
 
 
 @contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """Keep a file for this process while it works on what it will write there, so that a place that refuses is found
+    before the work.
+
+    Raises OutputError where the folder above cannot be written, `path` is a folder, or another process writes it.
+    """
+    path = Path(path).absolute()
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; name a file")
+    with locked(path):
+        yield
+
+
+@contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A new folder to write into that becomes `folder` when the block ends, and is removed when the block fails.
 

@@ -10,6 +10,15 @@ from histoloom.evaluation.copy_search import UNRELATED, search_copies
 from histoloom.evaluation.sources import ImageSet
 
 
+class Count:
+    """A bar that counts."""
+
+    done = 0
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self.done += count
+
+
 @pytest.fixture(scope="module")
 def sets(make_patches):
     """Twelve images a side; the first six synthetic ones hold a turned part of training image 0."""
@@ -27,16 +36,16 @@ def sets(make_patches):
 
 
 def test_turned_parts_of_training_images_are_found_and_nothing_else(sets):
-    told = []
+    counted = Count()
     nearest = np.zeros(12, np.int64)
-    found = search_copies(sets, nearest, nearest, 12, on_done=told.append)
+    found = search_copies(sets, nearest, nearest, 12, bar=counted)
     assert sorted(found.searched) == list(range(12))
     pasted = found.searched < 6
     assert found.scores[pasted].min() > 0.99
     assert found.fake.rate >= 0.5
     assert max(found.real.rate, found.other.rate) <= 0.25
     assert found.other.n == 12
-    assert len(told) == 36 + UNRELATED
+    assert counted.done == 36 + UNRELATED
 
 
 def test_what_all_synthetic_images_share_with_any_training_image_raises_the_second_floor(sets):
@@ -80,4 +89,4 @@ def test_images_too_flat_to_judge_give_a_reason(sets):
     nearest = np.zeros(12, np.int64)
     found = search_copies(replace(sets, fake=flat), nearest, nearest, 2)
     assert found.fake is None
-    assert "not given: every crop is too flat" in found.note
+    assert "not given: all crops are too flat" in found.note

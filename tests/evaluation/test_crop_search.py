@@ -17,6 +17,15 @@ from histoloom.generation.export import CropUse
 EDGE = 40  # px of a crop
 
 
+class Count:
+    """A bar that counts."""
+
+    done = 0
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self.done += count
+
+
 @pytest.fixture(scope="module")
 def train(make_patches) -> ImageSet:
     """Twelve patches of four cases, named 00.png to 11.png."""
@@ -43,9 +52,9 @@ def with_pastes(woven: ImageSet, pixels: list[np.ndarray]) -> ImageSet:
 
 
 def test_crops_that_were_pasted_are_found_however_turned_and_no_others(train, woven):
-    fake, told = with_pastes(woven, [train.images[i, 12 : 12 + EDGE, 10 : 10 + EDGE] for i in range(6)]), []
+    fake, counted = with_pastes(woven, [train.images[i, 12 : 12 + EDGE, 10 : 10 + EDGE] for i in range(6)]), Count()
     used = find_crops(fake, [train])
-    found = search_crops(fake, used, train, 12, on_done=told.append)
+    found = search_crops(fake, used, train, 12, bar=counted)
     pasted = np.array([crop.woven < 6 for crop in found.searched])
     assert pasted.sum() == 6
     assert found.scores[pasted].min() > 0.9  # the surroundings of a paste move its texture a little
@@ -53,7 +62,7 @@ def test_crops_that_were_pasted_are_found_however_turned_and_no_others(train, wo
     assert (found.woven.rate, found.woven.n) == (0.5, 12)
     assert max(found.real.rate, found.other.rate) < 0.1
     assert found.other.n == 12
-    assert len(told) == 12 + found.real.n + 12 + UNRELATED <= num_pairs(used, 12) == 3 * 12 + UNRELATED
+    assert counted.done == 12 + found.real.n + 12 + UNRELATED <= num_pairs(used, 12) == 3 * 12 + UNRELATED
 
 
 def test_the_floor_is_the_same_crop_in_another_patch_of_its_case_that_shows_other_tissue(train, woven):
@@ -94,7 +103,7 @@ def test_the_threshold_comes_from_pairs_of_different_cases_only(train, woven):
     one_case = replace(train, cases=["only"] * 12)
     found = search_crops(woven, find_crops(woven, [one_case]), one_case, 2)
     assert found.woven is None
-    assert "not given: 0 unrelated pairs are too few" in found.note
+    assert "not given: need at least 100 unrelated pairs" in found.note
 
 
 def test_the_other_floor_is_the_same_crop_in_a_woven_patch_that_did_not_use_its_source(train, woven):

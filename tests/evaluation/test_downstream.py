@@ -1,14 +1,24 @@
+import csv
+import io
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from histoloom.errors import ConfigError, InputError
-from histoloom.evaluation.downstream import DownstreamConfig, check_sets, downstream, predict, train_deeplab
+from histoloom.conditioning.inputs import content_id
+from histoloom.errors import ConfigError, ImageError, InputError
+from histoloom.evaluation.deeplab import predict, train_deeplab
+from histoloom.evaluation.downstream import DownstreamConfig, check_sets, describe, downstream, gain, pooled
+from histoloom.evaluation.near_duplicates import near_duplicates
 from histoloom.evaluation.sources import ImageSet
 from histoloom.generation.export import CropUse
+from histoloom.stain import StainJitter, apply_stain, draw_stain
+from histoloom.tissue import TissueTable
 
+TABLE = TissueTable.from_names(["stroma", "gland", "tumour"])
 SHORT = DownstreamConfig(size=32, steps=2, batch_size=2, seeds=(0, 1))
 
 
@@ -17,26 +27,124 @@ def image_sets(make_patches):
     def make(where: str, seed: int) -> ImageSet:
         drawn = make_patches(6, 3, 48, 3, seed)
         cases, names = [f"{where} {c}" for c in drawn.cases], [f"{where} {s}" for s in drawn.sources]
-        return ImageSet(where, "patch dataset", "", "PNG", drawn.images, drawn.semantic_maps, cases, names)
+        return ImageSet(where, "patch dataset", "", "PNG", drawn.images, drawn.semantic_maps, cases, names, TABLE)
 
     return make
 
 
+class Count:
+    """A bar that counts."""
+
+    done = 0
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self.done += count
+
+
 def test_every_training_set_gets_the_same_steps_and_is_tested_on_all_held_patches(image_sets):
-    steps = []
-    found = downstream(image_sets("real", 0), image_sets("fake", 1), image_sets("held", 2), 3, SHORT, steps.append)
-    assert list(found) == ["real", "synthetic", "both"]
-    assert len(steps) == 3 * 2 * 2
-    for result in found.values():
-        assert result.n == 6
+    sets = {"real": image_sets("real", 0), "synthetic": image_sets("fake", 1), "test": image_sets("held", 2)}
+    steps = Count()
+    counts = downstream(*sets.values(), 3, SHORT, steps)
+    assert steps.done == 3 * 2 * 2
+    found = describe(counts, sets, SHORT)
+    assert list(found.results) == ["real", "synthetic", "both"]
+    for result in found.results.values():
+        assert (result.n, result.cases) == (6, 3)
         assert len(result.of_seed) == 2
-        assert result.low <= result.high
         assert result.mean_iou == pytest.approx(np.nanmean(result.of_type))
+        assert np.isnan([result.low, result.high]).all()
+    assert list(found.gains) == ["synthetic - real", "both - real"]
+    assert found.notes[0] == "No intervals: the test patches are of 3 cases, and intervals need 5."
+    written = found.to_json()
+    assert json.loads(json.dumps(written)) == written
+    assert written["types"] == {"0": "stroma", "1": "gland", "2": "tumour"}
+    assert written["results"]["real"]["low"] is None
+    assert written["sets"]["test"]["images"] == 6
+    assert written["sets"]["synthetic"]["fingerprint"] == sets["synthetic"].fingerprint()
+    assert written["precision"] in ("fp32", "bf16")
+
+
+def drawn_counts(rng: np.random.Generator, cases: int, shift: float, seeds: int = 3) -> list[np.ndarray]:
+    """Confusion matrices of two patches per case: some cases are harder, and so are some networks worse."""
+    hard = np.repeat(rng.normal(0, 0.06, cases), 2)
+    found = []
+    for _ in range(seeds):
+        right = np.clip(0.7 + shift + hard + rng.normal(0, 0.02) + rng.normal(0, 0.02, 2 * cases), 0.01, 0.99)
+        hits = (1000 * right).round().astype(np.int64)
+        found.append(np.stack([np.stack([hits, 1000 - hits], -1), np.stack([1000 - hits, hits], -1)], 1))
+    return found
+
+
+def test_two_training_sets_are_compared_on_the_same_cases():
+    rng, cases = np.random.default_rng(0), np.repeat([f"case {i}" for i in range(12)], 2).tolist()
+    real = drawn_counts(np.random.default_rng(1), 12, 0.0)
+    both = drawn_counts(np.random.default_rng(1), 12, 0.1)  # the same cases are hard
+    found = gain(both, real, cases)
+    assert found.difference == pytest.approx(pooled(both, cases).mean_iou - pooled(real, cases).mean_iou, abs=0.01)
+    assert 0 < found.low < found.difference < found.high
+    apart = pooled(both, cases)
+    assert found.high - found.low < apart.high - apart.low  # what the cases share is gone
+    unsure = gain(drawn_counts(rng, 12, 0.0), drawn_counts(rng, 12, 0.0), cases)
+    assert unsure.low < 0 < unsure.high
+
+
+def test_intervals_hold_the_spread_of_training():
+    cases = [f"case {i}" for i in range(24)]
+    right = np.full((1, 24), 700)
+
+    def counts(hits: np.ndarray) -> np.ndarray:
+        return np.stack([np.stack([hits, 1000 - hits], -1), np.stack([1000 - hits, hits], -1)], 1)
+
+    alike = [counts(right[0]), counts(right[0]), counts(right[0])]
+    apart = [counts(right[0] - 50), counts(right[0]), counts(right[0] + 50)]
+    same, scattered = pooled(alike, cases), pooled(apart, cases)
+    assert same.high - same.low < 1e-6
+    assert scattered.high - scattered.low > 0.1
+
+
+def test_sets_of_other_sizes_or_tables_are_refused_as_evaluate_does(image_sets):
+    real, fake, held = image_sets("real", 0), image_sets("fake", 1), image_sets("held", 2)
+    other = TissueTable.from_names(["gland", "stroma", "tumour"])
+    with pytest.raises(InputError, match=r"fake/tissue\.toml: id 0 is 'gland' and in real/tissue\.toml 'stroma'"):
+        downstream(real, replace(fake, table=other), held, 3, SHORT)
+    small = replace(fake, images=fake.images[:, :32, :32], semantic_maps=fake.semantic_maps[:, :32, :32])
+    with pytest.raises(ImageError, match="fake: images are 32 x 32 px where those of real are 48 x 48"):
+        downstream(real, small, held, 3, SHORT)
+
+
+def test_test_images_among_the_training_images_are_found_by_what_they_show(image_sets):
+    real, fake, held = image_sets("real", 0), image_sets("fake", 1), image_sets("held", 2)
+    for again in (held.images[4], restained(held.images[4])):
+        images = fake.images.copy()
+        images[2] = again
+        with pytest.raises(InputError, match=r"^fake: 'fake 02\.png' shows the same tissue as 'held 04\.png'"):
+            check_sets(real, replace(fake, images=images), held)
+
+
+def restained(image: np.ndarray) -> np.ndarray:
+    stained = apply_stain(image, draw_stain(StainJitter(), np.random.default_rng(0)))
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(stained[:, ::-1])).save(buffer, "JPEG", quality=80)
+    return np.asarray(Image.open(buffer))
+
+
+def test_real_tissue_of_other_cases_is_no_near_duplicate(shared_data):
+    folder = shared_data / "ebhi-seg"
+    with open(folder / "manifest.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    train, val = (
+        np.stack([np.asarray(Image.open(folder / row["image"]).convert("RGB"))[2:-2, 2:-2] for row in some])
+        for some in ([r for r in rows if r["split"] == "train"][::20], [r for r in rows if r["split"] == "val"][::3])
+    )
+    assert near_duplicates(train, val) == []
+    rng = np.random.default_rng(0)
+    turned = np.stack([np.rot90(np.roll(restained(image), rng.integers(-8, 9, 2), (0, 1))) for image in val[:12]])
+    assert near_duplicates(turned, val) == [(i, i) for i in range(12)]
 
 
 def test_the_same_seed_gives_the_same_network_and_leaves_the_callers_randomness_alone(image_sets):
     real, state = image_sets("real", 0), torch.random.get_rng_state()
-    one, two = (train_deeplab([real], 3, SHORT, 5, lambda count: None) for _ in range(2))
+    one, two = (train_deeplab([real], 3, SHORT, 5) for _ in range(2))
     assert torch.equal(state, torch.random.get_rng_state())
     np.testing.assert_array_equal(predict(one, real.images), predict(two, real.images))
     assert predict(one, real.images).shape == (6, 48, 48)
@@ -45,7 +153,7 @@ def test_the_same_seed_gives_the_same_network_and_leaves_the_callers_randomness_
 def test_precision_is_that_of_the_config(image_sets):
     real = image_sets("real", 0)
     full, half, again = (
-        train_deeplab([real], 3, replace(SHORT, precision=precision), 5, lambda count: None).state_dict()
+        train_deeplab([real], 3, replace(SHORT, precision=precision), 5).state_dict()
         for precision in ("fp32", "bf16", "bf16")
     )
     assert all(torch.equal(value, again[name]) for name, value in half.items())
@@ -54,9 +162,9 @@ def test_precision_is_that_of_the_config(image_sets):
 
 def test_test_patches_must_be_new_to_every_training_set(image_sets):
     real, fake, held = image_sets("real", 0), image_sets("fake", 1), image_sets("held", 2)
-    with pytest.raises(InputError, match="held: case 'real case 0' is in the training images"):
+    with pytest.raises(InputError, match="held: case 'real case 0' is also in the training images"):
         downstream(real, fake, replace(held, cases=real.cases), 3, SHORT)
-    with pytest.raises(InputError, match=r"fake: woven from the map of 'held 00\.png' of the test images"):
+    with pytest.raises(InputError, match=r"fake: was generated from the map of 'held 00\.png' of the test images"):
         downstream(real, replace(fake, cases=held.names), held, 3, SHORT)
     with pytest.raises(InputError, match="fake: has no maps"):
         downstream(real, replace(fake, semantic_maps=None), held, 3, SHORT)
@@ -70,9 +178,7 @@ def test_crops_of_test_patches_are_refused_as_their_maps_are(image_sets):
                                                CropUse(source, 1, 8, 0, 24, 24)]])  # fmt: skip
 
     check_sets(real, woven_with("real 03.png"), held)
-    line = (
-        r"^fake: woven from a crop of 'held 03\.png' of the test images; weave from maps and crops of split train only$"
-    )
+    line = r"^fake: was generated from a crop of 'held 03\.png' of the test images; use maps and crops of split train"
     with pytest.raises(InputError, match=line):
         check_sets(real, woven_with("held 03.png"), held)
 
@@ -80,7 +186,15 @@ def test_crops_of_test_patches_are_refused_as_their_maps_are(image_sets):
 def test_a_budget_without_sense_is_refused(image_sets):
     with pytest.raises(ConfigError, match="size 40 must be a multiple of 32"):
         replace(SHORT, size=40)
-    with pytest.raises(ConfigError, match="batch_size 2 or more"):
+    with pytest.raises(ConfigError, match="batch_size must be 2 or more"):
         replace(SHORT, batch_size=1)
-    with pytest.raises(ConfigError, match="backbone nosuch: segmentation-models-pytorch has none"):
-        train_deeplab([image_sets("real", 0)], 3, replace(SHORT, backbone="nosuch"), 0, lambda count: None)
+    with pytest.raises(ConfigError, match="backbone nosuch: segmentation-models-pytorch does not have it"):
+        train_deeplab([image_sets("real", 0)], 3, replace(SHORT, backbone="nosuch"), 0)
+
+
+def test_maps_of_test_patches_are_known_by_what_they_show(image_sets):
+    real, fake, held = image_sets("real", 0), image_sets("fake", 1), image_sets("held", 2)
+    cases = [content_id(semantic_map) for semantic_map in held.semantic_maps]
+    with pytest.raises(InputError, match="fake: was generated from the map of"):
+        check_sets(real, replace(fake, cases=cases), held)
+    check_sets(replace(real, semantic_maps=held.semantic_maps), replace(fake, cases=cases), held)  # real has them, too

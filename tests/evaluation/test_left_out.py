@@ -86,7 +86,8 @@ def test_every_figure_has_its_floor_and_its_interval_over_cases(sets, encoder):
 
 
 def test_with_no_square_left_out_figures_and_intervals_are_those_of_the_report(sets, encoder, encoder_folder):
-    report = evaluate(sets.reference, sets.fake, sets.train, EvaluationConfig((encoder_folder,), pairs=2))
+    config = EvaluationConfig(encoders=(encoder_folder,), pairs=2)
+    report = evaluate(sets.reference, sets.fake, sets.train, config)
     whole = {figure.name: figure for figure in report.encoders[0].overall}
     found = measure_left_out(report.sets, np.zeros(report.sets.fake.images.shape[:3], bool), encoder)
     assert found == [whole[figure.name] for figure in found]
@@ -96,5 +97,5 @@ def test_too_few_images_for_a_distance_give_a_reason(sets, encoder):
     few = Comparison(*(side.select([0, 1, 2]) for side in (sets.reference, sets.control, sets.fake)), sets.train, ())
     distance, kid, *_ = measure_left_out(few, np.zeros((3, 64, 64), bool), encoder)
     assert distance.value is None
-    assert "3 images a side are too few" in distance.note
+    assert "needs more than 4 images per side for 4 dimensions, got 3" in distance.note
     assert kid.value is not None

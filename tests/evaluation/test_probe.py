@@ -3,7 +3,7 @@ import pytest
 from skimage.color import rgb2lab
 
 from histoloom.errors import InputError
-from histoloom.evaluation.probe import colour_statistics, linear_probe, tissue_labels
+from histoloom.evaluation.probe import color_statistics, linear_probe, tissue_labels
 
 
 def test_the_label_is_the_type_that_stands_out_most():
@@ -13,9 +13,9 @@ def test_the_label_is_the_type_that_stands_out_most():
     assert tissue_labels(maps, np.array([0.9, 0.1, 0.0])).tolist() == [0, 1, 0]
 
 
-def test_colour_statistics_are_means_deviations_and_quantiles(make_patches):
+def test_color_statistics_are_means_deviations_and_quantiles(make_patches):
     images = make_patches(3).images
-    found = colour_statistics(images)
+    found = color_statistics(images)
     np.testing.assert_allclose(found[:, :3], images.mean((1, 2)), rtol=1e-5)
     np.testing.assert_allclose(found[1, 6:9], rgb2lab(images[1]).mean((0, 1)), atol=1e-3)
     np.testing.assert_allclose(found[:, 9:12], images.std((1, 2)), rtol=1e-5)
@@ -26,15 +26,15 @@ def test_a_probe_reads_what_is_linear_and_guesses_what_is_not_there():
     rng = np.random.default_rng(0)
     labels, held = rng.integers(0, 3, 300), rng.integers(0, 3, 200)
     centres, cases = 4 * rng.standard_normal((3, 5)), [str(i // 2) for i in range(200)]
-    told = linear_probe(
+    seen = linear_probe(
         centres[labels] + rng.standard_normal((300, 5)),
         labels,
         centres[held] + rng.standard_normal((200, 5)),
         held,
         cases,
     )
-    assert told.accuracy > 0.95
-    assert told.low <= told.accuracy <= told.high
+    assert seen.accuracy > 0.95
+    assert seen.low <= seen.accuracy <= seen.high
     blind = linear_probe(rng.standard_normal((300, 5)), labels, rng.standard_normal((200, 5)), held, cases)
     assert blind.balanced == pytest.approx(1 / 3, abs=0.12)
     assert blind.n == 200

@@ -32,8 +32,8 @@ def pixels(seed: int, edge: int = 12) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (edge, edge, 3), np.uint8)
 
 
-def save(folder, names: list[str], edge: int = 12) -> None:
-    for seed, name in enumerate(names):
+def save(folder, names: list[str], edge: int = 12, first: int = 0) -> None:
+    for seed, name in enumerate(names, first):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels(seed, edge)).save(folder / name)
 
@@ -119,13 +119,13 @@ def test_in_a_plain_folder_a_sub_folder_is_a_case(tmp_path):
 
 def test_equal_file_names_in_two_folders_are_two_cases_and_equal_sub_folders_are_one(tmp_path):
     for folder in ("real", "train", "fake"):
-        save(tmp_path / folder, ["0001.png", "0002.png"])
+        save(tmp_path / folder, ["0001.png", "0002.png"], first=100 * len(folder) + ord(folder[0]))
         save(tmp_path / folder / "by case", ["P1/0001.png", "P2/0001.png"])
     real, train, fake = (load_images(tmp_path / folder) for folder in ("real", "train", "fake"))
     assert set(real.cases) & set(train.cases) == {"by case/P1", "by case/P2"}
     flat = [images.select([0, 1]) for images in (real, fake, train)]
     assert compare(*flat).unseen == "reference"
-    with pytest.raises(InputError, match=r"train: case 'by case/P1' is in .*real"):
+    with pytest.raises(InputError, match=r"train: case 'by case/P1' is also in .*real"):
         compare(real, fake, train)
 
 

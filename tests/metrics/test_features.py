@@ -15,10 +15,10 @@ def test_what_no_metric_can_use_is_refused_in_one_line():
     broken = CLOUD.copy()
     broken[4, 1] = np.nan
     for real, fake, message in (
-        (CLOUD[:1], CLOUD, "1 real image is no distribution"),
-        (CLOUD, CLOUD[:0], "0 fake image is no distribution"),
-        (CLOUD, broken, r"fake features hold nan or infinity \(first in row 4\)"),
-        (CLOUD, CLOUD[:, :2], "real features have 3 dimensions, fake ones 2; use one encoder"),
+        (CLOUD[:1], CLOUD, "need at least 2 real images .* got 1"),
+        (CLOUD, CLOUD[:0], "need at least 2 fake images .* got 0"),
+        (CLOUD, broken, "fake features hold nan or infinity, first in row 4"),
+        (CLOUD, CLOUD[:, :2], "real features have 3 dimensions, fake ones 2; use the same encoder"),
     ):
         with pytest.raises(InputError, match=message):
             check_features(real, fake)
@@ -26,4 +26,4 @@ def test_what_no_metric_can_use_is_refused_in_one_line():
 
 def test_too_few_images_for_an_encoder_are_said_to_be_too_few():
     assert too_few(129, 128) is None
-    assert "128 images a side are too few for 128 dimensions" in too_few(128, 128)
+    assert "needs more than 128 images per side for 128 dimensions, got 128" in too_few(128, 128)

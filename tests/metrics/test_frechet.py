@@ -67,11 +67,14 @@ def test_the_line_over_one_nth_comes_nearer_to_the_truth_than_any_finite_n():
     assert abs(np.mean(at_infinity) - truth) < 0.25 * abs(np.mean(plain) - truth)
 
 
-def test_the_fitted_points_are_told_and_too_few_images_are_refused():
+def test_the_fitted_points_are_returned_and_too_few_images_are_refused():
     real, fake = clouds(100, 80, 6)
     fit = frechet_at_infinity(real, fake, num_sizes=5)
     assert fit.sizes == (40, 50, 60, 70, 80)
     line = [fit.distance + fit.slope / n for n in fit.sizes]
     assert np.mean(line) == pytest.approx(np.mean(fit.distances))
-    with pytest.raises(InputError, match="30 images a side cannot be extrapolated at 30 dimensions"):
+    with pytest.raises(InputError, match="extrapolation at 30 dimensions needs 45 images per side; got 30"):
         frechet_at_infinity(*clouds(30, 50, 30))
+    with pytest.raises(InputError, match="needs 45 images per side; got 44"):
+        frechet_at_infinity(*clouds(44, 50, 30))
+    assert np.isfinite(frechet_at_infinity(*clouds(45, 50, 30)).distance)

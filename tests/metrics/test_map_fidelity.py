@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from histoloom.errors import InputError
-from histoloom.metrics.map_fidelity import confusion, dice, iou, mean_iou_interval, mean_over_present, merge_types
+from histoloom.metrics.map_fidelity import (
+    cases_of_types,
+    confusion,
+    dice,
+    iou,
+    mean_iou_interval,
+    mean_over_present,
+    mean_over_types,
+    merge_types,
+)
 from histoloom.tissue import UNLABELLED
 
 
@@ -83,7 +92,7 @@ def test_the_interval_holds_the_figure_and_has_no_width_when_every_case_reads_al
     low, high = mean_iou_interval(counts, [f"case {i % 8}" for i in range(24)])
     assert low < mean_over_present(iou(counts.sum(axis=0))) < high
     same = np.repeat(counts[:1], 6, axis=0)
-    assert np.ptp(mean_iou_interval(same, list("aabbcc"))) == pytest.approx(0)
+    assert np.ptp(mean_iou_interval(same, list("abcdef"))) == pytest.approx(0)
 
 
 def test_drawing_cases_not_patches_widens_the_interval():
@@ -97,3 +106,28 @@ def test_drawing_cases_not_patches_widens_the_interval():
 def test_one_case_per_image_is_asked_for():
     with pytest.raises(InputError, match="one case per image"):
         mean_iou_interval(np.zeros((3, 2, 2), np.int64), ["a"])
+
+
+def test_maps_without_a_label_and_too_few_cases_have_no_interval():
+    nothing = np.zeros((6, 3, 3), np.int64)
+    assert np.isnan(mean_iou_interval(nothing, list("abcdef"))).all()
+    assert np.isnan(mean_iou_interval(nothing[:0], [])).all()
+    counts = confusion(*random_maps(n=24), 4)
+    assert np.isnan(mean_iou_interval(counts, list("abcd") * 6)).all()
+
+
+def test_the_mean_is_over_the_same_types_in_every_part_of_the_interval():
+    rng = np.random.default_rng(0)
+    counts = np.zeros((12, 3, 3), np.int64)
+    counts[:, :2, :2] = rng.integers(1, 50, (12, 2, 2))
+    counts[0, 2, 2] = 30  # one case alone shows type 2, and all of it is found
+    cases = [f"case {i}" for i in range(12)]
+    value = mean_over_present(iou(counts.sum(axis=0)))
+    low, high = mean_iou_interval(counts, cases)
+    assert low < value < high
+    assert value - low < 0.2  # type 2 does not come and go
+    assert cases_of_types(counts, cases).tolist() == [12, 12, 1]
+    two = np.array([True, True, False])
+    low, high = mean_iou_interval(counts, cases, types=two)
+    assert low < mean_over_types(iou(counts.sum(axis=0)), two) < high < value
+    assert np.isnan(mean_over_types(iou(counts.sum(axis=0)), np.zeros(3, bool)))

@@ -13,7 +13,7 @@ def test_the_share_is_that_of_its_definition():
     found = authenticity(TRAIN, fakes)
     distance, place = (a[:, 0] for a in NearestNeighbors(n_neighbors=1).fit(TRAIN).kneighbors(fakes))
     fellow = NearestNeighbors(n_neighbors=2).fit(TRAIN).kneighbors(TRAIN)[0][:, 1]
-    np.testing.assert_array_equal(found.neighbour, place)
+    np.testing.assert_array_equal(found.neighbor, place)
     np.testing.assert_allclose(found.distance, distance)
     assert found.percent == pytest.approx(100 * (distance > fellow[place]).mean())
     np.testing.assert_allclose(found.ratio, distance / fellow[place])

@@ -11,7 +11,7 @@ KEYS, QUERIES = RNG.standard_normal((90, 5)) + 100, RNG.standard_normal((33, 5))
 
 
 @pytest.mark.parametrize("block", [7, 1024])
-def test_neighbours_are_those_of_a_tree_whatever_the_block(monkeypatch, block):
+def test_neighbors_are_those_of_a_tree_whatever_the_block(monkeypatch, block):
     monkeypatch.setattr(neighbors, "BLOCK", block)
     distances, indices = nearest(QUERIES, KEYS, k=3)
     expected, places = cKDTree(KEYS).query(QUERIES, k=3)
@@ -20,7 +20,7 @@ def test_neighbours_are_those_of_a_tree_whatever_the_block(monkeypatch, block):
 
 
 @pytest.mark.parametrize("block", [7, 1024])
-def test_none_is_its_own_neighbour(monkeypatch, block):
+def test_none_is_its_own_neighbor(monkeypatch, block):
     monkeypatch.setattr(neighbors, "BLOCK", block)
     distances, indices = nearest(KEYS, KEYS, k=2, same=True)
     expected, places = cKDTree(KEYS).query(KEYS, k=3)
@@ -34,6 +34,6 @@ def test_an_image_that_is_there_is_found_at_distance_zero():
     assert indices.ravel().tolist() == [4, 70]
 
 
-def test_more_neighbours_than_images_are_refused():
-    with pytest.raises(InputError, match="3 images have no 3 neighbours each"):
+def test_more_neighbors_than_images_are_refused():
+    with pytest.raises(InputError, match="need more than 3 images for 3 neighbors each; got 3"):
         nearest(KEYS[:3], KEYS[:3], k=3, same=True)

@@ -38,5 +38,5 @@ def test_lab_means_and_drift_are_those_of_scikit_image(make_patches):
 
 
 def test_an_empty_side_is_refused():
-    with pytest.raises(InputError, match="one side holds no image"):
+    with pytest.raises(InputError, match="need at least 1 image on each side"):
         stain_distance(np.zeros((0, 6)), np.zeros((3, 6)))

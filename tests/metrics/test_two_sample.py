@@ -43,7 +43,7 @@ def test_the_mark_of_a_case_is_no_proof_of_being_fake():
 
 def test_too_few_cases_for_the_folds_are_refused():
     (real, real_cases), (fake, _) = cloud(0), cloud(1)
-    with pytest.raises(InputError, match="1 fake cases are too few for 5 folds"):
+    with pytest.raises(InputError, match="need at least 5 fake cases for 5 folds by case; got 1"):
         c2st(real, fake, real_cases, ["one"] * len(fake))
-    with pytest.raises(InputError, match="2 cases for 150 real images"):
+    with pytest.raises(InputError, match="need one case per image; got 2 cases for 150 real images"):
         c2st(real, fake, ["a", "b"], ["one"] * len(fake))

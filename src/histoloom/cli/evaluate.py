@@ -1,5 +1,6 @@
 """`histoloom evaluate`, `downstream` and `train-encoder`: is the synthetic tissue true, varied, obedient and new?"""
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
 
@@ -45,15 +46,18 @@ def evaluate(
     """
     from histoloom.cli.progress import bar
     from histoloom.encoders.cache import default_cache
+    from histoloom.encoders.encoder import fingerprint, open_encoder
     from histoloom.errors import InputError
     from histoloom.evaluation.page import render_page
-    from histoloom.evaluation.report import EvaluationConfig, write_report
+    from histoloom.evaluation.report import EvaluationConfig, record_of, write_report
     from histoloom.evaluation.report import evaluate as measure
     from histoloom.evaluation.segmenter import load_segmenter
     from histoloom.evaluation.sources import load_images, training_images
     from histoloom.evaluation.verdict import verdict
+    from histoloom.files import is_finished, read_json, whole_folder
 
-    config = EvaluationConfig(tuple(encoder or ("histoloom-small",)), most, pairs, seed, allow_remote_code)
+    encoders = tuple(encoder or ("histoloom-small",))
+    config = EvaluationConfig(encoders=encoders, most=most, pairs=pairs, seed=seed, allow_remote_code=allow_remote_code)
     real_images = load_images(real, split)
     training = training_images(train, real_images)
     judge = None if segmenter is None else load_segmenter(segmenter)
@@ -63,11 +67,22 @@ def evaluate(
         from histoloom.generation.bank import load_bank  # here: brings diffusers, which nothing else needs
 
         if fake_images.kind != "woven patches":
-            raise InputError(f"{fake}: holds no woven patches, so none was woven from {crops}; leave out --crops")
-        bank = [crop for mine in load_bank(crops.absolute(), fake_images.table).sets.values() for crop in mine]
-    found = measure(real_images, fake_images, training, config, judge, cache or default_cache(), bar, bank)
-    write_report(found, render_page(found), out)
-    headline, sentences = verdict(found)
+            raise InputError(f"{fake}: holds no woven patches, so none was made from {crops}; leave out --crops")
+        bank = [crop for mine in load_bank(crops.absolute(), fake_images.known_table).sets.values() for crop in mine]
+    opened = [open_encoder(name, allow_remote_code=allow_remote_code) for name in encoders]
+    more = {f"encoder {i}": one.fingerprint for i, one in enumerate(opened)}
+    more |= {"segmenter": fingerprint(judge.network, "segmenter")} if judge else {}
+    more |= {f"crop {crop.source}": sha256(crop.pixels.tobytes()).hexdigest() for crop in bank}
+    record = record_of(real_images, fake_images, training, config, more)
+    if is_finished(out, record):
+        found = read_json(out / "report.json")["verdict"]
+        typer.echo("\n".join([found["headline"], *found["sentences"], f"{out} is up to date"]))
+        return
+    with whole_folder(out) as folder:
+        found = measure(real_images, fake_images, training, config, judge, cache or default_cache(), bar, bank)
+        judged = verdict(found)
+        write_report(found, render_page(found), judged, folder, record)
+    headline, sentences = judged
     typer.echo("\n".join([headline, *sentences, f"wrote {out / 'report.html'} and {out / 'report.json'}"]))
 
 
@@ -112,7 +127,9 @@ def train_encoder(
         "the encoder it began with": as_encoder("start", starting_encoder(config).eval()),
         "random weights": as_encoder("random", SmallEncoder(network.config).eval()),
     }
-    found = {name: tuple(features(encoder, part.images) for part in (patches, held)) for name, encoder in read.items()}
+    found = {
+        name: (features(encoder, patches.images), features(encoder, held.images)) for name, encoder in read.items()
+    }
     probes = probe_encoder(patches, held, found)
     write_card(probes, len(patches), start, steps, seed, out)
     for name, probe in probes.items():
@@ -132,33 +149,32 @@ def downstream(
     seeds: Annotated[int, typer.Option(help="Networks per training set.")] = 3,
     backbone: Annotated[str, typer.Option(help="Encoder of segmentation-models-pytorch.")] = "resnet18",
 ) -> None:
-    """Train DeepLabv3+ on real, on synthetic, and on both patches, and test each on real ones of split val."""
-    import json
-    import os
-    from dataclasses import asdict
+    """Train DeepLabv3+ on real, on synthetic, and on both patches, and test each on the real ones of split val.
 
+    Intervals are over test cases and seeds. Refuses sets of other sizes or tissue tables, and training patches that
+    show what a test patch shows, whatever their names.
+    """
     from histoloom.cli.progress import bar
-    from histoloom.errors import OutputError
-    from histoloom.evaluation.downstream import DownstreamConfig
+    from histoloom.evaluation.downstream import DownstreamConfig, describe
     from histoloom.evaluation.downstream import downstream as measure
     from histoloom.evaluation.sources import load_images
-    from histoloom.patches.store import read_table
+    from histoloom.files import writable, write_json
 
-    table = read_table(real)
-    config = DownstreamConfig(backbone, steps=steps, batch_size=batch_size, seeds=tuple(range(seeds)))
-    sets = load_images(real, "train"), load_images(fake), load_images(real, "val")
-    with bar("segmenters", 3 * seeds * steps, "steps") as running:
-        found = measure(*sets, table.num_ids, config, running.advance)
-    record = {"config": asdict(config), "reduction": "pixels pooled, mean over types present"}
-    record |= {"results": {name: asdict(result) for name, result in found.items()}}
-    aside = out.with_name(out.name + ".partial")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(record, indent=2).replace("NaN", "null") + "\n", encoding="utf-8")
-        os.replace(aside, out)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written ({error.strerror or error}); name another file") from None
-    for name, result in found.items():
+    config = DownstreamConfig(backbone=backbone, steps=steps, batch_size=batch_size, seeds=tuple(range(seeds)))
+    with writable(out):
+        sets = {"real": load_images(real, "train"), "synthetic": load_images(fake), "test": load_images(real, "val")}
+        table = sets["test"].known_table
+        with bar("segmenters", 3 * seeds * steps, "steps") as running:
+            counts = measure(sets["real"], sets["synthetic"], sets["test"], table.num_ids, config, running)
+        found = describe(counts, sets, config)
+        write_json(out, found.to_json())
+    for name, result in found.results.items():
         types = ", ".join(f"{n} {result.of_type[i]:.2f}" for i, n in zip(table.ids, table.names, strict=True))
-        typer.echo(f"{name}: mean IoU {result.mean_iou:.3f} [{result.low:.3f}, {result.high:.3f}]; {types}")
-    typer.echo(f"wrote {out}")
+        typer.echo(f"{name}: mean IoU {result.mean_iou:.3f} {_span(result.low, result.high)}; {types}")
+    for name, gain in found.gains.items():
+        typer.echo(f"{name}: {gain.difference:+.3f} {_span(gain.low, gain.high)}")
+    typer.echo("\n".join([*found.notes, f"wrote {out}"]))
+
+
+def _span(low: float, high: float) -> str:
+    return f"[{low:.3f}, {high:.3f}]" if low == low else "[no interval]"

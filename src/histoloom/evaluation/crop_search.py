@@ -1,8 +1,8 @@
-"""Are parts of crops in the patches woven from them? Each is searched for there, and in real tissue.
+"""Are parts of crops in the patches generated from them? Each is searched for there, and in real tissue.
 
-Two floors: the same crop in another real patch of its case that shows none of the same tissue, and in a woven patch
-that did not use it, since all that a model weaves has something in common. The threshold is that of the same crops in
-real patches of other cases.
+Two floors: the same crop in another real patch of its case that does not show the same tissue, and in a generated patch
+that did not use it, since everything that a model generates has something in common. The threshold is that of the same
+crops in real patches of other cases.
 """
 
 from collections.abc import Callable
@@ -17,19 +17,20 @@ from histoloom.evaluation.copy_search import UNRELATED
 from histoloom.evaluation.crop_sources import UsedCrop, UsedCrops
 from histoloom.evaluation.sources import ImageSet
 from histoloom.metrics.copy_score import best_match
-from histoloom.metrics.copying import CopyRate, copy_rate, copy_threshold
+from histoloom.metrics.copying import CopyRate, CopyThreshold, copy_rate, copy_threshold
 from histoloom.patches.store import Patches
+from histoloom.progress import SILENT, Bar
 
 TRIES = 8  # patches of the case looked at for one that shows other tissue
 REDRAWN = 3  # times UNRELATED pairs are drawn, at most, where some are too flat to judge
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CropSearch:
-    """Copy rate of crops in the patches woven from them, and of the same crops in real patches of their case and in
-    woven patches that did not use them; none where unknown, and a `note` where nothing is known.
+    """Copy rates of crops in the patches generated from them, in real patches of their case, and in generated patches
+    that did not use them; None where unknown, and a `note` where nothing is known.
 
-    `scores` are those of the crops `searched`, in their woven patches; `used` says which crops could be found at all.
+    `scores` are those of the crops `searched`, in their patches; `used` says which crops could be found at all.
     """
 
     woven: CopyRate | None
@@ -38,6 +39,7 @@ class CropSearch:
     used: UsedCrops
     searched: list[UsedCrop]
     scores: Float[np.ndarray, " s"]
+    threshold: CopyThreshold | None = None
     note: str = ""
 
 
@@ -47,28 +49,25 @@ def num_pairs(used: UsedCrops, most: int) -> int:
 
 
 def search_crops(
-    fake: ImageSet,
-    used: UsedCrops,
-    real: ImageSet,
-    most: int = 100,
-    seed: int = 0,
-    on_done: Callable[[int], None] = lambda count: None,
+    fake: ImageSet, used: UsedCrops, real: ImageSet, most: int = 100, seed: int = 0, bar: Bar = SILENT
 ) -> CropSearch:
-    """Search the woven patches `fake` for `most` of the crops that were found, in an order given by `seed`.
+    """Search the generated patches `fake` for `most` of the crops that were found, in an order given by `seed`.
 
-    For the threshold a crop that a real patch lent is paired with patches of other cases; one of a bank has no known
-    case, and is paired with any patch of `real`. `on_done(1)` follows each pair.
+    For the threshold, a crop from a real patch is paired with patches of other cases; the case of a crop from a bank is
+    unknown, so that it is paired with any patch of `real`. `bar` counts pairs.
     """
     if not used.found:
         reason = f"none of {used.named} crops could be found" if used.named else "the synthetic images name no crops"
-        return CropSearch(None, None, None, used, [], np.empty(0), f"not given: {reason}")
+        return CropSearch(
+            woven=None, real=None, other=None, used=used, searched=[], scores=np.empty(0), note=f"not given: {reason}"
+        )
     rng = np.random.default_rng((seed, 4))
     order = [used.found[i] for i in rng.permutation(len(used.found))]
     searched = order[:most]
 
     def match(crop: np.ndarray, image: np.ndarray) -> float:
         score = best_match(crop, image)
-        on_done(1)
+        bar.advance()
         return score
 
     scores = np.array([match(crop.pixels, fake.images[crop.woven]) for crop in searched])
@@ -80,13 +79,17 @@ def search_crops(
         threshold = copy_threshold(_unrelated_scores(order, real, rng, match))
         woven = copy_rate(scores, threshold)
     except InputError as error:
-        return CropSearch(None, None, None, used, searched, scores, f"not given: {error}")
-    rates = [copy_rate(floor, threshold) if np.isfinite(floor).any() else None for floor in floors]
-    return CropSearch(woven, *rates, used, searched, scores)
+        return CropSearch(
+            woven=None, real=None, other=None, used=used, searched=searched, scores=scores, note=f"not given: {error}"
+        )
+    in_case, without = (copy_rate(floor, threshold) if np.isfinite(floor).any() else None for floor in floors)
+    return CropSearch(
+        woven=woven, real=in_case, other=without, used=used, searched=searched, scores=scores, threshold=threshold
+    )
 
 
 def _of_the_case(crop: UsedCrop, rng: np.random.Generator) -> np.ndarray | None:
-    """Another real patch of the crop's case; none where no other, or only the same tissue once more, is at hand."""
+    """Another real patch of the crop's case; None if all others show the same tissue again."""
     if crop.lender is None:
         return None
     case = crop.lender.cases[crop.index]
@@ -98,7 +101,7 @@ def _of_the_case(crop: UsedCrop, rng: np.random.Generator) -> np.ndarray | None:
 
 
 def _woven_without(crop: UsedCrop, fake: ImageSet, rng: np.random.Generator) -> np.ndarray | None:
-    """A woven patch that names no crop of the same source; none where all do."""
+    """A generated patch that names no crop of the same source; None if all do."""
     others = [i for i, crops in enumerate(fake.crops) if all(use.source != crop.source for use in crops)]
     return fake.images[rng.choice(others)] if others else None
 
@@ -124,4 +127,4 @@ def _unrelated_scores(
 
 def _pair(images: ImageSet, *at: int) -> Patches:
     pair, unknown = images.select(list(at)), np.full(len(at), np.nan)
-    return Patches(pair.images, pair.semantic_maps, pair.cases, pair.names, unknown, np.zeros((len(at), 3), np.int64))
+    return Patches(pair.images, pair.maps, pair.cases, pair.names, unknown, np.zeros((len(at), 3), np.int64))

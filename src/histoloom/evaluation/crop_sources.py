@@ -1,7 +1,6 @@
-"""The crops that woven patches name, found again: cut from the real patch of that name, or taken from a crop bank.
+"""The crops that generated patches name: cut again from the real patch of that name, or taken from a crop bank.
 
-A name in a file is looked up among names that are known already. No path is made of it, so a foreign index opens
-nothing.
+Names in a file are looked up among known names. They never become paths, so that a foreign index opens nothing.
 """
 
 from collections import Counter, defaultdict
@@ -15,9 +14,9 @@ from histoloom.conditioning.inputs import SMALLEST_CROP, Crop, content_id
 from histoloom.evaluation.sources import ImageSet
 from histoloom.generation.export import CropUse
 
-UNKNOWN = "named after no real patch and no file of a bank (--crops)"
-SEVERAL = "named after several patches or files"
-OUTSIDE = "of no place in the patch or file of their name"
+UNKNOWN = "the name of no real patch, and of no file of a bank (--crops)"
+SEVERAL = "the name of several patches or files"
+OUTSIDE = "a place outside the patch or file of that name"
 
 
 @dataclass(frozen=True)

@@ -1,56 +1,38 @@
 """Is it useful? A DeepLabv3+ that learned from real, from synthetic, or from both patches, tested on real ones.
 
-Equal steps for every training set, several seeds, one test set. "Mean IoU" is that of `map_fidelity`: pixels pooled
-over all test patches (and seeds), one IoU per type, mean over the types present.
+Equal steps for every training set, several seeds, one test set. "Mean IoU" is that of `histoloom.metrics.map_fidelity`:
+pixels pooled over all test patches (and seeds), one IoU per type, mean over the types of the test set. Intervals are
+over test cases and over seeds; two training sets are compared on the same test cases.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import cast
 
 import numpy as np
-import torch
-from jaxtyping import Int, UInt8
-from torch import Tensor, nn
-from torch.nn import functional as F
+from jaxtyping import Int
+from torch import nn
 
-from histoloom.augmentation import dihedral
-from histoloom.config import check_numbers
-from histoloom.errors import ConfigError, HistoloomError, InputError, MissingExtraError
-from histoloom.evaluation.sources import ImageSet
-from histoloom.metrics.map_fidelity import confusion, iou, mean_iou_interval, mean_over_present
-from histoloom.precision import Precision, best_device, use_bf16
-from histoloom.stain import StainJitter, apply_stain, draw_stain
-from histoloom.tissue import UNLABELLED
+from histoloom.conditioning.inputs import content_id
+from histoloom.errors import InputError
+from histoloom.evaluation.deeplab import STRIDE, DownstreamConfig, predict, train_deeplab
+from histoloom.evaluation.near_duplicates import near_duplicates
+from histoloom.evaluation.plain import plain
+from histoloom.evaluation.sources import ImageSet, comparable
+from histoloom.metrics.intervals import MIN_CASES, bounded_interval, reader_spread, t_interval, two_factor_spread
+from histoloom.metrics.map_fidelity import cases_of_types, confusion, iou, mean_iou_without, mean_over_present
+from histoloom.precision import resolved
+from histoloom.progress import SILENT, Bar
+from histoloom.version import VERSION
 
 REAL, SYNTHETIC, BOTH = "real", "synthetic", "both"
-
-
-@dataclass(frozen=True)
-class DownstreamConfig:
-    """One budget for all training sets."""
-
-    backbone: str = "resnet18"  # any encoder of segmentation-models-pytorch, with random weights
-    size: int = 192  # px, edge of the training crops; a multiple of 32
-    steps: int = 400
-    batch_size: int = 8
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    seeds: tuple[int, ...] = (0, 1, 2)
-    precision: Precision = "auto"  # of training; auto: bf16 where the hardware is faster in it
-    stain: StainJitter = field(default_factory=lambda: StainJitter(shift=0.015))
-
-    def __post_init__(self):
-        check_numbers(self)
-        if self.size < 32 or self.size % 32:
-            raise ConfigError(f"size {self.size} must be a multiple of 32")
-        if self.steps < 1 or self.batch_size < 2 or self.learning_rate <= 0 or not self.seeds:
-            raise ConfigError("steps must be 1 or more, batch_size 2 or more, learning_rate positive, seeds not empty")
+NAN = float("nan")
 
 
 @dataclass(frozen=True)
 class Downstream:
-    """How one training set did: mean IoU with its 95 % interval over test cases, IoU per type (nan: not in the test
-    set), mean IoU of each seed, test patches."""
+    """How one training set did: mean IoU with its 95 % interval over test cases and seeds (nan below MIN_CASES cases),
+    IoU per type (nan: not in the test set), mean IoU of each seed, test patches and test cases."""
 
     mean_iou: float
     low: float
@@ -58,6 +40,36 @@ class Downstream:
     of_type: tuple[float, ...]
     of_seed: tuple[float, ...]
     n: int
+    cases: int = 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that was found, and what it was found on."""
+
+    results: dict[str, "Downstream"]
+    gains: dict[str, "Gain"]  # by name, such as "both - real"
+    notes: list[str]
+    about: dict  # config, precision, types and sets
+
+    def to_json(self) -> dict:
+        """Everything as plain JSON: no path, and null where there is no number."""
+        found = {
+            "results": {name: asdict(result) for name, result in self.results.items()},
+            "gains": {name: asdict(gain) for name, gain in self.gains.items()},
+            "notes": self.notes,
+        }
+        return cast(dict, plain(self.about | found))
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Mean IoU of one training set minus that of another on the same test cases, with its 95 % interval over cases and
+    seeds."""
+
+    difference: float
+    low: float
+    high: float
 
 
 def downstream(
@@ -66,121 +78,162 @@ def downstream(
     held: ImageSet,
     num_types: int,
     config: DownstreamConfig,
-    on_step: Callable[[int], None] = lambda count: None,
-) -> dict[str, Downstream]:
-    """Train on `real`, on `fake` and on both (half of each batch's patches from each), test on `held`.
+    bar: Bar = SILENT,
+) -> dict[str, list[Int[np.ndarray, "n k k"]]]:
+    """Train on `real`, on `fake` and on both (half of each batch from each), and test on `held`.
 
-    Raises InputError for sides without maps, cases of `real` in `held`, or fakes woven from maps or crops of `held`.
+    Returns for each training set the confusion matrices of the test patches, one array per seed: see `pooled` and
+    `gain`. `bar` counts steps. Raises InputError or ImageError for sets that `check_sets` refuses.
     """
     check_sets(real, fake, held)
     trained_on = {REAL: [real], SYNTHETIC: [fake], BOTH: [real, fake]}
-    results = {}
-    for name, sources in trained_on.items():
-        counts = []
-        for seed in config.seeds:
-            network = train_deeplab(sources, num_types, config, seed, on_step)
-            counts.append(confusion(predict(network, held.images), held.semantic_maps, num_types))
-        results[name] = pooled(counts, held.cases)
-    return results
+    return {
+        name: [judge(train_deeplab(sources, num_types, config, seed, bar), held, num_types) for seed in config.seeds]
+        for name, sources in trained_on.items()
+    }
 
 
-def train_deeplab(
-    sources: list[ImageSet], num_types: int, config: DownstreamConfig, seed: int, on_step: Callable[[int], None]
-) -> nn.Module:
-    """A DeepLabv3+ in eval mode; samples come from all `sources` in turns. Same seed, same
-    machine, same network."""
-    try:
-        import segmentation_models_pytorch as smp
-    except ImportError:
-        raise MissingExtraError("segmentation-models-pytorch", "evaluate") from None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            network = smp.DeepLabV3Plus(config.backbone, encoder_weights=None, classes=num_types)
-        except KeyError as error:
-            reason = " ".join(str(error).split())[:120]
-            raise ConfigError(f"backbone {config.backbone}: segmentation-models-pytorch has none ({reason})") from None
-        device, bf16 = best_device(), use_bf16(config.precision)
-        network.to(device).train()
-        optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, config.steps + 1, pct_start=0.1)
-        for step in range(config.steps):
-            images, maps = (part.to(device) for part in _batch(sources, step, config, seed))
-            with torch.autocast(device, torch.bfloat16, enabled=bf16):
-                logits = network(_pixels(images))
-            loss = F.cross_entropy(logits.float(), maps.long(), ignore_index=UNLABELLED)
-            if not torch.isfinite(loss):
-                raise HistoloomError(f"the segmenter's loss is not finite at step {step + 1}; lower its learning_rate")
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            on_step(1)
-    return network.eval()
+def judge(network: nn.Module, held: ImageSet, num_types: int) -> Int[np.ndarray, "n k k"]:
+    """Confusion matrices of the maps that a network reads off the patches of `held`."""
+    return confusion(predict(network, held.images), held.maps, num_types)
 
 
-@torch.inference_mode()
-def predict(
-    network: nn.Module, images: UInt8[np.ndarray, "n h w 3"], batch_size: int = 16
-) -> UInt8[np.ndarray, "n h w"]:
-    """The likeliest type of every pixel; edges are padded to multiples of 32."""
-    height, width = images.shape[1:3]
-    device, found = next(network.parameters()).device, []
-    for start in range(0, len(images), batch_size):
-        pixels = _pixels(torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])).to(device))
-        padded = F.pad(pixels, (0, -width % 32, 0, -height % 32), mode="replicate")
-        found.append(network(padded)[:, :, :height, :width].argmax(1).to(torch.uint8).cpu().numpy())
-    return np.concatenate(found)
-
-
-def pooled(counts: list[Int[np.ndarray, "n k k"]], cases: list[str]) -> Downstream:
+def pooled(counts: Sequence[Int[np.ndarray, "n k k"]], cases: Sequence[str]) -> Downstream:
     """The result of one training set from the confusion matrices of each seed, one per test patch."""
     whole = np.sum(counts, axis=0)
-    low, high = mean_iou_interval(whole, cases)
     of_type = iou(whole.sum(axis=0))
-    of_seed = tuple(mean_over_present(iou(c.sum(axis=0))) for c in counts)
-    return Downstream(mean_over_present(of_type), low, high, tuple(map(float, of_type)), of_seed, len(cases))
+    estimates, left_out, sizes = _by_seed(counts, cases)
+    mean, number = mean_over_present(of_type), len(set(cases))
+    low, high = NAN, NAN
+    if number >= MIN_CASES and np.isfinite(mean):
+        low, high = bounded_interval(mean, two_factor_spread(estimates, left_out, sizes))
+    return Downstream(mean, low, high, tuple(map(float, of_type)), tuple(map(float, estimates)), len(cases), number)
 
 
-def _batch(sources: list[ImageSet], step: int, config: DownstreamConfig, seed: int) -> tuple[Tensor, Tensor]:
-    drawn = [_draw(sources, n, config, seed) for n in range(step * config.batch_size, (step + 1) * config.batch_size)]
-    return tuple(torch.from_numpy(np.stack(arrays)) for arrays in zip(*drawn, strict=True))
+def gain(
+    counts: Sequence[Int[np.ndarray, "n k k"]], others: Sequence[Int[np.ndarray, "n k k"]], cases: Sequence[str]
+) -> Gain:
+    """How much more mean IoU one training set gives than another.
 
-
-def _draw(sources: list[ImageSet], n: int, config: DownstreamConfig, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sample n of a run: a part of a patch, turned, mirrored and restained."""
-    rng = np.random.default_rng((seed, n))
-    source = sources[n % len(sources)]
-    index, which = int(rng.integers(len(source))), int(rng.integers(8))
-    size = min(config.size, *(edge // 32 * 32 for edge in source.images.shape[1:3]))
-    y, x = (int(rng.integers(edge - size + 1)) for edge in source.images.shape[1:3])
-    image, semantic_map = (
-        dihedral(a[index, y : y + size, x : x + size], which) for a in (source.images, source.semantic_maps)
+    Both are tested on the same cases, which are left out of both together; their networks are independent of each
+    other. With one seed each, the interval leaves out how training varies.
+    """
+    mine, mine_without, sizes = _by_seed(counts, cases)
+    theirs, their_without, _ = _by_seed(others, cases)
+    difference = float(mine.mean() - theirs.mean())
+    if len(set(cases)) < MIN_CASES or not np.isfinite(difference):
+        return Gain(difference, NAN, NAN)
+    gaps = mine_without.mean(axis=0) - their_without.mean(axis=0)
+    spread = two_factor_spread(np.array([difference]), gaps[None], sizes).plus(
+        reader_spread(mine), reader_spread(theirs)
     )
-    return apply_stain(image, draw_stain(config.stain, rng)), semantic_map
+    return Gain(difference, *t_interval(difference, spread))
 
 
-def _pixels(images: Tensor) -> Tensor:
-    return images.movedim(-1, 1).to(torch.float32) / 127.5 - 1
+def describe(
+    counts: dict[str, list[Int[np.ndarray, "n k k"]]], sets: dict[str, ImageSet], config: DownstreamConfig
+) -> Comparison:
+    """What `downstream` found, with paired differences; `sets` are the real, the synthetic and the test set."""
+    held = sets["test"]
+    table = held.known_table
+    results = {name: pooled(of, held.cases) for name, of in counts.items()}
+    gains = {f"{name} - {REAL}": gain(of, counts[REAL], held.cases) for name, of in counts.items() if name != REAL}
+    names = dict(zip(table.ids, table.names, strict=True))
+    about = {
+        "version": VERSION,
+        "config": asdict(config),
+        "precision": resolved(config.precision),
+        "reduction": "pixels pooled, mean over the types of the test set",
+        "intervals": "95 %, over test cases and seeds",
+        "types": {str(i): name for i, name in names.items()},
+        "sets": {name: _about(images) for name, images in sets.items()},
+    }
+    notes = notes_of(counts[REAL], held.cases, [names.get(i, str(i)) for i in range(table.num_ids)])
+    return Comparison(results, gains, notes, about)
+
+
+def _about(images: ImageSet) -> dict:
+    return {
+        "folder": images.label,
+        "kind": images.kind,
+        "split": images.split,
+        "images": len(images),
+        "cases": len(set(images.cases)),
+        "pixels": list(images.images.shape[1:3]),
+        "fingerprint": images.fingerprint(),
+        "model": images.made.get("model_hash", ""),
+    }
+
+
+def notes_of(counts: Sequence[Int[np.ndarray, "n k k"]], cases: Sequence[str], names: Sequence[str]) -> list[str]:
+    """What a reader of the intervals must know; `names` are the types by id."""
+    notes, number = [], len(set(cases))
+    if number < MIN_CASES:
+        notes.append(f"No intervals: the test patches are of {number} cases, and intervals need {MIN_CASES}.")
+    if len(counts) < 2:
+        notes.append("One seed per training set: the intervals leave out how training varies.")
+    shown = cases_of_types(counts[0], cases)
+    if single := [names[i] for i in np.flatnonzero(shown == 1).tolist()]:
+        notes.append(
+            f"One test case alone shows {', '.join(single)}: how its IoU varies between cases is in no interval."
+        )
+    return notes
 
 
 def check_sets(real: ImageSet, fake: ImageSet, held: ImageSet) -> None:
-    """Raise InputError for sides without maps, cases of `real` in `held`, or fakes woven from maps or crops of `held`.
+    """Raise InputError or ImageError for sets that cannot be compared.
 
-    A crop tells the name of the patch that it was cut from; one out of a folder of files tells its file alone.
+    Those are sets without maps, of other sizes or tissue tables, training sets that share a case with `held`, hold an
+    image of it (again or nearly so), or were generated from a map or crop of it. A crop names the patch that it was cut
+    from; a crop out of a folder of files names its file alone.
     """
     for images in (real, fake, held):
         if images.semantic_maps is None:
             raise InputError(f"{images.where}: has no maps; segmenters learn from a dataset or from woven patches")
-        if min(images.images.shape[1:3]) < 32:
-            raise InputError(f"{images.where}: images are {images.images.shape[1:3]} px; 32 px are needed at least")
+        if min(images.images.shape[1:3]) < STRIDE:
+            raise InputError(f"{images.where}: images are {images.images.shape[1:3]} px; need at least {STRIDE} px")
+    for other in (fake, held):
+        comparable(real, other)
     if shared := sorted(set(real.cases) & set(held.cases)):
-        raise InputError(f"{held.where}: case {shared[0]!r} is in the training images, too; split by case")
-    tested = {*held.names, *held.cases}
+        raise InputError(f"{held.where}: case {shared[0]!r} is also in the training images; split by case")
+    tested = {*held.names, *held.cases} | _map_ids(held) - _map_ids(real)
     sources = {crop.source for crops in fake.crops for crop in crops}
     for what, names in (("the map of", set(fake.cases)), ("a crop of", sources)):
         if leaked := sorted(names & tested):
             raise InputError(
-                f"{fake.where}: woven from {what} {leaked[0]!r} of the test images; weave from maps and crops of split "
-                "train only"
+                f"{fake.where}: was generated from {what} {leaked[0]!r} of the test images; use maps and crops of "
+                "split train only"
             )
+    for images in (real, fake):
+        _check_contents(images, held)
+
+
+def _map_ids(images: ImageSet) -> set[str]:
+    """The ids by which generated patches name the maps of these images."""
+    return {content_id(semantic_map) for semantic_map in images.maps}
+
+
+def _check_contents(images: ImageSet, held: ImageSet) -> None:
+    """Names may differ where pixels do not: raise InputError for training images that the test set holds."""
+    known = {key: i for i, key in enumerate(held.keys())}
+    pairs = [(i, known[key]) for i, key in enumerate(images.keys()) if key in known]
+    pairs = pairs or near_duplicates(images.images, held.images)
+    if pairs:
+        (index, other), more = pairs[0], f" (and {len(pairs) - 1} more)" if len(pairs) > 1 else ""
+        raise InputError(
+            f"{images.where}: {images.names[index]!r} shows the same tissue as {held.names[other]!r} of the test images"
+            f"{more}; leave such images out, or split by case"
+        )
+
+
+def _by_seed(
+    counts: Sequence[Int[np.ndarray, "n k k"]], cases: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean IoU of each seed, the same without each case in turn, and the test patches of each case."""
+    whole = np.sum(counts, axis=0)
+    types = ~np.isnan(iou(whole.sum(axis=0)))
+    estimates = np.array([mean_over_present(iou(of.sum(axis=0))) for of in counts])
+    if not types.any():
+        return estimates, np.full((len(counts), 1), NAN), np.ones(1, np.int64)
+    without = [mean_iou_without(of, cases, types) for of in counts]
+    return estimates, np.stack([values for values, _ in without]), without[0][1]

@@ -1,8 +1,8 @@
-"""What remains of a figure when pasted crops do not count: the squares are blanked in synthetic and real images alike.
+"""Figures without pasted crops: the squares are blanked in synthetic and real images alike.
 
 A model that pastes its crops shows real pixels there, and gains by them. Each synthetic image loses its squares, the
-real ones lose squares at the same places, and both are filled with the mean colour of what is left of the image. So the
-floor loses as much as the figure.
+real ones lose squares at the same places, and both are filled with the mean color of the rest of the image. The floor
+thus loses as much as the figure.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,14 @@ from histoloom.conditioning.inputs import Crop
 from histoloom.encoders.cache import features
 from histoloom.encoders.encoder import Encoder
 from histoloom.evaluation.comparison import Comparison
-from histoloom.evaluation.measures import FeatureSets, Figure, distance_figure, prdc_figures
-from histoloom.metrics.features import too_few
-from histoloom.metrics.frechet import frechet_distance
+from histoloom.evaluation.measures import (
+    KID,
+    FeatureSets,
+    Figure,
+    distance_figure,
+    frechet_figures,
+    prdc_figures,
+)
 from histoloom.metrics.kernel import kid
 from histoloom.progress import SILENT, Bar
 
@@ -32,7 +37,7 @@ def pasted_squares(semantic_map: UInt8[np.ndarray, "h w"], crops: Sequence[Crop]
 
 
 def blank(images: UInt8[np.ndarray, "n h w 3"], masks: Bool[np.ndarray, "n h w"]) -> UInt8[np.ndarray, "n h w 3"]:
-    """Images whose masked pixels have the mean colour of the others; an image that is masked in full becomes white."""
+    """Images whose masked pixels have the mean color of the others; a fully masked image becomes white."""
     filled = images.copy()
     for image, mask in zip(filled, masks, strict=True):
         image[mask] = 255 if mask.all() else np.rint(image[~mask].mean(axis=0)).astype(np.uint8)
@@ -54,12 +59,8 @@ def measure_left_out(
         for images in (sets.reference.images, sets.control.images, sets.fake.images)
     )
     blanked = FeatureSets(real, control, fake, real[:0])  # no copies are searched, so no training images are needed
-    n = min(len(real), len(fake))
-    reason = too_few(n, fake.shape[1])
     return [
-        Figure("Fréchet distance", n, note=reason)
-        if reason
-        else distance_figure("Fréchet distance", frechet_distance, sets, blanked, seed),
-        distance_figure("KID x 1000", lambda a, b: 1000 * kid(a, b), sets, blanked, seed),
-        *(figure for figure in prdc_figures(sets, blanked, seed) if figure.name in ("precision", "recall")),
+        *frechet_figures(sets, blanked, seed, at_infinity=False),
+        distance_figure(KID, lambda a, b: 1000 * kid(a, b), sets, blanked, seed),
+        *(figure for figure in prdc_figures(sets, blanked) if figure.name in ("precision", "recall")),
     ]

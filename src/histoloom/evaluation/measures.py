@@ -1,7 +1,9 @@
 """All figures of a report: each with its floor, its interval over cases, and the number of images behind it."""
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -10,14 +12,23 @@ from histoloom.encoders.encoder import Encoder
 from histoloom.errors import InputError
 from histoloom.evaluation.comparison import Comparison
 from histoloom.metrics.features import too_few
-from histoloom.metrics.frechet import frechet_at_infinity, frechet_distance
-from histoloom.metrics.intervals import mean_interval, median_interval, statistic_interval
+from histoloom.metrics.frechet import draw_keys, extrapolate, frechet_distance, needed_at_infinity
+from histoloom.metrics.intervals import (
+    mean_interval,
+    mean_spread,
+    median_interval,
+    positive_interval,
+    statistic_spread,
+    t_interval,
+)
 from histoloom.metrics.kernel import kid, median_distance, mmd_rbf
 from histoloom.metrics.memorization import Authenticity, authenticity
 from histoloom.metrics.prdc import prdc
 from histoloom.metrics.two_sample import TwoSample, c2st
 
-DRAWS = 50  # of the bootstrap, where each draw is a distance of its own
+SIZES = 15  # of the draws that are extrapolated
+FRECHET, AT_INFINITY, KID, MMD = "Fréchet distance", "Fréchet, n to infinity", "KID x 1000", "MMD (RBF) x 1000"
+Distance = Callable[[np.ndarray, np.ndarray], float]
 
 
 @dataclass(frozen=True)
@@ -25,7 +36,8 @@ class Figure:
     """One measured number: `value` with its 95 % interval, and `floor`, the same of real against real, which is what a
     perfect model would score. `n` images a side.
 
-    A figure that cannot be given has no value, and `note` says why.
+    A distance also has its `difference` from the floor with an interval, since the ratio to an unbiased estimate means
+    nothing. A figure that cannot be given has no value, and `note` says why; without an interval both ends are None.
     """
 
     name: str
@@ -35,6 +47,27 @@ class Figure:
     high: float | None = None
     floor: float | None = None
     note: str = ""
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+
+    def __post_init__(self):
+        for name in ("low", "high", "difference_low", "difference_high"):
+            value = getattr(self, name)
+            if value is not None and np.isnan(value):
+                object.__setattr__(self, name, None)
+
+    @property
+    def measured(self) -> float:
+        """The value of a figure that has one."""
+        assert self.value is not None, self.name
+        return self.value
+
+    @property
+    def at_best(self) -> float:
+        """The floor of a figure that has one."""
+        assert self.floor is not None, self.name
+        return self.floor
 
 
 @dataclass(frozen=True)
@@ -47,7 +80,7 @@ class FeatureSets:
     train: Float[np.ndarray, "t d"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EncoderFigures:
     """What one encoder says: overall, per tissue type, and image by image for the plots."""
 
@@ -57,10 +90,14 @@ class EncoderFigures:
     overall: list[Figure]
     of_type: dict[str, list[Figure]]
     two_sample: TwoSample | None
-    control_two_sample: TwoSample | None
     copies: Authenticity
-    realism: Float[np.ndarray, " m"]  # real neighbourhoods that each fake lies in (density)
+    realism: Float[np.ndarray, " m"]  # share of real neighborhoods that each fake lies in (density)
     features: FeatureSets = field(repr=False)
+
+
+def label(encoder: str) -> str:
+    """The name of an encoder for what may be passed on: of an absolute path its last part."""
+    return Path(encoder).name if os.path.isabs(encoder) else encoder
 
 
 def measure_features(
@@ -74,68 +111,116 @@ def measure_features(
     """All figures of one encoder; `labels` are tissue types per image of `reference`, `control`, `fake`, or empty."""
     copies, real_copies = (authenticity(features.train, f) for f in (features.fake, getattr(features, sets.unseen)))
     tests = {name: _c2st(sets, features, name, seed) for name in ("fake", "control")}
-    overall = _distances(sets, features, seed) + prdc_figures(sets, features, seed)
+    overall = _distances(sets, features, seed) + prdc_figures(sets, features)
     overall += [_two_sample_figure(tests, len(features.fake))]
-    low, high = mean_interval(100.0 * copies.authentic, sets.fake.cases, seed=seed)
-    overall.append(Figure("AuthPct", len(features.fake), copies.percent, low, high, real_copies.percent))
+    low, high = mean_interval(copies.authentic.astype(float), sets.fake.cases)
+    overall.append(Figure("AuthPct", len(features.fake), copies.percent, 100 * low, 100 * high, real_copies.percent))
     overall.append(_nearest(copies, real_copies, sets.fake.cases, seed))
     of_type = {
         name: _of_type(sets, features, {side: np.flatnonzero(of == i) for side, of in labels.items()}, seed)
         for i, name in enumerate(types)
         if labels and any((of == i).any() for of in labels.values())
     }
-    realism = prdc(features.reference, features.fake, _k(features)).density
-    judged = [test if isinstance(test, TwoSample) else None for test in tests.values()]
-    name, dimensions = encoder.name, features.fake.shape[1]
-    return EncoderFigures(name, encoder.small, dimensions, overall, of_type, *judged, copies, realism, features)
+    test = tests["fake"]
+    return EncoderFigures(
+        encoder=label(encoder.name),
+        small=encoder.small,
+        dimensions=features.fake.shape[1],
+        overall=overall,
+        of_type=of_type,
+        two_sample=test if isinstance(test, TwoSample) else None,
+        copies=copies,
+        realism=prdc(features.reference, features.fake, _k(features)).density,
+        features=features,
+    )
 
 
-def _distances(sets: Comparison, features: FeatureSets, seed: int) -> list[Figure]:
-    reference, control, fake = features.reference, features.control, features.fake
-    n = min(len(reference), len(fake))
-    figures = []
-    if reason := too_few(n, fake.shape[1]):
-        figures += [Figure(name, n, note=reason) for name in ("Fréchet distance", "Fréchet, n to infinity")]
-    else:
-        figures.append(distance_figure("Fréchet distance", frechet_distance, sets, features, seed))
-        try:
-            ends = [frechet_at_infinity(reference, x, seed=seed).distance for x in (fake, control)]
-            figures.append(Figure("Fréchet, n to infinity", n, ends[0], floor=ends[1]))
-        except InputError as error:
-            figures.append(Figure("Fréchet, n to infinity", n, note=str(error)))
-    width = median_distance(reference)
-    figures.append(distance_figure("KID x 1000", lambda a, b: 1000 * kid(a, b), sets, features, seed))
-    figures.append(distance_figure("MMD (RBF) x 1000", lambda a, b: 1000 * mmd_rbf(a, b, width), sets, features, seed))
-    return figures
+def distance_figure(name: str, distance: Distance, sets: Comparison, features: FeatureSets, seed: int) -> Figure:
+    """A distance of synthetic from real features, its floor, and the difference of both, with intervals over cases."""
 
-
-def distance_figure(
-    name: str, distance: Callable[[np.ndarray, np.ndarray], float], sets: Comparison, features: FeatureSets, seed: int
-) -> Figure:
-    """A distance of synthetic from real features, with its interval over cases and its floor."""
-
-    def of_draw(real: np.ndarray, fake: np.ndarray) -> float:
+    def of_fake(real: np.ndarray, fake: np.ndarray) -> float:
         return distance(features.reference[real], features.fake[fake])
 
-    low, high = statistic_interval(of_draw, sets.reference.cases, sets.fake.cases, draws=DRAWS, seed=seed)
-    value, floor = (distance(features.reference, x) for x in (features.fake, features.control))
-    return Figure(name, min(len(features.reference), len(features.fake)), value, low, high, floor)
+    def of_control(real: np.ndarray, control: np.ndarray) -> float:
+        return distance(features.reference[real], features.control[control])
+
+    return _figure_of(name, of_fake, of_control, sets, features, seed)
 
 
-def prdc_figures(sets: Comparison, features: FeatureSets, seed: int) -> list[Figure]:
+def frechet_figures(sets: Comparison, features: FeatureSets, seed: int, at_infinity: bool = True) -> list[Figure]:
+    """The Fréchet distance, and its extrapolation to any number of images; a note where images are too few."""
+    n, dimensions = min(len(features.reference), len(features.fake)), features.fake.shape[1]
+    if reason := too_few(n, dimensions):
+        return [Figure(name, n, note=reason) for name in (FRECHET, AT_INFINITY)[: 1 + at_infinity]]
+    figures = [distance_figure(FRECHET, frechet_distance, sets, features, seed)]
+    if not at_infinity:
+        return figures
+    needed = needed_at_infinity(dimensions)
+    if n < needed:
+        reason = f"not given: needs {needed} images per side for {dimensions} dimensions, got {n}"
+        return [*figures, Figure(AT_INFINITY, n, note=reason)]
+    keys = {
+        side: draw_keys(len(getattr(features, side)), SIZES, seed + i)
+        for i, side in enumerate(("reference", "fake", "control"))
+    }
+
+    def at(real: np.ndarray, side: str, other: np.ndarray) -> float:
+        pair = features.reference[real], getattr(features, side)[other]
+        return extrapolate(*pair, keys["reference"][:, real], keys[side][:, other]).distance
+
+    return [
+        *figures,
+        _figure_of(AT_INFINITY, lambda r, f: at(r, "fake", f), lambda r, c: at(r, "control", c), sets, features, seed),
+    ]
+
+
+def prdc_figures(sets: Comparison, features: FeatureSets) -> list[Figure]:
     """Precision, recall, density and coverage, each with its interval over cases and its floor."""
     k = _k(features)
     found, floor = (prdc(features.reference, x, k) for x in (features.fake, features.control))
     figures = []
     for name, value in found.means().items():
         cases = sets.fake.cases if name in ("precision", "density") else sets.reference.cases
-        low, high = mean_interval(getattr(found, name), cases, seed=seed)
+        values = getattr(found, name)
+        if name == "density":  # counts, never negative and skewed
+            low, high = positive_interval(value, mean_spread(values, cases))
+        else:
+            low, high = mean_interval(values, cases)
         figures.append(Figure(name, len(features.fake), value, low, high, floor.means()[name]))
     return figures
 
 
+def _figure_of(
+    name: str, of_fake: Distance, of_control: Distance, sets: Comparison, features: FeatureSets, seed: int
+) -> Figure:
+    """A figure from its statistics of indices of reference and fake, and of reference and control."""
+    sides = (sets.reference.cases, sets.fake.cases, sets.control.cases)
+    every = [np.arange(len(cases)) for cases in sides]
+    value, floor = of_fake(every[0], every[1]), of_control(every[0], every[2])
+
+    def gap(real: np.ndarray, fake: np.ndarray, control: np.ndarray) -> float:
+        # What is whole need not be measured again.
+        mine = value if len(real) == len(every[0]) and len(fake) == len(every[1]) else of_fake(real, fake)
+        theirs = floor if len(real) == len(every[0]) and len(control) == len(every[2]) else of_control(real, control)
+        return mine - theirs
+
+    spread = statistic_spread(of_fake, *sides[:2], seed=seed)
+    difference = t_interval(value - floor, statistic_spread(gap, *sides, seed=seed))
+    n = min(len(features.reference), len(features.fake))
+    return Figure(name, n, value, *t_interval(value, spread), floor, "", value - floor, *difference)
+
+
+def _distances(sets: Comparison, features: FeatureSets, seed: int) -> list[Figure]:
+    width = median_distance(features.reference)
+    return [
+        *frechet_figures(sets, features, seed),
+        distance_figure(KID, lambda a, b: 1000 * kid(a, b), sets, features, seed),
+        distance_figure(MMD, lambda a, b: 1000 * mmd_rbf(a, b, width), sets, features, seed),
+    ]
+
+
 def _k(features: FeatureSets) -> int:
-    """Five neighbours, as Naeem et al. 2020 advise, or as many as a small set has."""
+    """Five neighbors, as Naeem et al. 2020 advise, or as many as a small set has."""
     return min(5, len(features.reference) - 1, len(features.fake) - 1)
 
 
@@ -145,15 +230,16 @@ def _c2st(sets: Comparison, features: FeatureSets, other: str, seed: int) -> Two
             features.reference, getattr(features, other), sets.reference.cases, getattr(sets, other).cases, seed=seed
         )
     except InputError as error:
-        return str(error)
+        return f"not given: {error}"
 
 
 def _two_sample_figure(tests: dict[str, TwoSample | str], n: int) -> Figure:
     fake, control = tests["fake"], tests["control"]
     if isinstance(fake, str):
         return Figure("C2ST accuracy", n, note=fake)
-    floor = None if isinstance(control, str) else control.accuracy
-    return Figure("C2ST accuracy", n, fake.accuracy, fake.low, fake.high, floor)
+    if isinstance(control, str):
+        return Figure("C2ST accuracy", n, fake.accuracy, fake.low, fake.high, note=f"no floor: {control}")
+    return Figure("C2ST accuracy", n, fake.accuracy, fake.low, fake.high, control.accuracy)
 
 
 def _nearest(copies: Authenticity, real_copies: Authenticity, cases: list[str], seed: int) -> Figure:
@@ -169,11 +255,7 @@ def _of_type(sets: Comparison, features: FeatureSets, at: dict[str, np.ndarray],
         return [Figure("all figures", len(at["fake"]), note=f"not given: too few patches of this type ({counts})")]
     equal = min(len(at["control"]), len(at["fake"]))
     at = {"reference": at["reference"], "control": at["control"][:equal], "fake": at["fake"][:equal]}
-    part = Comparison(
-        sets.reference.select(at["reference"]), sets.control.select(at["control"]), sets.fake.select(at["fake"]),
-        sets.train, (),
-    )  # fmt: skip
-    chosen = FeatureSets(
-        *(getattr(features, side)[at[side]] for side in ("reference", "control", "fake")), features.train
-    )
-    return [f for f in _distances(part, chosen, seed) if "infinity" not in f.name] + prdc_figures(part, chosen, seed)
+    chosen = {side: getattr(sets, side).select(of) for side, of in at.items()}
+    part = replace(sets, **chosen, notes=())
+    own = FeatureSets(*(getattr(features, side)[of] for side, of in at.items()), train=features.train)
+    return [f for f in _distances(part, own, seed) if f.name != AT_INFINITY] + prdc_figures(part, own)

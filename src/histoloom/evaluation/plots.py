@@ -1,7 +1,8 @@
-"""The pictures of a report, as PNG bytes: bars beside their floors, scores, a map of features, and rows of patches."""
+"""The pictures of a report, as PNG bytes: bars with their floors, scores, a map of features, and patches."""
 
 import base64
 import io
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -9,35 +10,42 @@ from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
-from histoloom.evaluation.measures import EncoderFigures, FeatureSets
+from histoloom.evaluation.measures import EncoderFigures, FeatureSets, Figure
 from histoloom.metrics.two_sample import TwoSample
 
-REAL, CONTROL, FAKE = "#4477aa", "#bbbbbb", "#cc6644"  # told apart by colour-blind readers, and in grey print
-STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "histoloom"}
+REAL, CONTROL, FAKE = "#4477aa", "#bbbbbb", "#cc6644"  # distinct to color-blind readers, and in gray print
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "histoloom",
+}
 
 
 def bars(encoder: EncoderFigures) -> bytes:
-    """Precision, recall, density, coverage beside real against real, with intervals."""
+    """Precision, recall, density, coverage, each with its interval and its floor."""
     figures = [f for f in encoder.overall if f.name in ("precision", "recall", "density", "coverage")]
     at = np.arange(len(figures))
-    spans = np.array([(f.value - f.low, f.high - f.value) for f in figures]).T.clip(0)
+    spans = np.array([_reach(figure) for figure in figures]).T.clip(0)
     with matplotlib.rc_context(STYLE):
         canvas = Canvas(figsize=(4.2, 2.8), layout="constrained")
         axes = canvas.subplots()
-        axes.bar(at - 0.2, [f.value for f in figures], 0.4, color=FAKE, yerr=spans, ecolor="#333333", label="synthetic")
-        axes.bar(at + 0.2, [f.floor for f in figures], 0.4, color=CONTROL, label="real, other cases")
+        axes.bar(
+            at - 0.2, [f.measured for f in figures], 0.4, color=FAKE, yerr=spans, ecolor="#333333", label="synthetic"
+        )
+        axes.bar(at + 0.2, [f.at_best for f in figures], 0.4, color=CONTROL, label="real, other cases")
         axes.set_xticks(at, [f.name for f in figures])
         axes.legend(frameon=False, fontsize=8)
         return _png(canvas)
 
 
 def scores(test: TwoSample) -> bytes:
-    """How sure the classifier was of each image, real and synthetic."""
+    """The scores that the classifier gave to real and to synthetic images."""
     with matplotlib.rc_context(STYLE):
         canvas = Canvas(figsize=(4.2, 2.8), layout="constrained")
         axes = canvas.subplots()
         for values, color, name in ((test.real_scores, REAL, "real"), (test.fake_scores, FAKE, "synthetic")):
-            axes.hist(values, np.linspace(0, 1, 21), color=color, alpha=0.6, label=name)
+            axes.hist(values, np.linspace(0, 1, 21).tolist(), color=color, alpha=0.6, label=name)
         axes.set(xlabel="classifier's probability of being synthetic", ylabel="images")
         axes.legend(frameon=False, fontsize=8)
         return _png(canvas)
@@ -60,9 +68,9 @@ def feature_map(features: FeatureSets) -> bytes:
 
 def principal_plane(features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n 2"]:
     """Coordinates on the first two principal components, each with its largest coordinate positive."""
-    centred = np.asarray(features, np.float64) - features.mean(axis=0)
-    _, _, directions = np.linalg.svd(centred, full_matrices=False)
-    places = centred @ directions[:2].T
+    centered = np.asarray(features, np.float64) - features.mean(axis=0)
+    _, _, directions = np.linalg.svd(centered, full_matrices=False)
+    places = centered @ directions[:2].T
     return places * np.sign(places[np.abs(places).argmax(axis=0), np.arange(places.shape[1])])
 
 
@@ -78,6 +86,13 @@ def picture(image: UInt8[np.ndarray, "h w 3"], edge: int = 224) -> bytes:
 def inline(png: bytes) -> str:
     """A data address, so that the page needs no other file."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _reach(figure: Figure) -> tuple[float, float]:
+    """How far the interval reaches below and above the value; nothing without one."""
+    if figure.low is None or figure.high is None:
+        return 0.0, 0.0
+    return figure.measured - figure.low, figure.high - figure.measured
 
 
 def _png(canvas: Canvas) -> bytes:

@@ -1,13 +1,15 @@
-"""What does an encoder know of tissue? A linear probe: tissue type from features, beside raw colour statistics."""
+"""What does an encoder know about tissue? A linear probe: tissue type from features, next to plain color statistics."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from histoloom.errors import InputError, MissingExtraError, OutputError
+from histoloom.errors import InputError, MissingExtraError
+from histoloom.files import write_text
 from histoloom.metrics.intervals import mean_interval
 from histoloom.metrics.lab import rgb_to_lab
 from histoloom.patches.heterogeneity import class_fractions
@@ -18,7 +20,7 @@ from histoloom.tissue import UNLABELLED
 
 @dataclass(frozen=True)
 class Probe:
-    """Share of held-out patches whose type is read rightly, its 95 % interval over cases, the mean over types, n."""
+    """Share of held-out patches whose type is predicted correctly, its 95 % interval over cases, mean over types, n."""
 
     accuracy: float
     low: float
@@ -36,7 +38,7 @@ def tissue_labels(semantic_maps: UInt8[np.ndarray, "n h w"], prior: Float[np.nda
     return np.where(prior > 0, shares / np.where(prior > 0, prior, 1), 0).argmax(axis=1)
 
 
-def colour_statistics(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n 45"]:
+def color_statistics(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n 45"]:
     """Mean, standard deviation and the 10, 50, 90 % quantiles of red, green, blue, of the dyes (HED) and of Lab."""
     rows = []
     for image in images:
@@ -53,7 +55,7 @@ def linear_probe(
     labels: Int[np.ndarray, " m"],
     cases: list[str],
 ) -> Probe:
-    """Logistic regression on standardised features, fitted to one split and judged on another, of other cases (Alain &
+    """Logistic regression on standardized features, fitted to one split and judged on another, of other cases (Alain &
     Bengio 2016, "Understanding intermediate layers using linear classifier probes").
 
     Raises InputError where the training labels are all the same.
@@ -77,20 +79,20 @@ def linear_probe(
 
 
 def probe_encoder(
-    train: Patches, held: Patches, features: dict[str, tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]]]
+    train: Patches, held: Patches, features: Mapping[str, tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]]]
 ) -> dict[str, Probe]:
-    """Probes on features by name, of `train` and `held`, and on colour statistics: learned from `train`, judged on
+    """Probes on features by name, of `train` and `held`, and on color statistics: learned from `train`, judged on
     `held`, of other cases."""
     num_types = 1 + max(int(m[m != UNLABELLED].max(initial=0)) for m in (train.semantic_maps, held.semantic_maps))
     prior = np.mean([class_fractions(m, num_types) for m in train.semantic_maps], axis=0)
     labels = [tissue_labels(part.semantic_maps, prior) for part in (train, held)]
-    colours = [colour_statistics(part.images) for part in (train, held)]
-    read = features | {"colour statistics": colours}
+    colors = [color_statistics(part.images) for part in (train, held)]
+    read = {**features, "color statistics": (colors[0], colors[1])}
     return {name: linear_probe(a, labels[0], b, labels[1], held.cases) for name, (a, b) in read.items()}
 
 
 def write_card(probes: dict[str, Probe], patches: int, start: str, steps: int, seed: int, folder: Path) -> None:
-    """Write the encoder's card, `README.md`, into `folder`."""
+    """Write the encoder's card, `README.md`, into `folder`; raises OutputError."""
     rows = [
         f"| {name} | {100 * p.accuracy:.1f} % [{100 * p.low:.1f}, {100 * p.high:.1f}] "
         f"| {100 * p.balanced:.1f} % | {p.n} |"
@@ -101,17 +103,14 @@ def write_card(probes: dict[str, Probe], patches: int, start: str, steps: int, s
         "",
         f"Trained without labels by `histoloom train-encoder` on {patches} patches of the split `train`: Barlow Twins, "
         f"{steps} steps, seed {seed}, "
-        f"begun with {start}. For comparing images of the kind it was trained on; its figures compare with no "
-        "published ones, and it is no diagnostic device.",
+        f"started from {start}. It compares images of the kind that it was trained on; its figures cannot be compared "
+        "with published ones, and it is not a diagnostic device.",
         "",
-        "Linear probe: the tissue type that stands out on a patch, learned from `train`, read on `val` (other cases). "
-        "Brackets: 95 % bootstrap over cases.",
+        "Linear probe: the tissue type that stands out on a patch, learned from `train`, tested on `val`. "
+        "Brackets: 95 % over cases.",
         "",
         "| read from | accuracy | mean of types | n |",
         "|---|---|---|---|",
         *rows,
     ]
-    try:
-        (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot write the card ({error.strerror or error}); free some space") from None
+    write_text(folder / "README.md", "\n".join(lines) + "\n")

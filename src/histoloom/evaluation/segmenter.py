@@ -1,12 +1,11 @@
 """A small segmenter that learns from real patches to read a map off an image: the judge of map fidelity.
 
-A residual U-Net that sees the image at half its size and answers there; the answer is enlarged. Small enough to train
-in a quarter of an hour on one core, and fully convolutional, so images of any size can be read.
+A residual U-Net that reads the image at half its size and answers there; the answer is enlarged. It trains in a quarter
+of an hour on one core and is fully convolutional, so it reads images of any size.
 """
 
+import hashlib
 import json
-import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -15,21 +14,26 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from histoloom.augmentation import dihedral
 from histoloom.config import build, check_numbers
-from histoloom.errors import ConfigError, HistoloomError, InputError, ModelError, OutputError
-from histoloom.precision import best_device
-from histoloom.stain import StainJitter, apply_stain, draw_stain
+from histoloom.errors import ConfigError, InputError, ModelError
+from histoloom.files import whole_file
+from histoloom.fitting.checkpoint import save_tensors
+from histoloom.fitting.loop import LoopConfig, fit, show_on
+from histoloom.fitting.samples import draw_part, stack, to_pixels
+from histoloom.progress import SILENT, Bar
+from histoloom.stain import StainJitter
 from histoloom.tissue import UNLABELLED
 
 SEGMENTER = "segmenter.safetensors"
+_FORMAT = 2  # of the file
+_LEARNED = "learned_from"  # tensor that holds the hashes of the training images
+_HASH_BYTES = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SegmenterConfig:
     """Shape and training of the segmenter."""
 
@@ -37,29 +41,46 @@ class SegmenterConfig:
     size: int = 192  # px, edge of the training crops; a multiple of 2 ** len(channels)
     steps: int = 800
     batch_size: int = 16
-    learning_rate: float = 3e-3  # peak; warms up over a tenth of the steps, then falls to zero as a cosine
+    learning_rate: float = 3e-3  # peak; warms up over a tenth of the steps, then falls as a cosine
     weight_decay: float = 0.02
-    balance: float = 0.5  # loss weight of a type ~ share of its pixels ** -balance; 0 weighs all pixels alike
+    balance: float = 0.5  # loss weight of a type ~ share of its pixels ** -balance; 0 weighs all pixels equally
     stain: StainJitter = field(default_factory=StainJitter)
     seed: int = 0
 
     def __post_init__(self):
         check_numbers(self)
         if len(self.channels) < 2 or min(self.channels) < 1:
-            raise ConfigError(f"segmenter channels {self.channels} need two levels at least, each with a channel")
+            raise ConfigError(f"segmenter channels {self.channels} must be two levels or more, each 1 or more")
         if self.size < 1 or self.size % 2 ** len(self.channels):
             raise ConfigError(f"segmenter size {self.size} must be a multiple of {2 ** len(self.channels)}")
-        if min(self.steps, self.batch_size) < 1 or self.learning_rate <= 0:
-            raise ConfigError("segmenter steps and batch_size must be 1 or more, learning_rate positive")
-        if self.weight_decay < 0 or not 0 <= self.balance <= 1:
-            raise ConfigError("segmenter weight_decay must not be negative, balance must lie in [0, 1]")
+        if not 0 <= self.balance <= 1:
+            raise ConfigError(f"segmenter balance {self.balance} must be in [0, 1]")
+        try:
+            self.loop()
+        except ConfigError as error:
+            raise ConfigError(f"segmenter: {error}") from None
+
+    def loop(self) -> LoopConfig:
+        """How it is trained, in terms of the training loop."""
+        return LoopConfig(
+            steps=self.steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            warmup_steps=self.steps // 10,
+            weight_decay=self.weight_decay,
+            average_decay=0.0,
+            precision="fp32",
+            workers=0,
+            seed=self.seed,
+        )
 
 
 class Segmenter:
-    """A trained network with the number of types it knows."""
+    """A trained network, the number of types that it knows, and hashes of the images that it learned from."""
 
-    def __init__(self, network: nn.Module, num_types: int, config: SegmenterConfig):
+    def __init__(self, network: nn.Module, num_types: int, config: SegmenterConfig, learned_from: frozenset[bytes]):
         self.network, self.num_types, self.config = network.eval(), num_types, config
+        self.learned_from = learned_from
 
     @torch.inference_mode()
     def predict(self, images: UInt8[np.ndarray, "n h w 3"], batch_size: int = 16) -> UInt8[np.ndarray, "n h w"]:
@@ -71,12 +92,48 @@ class Segmenter:
             maps[start : start + batch_size] = logits.argmax(1).to(torch.uint8).cpu().numpy()
         return maps
 
+    def num_learned(self, images: UInt8[np.ndarray, "n h w 3"]) -> int | None:
+        """How many of these images it learned from; None if that is not recorded."""
+        return sum(_hash(image) in self.learned_from for image in images) if self.learned_from else None
+
     def _logits(self, images: Tensor) -> Tensor:
         height, width = images.shape[1:3]
         stride = 2 ** len(self.config.channels)
-        pixels = F.pad(_pixels(images), (0, -width % stride, 0, -height % stride), mode="replicate")
+        pixels = F.pad(to_pixels(images), (0, -width % stride, 0, -height % stride), mode="replicate")
         logits = F.interpolate(self.network(pixels), scale_factor=2, mode="bilinear", align_corners=False)
         return logits[:, :, :height, :width]
+
+
+class SegmenterObjective(nn.Module):
+    """Batch of images `b h w 3` and maps `b h w`, uint8 -> cross-entropy; pixels of 255 do not count."""
+
+    def __init__(self, network: nn.Module, weights: Float[np.ndarray, " k"]):
+        super().__init__()
+        self.network = network
+        self.register_buffer("weights", torch.from_numpy(weights))
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        logits = self.network(to_pixels(batch["images"]).contiguous(memory_format=torch.channels_last))
+        # The answer has half the size of the image, so its truth is every second pixel of the map.
+        truth = batch["maps"][:, ::2, ::2].long()
+        return {"loss": F.cross_entropy(logits, truth, self.get_buffer("weights"), ignore_index=UNLABELLED)}
+
+
+@dataclass(frozen=True)
+class MapSampler:
+    """Sample n: a random part of a random patch and of its map, turned, mirrored and restained."""
+
+    images: UInt8[np.ndarray, "n h w 3"]
+    semantic_maps: UInt8[np.ndarray, "n h w"]
+    config: SegmenterConfig
+
+    def __call__(self, n: int) -> dict:
+        rng = np.random.default_rng((self.config.seed, n))
+        index = int(rng.integers(len(self.images)))
+        image, semantic_map = draw_part(
+            self.images, index, self.config.size, self.config.stain, rng, self.semantic_maps
+        )
+        return {"images": image, "maps": semantic_map}
 
 
 def train_segmenter(
@@ -84,54 +141,35 @@ def train_segmenter(
     semantic_maps: UInt8[np.ndarray, "n h w"],
     num_types: int,
     config: SegmenterConfig,
-    on_step: Callable[[int, float], None] | None = None,
+    bar: Bar = SILENT,
 ) -> Segmenter:
-    """Learn to read `semantic_maps` off `images`; pixels of 255 teach nothing. Same seed, same segmenter.
+    """Learn to read `semantic_maps` off `images`; pixels of 255 do not count. The same seed gives the same segmenter.
 
-    `on_step(step, loss)` is called after each step, counted from 1. Raises InputError where arrays do not fit,
-    ConfigError where patches are smaller than `config.size`, HistoloomError where the loss is no longer finite.
+    `bar` counts steps. Raises InputError for arrays that do not fit, ConfigError for patches smaller than
+    `config.size`, HistoloomError for a loss that is not finite.
     """
     _check(images, semantic_maps, num_types, config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = _UNet(config.channels, num_types)
-    device = best_device()
-    network.to(device, memory_format=torch.channels_last)
-    weights = torch.from_numpy(_type_weights(semantic_maps, num_types, config.balance)).to(device)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=config.steps + 1, pct_start=0.1, cycle_momentum=False
-    )
-    for step in range(config.steps):
-        batch_images, batch_maps = (part.to(device) for part in _batch(images, semantic_maps, step, config))
-        logits = network(_pixels(batch_images).contiguous(memory_format=torch.channels_last))
-        # The answer lies on the half-size grid, so every second pixel of the map is its truth.
-        loss = F.cross_entropy(logits, batch_maps[:, ::2, ::2].long(), weights, ignore_index=UNLABELLED)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if not torch.isfinite(loss):
-            raise HistoloomError(f"the segmenter's loss is not finite at step {step + 1}; lower its learning_rate")
-        if on_step:
-            on_step(step + 1, loss.item())
-    return Segmenter(network, num_types, config)
+        network = _UNet(config.channels, num_types).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (missing in the stub)
+        objective = SegmenterObjective(network, _type_weights(semantic_maps, num_types, config.balance))
+        trained = fit(objective, MapSampler(images, semantic_maps, config), stack, config.loop(), on_step=show_on(bar))
+    assert isinstance(trained, SegmenterObjective)
+    return Segmenter(trained.network, num_types, config, frozenset(map(_hash, images)))
 
 
 def save_segmenter(segmenter: Segmenter, folder: Path | str) -> Path:
-    """Write `segmenter.safetensors` into `folder`, with its configuration as JSON in the header; returns its path."""
+    """Write `segmenter.safetensors` into `folder`, with its configuration as JSON in the header; returns its path.
+
+    Equal segmenters give equal bytes. Raises OutputError where the disk refuses.
+    """
     path = Path(folder) / SEGMENTER
-    aside = path.with_suffix(".partial")
-    header = {"num_types": str(segmenter.num_types), "config": json.dumps(asdict(segmenter.config), sort_keys=True)}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.cpu().contiguous() for k, v in segmenter.network.state_dict().items()}, aside, metadata=header)
-        os.replace(aside, path)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(
-            f"{path}: cannot write the segmenter ({error}); free some space or choose another folder"
-        ) from None
+    about = {"format": _FORMAT, "num_types": segmenter.num_types, "config": asdict(segmenter.config)}
+    tensors = {name: value.cpu().contiguous() for name, value in segmenter.network.state_dict().items()}
+    hashes = np.frombuffer(b"".join(sorted(segmenter.learned_from)), np.uint8).reshape(-1, _HASH_BYTES)
+    tensors[_LEARNED] = torch.from_numpy(hashes.copy())
+    with whole_file(path) as aside:
+        save_tensors(tensors, aside, {"segmenter": json.dumps(about, sort_keys=True)})
     return path
 
 
@@ -139,23 +177,26 @@ def load_segmenter(folder: Path | str) -> Segmenter:
     """Read what `save_segmenter` wrote; raises ModelError with file and cure."""
     path = Path(folder) / SEGMENTER
     if not path.is_file():
-        raise ModelError(f"{path}: no segmenter there; train one on real patches first")
+        raise ModelError(f"{path}: no such file; name the folder of the segmenter of a run")
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-        values = json.loads(header["config"])
-        config = build(SegmenterConfig, values, str(path))
-        network = _UNet(config.channels, int(header["num_types"]))
+        about = json.loads(header["segmenter"])
+        if about["format"] != _FORMAT:
+            raise ValueError(f"its format is {about['format']}, this version reads {_FORMAT}")
+        config = build(SegmenterConfig, about["config"], str(path))
+        learned_from = frozenset(row.tobytes() for row in tensors.pop(_LEARNED).numpy())
+        network = _UNet(config.channels, int(about["num_types"]))
         network.load_state_dict(tensors)
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError, ConfigError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"{path}: not a segmenter of this version ({reason}); train it again") from None
-    return Segmenter(network, int(header["num_types"]), config)
+    except (OSError, SafetensorError, ConfigError, LookupError, ValueError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{path}: is not a segmenter of this version ({reason}); train it again") from None
+    return Segmenter(network, int(about["num_types"]), config, learned_from)
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut."""
+    """Two 3x3 convolutions with a shortcut."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -194,23 +235,8 @@ def _conv(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(outputs))
 
 
-def _pixels(images: Tensor) -> Tensor:
-    return images.movedim(-1, 1).to(torch.float32) / 127.5 - 1
-
-
-def _batch(images: np.ndarray, maps: np.ndarray, step: int, config: SegmenterConfig) -> tuple[Tensor, Tensor]:
-    drawn = [_draw(images, maps, n, config) for n in range(step * config.batch_size, (step + 1) * config.batch_size)]
-    return tuple(torch.from_numpy(np.stack(arrays)) for arrays in zip(*drawn, strict=True))
-
-
-def _draw(images: np.ndarray, maps: np.ndarray, n: int, config: SegmenterConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Sample n of a run: a random part of a random patch, turned, mirrored and restained."""
-    rng = np.random.default_rng((config.seed, n))
-    index, size = rng.integers(len(images)), config.size
-    y, x = (rng.integers(edge - size + 1) for edge in images.shape[1:3])
-    which = int(rng.integers(8))
-    image, semantic_map = (dihedral(a[index, y : y + size, x : x + size], which) for a in (images, maps))
-    return apply_stain(image, draw_stain(config.stain, rng)), semantic_map
+def _hash(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(image).data).digest()[:_HASH_BYTES]
 
 
 def _type_weights(maps: np.ndarray, num_types: int, balance: float) -> Float[np.ndarray, " k"]:
@@ -225,8 +251,8 @@ def _check(images: np.ndarray, maps: np.ndarray, num_types: int, config: Segment
             f"images {images.shape} and maps {maps.shape} differ in number or size; give one map per image"
         )
     if len(images) == 0 or (maps == UNLABELLED).all():
-        raise InputError("no labelled patch to train the segmenter on")
+        raise InputError("the maps have no labeled pixel, so the segmenter has nothing to learn")
     if (largest := int(maps[maps != UNLABELLED].max())) >= num_types:
-        raise InputError(f"a map holds tissue id {largest}, but the segmenter was asked to know {num_types} types")
+        raise InputError(f"a map holds tissue id {largest}, but the segmenter has only {num_types} types")
     if min(images.shape[1:3]) < config.size:
         raise ConfigError(f"patches are {images.shape[1:3]} px, smaller than segmenter size {config.size}")

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -58,6 +59,43 @@ class ImageSet:
         """The format for a report: of the images, and of what they were made from."""
         kept = f"{self.file_format} (in Parquet)" if self.kind == "patch dataset" else self.file_format
         return f"{kept}, made from {self.made_from}" if self.made_from else kept
+
+    @property
+    def label(self) -> str:
+        """The name of the folder, without the path to it, for what may be passed on."""
+        return Path(self.where).name or self.where
+
+    @property
+    def maps(self) -> UInt8[np.ndarray, "n h w"]:
+        """The maps of a set that has them; raises InputError for one that has none."""
+        if self.semantic_maps is None:
+            raise InputError(f"{self.where}: has no maps; give a patch dataset or woven patches")
+        return self.semantic_maps
+
+    @property
+    def known_table(self) -> TissueTable:
+        """The tissue table of a set that has one; raises InputError for one that has none."""
+        if self.table is None:
+            raise InputError(f"{self.where}: has no tissue table; give a patch dataset or woven patches")
+        return self.table
+
+    @property
+    def cases_are_known(self) -> bool:
+        """Whether images share cases; else each counts as a case of its own."""
+        return len(set(self.cases)) < len(self)
+
+    def distinct(self) -> "ImageSet":
+        """The images without those that repeat an earlier one, pixel by pixel."""
+        first = {key: i for i, key in reversed(list(enumerate(self.keys())))}
+        return self if len(first) == len(self) else self.select(sorted(first.values()))
+
+    def fingerprint(self) -> str:
+        """A hash of all that a figure may depend on: pixels, maps, cases, names, crops."""
+        digest = hashlib.sha256(b"".join(self.keys()))
+        if self.semantic_maps is not None:
+            digest.update(np.ascontiguousarray(self.semantic_maps).data)
+        digest.update(json.dumps([self.cases, self.names, [list(map(str, of)) for of in self.crops]]).encode())
+        return digest.hexdigest()
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "ImageSet":
         """The images at `indices`, in that order."""
@@ -118,6 +156,12 @@ def _cases_by_map(real: Sequence[ImageSet]) -> dict[str, str]:
     return {identity: min(of) for identity, of in cases.items() if len(of) == 1}
 
 
+def comparable(real: ImageSet, other: ImageSet) -> None:
+    """Raise ImageError or InputError unless both sets have one size and one tissue table."""
+    compare_sizes(real, other)
+    compare_tables(real, other)
+
+
 def compare_sizes(real: ImageSet, fake: ImageSet) -> None:
     """Raise ImageError where sizes differ: a resized image is another image to every metric."""
     if real.images.shape[1:] != fake.images.shape[1:]:
@@ -175,7 +219,7 @@ def _dataset(folder: Path, split: str | None) -> ImageSet:
 def _encodings(folder: Path, split: str) -> str:
     """How the images of a dataset are encoded, as their bytes say: a foreign one need not hold PNG."""
     images = (row["image"]["bytes"] for row in iter_rows(folder, split, ["image"]))
-    return _formats({f".{Image.open(io.BytesIO(data)).format.lower()}" for data in images})
+    return _formats({f".{(Image.open(io.BytesIO(data)).format or 'unknown').lower()}" for data in images})
 
 
 def _formats(suffixes: set[str]) -> str:

@@ -1,7 +1,6 @@
 """Measure what every conditioning of a reproduction has woven against the same real patches."""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 from histoloom.encoders.encoder import open_encoder
 from histoloom.errors import InputError
 from histoloom.evaluation.crop_search import REDRAWN
-from histoloom.evaluation.downstream import check_sets, pooled, predict, train_deeplab
+from histoloom.evaluation.downstream import check_sets, judge, pooled, train_deeplab
 from histoloom.evaluation.left_out import measure_left_out, pasted_squares
 from histoloom.evaluation.report import Evaluation, EvaluationConfig, evaluate, to_json
 from histoloom.evaluation.segmenter import Segmenter
@@ -20,8 +19,9 @@ from histoloom.experiments.recipe import Reproduction
 from histoloom.generation.patches import Order
 from histoloom.metrics.copy_score import best_match
 from histoloom.metrics.copying import copy_rate, copy_threshold
-from histoloom.metrics.map_fidelity import confusion
 from histoloom.patches.store import Patches
+from histoloom.precision import resolved
+from histoloom.progress import Bar
 
 REAL = "real"  # the training set of real patches whose maps were woven
 HELD_OUT = "val"  # the split that everything is measured against
@@ -64,7 +64,9 @@ def measure(
     `orders` were woven from the maps of the patches `at` of `train`.
     """
     budget, cache = comparison.budget, comparison.run.folder / "features.sqlite"
-    config = EvaluationConfig(budget.encoders, max(budget.patches, 2), budget.pairs, budget.seed)
+    config = EvaluationConfig(
+        encoders=budget.encoders, most=max(budget.patches, 2), pairs=budget.pairs, seed=budget.seed
+    )
     found = evaluate(held, fake, train, config, segmenter, cache, comparison.run.progress)
     return {
         "report": to_json(found),
@@ -127,22 +129,22 @@ def downstream_of(comparison: Comparison, real: ImageSet, held: ImageSet, kinds:
         for name, images in sets.items():
             counts = []
             for seed in config.seeds:
-                key = comparison.key("downstream", asdict(config), seed, _hash(images))
+                settings = asdict(config) | {"precision": resolved(config.precision)}
+                key = comparison.key("downstream", settings, seed, _hash(images))
                 judged = cached_result(
                     comparison.run.folder / "downstream" / f"{name}-{seed}.json",
                     key,
-                    lambda: _judge(images, held, seed, comparison, bar.advance),  # noqa: B023
+                    lambda: _judge(images, held, seed, comparison, bar),  # noqa: B023
                 )
                 counts.append(np.asarray(judged["confusion"], np.int64))
             found[name] = asdict(pooled(counts, held.cases))
     return plain(found)
 
 
-def _judge(images: ImageSet, held: ImageSet, seed: int, comparison: Comparison, on_step: Callable[[int], None]) -> dict:
+def _judge(images: ImageSet, held: ImageSet, seed: int, comparison: Comparison, bar: Bar) -> dict:
     types = comparison.run.table.num_ids
-    assert held.semantic_maps is not None  # check_sets has refused it
-    network = train_deeplab([images], types, comparison.budget.downstream, seed, on_step)
-    return {"confusion": confusion(predict(network, held.images), held.semantic_maps, types).tolist()}
+    network = train_deeplab([images], types, comparison.budget.downstream, seed, bar)
+    return {"confusion": judge(network, held, types).tolist()}
 
 
 def image_set(run: Run, patches: Patches, split: str) -> ImageSet:
@@ -154,5 +156,4 @@ def image_set(run: Run, patches: Patches, split: str) -> ImageSet:
 
 
 def _hash(images: ImageSet) -> str:
-    assert images.semantic_maps is not None  # check_sets has refused it
-    return hashlib.sha256(b"".join(images.keys()) + images.semantic_maps.tobytes()).hexdigest()
+    return hashlib.sha256(b"".join(images.keys()) + images.maps.tobytes()).hexdigest()

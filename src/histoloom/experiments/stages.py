@@ -63,7 +63,7 @@ def open_segmenter(
             patches.semantic_maps,
             table.num_ids,
             config,
-            lambda _, loss: bar.advance(1, f"loss {loss:.3f}"),
+            bar,
         )
     save_segmenter(trained, folder)
     return load_segmenter(folder)

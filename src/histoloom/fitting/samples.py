@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -34,6 +34,11 @@ def draw_part(
     )
     assert image is not None
     return apply_stain(image, draw_stain(stain, rng)), semantic_map
+
+
+def to_pixels(images: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 h w"]:
+    """uint8 `b h w 3` as float `b 3 h w` in [-1, 1]."""
+    return images.movedim(-1, 1).to(torch.float32) / 127.5 - 1
 
 
 def stack(samples: list[dict]) -> dict[str, Tensor]:

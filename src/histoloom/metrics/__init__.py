@@ -5,9 +5,9 @@
     distance = frechet_distance(real_features, fake_features)  # float arrays `n d` and `m d`
     precision = prdc(real_features, fake_features).means()["precision"]
 
-Features come from any encoder. The functions need NumPy and torch; `frechet_distance` needs SciPy and `c2st` needs
-scikit-learn (`pip install 'histoloom[evaluate]'`). They read no files and import nothing of Histoloom but its errors
-and its stain model. Importing this package loads no torch; a name loads its module.
+Features come from any encoder. The functions need NumPy and torch; the Fréchet distance and the intervals also need
+SciPy, and `c2st` needs scikit-learn (`pip install 'histoloom[evaluate]'`). They read no files and import nothing of
+Histoloom but its errors and its stain model. Importing this package loads no torch; a name loads its module.
 """
 
 import lazy_loader

@@ -1,8 +1,8 @@
-"""Kernel distances (squared maximum mean discrepancy, MMD; Gretton et al. 2012): unbiased, so small n is no handicap.
+"""Kernel distances (squared maximum mean discrepancy, MMD; Gretton et al. 2012), which are unbiased at any n.
 
-`kid` takes the cubic kernel of the Kernel Inception Distance (Binkowski et al. 2018), `mmd_rbf` the Gaussian one of
-CMMD (Jayasumana et al. 2024), whose width of 10 suits CLIP's embeddings only: here the width is the median real
-distance unless given. Both may fall below zero, where the truth is near zero.
+`kid` has the cubic kernel of the Kernel Inception Distance (Binkowski et al. 2018), `mmd_rbf` the Gaussian kernel of
+CMMD (Jayasumana et al. 2024). The width of 10 there suits CLIP embeddings only, so the default here is the median
+distance of real images. Both may fall below zero if the truth is near zero: compare them by differences, not by ratios.
 """
 
 from collections.abc import Callable
@@ -19,8 +19,8 @@ BLOCK = 1024  # rows of a kernel matrix in memory at a time
 
 
 def kid(real_features: Float[np.ndarray, "n d"], fake_features: Float[np.ndarray, "m d"]) -> float:
-    """Unbiased MMD^2 under k(x, y) = (x . y / d + 1)^3 (Kernel Inception Distance; Binkowski et al. 2018), over
-    all images at once instead of mean of subsets."""
+    """Unbiased MMD^2 with k(x, y) = (x . y / d + 1)^3 (Kernel Inception Distance; Binkowski et al. 2018), over all
+    images at once instead of the mean over subsets."""
     check_features(real_features, fake_features)
     dimensions = real_features.shape[1]
 
@@ -33,10 +33,10 @@ def kid(real_features: Float[np.ndarray, "n d"], fake_features: Float[np.ndarray
 def mmd_rbf(
     real_features: Float[np.ndarray, "n d"], fake_features: Float[np.ndarray, "m d"], width: float | None = None
 ) -> float:
-    """Unbiased MMD^2 under k(x, y) = exp(-|x - y|^2 / (2 width^2)); between -1 and 2 (Gretton et al. 2012, "The MMD in
+    """Unbiased MMD^2 with k(x, y) = exp(-|x - y|^2 / (2 width^2)); between -1 and 2 (Gretton et al. 2012, "The MMD in
     reproducing kernel Hilbert spaces", with the kernel of CMMD, Jayasumana et al. 2024).
 
-    `width` defaults to `median_distance(real_features)`, so that scores of one real set compare.
+    `width` defaults to `median_distance(real_features)`, so that scores against one real set are comparable.
     """
     check_features(real_features, fake_features)
     width = width or median_distance(real_features)
@@ -48,7 +48,8 @@ def mmd_rbf(
 
 
 def median_distance(features: Float[np.ndarray, "n d"], most: int = 1000) -> float:
-    """Median distance of two images, of evenly spaced `most` ones; 1 where more than half of all pairs coincide."""
+    """Median distance between two images, of at most `most` evenly spaced ones; 1 if more than half of the pairs
+    coincide."""
     rows = torch.from_numpy(np.asarray(features, np.float64))
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int))]
     return float(torch.pdist(rows).median()) or 1.0

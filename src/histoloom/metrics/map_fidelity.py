@@ -1,14 +1,15 @@
-"""Does the tissue lie where the map said? IoU and Dice of the map a segmenter reads against the map that was asked for.
+"""Is the tissue where the map says? IoU and Dice of the map that a segmenter reads against the map that was given.
 
 Everything is counted in one confusion matrix per image. "Mean IoU" here is always: pixels pooled over all images, then
-one IoU per type, then the mean over the types that the reference maps contain. Unlabelled pixels (255) of the reference
-are left out.
+one IoU per type, then the mean over types: those that the reference maps contain, or a given set. Unlabeled pixels
+(255) of the reference do not count.
 """
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from histoloom.errors import InputError
+from histoloom.metrics.intervals import MIN_CASES, NO_INTERVAL, Cases, bounded_interval, two_factor_spread
 
 UNLABELED = 255  # id of pixels without a label
 
@@ -16,16 +17,16 @@ UNLABELED = 255  # id of pixels without a label
 def confusion(
     predicted: UInt8[np.ndarray, "n h w"], reference: UInt8[np.ndarray, "n h w"], num_types: int
 ) -> Int[np.ndarray, "n k k"]:
-    """Pixels per image with reference type i (row) read as type j (column); pixels whose reference is 255 do not count.
+    """Pixels per image of reference type i (row) read as type j (column); pixels whose reference is 255 do not count.
 
-    Raises InputError where an id is `num_types` or more.
+    Raises InputError for an id of `num_types` or more.
     """
-    labelled = reference != UNLABELED
-    for name, ids in (("predicted", predicted[labelled]), ("reference", reference[labelled])):
+    labeled = reference != UNLABELED
+    for name, ids in (("predicted", predicted[labeled]), ("reference", reference[labeled])):
         if ids.size and ids.max() >= num_types:
-            raise InputError(f"the {name} maps hold tissue id {ids.max()}, but there are {num_types} types")
+            raise InputError(f"the {name} maps hold tissue id {ids.max()}, but there are only {num_types} types")
     cells = num_types * reference.astype(np.int64) + predicted
-    counts = [np.bincount(c[m], minlength=num_types**2) for c, m in zip(cells, labelled, strict=True)]
+    counts = [np.bincount(c[m], minlength=num_types**2) for c, m in zip(cells, labeled, strict=True)]
     return np.asarray(counts, np.int64).reshape(-1, num_types, num_types)
 
 
@@ -36,19 +37,22 @@ def iou(counts: Int[np.ndarray, "*n k k"]) -> Float[np.ndarray, "*n k"]:
 
 
 def dice(counts: Int[np.ndarray, "*n k k"]) -> Float[np.ndarray, "*n k"]:
-    """Dice per type, 2 tp / (2 tp + fp + fn) (Dice 1945); nan for a type that the reference does not contain."""
+    """Dice per type, 2 tp / (2 tp + fp + fn) (Dice 1945); nan for a type that is not in the reference."""
     hit, asked, read = _margins(counts)
     return np.where(asked > 0, 2 * hit / np.maximum(asked + read, 1), np.nan)
 
 
 def mean_over_present(values: Float[np.ndarray, " k"]) -> float:
-    """Mean over the types that the reference contains; nan where it contains none."""
+    """Mean over the types that the reference contains; nan if it contains none."""
     present = values[~np.isnan(values)]
     return float(present.mean()) if present.size else float("nan")
 
 
 def merge_types(counts: Int[np.ndarray, "*n k k"], groups: list[list[int]]) -> Int[np.ndarray, "*n g g"]:
-    """The confusion matrix of coarser types: `[[0], [1, 2]]` reads 1 and 2 as one. Types in no group are left out."""
+    """The confusion matrix of coarser types: `[[0], [1, 2]]` counts 1 and 2 as one. Types in no group do not count.
+
+    Raises InputError for a type in two groups.
+    """
     member = np.zeros((counts.shape[-1], len(groups)), np.int64)
     for index, group in enumerate(groups):
         member[group, index] = 1
@@ -57,23 +61,58 @@ def merge_types(counts: Int[np.ndarray, "*n k k"], groups: list[list[int]]) -> I
     return member.T @ counts @ member
 
 
-def mean_iou_interval(
-    counts: Int[np.ndarray, "n k k"], cases: list[str], level: float = 0.95, draws: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean IoU, drawn over cases: patches of one case are not independent.
+def mean_over_types(values: Float[np.ndarray, " k"], types: Bool[np.ndarray, " k"]) -> float:
+    """Mean over the given types alone, so that two sides compare; nan where one of them has no value, or none is
+    given."""
+    return float(np.mean(values[types])) if types.any() else float("nan")
 
-    A draw without a case that shows some type averages over the types that it does show.
+
+def mean_iou_interval(
+    counts: Int[np.ndarray, "n k k"],
+    cases: Cases,
+    level: float = 0.95,
+    types: Bool[np.ndarray, " k"] | None = None,
+) -> tuple[float, float]:
+    """Interval of the mean IoU, over cases, since patches of one case are not independent.
+
+    The mean is over `types` (default: all that the reference contains), the same in every part of the computation. A
+    type that one case alone shows adds no spread: see `cases_of_types`. Both ends are nan for fewer than MIN_CASES
+    cases, and where no pixel is labeled. Raises InputError unless there is one case per image.
     """
     if len(cases) != len(counts):
-        raise InputError(f"{len(counts)} confusion matrices but {len(cases)} cases; give one case per image")
-    of_case = np.unique(cases, return_inverse=True)[1]
-    num_cases = of_case.max() + 1
-    times = np.random.default_rng(seed).multinomial(num_cases, np.full(num_cases, 1 / num_cases), size=draws)
-    drawn = iou(np.tensordot(times[:, of_case], counts, axes=1))
-    present = ~np.isnan(drawn)
-    means = np.where(present, drawn, 0).sum(axis=1) / np.maximum(present.sum(axis=1), 1)
-    low, high = np.quantile(means[present.any(axis=1)], [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+        raise InputError(f"need one case per image; got {len(cases)} cases for {len(counts)} images")
+    if len(set(cases)) < MIN_CASES:
+        return NO_INTERVAL
+    whole = iou(counts.sum(axis=0))
+    types = ~np.isnan(whole) if types is None else types
+    value = mean_over_types(whole, types)
+    if np.isnan(value):
+        return NO_INTERVAL
+    left_out, sizes = mean_iou_without(counts, cases, types)
+    return bounded_interval(value, two_factor_spread(np.array([value]), left_out[None], sizes), level)
+
+
+def mean_iou_without(
+    counts: Int[np.ndarray, "n k k"], cases: Cases, types: Bool[np.ndarray, " k"]
+) -> tuple[Float[np.ndarray, " c"], Int[np.ndarray, " c"]]:
+    """Mean IoU over `types` without each case in turn, and the images of each case.
+
+    A type that is gone with a case keeps the IoU that it has with all cases.
+    """
+    of_case = np.unique(np.asarray(cases), return_inverse=True)[1]
+    by_case = np.zeros((of_case.max() + 1, *counts.shape[1:]), np.int64)
+    np.add.at(by_case, of_case, counts)
+    whole = by_case.sum(axis=0)
+    without = iou(whole - by_case)
+    values = np.where(np.isnan(without), iou(whole), without)[:, types]
+    return values.mean(axis=1), np.bincount(of_case)
+
+
+def cases_of_types(counts: Int[np.ndarray, "n k k"], cases: Cases) -> Int[np.ndarray, " k"]:
+    """How many cases show each type in the reference."""
+    shown = counts.sum(axis=2) > 0
+    names = np.asarray(cases)
+    return np.array([len(set(names[has].tolist())) for has in shown.T])
 
 
 def _margins(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

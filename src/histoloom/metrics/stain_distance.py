@@ -1,4 +1,4 @@
-"""Does it wear the stain of the real? Distributions of image colour, in dyes (HED) and to the eye (Lab)."""
+"""Do synthetic images have the stain of real ones? Distributions of mean color, in dyes (HED) and as seen (Lab)."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,16 @@ from histoloom.metrics.lab import rgb_to_lab
 from histoloom.stain import rgb_to_hed
 
 HED = ("haematoxylin", "eosin", "residual")  # OD units
-LAB = ("L", "a", "b")  # CIE units; a difference of about 2 is just seen
+LAB = ("L", "a", "b")  # CIE units; a difference of about 2 is just visible
 
 
 @dataclass(frozen=True)
 class StainDistance:
-    """1-Wasserstein distance of the mean colours of images, per channel, and drift: the shift of their mean."""
+    """1-Wasserstein distance of the mean colors of images, per channel, and drift: the shift of their mean."""
 
     hed: tuple[float, float, float]
     lab: tuple[float, float, float]
-    drift: tuple[float, float, float]  # Lab, fake less real
+    drift: tuple[float, float, float]  # Lab, fake minus real
     drift_delta_e: float  # its length, CIE 1976
 
 
@@ -32,7 +32,7 @@ def stain_means(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n 6"
 def stain_distance(real_means: Float[np.ndarray, "n 6"], fake_means: Float[np.ndarray, "m 6"]) -> StainDistance:
     """Distance of two sets of `stain_means`; the number of images may differ. Raises InputError for an empty side."""
     if not (len(real_means) and len(fake_means)):
-        raise InputError("one side holds no image; stain is compared between images")
+        raise InputError("need at least 1 image on each side to compare stain")
     apart = [wasserstein(real_means[:, c], fake_means[:, c]) for c in range(6)]
     drift = (fake_means.mean(axis=0) - real_means.mean(axis=0))[3:]
     hed, lab = (apart[0], apart[1], apart[2]), (apart[3], apart[4], apart[5])

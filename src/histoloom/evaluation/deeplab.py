@@ -1,0 +1,136 @@
+"""A DeepLabv3+ that learns to read maps off patches, from one training set or from several in turns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from histoloom.config import check_numbers
+from histoloom.errors import ConfigError, MissingExtraError
+from histoloom.evaluation.sources import ImageSet
+from histoloom.fitting.loop import LoopConfig, fit
+from histoloom.fitting.samples import draw_part, stack, to_pixels
+from histoloom.precision import Precision
+from histoloom.progress import SILENT, Bar
+from histoloom.stain import StainJitter
+from histoloom.tissue import UNLABELLED
+
+STRIDE = 32  # px that the network halves five times
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownstreamConfig:
+    """One budget for all training sets."""
+
+    backbone: str = "resnet18"  # any encoder of segmentation-models-pytorch, with random weights
+    size: int = 192  # px, edge of the training crops; a multiple of 32
+    steps: int = 400
+    batch_size: int = 8
+    learning_rate: float = 1e-3  # peak; warms up over a tenth of the steps, then falls as a cosine
+    weight_decay: float = 0.01
+    seeds: tuple[int, ...] = (0, 1, 2)
+    precision: Precision = "auto"  # of training; auto: bf16 where the hardware is faster in it
+    stain: StainJitter = field(default_factory=lambda: StainJitter(shift=0.015))
+
+    def __post_init__(self):
+        check_numbers(self)
+        if self.size < STRIDE or self.size % STRIDE:
+            raise ConfigError(f"size {self.size} must be a multiple of {STRIDE}")
+        if self.batch_size < 2 or not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError("batch_size must be 2 or more; seeds must be one or more, all different")
+        for seed in self.seeds:
+            self.loop(seed)
+
+    def loop(self, seed: int) -> LoopConfig:
+        """How one network is trained, in terms of the training loop."""
+        return LoopConfig(
+            steps=self.steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            warmup_steps=self.steps // 10,
+            weight_decay=self.weight_decay,
+            average_decay=0.0,
+            precision=self.precision,
+            workers=0,
+            seed=seed,
+        )
+
+
+class DeepLabObjective(nn.Module):
+    """Batch of images `b h w 3` and maps `b h w`, uint8 -> cross-entropy; pixels of 255 do not count."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        logits = self.network(to_pixels(batch["images"])).float()
+        return {"loss": F.cross_entropy(logits, batch["maps"].long(), ignore_index=UNLABELLED)}
+
+
+@dataclass(frozen=True)
+class SourceSampler:
+    """Sample n: a random part of a patch, turned, mirrored and restained; sources take turns."""
+
+    sources: Sequence[ImageSet]
+    config: DownstreamConfig
+    seed: int
+
+    def __call__(self, n: int) -> dict:
+        rng = np.random.default_rng((self.seed, n))
+        source = self.sources[n % len(self.sources)]
+        size = min(self.config.size, *(edge // STRIDE * STRIDE for edge in source.images.shape[1:3]))
+        index = int(rng.integers(len(source)))
+        image, semantic_map = draw_part(source.images, index, size, self.config.stain, rng, source.maps)
+        return {"images": image, "maps": semantic_map}
+
+
+def train_deeplab(
+    sources: Sequence[ImageSet], num_types: int, config: DownstreamConfig, seed: int, bar: Bar = SILENT
+) -> nn.Module:
+    """A DeepLabv3+ in eval mode, trained on samples of all `sources` in turns.
+
+    The same seed on the same machine gives the same network. `bar` counts steps. Raises ConfigError for an unknown
+    backbone, HistoloomError for a loss that is not finite.
+    """
+    try:
+        import segmentation_models_pytorch as smp
+    except ImportError:
+        raise MissingExtraError("segmentation-models-pytorch", "evaluate") from None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            network: Any = smp.DeepLabV3Plus(config.backbone, encoder_weights=None, classes=num_types)
+        except KeyError as error:
+            reason = " ".join(str(error).split())[:120]
+            raise ConfigError(
+                f"backbone {config.backbone}: segmentation-models-pytorch does not have it ({reason})"
+            ) from None
+        trained = fit(
+            DeepLabObjective(network.train()),
+            SourceSampler(sources, config, seed),
+            stack,
+            config.loop(seed),
+            on_step=lambda step: bar.advance(1, f"loss {step.losses['loss']:.3f}"),
+        )
+    assert isinstance(trained, DeepLabObjective)
+    return trained.network.eval()
+
+
+@torch.inference_mode()
+def predict(
+    network: nn.Module, images: UInt8[np.ndarray, "n h w 3"], batch_size: int = 16
+) -> UInt8[np.ndarray, "n h w"]:
+    """The likeliest type of every pixel; edges are padded to multiples of 32."""
+    height, width = images.shape[1:3]
+    device, found = next(network.parameters()).device, []
+    for start in range(0, len(images), batch_size):
+        pixels = to_pixels(torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])).to(device))
+        padded = F.pad(pixels, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+        found.append(network(padded)[:, :, :height, :width].argmax(1).to(torch.uint8).cpu().numpy())
+    return np.concatenate(found)
