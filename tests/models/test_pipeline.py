@@ -466,6 +466,16 @@ def test_a_folder_that_is_no_model_is_named_with_the_cure(tiny_model, tmp_path):
         HistoloomPipeline.load("someone/absent")
 
 
+def test_a_model_of_the_hub_opens_from_the_cache_of_its_download(tiny_model, tmp_path):
+    repository = tmp_path / "models--someone--tiny"
+    shutil.copytree(tiny_model, repository / "snapshots" / "abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    opened = HistoloomPipeline.from_pretrained("someone/tiny", cache_dir=tmp_path)
+    assert opened.fingerprint == HistoloomPipeline.load(tiny_model).fingerprint
+    assert Path(opened.name_or_path) == repository / "snapshots" / "abc"  # its card and its bank are there
+
+
 @pytest.mark.parametrize("part", ["denoiser", "autoencoder"])
 @pytest.mark.parametrize("kept", [0, 100, -1])
 def test_truncated_weights_are_one_clear_error_that_names_the_file(tiny_model, tmp_path, part, kept):
