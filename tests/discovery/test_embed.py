@@ -216,6 +216,14 @@ def test_a_slide_that_was_gone_for_a_moment_is_embedded_by_the_next_run(slides, 
     assert files(tmp_path / "out") == files(tmp_path / "whole")
 
 
+def test_an_mpp_that_is_not_used_is_reported(slides, encoder, tmp_path):
+    cutting = replace(CUTTING, slide_mpp=2 * MPP)
+    parts, _ = find_parts(slides, cutting)
+    done = embed(parts, EmbedConfig(encoder, cutting), tmp_path / "out", slides)
+    assert len(done.notes) == 3
+    assert all("P0-a.tif" in note or "P1-a.tif" in note or "P2-a.tif" in note for note in done.notes)
+
+
 def test_a_slide_that_was_replaced_under_its_name_is_refused(slides, encoder, tmp_path):
     folder, config = tmp_path / "slides", EmbedConfig(encoder, CUTTING)
     shutil.copytree(slides, folder)

@@ -97,8 +97,8 @@ def embed(
         typer.echo(note, err=True)
     with bar("embedding", len(parts), "parts") as running:
         done = run(parts, config, out, source, processes, running)
-    for failure in done.failures:
-        typer.echo(f"skipped: {failure}", err=True)
+    for line in (*done.notes, *(f"skipped: {failure}" for failure in done.failures)):
+        typer.echo(line, err=True)
     typer.echo(f"wrote {out}: {done.patches:,} patches in {done.parts:,} parts; next: histoloom discover choose {out}")
     if done.failures:
         typer.echo(f"{len(done.failures)} of {len(parts)} slides were skipped", err=True)

@@ -120,7 +120,7 @@ def maps(
             parts, open_predictor, mark, named, config, out, slide_mpp, tuple(types or ()), Workers(workers, ray),
             running,
         )  # fmt: skip
-    for line in (*notes, *(f"skipped: {failure}" for failure in drawn.failures)):
+    for line in (*notes, *drawn.notes, *(f"skipped: {failure}" for failure in drawn.failures)):
         typer.echo(line, err=True)
     typer.echo(f"wrote {out}: maps of {len(drawn.slides)} slides; {SHARES} has the share of each type")
     if drawn.failures:

@@ -38,7 +38,7 @@ from histoloom.files import Record, run_folder, whole_file, write_text
 from histoloom.patches.slide_jobs import stem
 from histoloom.progress import SILENT, Bar
 from histoloom.slides.annotations import read_annotations
-from histoloom.slides.overlay import draw_overlay
+from histoloom.slides.overlay import MARK, draw_overlay
 from histoloom.slides.reader import Slide, open_slide
 from histoloom.slides.tissue import find_tissue
 
@@ -54,10 +54,11 @@ SHARE_COLUMNS = pa.schema(
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a run leaves: slides with maps, in order, and one line for each slide that was skipped."""
+    """What a run leaves: slides with maps, in order, one line for each slide that was skipped, and notes on slides."""
 
     slides: list[SlidePart]
     failures: list[str]
+    notes: list[str]
 
 
 class Drawer:
@@ -77,8 +78,9 @@ class Drawer:
         self.named, self.config, self.folder, self.slide_mpp = named, config, folder, slide_mpp
         self.levels = tuple(named.at(count) for count in levels) or tuple(range(len(named.tables)))
 
-    def __call__(self, part: SlidePart) -> str:
-        """Draw the missing files of a slide; raises InputError where the slide is damaged or has no tissue."""
+    def __call__(self, part: SlidePart) -> list[str]:
+        """Draw the missing files of a slide and return notes on what is doubtful about it; raises InputError where the
+        slide is damaged or has no tissue."""
         found = found_map(self.folder, part)
         with open_slide(part.slide, self.slide_mpp) as slide:
             if not found.is_file():
@@ -88,7 +90,7 @@ class Drawer:
                 write_map(found, rows, grid, slide.mpp, {"slide": part.source})
             for level in self.levels:
                 self._write_level(part, slide, found, level)
-        return part.source
+            return list(slide.notes)
 
     def _write_level(self, part: SlidePart, slide: Slide, found: Path, level: int) -> None:
         count, table = self.named.levels.counts[level], self.named.tables[level]
@@ -103,7 +105,7 @@ class Drawer:
         drawn = read_annotations(path, table, slide.size, slide.mpp)
         picture = Image.fromarray(draw_overlay(slide, None, drawn, table, edge=OVERLAY_EDGE))
         with whole_file(overlay) as aside:
-            picture.save(aside, "JPEG", quality=85)
+            picture.save(aside, "JPEG", quality=85, comment=MARK)
 
 
 def draw_maps(
@@ -128,10 +130,11 @@ def draw_maps(
     _check_one_each(parts)
     with run_folder(folder, _record(parts, fingerprint, config, slide_mpp), grows=True):
         make = partial(Drawer, open_predictor, named, config, folder.absolute(), slide_mpp, levels)
-        drawn, failures = [], []
+        drawn, failures, notes = [], [], []
         for outcome in run_made(make, parts, workers, gpu=True):
-            if outcome.error is None:
+            if outcome.result is not None:
                 drawn.append(outcome.item)
+                notes += outcome.result
             else:
                 failures.append(outcome.failure())
             bar.advance()
@@ -142,7 +145,7 @@ def draw_maps(
             write_text(home / "tissue.toml", named.tables[level].to_toml())
             write_levels(named.levels.up_to(level), home)
         _write_shares(drawn, named, folder)
-    return Drawn(drawn, failures)
+    return Drawn(drawn, failures, notes)
 
 
 def _record(parts: Sequence[SlidePart], fingerprint: str, config: MapConfig, slide_mpp: float | None) -> Record:

@@ -31,11 +31,13 @@ from histoloom.progress import SILENT, Bar
 
 @dataclass(frozen=True)
 class Embedded:
-    """What a run leaves: patches and parts in the folder, and one line for each part that was skipped."""
+    """What a run leaves: patches and parts in the folder, one line for each part that was skipped, and notes on slides
+    that were embedded now."""
 
     patches: int
     parts: int
     failures: list[str]
+    notes: list[str]
 
 
 class Embedder:
@@ -45,16 +47,18 @@ class Embedder:
         self.config, self.folder = config, folder
         self.encoder = open_encoder(config.encoder, allow_remote_code=config.allow_remote_code)
 
-    def __call__(self, part: Part) -> int:
-        """Write the part, whole or not at all, and return its number of patches; raises InputError if it is broken."""
+    def __call__(self, part: Part) -> tuple[int, list[str]]:
+        """Write the part, whole or not at all; returns its number of patches and notes. Raises InputError if it is
+        broken."""
+        notes: list[str] = []
         with whole_file(self.folder / EMBEDDINGS / part.name) as aside:
-            return self._write(part, aside)
+            return self._write(part, aside, notes), notes
 
-    def _write(self, part: Part, path: Path) -> int:
+    def _write(self, part: Part, path: Path, notes: list[str]) -> int:
         config, writer, waiting, count = self.config, None, [], 0
         # The threads must stop before the slide is closed: it is a handle of a C library.
         with (
-            part.opened(config.cutting, config.batch_size) as reads,
+            part.opened(config.cutting, config.batch_size, notes) as reads,
             closing(read_ahead(reads, config.readers)) as batches,
             ExitStack() as stack,
         ):
@@ -110,19 +114,21 @@ def embed(
         write_paths(folder, source, config)
         done = {path.name: count_rows(path) for path in (folder / EMBEDDINGS).glob("*.parquet")}
         finished = [part for part in parts if part.name in done]
-        patches, failures = sum(done[part.name] for part in finished), []
+        patches, failures, notes = sum(done[part.name] for part in finished), [], []
         bar.advance(len(finished), f"{patches:,} patches")
         todo = [part for part in parts if part.name not in done]
         make = partial(Embedder, config, folder.absolute())
         for outcome in run_made(make, todo, workers, gpu=True) if todo else ():
-            patches += outcome.result or 0
-            if outcome.error is not None:
+            if outcome.result is None:
                 failures.append(outcome.failure())
+            else:
+                patches += outcome.result[0]
+                notes += outcome.result[1]
             bar.advance(1, f"{patches:,} patches")
         if not patches:
             reason = failures[0] if failures else "there are no slides"
             raise InputError(f"no patch of {len(parts)} slides was embedded: {reason}")
-    return Embedded(patches, len(parts) - len(failures), failures)
+    return Embedded(patches, len(parts) - len(failures), failures, notes)
 
 
 def read_ahead(reads: Iterable[Read], readers: int) -> Generator[Batch]:

@@ -100,12 +100,14 @@ class SlidePart:
         return str(self.slide)
 
     @contextmanager
-    def opened(self, cutting: Cutting, batch_size: int) -> Iterator[Iterator[Read]]:
+    def opened(self, cutting: Cutting, batch_size: int, notes: list[str]) -> Iterator[Iterator[Read]]:
         """Its patches on a grid, where there is tissue; the slide is open while the block runs.
 
-        Raises SlideError for a slide without tissue or a damaged file.
+        What is doubtful about the slide is added to `notes`. Raises SlideError for a slide without tissue or a damaged
+        file.
         """
         with open_slide(self.slide, cutting.slide_mpp) as slide:
+            notes += [*slide.notes, *slide.notes_at(cutting.mpp)]
             if cutting.of_chosen is None:
                 places = iter(tissue_places(slide, find_tissue(slide), cutting))
             else:
@@ -151,7 +153,7 @@ class RowsPart:
         return f"{self.dataset}: {self.split}, rows {self.start} to {self.stop}"
 
     @contextmanager
-    def opened(self, cutting: Cutting, batch_size: int) -> Iterator[Iterator[Read]]:
+    def opened(self, cutting: Cutting, batch_size: int, notes: list[str]) -> Iterator[Iterator[Read]]:
         """Its patches, or the windows of `cutting.size` in them."""
         read_place = _place_reader(self.dataset)
         yield (partial(self._read, chunk, cutting, read_place) for chunk in _chunks(_rows_between(self), batch_size))
