@@ -288,6 +288,8 @@ BAD_CALLS = [
     (lambda p: weave(p, halves(0, 1), {7: grain(0)}), InputError, "is of tissue 7; the model knows"),
     (lambda p: weave(p, halves(0, 1), {"bone": grain(0)}), TissueError, "unknown tissue 'bone'; known: stroma, gland"),
     (lambda p: weave(p, halves(0, 1), {0: grain(0)[..., 0]}), InputError, "crop of 0: holds uint8 of shape .* give ui"),
+    (lambda p: weave(p, halves(0, 1), {0: Image.fromarray(grain(0)).convert("CMYK")}), InputError, "crop of 0: .*CMYK"),
+    (lambda p: weave(p, halves(0, 1), {0: Image.fromarray(grain(0)).convert("L")}), InputError, "crop of 0: .* gray"),
     (lambda p: weave(p, halves(0, 9)), TissueError, r"semantic map 0: map values \[9\] are in no tissue table"),
     (lambda p: weave(p, halves(0, 1) - 1.0), InputError, r"semantic map 0: holds float64; .* as map.astype"),
     (lambda p: weave(p, torch.rand(64, 64)), InputError, "semantic map 0: holds float32; give whole numbers"),
@@ -326,7 +328,7 @@ def test_what_does_not_fit_is_one_clear_error(pipeline, call, error, told):
 UNTYPED = """
 import sys
 import numpy as np
-from histoloom import HistoloomPipeline
+from histoloom import Crop, HistoloomPipeline
 from histoloom.errors import InputError
 pipeline, semantic_map = HistoloomPipeline.load(sys.argv[1]), np.zeros((32, 32), np.uint8)
 for name, value in (("seed", 1.5), ("seed", None), ("seed", "a"), ("seed", True), ("steps", 2.5), ("batch_size", 1.5)):
@@ -339,10 +341,17 @@ for wrong in (None, 3, "map"):
         pipeline(wrong)
     except InputError as error:
         print(error)
-try:
-    HistoloomPipeline.load(None)
-except InputError as error:
-    print(error)
+for call in (
+    lambda: HistoloomPipeline.load(None),
+    lambda: pipeline(semantic_map, {0.5: np.zeros((32, 32, 3), np.uint8)}),
+    lambda: pipeline(semantic_map, np.zeros((32, 32, 3), np.uint8)),
+    lambda: pipeline(semantic_map, [[3]]),
+    lambda: Crop(np.zeros((32, 32)), 0),
+):
+    try:
+        call()
+    except InputError as error:
+        print(error)
 """
 
 
@@ -359,6 +368,10 @@ def test_arguments_of_another_type_are_answered_with_what_is_taken(tiny_model):
         "semantic_map is a int; give an array, a picture, or several",
         "semantic_map is a str; give an array, a picture, or several",
         "a model is None; give its folder, or its name on the hub",
+        "crops are given for 0.5; give the id or the name of a tissue type",
+        "crops is a ndarray; give a list of Crop, a dict from tissue to pictures, or one of these per map",
+        "crops hold a int; give each as a Crop, or a dict from tissue to picture",
+        "crop: holds float64 of shape (32, 32); give RGB pixels, uint8 `h w 3`",
     ]
 
 

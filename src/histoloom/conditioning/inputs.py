@@ -35,6 +35,9 @@ class Crop:
     texture: bool = True
 
     def __post_init__(self):
+        if self.pixels.dtype != np.uint8 or self.pixels.ndim != 3 or self.pixels.shape[2] != 3:
+            shape = f"{self.pixels.dtype} of shape {self.pixels.shape}"
+            raise ImageError(f"{self.source or 'crop'}: holds {shape}; give RGB pixels, uint8 `h w 3`")
         height, width = self.pixels.shape[:2]
         if min(height, width) < SMALLEST_CROP:
             raise ImageError(

@@ -11,6 +11,7 @@ from PIL import Image
 from histoloom.conditioning.inputs import Crop
 from histoloom.errors import InputError
 from histoloom.models.sampling import MOST_EDGE
+from histoloom.pictures import coding_of, rgb_pixels
 from histoloom.text import shorten
 from histoloom.tissue import TissueTable
 
@@ -151,10 +152,21 @@ def _check_crops(crops: list[Crop], maps: list[np.ndarray], table: TissueTable) 
 def _from_dict(crops: CropsByType, table: TissueTable) -> list[Crop]:
     made = []
     for key, pictures in crops.items():
+        if not isinstance(key, str | Integral) or isinstance(key, bool):
+            raise InputError(f"crops are given for {key!r}; give the id or the name of a tissue type")
         tissue = table.find(key).id if isinstance(key, str) else int(key)
-        for picture in pictures if isinstance(pictures, list | tuple) else [pictures]:
-            pixels = np.asarray(picture.convert("RGB") if isinstance(picture, Image.Image) else picture)
-            if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-                raise InputError(f"crop of {key!r}: holds {pixels.dtype} of shape {pixels.shape}; give uint8 `h w 3`")
-            made.append(Crop(pixels, tissue, f"crop of {key}"))
+        given = pictures if isinstance(pictures, list | tuple) else [pictures]
+        made += [Crop(_crop_pixels(picture, f"crop of {key!r}"), tissue, f"crop of {key}") for picture in given]
     return made
+
+
+def _crop_pixels(picture: object, where: str) -> UInt8[np.ndarray, "h w 3"]:
+    """The pixels of a crop that is given as a picture or as an array; raises InputError."""
+    if isinstance(picture, Image.Image):
+        if fault := coding_of(picture).image_fault():
+            raise InputError(f"{where}: {fault}")
+        return rgb_pixels(picture)
+    pixels = np.asarray(picture)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise InputError(f"{where}: holds {pixels.dtype} of shape {pixels.shape}; give uint8 `h w 3`")
+    return pixels
