@@ -26,7 +26,7 @@ def rgb_to_lab(image: UInt8[np.ndarray, "*b h w 3"]) -> Float[np.ndarray, "*b h 
 def mean_lab(
     image: UInt8[np.ndarray, "h w 3"], region: Bool[np.ndarray, "h w"] | None = None
 ) -> Float[np.ndarray, " 3"]:
-    """Mean Lab colour of the image, or of the pixels where `region` is true; raises InputError for an empty region."""
+    """Mean Lab color of the image, or of the pixels where `region` is true; raises InputError for an empty region."""
     if region is None:
         return rgb_to_lab(image).mean(axis=(0, 1))
     if not region.any():
