@@ -16,7 +16,7 @@ def paper_tables(result: dict) -> str:
         "against real.",
         _distances(result),
         "**DeepLabv3+ that learned from each set, tested on real patches**: mean IoU (pixels pooled over patches and "
-        "seeds, mean over types), 95 % over cases.",
+        "seeds, mean over types), 95 % over cases and seeds.",
         _downstream(result),
         "**True, varied, new, obedient**. Crops that reappear: of the crops that came with the maps, in the woven "
         "patch; the floor is the real patch of the map, of the same case. A model that reads no crops is another.",
@@ -58,9 +58,8 @@ def _downstream(result: dict) -> str:
     rows = []
     for name, found in result["downstream"].items():
         seeds = ", ".join(_number(value) for value in found["of_seed"])
-        rows.append(
-            [name, f"{found['mean_iou']:.3f} [{found['low']:.3f}, {found['high']:.3f}]", seeds, str(found["n"])]
-        )
+        span = "" if found["low"] is None else f" [{found['low']:.3f}, {found['high']:.3f}]"
+        rows.append([name, f"{found['mean_iou']:.3f}{span}", seeds, str(found["n"])])
     return _table(["trained on", "mean IoU", "each seed", "test patches"], rows)
 
 
