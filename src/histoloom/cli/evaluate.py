@@ -15,34 +15,34 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Folder for report.html and report.json.")],
     train: Annotated[
         Path | None,
-        typer.Option(help="What the model was trained on. Default: split train of a patch dataset, if it has one."),
+        typer.Option(help="Images that the model was trained on. Default: split train of the real dataset, if any."),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="Split of the real dataset to compare with. Default: val, if it has one.")
+        str | None, typer.Option(help="Split of the real dataset to compare with. Default: val, if any.")
     ] = None,
     encoder: Annotated[
         list[str] | None,
         typer.Option(help="histoloom-small (default), timm:NAME, or a name of lazyslide-models; repeatable."),
     ] = None,
     segmenter: Annotated[
-        Path | None, typer.Option(help="Folder of the segmenter of a run, which reads the maps off the images.")
+        Path | None, typer.Option(help="Folder of the segmenter of a run; it reads maps off the images.")
     ] = None,
     crops: Annotated[
         Path | None,
-        typer.Option(help="The crop bank that was woven from, where it was one: its crops are searched for, too."),
+        typer.Option(help="Crop bank that the patches were generated from; its crops are searched for, too."),
     ] = None,
-    most: Annotated[int, typer.Option(help="Images a side, at most.")] = 500,
-    pairs: Annotated[int, typer.Option(help="Images, and crops, searched for copied parts.")] = 100,
-    seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
+    most: Annotated[int, typer.Option(help="Maximum number of images per side.")] = 500,
+    pairs: Annotated[int, typer.Option(help="Number of images, and of crops, to search for copied parts.")] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of all random choices.")] = 0,
     cache: Annotated[
-        Path | None, typer.Option(help="File of features that were computed before. Default: in the user's cache.")
+        Path | None, typer.Option(help="File that keeps computed features. Default: in the user's cache folder.")
     ] = None,
     allow_remote_code: RemoteCode = False,
 ) -> None:
     """Measure synthetic tissue against real tissue: one page with a verdict in plain words, and every figure as JSON.
 
-    Each figure stands beside its floor, real against real of the same size and of other cases. The page shows real
-    patches; treat it as patient data.
+    Each figure comes with its floor: real against real, of as many images and cases. There is no verdict on fewer than
+    50 images of 5 cases in a set. The page shows real patches; treat it as patient data.
     """
     from histoloom.cli.progress import bar
     from histoloom.encoders.cache import default_cache
@@ -87,18 +87,18 @@ def evaluate(
 
 
 def train_encoder(
-    dataset: Annotated[Path, typer.Argument(help="Patch dataset; its split train is learned from.")],
+    dataset: Annotated[Path, typer.Argument(help="Patch dataset; the encoder learns from its split train.")],
     out: Annotated[Path, typer.Option(help="Folder for the encoder, its card and its checkpoint.")],
     start: Annotated[
         str,
-        typer.Option(help="Encoder to begin with: the bundled one, a folder, imagenet (timm fetches it), or random."),
+        typer.Option(help="Encoder to start from: the bundled one, a folder, imagenet (timm fetches it), or random."),
     ] = "histoloom-small",
-    steps: Annotated[int, typer.Option(help="Steps of 64 patches, two CPU-seconds each.")] = 160,
+    steps: Annotated[int, typer.Option(help="Training steps of 64 patches, about two CPU-seconds each.")] = 160,
     seed: Annotated[int, typer.Option(help="Seed of weights and views.")] = 0,
 ) -> None:
-    """Train a small encoder on your patches without labels, and say what a linear probe reads from its features.
+    """Train a small encoder on your patches without labels, and test it with a linear probe.
 
-    The same command goes on after a stop, with the same result. `histoloom evaluate --encoder OUT` uses it.
+    The same command resumes a stopped run with the same result. `histoloom evaluate --encoder OUT` uses the encoder.
     """
     from dataclasses import replace
 
@@ -142,7 +142,7 @@ def train_encoder(
 
 def downstream(
     real: Annotated[Path, typer.Option(help="Patch dataset with the splits train and val.")],
-    fake: Annotated[Path, typer.Option(help="Folder of `histoloom generate`, woven from maps of split train.")],
+    fake: Annotated[Path, typer.Option(help="Folder of `histoloom generate`, made from maps of split train.")],
     out: Annotated[Path, typer.Option(help="File to write, such as downstream.json.")],
     steps: Annotated[int, typer.Option(help="Training steps, the same for every training set.")] = 400,
     batch_size: Annotated[int, typer.Option(help="Patches per step.")] = 8,

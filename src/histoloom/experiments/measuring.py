@@ -8,6 +8,7 @@ import numpy as np
 
 from histoloom.encoders.encoder import open_encoder
 from histoloom.errors import InputError
+from histoloom.evaluation.copy_search import UNRELATED
 from histoloom.evaluation.crop_search import REDRAWN
 from histoloom.evaluation.downstream import check_sets, judge, pooled, train_deeplab
 from histoloom.evaluation.left_out import measure_left_out, pasted_squares
@@ -96,15 +97,15 @@ def _crop_copies(comparison: Comparison, fake: ImageSet, real: ImageSet, orders:
         return {"woven": None, "same_case": None}
     chosen = [used[i] for i in rng.permutation(len(used))[: budget.pairs]]
     woven, same_case, unrelated = [], [], []
-    with comparison.run.progress("crops searched for", len(chosen) + budget.pairs, "crops") as bar:
+    with comparison.run.progress("crops searched for", len(chosen) + UNRELATED, "crops") as bar:
         for i, crop in chosen:
             woven.append(best_match(crop.pixels, fake.images[i]))
             same_case.append(best_match(crop.pixels, real.images[i]))
             bar.advance()
-        for n in range(REDRAWN * budget.pairs):
+        for n in range(REDRAWN * UNRELATED):
             i, crop = used[n % len(used)]
             others = np.flatnonzero(cases != cases[i])
-            if not others.size or len(unrelated) == budget.pairs:
+            if not others.size or len(unrelated) == UNRELATED:
                 break
             score = best_match(crop.pixels, real.images[rng.choice(others)])
             if np.isfinite(score):

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from histoloom.config import check_numbers
 from histoloom.errors import ConfigError, ModelError
+from histoloom.fitting.samples import to_pixels as to_pixels
 from histoloom.models.model_files import CONFIG, check_finite, check_weights, local_folder, read_config
 
 # Class name in config.json -> class; any other diffusers autoencoder is refused by name.
@@ -147,11 +148,6 @@ def weights_hash(*models: ModelMixin) -> str:
         for name, tensor in sorted(model.state_dict().items()):
             digest.update(name.encode() + tensor.detach().bfloat16().float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def to_pixels(images: Tensor) -> Float[Tensor, "b 3 h w"]:
-    """uint8 `b h w 3` as float `b 3 h w` in [-1, 1]."""
-    return images.movedim(-1, 1).to(torch.float32) / 127.5 - 1
 
 
 def to_images(pixels: Float[Tensor, "b 3 h w"]) -> Tensor:
