@@ -122,6 +122,8 @@ def opened_picture(source: Path | bytes, where: str = "", limit: int = MAX_PIXEL
     where = where or ("image" if isinstance(source, bytes) else str(source))
     try:
         with contextlib.ExitStack() as stack:
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")  # of large sizes, which are bounded here, and of odd metadata
             file = io.BytesIO(source) if isinstance(source, bytes) else stack.enter_context(Path(source).open("rb"))
             picture = stack.enter_context(_open(file))
             if picture.width * picture.height > limit:
@@ -248,13 +250,11 @@ def coding_of_tiff_page(page: object) -> Coding:
 
 
 def _open(file: io.BufferedReader | io.BytesIO) -> Image.Image:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of large sizes, which the caller bounds, and of odd metadata
-        if file.read(4) == b"\x89PNG":  # not Image.open, which has a bound of its own that maps of slides exceed
-            file.seek(0)
-            return PngImagePlugin.PngImageFile(file)
-        file.seek(0)
-        return Image.open(file, formats=_FORMATS)
+    is_png = file.read(4) == b"\x89PNG"
+    file.seek(0)
+    if is_png:  # not Image.open, which has a bound of its own that maps of slides exceed
+        return PngImagePlugin.PngImageFile(file)
+    return Image.open(file, formats=_FORMATS)
 
 
 def _reason(error: Exception) -> str:

@@ -21,7 +21,7 @@ COLUMNS = pa.schema(
         pa.field("x", pa.int64(), nullable=False),  # level-0 pixels of the top-left corner
         pa.field("y", pa.int64(), nullable=False),
         pa.field("size", pa.int32(), nullable=False),  # edge in level-0 pixels
-        pa.field("mpp", pa.float64()),  # micrometres per pixel of the patch; null where unknown
+        pa.field("mpp", pa.float64()),  # micrometers per pixel of the patch; null where unknown
         pa.field("fractions", pa.list_(pa.float32()), nullable=False),  # by tissue id
         pa.field("entropy", pa.float32(), nullable=False),  # nats
         pa.field("case", pa.string(), nullable=False),  # patient: never on both sides of a split

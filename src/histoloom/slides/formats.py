@@ -271,7 +271,7 @@ def _check_directories(tiff: tifffile.TiffFile) -> None:
     file.seek(start + layout.tagnosize + tags * layout.tagsize)
     (following,) = struct.unpack(layout.offsetformat, file.read(layout.offsetsize).ljust(layout.offsetsize, b"\1"))
     if following:
-        raise tifffile.TiffFileError("a directory lies beyond its end")
+        raise tifffile.TiffFileError("a directory is beyond its end")
 
 
 def _color_pages(level: tifffile.TiffPageSeries, tiff: tifffile.TiffFile, path: Path) -> list[tifffile.TiffPage]:

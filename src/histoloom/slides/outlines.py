@@ -1,4 +1,4 @@
-"""A semantic map to polygons, the inverse of `rasterize`: regions of one id whose neighbours share their border.
+"""A semantic map to polygons, the inverse of `rasterize`: regions of one id whose neighbors share their border.
 
 Borders are walked pixel edge by pixel edge, the region on the left, in time linear in their length. GEOS polygonizes
 the same edges, but needs 90 s where this needs 4 (2,000 x 2,000 px, 10,000 regions).
@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from histoloom.tissue import UNLABELLED
 
-# Steps east, south, west, north in (x, y), y down; turning right is one on. A region lies on the left of its edges.
+# Steps east, south, west, north in (x, y), y down; turning right is one on. A region is on the left of its edges.
 _STEPS = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]])
 
 
@@ -28,7 +28,7 @@ def outlines(
     rings, owners = _rings(regions)
     shells, holes = {}, {}
     for ring, owner in zip(rings, owners, strict=True):
-        if _signed_area(ring) < 0:  # y points down: what lies on the left is inside
+        if _signed_area(ring) < 0:  # y points down: what is on the left is inside
             shells[owner] = ring
         else:
             holes.setdefault(owner, []).append(ring)
@@ -83,7 +83,7 @@ def _edges(regions: Int[np.ndarray, "h w"]) -> tuple[np.ndarray, np.ndarray, np.
     """All directed edges of pixels towards another region: start (x, y), direction, region on the left."""
     framed = np.pad(regions, 1, constant_values=-1)
     inner = framed[1:-1, 1:-1]
-    # The neighbour beyond the edge, and where the edge starts, for walks to the east, south, west, north.
+    # The neighbor beyond the edge, and where the edge starts, for walks to the east, south, west, north.
     sides = [
         (framed[2:, 1:-1], (0, 1)),
         (framed[1:-1, :-2], (0, 0)),

@@ -20,7 +20,7 @@ from histoloom.walk import MARK
 __all__ = ["EDGE", "draw_overlay", "save_overlay"]
 
 EDGE = 1600  # pixels: the longer side of the picture
-_TINT = 0.45  # how much of the annotation's colour covers the tissue
+_TINT = 0.45  # how much of the annotation's color covers the tissue
 _REST_TINT = 0.15  # where nothing was drawn, and the rest has a type of its own
 _TISSUE_LINE = (0, 150, 60)
 _PATCH_LINE = (20, 20, 20)

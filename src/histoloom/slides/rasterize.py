@@ -1,7 +1,7 @@
 """Polygons to semantic maps: any window at any mpp, or the whole slide.
 
-The rule: a map pixel belongs to a polygon when its centre lies inside. A centre exactly on an outline belongs to
-the polygon on its right or below, so that neighbours sharing an outline leave neither gap nor overlap. Where polygons
+The rule: a map pixel belongs to a polygon when its center is inside. A center exactly on an outline belongs to
+the polygon on its right or below, so that neighbors sharing an outline leave neither gap nor overlap. Where polygons
 overlap, the one painted later wins. All else, and all that is off the slide, is 255.
 
 Why an own filler (`benchmarks/rasterizing.py`): rasterio and scikit-image are as exact, but walk the whole polygon for
@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from histoloom.slides.polygon import Polygon
 from histoloom.tissue import UNLABELLED
 
-# Edges that follow each other lie close together, so one box for 32 of them finds those near a window quickly.
+# Edges that follow each other are close together, so one box for 32 of them finds those near a window quickly.
 _CHUNK = 32
 
 
@@ -77,18 +77,18 @@ def blank_outside(
     step: int | float,
     slide_size: tuple[int, int],
 ) -> None:
-    """Set to 255, in place, the pixels whose centre is off the slide; `step` is level-0 pixels to a map pixel."""
+    """Set to 255, in place, the pixels whose center is off the slide; `step` is level-0 pixels to a map pixel."""
     height, width = semantic_map.shape
-    left, right = first_centre(np.array([0.0, slide_size[0]]), x, step, 0, width)
-    top, bottom = first_centre(np.array([0.0, slide_size[1]]), y, step, 0, height)
+    left, right = first_center(np.array([0.0, slide_size[0]]), x, step, 0, width)
+    top, bottom = first_center(np.array([0.0, slide_size[1]]), y, step, 0, height)
     semantic_map[:top] = semantic_map[bottom:] = UNLABELLED
     semantic_map[:, :left] = semantic_map[:, right:] = UNLABELLED
 
 
-def first_centre(
+def first_center(
     position: Float[np.ndarray, " n"], corner: int | float, step: int | float, low: int, high: int
 ) -> Int[np.ndarray, " n"]:
-    """Index of the first pixel whose centre, `corner + (index + 0.5) * step`, is at or after `position`; clipped."""
+    """Index of the first pixel whose center, `corner + (index + 0.5) * step`, is at or after `position`; clipped."""
     return np.clip(np.ceil((position - corner) / step - 0.5), low, high).astype(np.intp)
 
 
@@ -99,7 +99,7 @@ class _Outline:
         rings = (polygon.ring, *polygon.holes)
         start = np.concatenate(rings)
         end = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
-        # Vertical edges meet no column of centres. Left end first: neighbours then compute the same crossing.
+        # Vertical edges meet no column of centers. Left end first: neighbors then compute the same crossing.
         edges = np.where((start[:, 0] < end[:, 0])[:, None], np.hstack([start, end]), np.hstack([end, start]))
         edges = edges[edges[:, 0] < edges[:, 2]]
         starts = np.arange(0, len(edges), _CHUNK)
@@ -113,10 +113,10 @@ class _Outline:
     def fill(
         self, semantic_map: UInt8[np.ndarray, "h w"], x: int | float, y: int | float, step: int | float, value: int
     ) -> None:
-        """Write `value` in place wherever the centre of a pixel lies inside."""
+        """Write `value` in place wherever the center of a pixel is inside."""
         height, width = semantic_map.shape
-        left, right = first_centre(np.array(self.bounds[0::2]), x, step, 0, width).tolist()
-        top, bottom = first_centre(np.array(self.bounds[1::2]), y, step, 0, height).tolist()
+        left, right = first_center(np.array(self.bounds[0::2]), x, step, 0, width).tolist()
+        top, bottom = first_center(np.array(self.bounds[1::2]), y, step, 0, height).tolist()
         if left >= right or top >= bottom:
             return
         part = semantic_map[top:bottom, left:right]
@@ -124,14 +124,14 @@ class _Outline:
         if crosses:
             np.copyto(part, np.uint8(value), where=_inside(edges, x, y, step, left, right, top, bottom))
         else:  # the outline stays above: all in or all out, as the first column says
-            centre = x + (left + 0.5) * step
-            if np.count_nonzero((edges[:, 0] <= centre) & (centre < edges[:, 2])) % 2:
+            center = x + (left + 0.5) * step
+            if np.count_nonzero((edges[:, 0] <= center) & (center < edges[:, 2])) % 2:
                 part[...] = value
 
     def _near(
         self, left: int | float, top: int | float, right: int | float, bottom: int | float
     ) -> tuple[Float[np.ndarray, "m 4"], bool]:
-        """The edges beside or above a window, and whether any may cross it."""
+        """The edges next to or above a window, and whether any may cross it."""
         x0, y0, x1, y1 = self.boxes
         near = (x0 <= right) & (x1 >= left) & (y0 <= bottom)
         edges = self.chunks[near].reshape(-1, 4)
@@ -150,18 +150,18 @@ def _inside(
 ) -> Bool[np.ndarray, "h w"]:
     """Even-odd fill of the pixels [top, bottom) x [left, right) of a window whose corner is `x, y`.
 
-    Every edge flips, in each column of centres it spans, the first centre at or below it; an exclusive or down the
+    Every edge flips, in each column of centers it spans, the first center at or below it; an exclusive or down the
     columns, eight at a time in a 64-bit word, turns flips into inside.
     """
     # Both ends by one formula: where one edge ends the next begins, so no column is missed or met twice.
-    first = first_centre(edges[:, 0], x, step, left, right)
-    count = first_centre(edges[:, 2], x, step, left, right) - first
+    first = first_center(edges[:, 0], x, step, left, right)
+    count = first_center(edges[:, 2], x, step, left, right) - first
     edges, first, count = edges[count > 0], first[count > 0], count[count > 0]
     column = np.arange(count.sum()) + np.repeat(first - (np.cumsum(count) - count), count)
     x0, y0, x1, y1 = edges.T
     start_x, start_y, slope = np.repeat(np.stack([x0, y0, (y1 - y0) / (x1 - x0)]), count, axis=1)
     crossing = start_y + slope * (x + (column + 0.5) * step - start_x)
-    row = first_centre(crossing, y, step, top, bottom)
+    row = first_center(crossing, y, step, top, bottom)
 
     width = -(-(right - left) // 8) * 8
     flips = np.zeros((bottom - top + 1, width), np.uint8)

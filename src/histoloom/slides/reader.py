@@ -43,6 +43,9 @@ class Slide:
             )
         self._source: Source | None = open_source(self.path)
         self._pid = os.getpid()
+        if min(edge for size in self._source.level_sizes for edge in size) < 1:
+            self.close()
+            raise damaged(self.path, ValueError("a level without pixels"))
         self.size: tuple[int, int] = self._source.level_sizes[0]
         self.bounds = self._source.bounds
         try:

@@ -1,6 +1,6 @@
-"""Where on a slide tissue lies, and whether it is in focus.
+"""Where tissue is on a slide, and whether it is in focus.
 
-Glass is bright and grey; tissue is either dark or coloured. Both are told from glass by Otsu's threshold on a
+Glass is bright and gray; tissue is either dark or colored. Both differ from glass by Otsu's threshold on a
 thumbnail, held within bounds that keep an empty slide empty and a slide without glass whole.
 """
 
@@ -18,21 +18,21 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 # Otsu's threshold is clipped to these, so that it never splits noise of the glass or stain of the tissue.
 _SATURATION_BOUNDS = (0.07, 0.25)  # chroma / 255: pale eosin has 0.1, tinted glass below 0.05
 _DENSITY_BOUNDS = (0.12, 0.35)  # -ln of brightness over that of glass
-_FOCUS_NOISE = 4.0  # grey levels squared: below this, variance is noise of camera and codec
+_FOCUS_NOISE = 4.0  # gray levels squared: below this, variance is noise of camera and codec
 
 
 @dataclass(frozen=True)
 class TissueRules:
     """How tissue is found on a thumbnail."""
 
-    mpp: float = 8.0  # micrometres per pixel of the thumbnail
-    smallest: float = 10_000.0  # square micrometres; smaller specks are dust
-    hole: float = 10_000.0  # square micrometres; smaller holes (lumen, fat) are filled
+    mpp: float = 8.0  # micrometers per pixel of the thumbnail
+    smallest: float = 10_000.0  # square micrometers; smaller specks are dust
+    hole: float = 10_000.0  # square micrometers; smaller holes (lumen, fat) are filled
 
     def __post_init__(self):
         check_numbers(self)
         if not 0.5 <= self.mpp <= 64:
-            raise ConfigError(f"tissue mpp {self.mpp} must lie in [0.5, 64]")
+            raise ConfigError(f"tissue mpp {self.mpp} must be in [0.5, 64]")
         if self.smallest < 0 or self.hole < 0:
             raise ConfigError(f"smallest {self.smallest} and hole {self.hole} are areas and cannot be negative")
 
@@ -97,7 +97,7 @@ def tissue_mask(
     density = -np.log(np.maximum(brightness, 1) / glass)
     colored = chroma > _otsu(chroma[~opaque], _SATURATION_BOUNDS)
     dark = density > _otsu(density[~opaque], _DENSITY_BOUNDS)
-    # Dark alone may be the edge of a coverslip or a shadow: it counts where there is half the colour of tissue.
+    # Dark alone may be the edge of a coverslip or a shadow: it counts where there is half the color of tissue.
     mask = (colored | (dark & (chroma > _SATURATION_BOUNDS[0] / 2))) & ~opaque
     return _clean(mask, mpp, rules)
 
@@ -119,9 +119,9 @@ def focus(patches: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, " n"]:
 def _otsu(values: Float[np.ndarray, " n"], bounds: tuple[float, float]) -> float:
     """The threshold that best parts `values` in two (Otsu 1979), clipped to `bounds`."""
     counts, edges = np.histogram(values, 256, (0.0, 2 * bounds[1]))
-    centres = (edges[:-1] + edges[1:]) / 2
+    centers = (edges[:-1] + edges[1:]) / 2
     below, total = np.cumsum(counts), counts.sum()
-    mean_below = np.cumsum(counts * centres)
+    mean_below = np.cumsum(counts * centers)
     between = (mean_below[-1] * below / max(total, 1) - mean_below) ** 2 / np.maximum(below * (total - below), 1)
     return float(np.clip(edges[between.argmax() + 1], *bounds))
 

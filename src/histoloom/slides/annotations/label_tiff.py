@@ -33,11 +33,13 @@ class LabelTiff:
                 pages = _levels(tiff)
                 for page in pages:
                     _ = page.decode, page.jpegtables  # built from the tags while the file is open
+                    if min(*_segment_size(page), page.imagewidth, page.imagelength) < 1:
+                        raise ValueError("a page without pixels")
+                coding = coding_of_tiff_page(pages[0])
         except _BROKEN as error:
             reason = one_line(str(error), 200)
             raise AnnotationError(f"{path}: not readable as TIFF ({reason}); copy it from its source again") from None
         base = pages[0]
-        coding = coding_of_tiff_page(base)
         if fault := coding.label_fault():
             raise AnnotationError(f"{path}: {fault}")
         if base.planarconfig != 1 or base.dtype is None or base.dtype.kind not in "ui" or base.imagedepth != 1:
@@ -51,7 +53,7 @@ class LabelTiff:
         self.sizes = [(page.imagewidth, page.imagelength) for page in self._pages]
 
     def read(self, level: int, left: int, top: int, right: int, bottom: int) -> Integer[np.ndarray, "h w"]:
-        """Labels (or packed colours) of a box in pixels of the level; the box lies inside and is not empty."""
+        """Labels (or packed colors) of a box in pixels of the level; the box is inside and not empty."""
         return self._read(self._pages[level], left, top, right, bottom)
 
     def _read(self, page: tifffile.TiffPage, left: int, top: int, right: int, bottom: int) -> np.ndarray:
