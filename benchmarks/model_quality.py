@@ -29,7 +29,6 @@ from histoloom.evaluation.segmenter import (
     save_segmenter,
     train_segmenter,
 )
-from histoloom.files import Record
 from histoloom.generation.contact_sheet import SheetRow, contact_sheet
 from histoloom.generation.export import FORMAT, read_woven, write_patches
 from histoloom.generation.patches import Order, WeaveConfig, copy_limit_of, weave
@@ -42,6 +41,7 @@ from histoloom.metrics.stain_following import StainFollowing, stain_following
 from histoloom.models.autoencoder import decode, encode, latent_factor, to_images, to_pixels
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.store import Patches, load_patches, read_table
+from histoloom.records import Record
 from histoloom.stain import StainJitter, apply_stain, draw_stain
 from histoloom.tissue import TissueTable
 from histoloom.weights import find_model

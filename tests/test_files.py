@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from histoloom import files
+from histoloom import files, locks, records
 from histoloom.errors import InputError, LockedError, OutputError
-from histoloom.files import RECORD, Record
+from histoloom.files import RECORD
+from histoloom.records import Record
 
 RUN = Record(command="try", format=1, settings={"steps": 3, "crops": {"edge": 64}}, inputs={"a.png": "12"})
 
@@ -126,28 +127,28 @@ def test_a_new_version_resumes_what_an_older_one_of_the_same_format_began(tmp_pa
 
 
 def test_a_second_process_is_refused_and_a_dead_one_is_forgotten(tmp_path):
-    script = "import sys, time\nfrom pathlib import Path\nfrom histoloom import files\n"
-    script += "with files.locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)\n"
+    script = "import sys, time\nfrom pathlib import Path\nfrom histoloom import files, locks, records\n"
+    script += "with locks.locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)\n"
     holder = subprocess.Popen([sys.executable, "-c", script, tmp_path / "out"], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(LockedError, match=rf"by process {holder.pid} on \S+ since 20"), files.locked(tmp_path / "out"):
+    with pytest.raises(LockedError, match=rf"by process {holder.pid} on \S+ since 20"), locks.locked(tmp_path / "out"):
         pass
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    with files.locked(tmp_path / "out"):
+    with locks.locked(tmp_path / "out"):
         assert names(tmp_path) == [".out.lock"]
     assert names(tmp_path) == []
 
 
 def test_a_lock_that_children_of_a_dead_process_inherited_is_taken_over(tmp_path):
-    script = "import os, sys, time\nfrom pathlib import Path\nfrom histoloom import files\n"
-    script += "with files.locked(Path(sys.argv[1])):\n"
+    script = "import os, sys, time\nfrom pathlib import Path\nfrom histoloom import files, locks, records\n"
+    script += "with locks.locked(Path(sys.argv[1])):\n"
     script += "    child = os.fork()\n    print(child, flush=True) if child else time.sleep(60)\n    time.sleep(60)\n"
     holder = subprocess.Popen([sys.executable, "-c", script, tmp_path / "out"], stdout=subprocess.PIPE, text=True)
     child = int(holder.stdout.readline())
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    with files.locked(tmp_path / "out"):
+    with locks.locked(tmp_path / "out"):
         pass
     os.kill(child, signal.SIGKILL)
 
@@ -174,16 +175,16 @@ def test_a_json_file_is_read_or_refused_by_one_line(tmp_path):
     ):
         path.write_bytes(data)
         with pytest.raises(InputError, match=reason):
-            files.read_json(path)
+            records.read_json(path)
 
 
 def test_a_fingerprint_follows_content_and_for_large_files_their_time(tmp_path):
     path = tmp_path / "slide.svs"
     path.write_bytes(b"a" * 10)
-    before = files.fingerprint(path), files.fingerprint(path, whole=False)
+    before = records.fingerprint(path), records.fingerprint(path, whole=False)
     os.utime(path, (time.time(), 10**9))
-    assert files.fingerprint(path) == before[0]
-    assert files.fingerprint(path, whole=False) != before[1]
+    assert records.fingerprint(path) == before[0]
+    assert records.fingerprint(path, whole=False) != before[1]
 
 
 def test_a_run_that_may_grow_takes_new_inputs_and_no_changed_or_removed_ones(tmp_path):

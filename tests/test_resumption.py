@@ -20,7 +20,7 @@ from killing import KILLED
 from PIL import Image
 from slide_files import write_tiled_tiff
 
-from histoloom import files
+from histoloom import files, locks
 
 RUN = """
 import os, sys
@@ -307,7 +307,7 @@ def test_a_killed_run_ends_in_the_bytes_of_an_undisturbed_one_and_no_other_run_t
 def refuse_others(case: Case, folder: Path, call: Callable[..., Ended]) -> None:
     """A second process, other settings and another input are refused by one line, and nothing is deleted."""
     before = kept(case, folder)
-    with files.locked(folder / case.out):
+    with locks.locked(folder / case.out):
         second = call(folder, case.words)
     assert "is being written by process" in second.error
     attempts = [second]

@@ -11,46 +11,23 @@ disk, and renamed, so that a process may be killed, or the machine lose power, a
 """
 
 import contextlib
-import errno
 import json
 import os
 import shutil
-import socket
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from histoloom.errors import InputError, LockedError, OutputError
+from histoloom.disk import flush, one_clear_line, settle, settle_tree
+from histoloom.errors import OutputError
+from histoloom.locks import locked
+from histoloom.records import Record, read_json, refuse_other_run
 from histoloom.version import VERSION
 
 RECORD = "record.json"
 PATHS = "paths.local.json"  # where inputs are on this machine; no part of the record
 PARTIAL = ".partial"  # suffix of what is not finished
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_MOST_RECORD_BYTES = 256 * 2**20  # the record of some million inputs
-_UMASK = os.umask(0)
-os.umask(_UMASK)  # it can be read only by setting it
-
-
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """What decides every byte of an output folder.
-
-    `format` is raised when the same settings and inputs give other bytes; the version of Histoloom is written into the
-    record, too, but does not decide. `inputs` maps the name of each input to its fingerprint. Settings are plain JSON.
-    """
-
-    command: str
-    format: int
-    settings: dict
-    inputs: dict[str, str] = field(default_factory=dict)
-
-    def to_json(self) -> dict:
-        """The record as JSON reads it back, without the version."""
-        return json.loads(json.dumps(asdict(self), default=str))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -82,9 +59,9 @@ def whole_file(path: Path, more: str = "") -> Iterator[Path]:
         with one_clear_line(path, more):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield aside
-            _settle(aside)
+            settle(aside)
             os.replace(aside, path)
-            _flush(path.parent)
+            flush(path.parent)
     finally:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
@@ -146,11 +123,11 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         aside.mkdir(parents=True)
         try:
             yield aside
-            _settle_tree(aside)
+            settle_tree(aside)
             if folder.exists():
                 os.replace(folder, old)
             os.replace(aside, folder)
-            _flush(folder.parent)
+            flush(folder.parent)
             shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -162,7 +139,7 @@ def move(source: Path, target: Path) -> None:
         if target.exists():
             raise OutputError(f"{target}: exists already; move it away")
         os.replace(source, target)
-        _flush(target.parent)
+        flush(target.parent)
 
 
 def recover(folder: Path) -> None:
@@ -248,94 +225,6 @@ def read_record(folder: Path) -> dict | None:
     return read_json(path, dict)
 
 
-def read_json(path: Path, kind: type = dict) -> dict:
-    """A JSON file whose top level is a `kind`; raises InputError with the file and the reason."""
-    try:
-        if path.stat().st_size > _MOST_RECORD_BYTES:
-            raise InputError(f"{path}: has {path.stat().st_size} bytes; at most {_MOST_RECORD_BYTES} are read")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not a readable JSON file ({_reason(error)})") from None
-    if not isinstance(value, kind):
-        raise InputError(f"{path}: holds a JSON {type(value).__name__}, not a {kind.__name__}")
-    return value
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep every other process from writing `folder` while the block runs.
-
-    The operating system frees the lock of a process that dies. Raises OutputError, naming host, process and time,
-    where another process holds the lock.
-    """
-    folder = Path(folder).absolute()
-    path = folder.with_name(f".{folder.name}.lock")
-    with one_clear_line(folder):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = _acquire(path, folder)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)
-
-
-@contextmanager
-def one_clear_line(place: Path, more: str = "") -> Iterator[None]:
-    """Turn an OSError of the block into an OutputError that names `place` and a cure."""
-    try:
-        yield
-    except OSError as error:
-        cure = "free some space" if error.errno in _FULL else "check the path and its permissions"
-        more = f"; {more}" if more else ""
-        raise OutputError(f"{place}: cannot be written ({_reason(error)}); {cure} and run again{more}") from None
-
-
-def fingerprint(path: Path, whole: bool = True, dated: bool = True) -> str:
-    """A fingerprint of a file: SHA-256 of its bytes, or for large files (`whole=False`) of its size, the time of its
-    last change (`dated`), and a megabyte at its start and end. Raises InputError where it cannot be read."""
-    import hashlib
-
-    try:
-        with Path(path).open("rb") as file:
-            if whole:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-            status, sample = os.fstat(file.fileno()), 2**20
-            digest = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns if dated else ''}".encode())
-            digest.update(file.read(sample))
-            file.seek(max(status.st_size - sample, 0))
-            digest.update(file.read(sample))
-            return digest.hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({_reason(error)})") from None
-
-
-def refuse_other_run(
-    place: Path,
-    found: dict,
-    record: Record,
-    grows: bool = False,
-    cure: str = "name another folder, or remove this one",
-) -> None:
-    """Raise OutputError, naming what differs, where `place` was made by another run than `record`.
-
-    `found` is the record of `place` as JSON. With `grows`, inputs that only `record` has are accepted.
-    """
-    wanted, found = _leaves(record.to_json()), _leaves({key: found.get(key) for key in record.to_json()})
-    differing = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
-    if grows:
-        differing = [key for key in differing if not key.startswith("inputs") or found.get(key) is not None]
-    if not differing:
-        return
-    key, more = differing[0], f" and {len(differing) - 1} more" if len(differing) > 1 else ""
-    more = "" if key in ("command", "format") else more  # everything differs then
-    if key.startswith("inputs."):
-        reason = f"input {key.removeprefix('inputs.')} was {_change(found.get(key), wanted.get(key))}"
-    else:
-        reason = f"{key.removeprefix('settings.')} was {_short(found.get(key))}, is now {_short(wanted.get(key))}"
-    raise OutputError(f"{place}: was made by another run ({reason}{more}); {cure}")
-
-
 def _begin(folder: Path, record: Record, grows: bool = False) -> None:
     """Make `folder` and write its record, or find the same record there."""
     if (folder / RECORD).is_file() and (folder / RECORD).stat().st_size:
@@ -368,30 +257,12 @@ def _check(folder: Path, record: Record, grows: bool = False) -> None:
     refuse_other_run(folder, read_json(folder / RECORD, dict), record, grows)
 
 
-def _change(found: object, wanted: object) -> str:
-    if found is None:
-        return "added"
-    return "removed" if wanted is None else "changed"
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _leaves(values: object, name: str = "") -> dict[str, object]:
-    """Values of nested dicts by dotted name."""
-    if not isinstance(values, dict):
-        return {name: values}
-    return {k: v for key, value in values.items() for k, v in _leaves(value, f"{name}.{key}" if name else key).items()}
-
-
 def _publish(aside: Path, folder: Path) -> None:
-    _settle_tree(aside)
+    settle_tree(aside)
     if folder.is_dir():
         folder.rmdir()  # empty; Windows does not rename onto it
     os.replace(aside, folder)
-    _flush(folder.parent)
+    flush(folder.parent)
 
 
 def remove_partials(folder: Path) -> None:
@@ -404,111 +275,3 @@ def remove_partials(folder: Path) -> None:
 
 def _is_partial(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(PARTIAL)
-
-
-def _settle_tree(folder: Path) -> None:
-    for root, _, names in os.walk(folder, topdown=False):
-        for name in names:
-            _settle(Path(root) / name)
-        _flush(Path(root))
-
-
-def _settle(path: Path) -> None:
-    """Give a finished file the permissions of the umask (some libraries write 0600), and flush it."""
-    if os.name != "nt" and not path.is_symlink():
-        os.chmod(path, 0o666 & ~_UMASK)
-    _flush(path)
-
-
-def _flush(path: Path) -> None:
-    """Have the disk hold what was written, so that it survives a loss of power."""
-    if os.name == "nt" and path.is_dir():
-        return  # Windows opens no folders
-    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # file systems that cannot flush
-            raise
-    finally:
-        os.close(handle)
-
-
-def _acquire(path: Path, folder: Path) -> int:
-    """The open handle of the lock file, which holds the lock."""
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            _lock(handle)
-        except BlockingIOError:
-            holder = _holder(handle)
-            os.close(handle)
-            if _is_dead(holder):  # its children have inherited the lock
-                path.unlink(missing_ok=True)
-                continue
-            raise LockedError(
-                f"{folder}: is being written by process {holder.get('pid', '?')} on {holder.get('host', '?')} since "
-                f"{holder.get('since', '?')}; wait for it, or name another folder"
-            ) from None
-        except BaseException:
-            os.close(handle)
-            raise
-        if _is_still(handle, path):
-            holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-            os.truncate(handle, 0)
-            os.pwrite(handle, json.dumps(holder).encode(), 0) if hasattr(os, "pwrite") else os.write(
-                handle, json.dumps(holder).encode()
-            )
-            return handle
-        os.close(handle)  # its last holder has removed the file in the meantime
-
-
-def _is_still(handle: int, path: Path) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(handle), os.stat(path))
-    return False
-
-
-def _holder(handle: int) -> dict:
-    with contextlib.suppress(ValueError, OSError):
-        os.lseek(handle, 0, os.SEEK_SET)
-        found = json.loads(os.read(handle, 4096))
-        if isinstance(found, dict):
-            return found
-    return {}
-
-
-def _is_dead(holder: dict) -> bool:
-    if holder.get("host") != socket.gethostname() or not isinstance(holder.get("pid"), int) or os.name == "nt":
-        return False
-    try:
-        os.kill(holder["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        pass
-    return False
-
-
-def _lock_posix(handle: int) -> None:
-    import fcntl
-
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _lock_windows(handle: int) -> None:
-    import msvcrt
-
-    try:
-        os.lseek(handle, 2**30, os.SEEK_SET)  # a byte past the text, which others may then read
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue] (Windows only)
-        os.lseek(handle, 0, os.SEEK_SET)
-    except OSError as error:
-        raise BlockingIOError from error
-
-
-_lock: Callable[[int], None] = _lock_windows if os.name == "nt" else _lock_posix
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(getattr(error, "strerror", None) or error).split())[:200]

@@ -5,8 +5,8 @@ import torch
 from PIL import Image
 
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
-from histoloom.files import Record
 from histoloom.generation.export import AnnotatedPatch, CropUse, Provenance, write_patches
+from histoloom.records import Record
 from histoloom.tissue import TissueTable
 
 TABLE = TissueTable.from_names(["stroma", "gland"])

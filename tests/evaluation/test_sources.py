@@ -18,10 +18,10 @@ from histoloom.evaluation.sources import (
     training_images,
     with_cases,
 )
-from histoloom.files import Record
 from histoloom.generation.export import AnnotatedPatch, CropUse, Provenance, write_patches
 from histoloom.patches.dataset import write_description
 from histoloom.patches.store import encode_png, write_shards
+from histoloom.records import Record
 from histoloom.tissue import TissueTable
 
 TABLE = TissueTable.from_names(["stroma", "gland"])

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from histoloom.errors import HistoloomError
-from histoloom.files import Record
 from histoloom.generation.bank import load_bank
 from histoloom.generation.export import AnnotatedPatch, CropUse, Provenance, read_provenance, read_woven, write_patches
+from histoloom.records import Record
 from histoloom.tissue import TissueTable
 
 TABLE = TissueTable.from_names(["stroma", "gland"])

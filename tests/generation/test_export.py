@@ -17,7 +17,6 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from histoloom.errors import ImageError, InputError, OutputError, TissueError
-from histoloom.files import Record
 from histoloom.generation.export import (
     AnnotatedPatch,
     CropUse,
@@ -26,6 +25,7 @@ from histoloom.generation.export import (
     read_woven,
     write_patches,
 )
+from histoloom.records import Record
 from histoloom.tissue import TissueTable
 from histoloom.version import VERSION
 

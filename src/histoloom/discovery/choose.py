@@ -20,20 +20,14 @@ from jaxtyping import Float, Int
 from histoloom.discovery.embeddings import CHOSEN, Table, count_rows, open_table, open_writer, vectors_of
 from histoloom.discovery.made_by import record_in, with_record
 from histoloom.discovery.tree import unit
+from histoloom.disk import one_clear_line
 from histoloom.distributed import ALONE, Workers, run_items
 from histoloom.errors import ConfigError, InputError
-from histoloom.files import (
-    Record,
-    fingerprint,
-    locked,
-    one_clear_line,
-    refuse_other_run,
-    remove_partials,
-    run_folder,
-    whole_file,
-)
+from histoloom.files import remove_partials, run_folder, whole_file
+from histoloom.locks import locked
 from histoloom.parquet import guarded
 from histoloom.progress import SILENT, Bar
+from histoloom.records import Record, fingerprint, refuse_other_run
 
 COMMAND, FORMAT = "discover choose", 1
 ASIDE = "choosing"  # folder of finished parts, until all are there

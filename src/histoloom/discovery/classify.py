@@ -14,9 +14,10 @@ from histoloom.discovery.embedding_run import read_embedding
 from histoloom.discovery.tree import TABLE, TypeTree
 from histoloom.discovery.windows import open_windows, read_assigned
 from histoloom.encoders.encoder import open_encoder
-from histoloom.files import Record, fingerprint, read_json, run_folder
+from histoloom.files import run_folder
 from histoloom.fitting.loop import identity_of, show_on
 from histoloom.progress import Progress, silent
+from histoloom.records import Record, fingerprint, read_json
 
 COMMAND, FORMAT = "discover classify", 1
 

@@ -22,9 +22,12 @@ from histoloom.discovery.embeddings import CHOSEN, PLACE, Table, open_chosen, ve
 from histoloom.discovery.kmeans import SAMPLES, KMeansConfig, find_clusters, nest
 from histoloom.discovery.made_by import record_in, with_record
 from histoloom.discovery.tree import DESCRIPTION, TypeTree, nearest, unit
+from histoloom.disk import one_clear_line
 from histoloom.errors import ConfigError, InputError
-from histoloom.files import Record, fingerprint, locked, one_clear_line, refuse_other_run, remove_partials, whole_file
+from histoloom.files import remove_partials, whole_file
+from histoloom.locks import locked
 from histoloom.progress import SILENT, Bar
+from histoloom.records import Record, fingerprint, refuse_other_run
 
 ASSIGNMENTS = "assignments.parquet"
 FEWEST = 10  # distinct patches per type; with fewer, a level is left out

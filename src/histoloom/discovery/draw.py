@@ -34,9 +34,10 @@ from histoloom.discovery.parts import SlidePart
 from histoloom.discovery.pseudo_maps import MapConfig, draw_rows, map_grid
 from histoloom.distributed import ALONE, Workers, run_made
 from histoloom.errors import InputError
-from histoloom.files import Record, run_folder, whole_file, write_text
+from histoloom.files import run_folder, whole_file, write_text
 from histoloom.patches.slide_jobs import stem
 from histoloom.progress import SILENT, Bar
+from histoloom.records import Record
 from histoloom.slides.annotations import read_annotations
 from histoloom.slides.overlay import MARK, draw_overlay
 from histoloom.slides.reader import Slide, open_slide

@@ -16,7 +16,8 @@ from histoloom.discovery.parts import Cutting, Part
 from histoloom.encoders.encoder import short_name
 from histoloom.encoders.small import SMALL, weights_path
 from histoloom.errors import ConfigError, InputError
-from histoloom.files import PATHS, RECORD, Record, fingerprint, read_json, read_record, write_json
+from histoloom.files import PATHS, RECORD, read_record, write_json
+from histoloom.records import Record, fingerprint, read_json
 
 COMMAND, FORMAT = "discover embed", 2
 

@@ -19,7 +19,8 @@ from histoloom.discovery.look_page import MAX_SLIDES, Shares, look_page
 from histoloom.discovery.names import NamedTypes, draft_names
 from histoloom.discovery.windows import Assigned, ReadWindow
 from histoloom.errors import InputError, OutputError
-from histoloom.files import locked, remove_partials, replaced_folder, whole_file, write_text
+from histoloom.files import remove_partials, replaced_folder, whole_file, write_text
+from histoloom.locks import locked
 from histoloom.parquet import read_batches
 from histoloom.progress import SILENT, Bar
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from histoloom.errors import InputError
-from histoloom.files import Record
 from histoloom.parquet import open_parquet
+from histoloom.records import Record
 from histoloom.version import VERSION
 
 KEY = b"histoloom.record"

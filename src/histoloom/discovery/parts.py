@@ -21,7 +21,6 @@ from jaxtyping import Int, UInt8
 
 from histoloom.discovery.embeddings import CHOSEN, open_chosen
 from histoloom.errors import ConfigError, InputError, SlideError
-from histoloom.files import fingerprint
 from histoloom.parquet import guarded, open_parquet
 from histoloom.patches.dataset import read_description
 from histoloom.patches.from_slides import COMMAND
@@ -30,6 +29,7 @@ from histoloom.patches.rules import SlideDataset, SlideList
 from histoloom.patches.slide_jobs import SlideJob, find_jobs
 from histoloom.patches.store import iter_batches, splits
 from histoloom.pictures import decode_image
+from histoloom.records import fingerprint
 from histoloom.slides.labelling import AnnotationConfig
 from histoloom.slides.reader import Slide, open_slide
 from histoloom.slides.tissue import TissueMap, find_tissue, focus

@@ -20,7 +20,7 @@ from histoloom.discovery.names import NamedTypes
 from histoloom.discovery.pseudo_maps import MapConfig, draw_patch
 from histoloom.distributed import ALONE, Workers, run_made
 from histoloom.errors import ConfigError, InputError
-from histoloom.files import Record, is_finished, resumable_folder, whole_file, write_text
+from histoloom.files import is_finished, resumable_folder, whole_file, write_text
 from histoloom.parquet import open_parquet
 from histoloom.patches.card import summarize, write_card
 from histoloom.patches.dataset import content_hash, read_description, write_description
@@ -30,6 +30,7 @@ from histoloom.patches.schema import arrow_schema
 from histoloom.patches.store import encode_png, has_pixels, splits
 from histoloom.pictures import decode_image
 from histoloom.progress import SILENT, Bar
+from histoloom.records import Record
 from histoloom.tissue import UNLABELLED
 from histoloom.version import VERSION
 

@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from histoloom.errors import ConfigError, InputError
-from histoloom.files import fingerprint, read_json, whole_file, write_json
+from histoloom.files import whole_file, write_json
 from histoloom.parquet import open_parquet
+from histoloom.records import fingerprint, read_json
 
 TABLE, DESCRIPTION = "types.parquet", "types.json"
 BLOCK = 8192  # vectors that are compared with all centroids at once

@@ -30,12 +30,13 @@ from histoloom.evaluation.plain import plain
 from histoloom.evaluation.probe import tissue_labels
 from histoloom.evaluation.segmenter import Segmenter
 from histoloom.evaluation.sources import ImageSet, comparable, num_duplicates, shared_images, with_cases
-from histoloom.files import Record, write_json, write_text
+from histoloom.files import write_json, write_text
 from histoloom.metrics.intervals import MIN_CASES, statistic_interval
 from histoloom.metrics.memorization import authenticity
 from histoloom.metrics.stain_distance import HED, LAB, stain_distance, stain_means
 from histoloom.patches.heterogeneity import class_fractions
 from histoloom.progress import Progress, silent
+from histoloom.records import Record
 from histoloom.version import VERSION
 
 FORMAT = 2  # of a report

@@ -10,10 +10,11 @@ from histoloom.discovery.levels import Levels
 from histoloom.errors import InputError
 from histoloom.experiments.curves import Curves
 from histoloom.experiments.recipe import Recipe
-from histoloom.files import Record, read_json, write_text
+from histoloom.files import write_text
 from histoloom.fitting.processes import process_state
 from histoloom.patches.store import Patches
 from histoloom.progress import Progress
+from histoloom.records import Record, read_json
 from histoloom.tissue import TissueTable
 
 FORMAT = 1  # raise it when the same recipe trains other bytes

@@ -15,7 +15,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[repo
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import image, scalar
 
-from histoloom.files import one_clear_line
+from histoloom.disk import one_clear_line
 
 
 class Curves:

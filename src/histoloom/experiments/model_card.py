@@ -8,9 +8,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from histoloom.errors import InputError
 from histoloom.experiments.context import Run
-from histoloom.files import read_json
 from histoloom.models.denoiser import Denoiser
 from histoloom.models.schedulers import make_sampler
+from histoloom.records import read_json
 from histoloom.tissue import UNLABELLED
 from histoloom.version import VERSION
 

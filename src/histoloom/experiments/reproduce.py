@@ -30,7 +30,7 @@ from histoloom.experiments.measuring import HELD_OUT, Comparison, downstream_of,
 from histoloom.experiments.recipe import Recipe, Reproduction
 from histoloom.experiments.run import open_run
 from histoloom.experiments.stages import open_autoencoder, open_segmenter, reporter, save_model
-from histoloom.files import Record, run_folder, whole_file, write_json, write_text
+from histoloom.files import run_folder, whole_file, write_json, write_text
 from histoloom.fitting.processes import process_state
 from histoloom.generation.contact_sheet import comparison_sheet
 from histoloom.generation.export import FORMAT, read_woven, write_patches
@@ -40,6 +40,7 @@ from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.schedulers import make_sampler
 from histoloom.patches.store import Patches
 from histoloom.progress import Progress, silent
+from histoloom.records import Record
 from histoloom.training.denoiser import DenoiserTraining, train_denoiser
 from histoloom.weights import find_model
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from histoloom import files
-from histoloom.files import Record
 from histoloom.generation.bank import load_bank, save_bank, weave_bank
 from histoloom.generation.layouts import draw_layouts
 from histoloom.generation.orders import layouts_at
@@ -11,6 +10,7 @@ from histoloom.generation.settings import BankConfig, DrawnMaps
 from histoloom.generation.woven_folder import config_hash
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.progress import Progress, silent
+from histoloom.records import Record
 
 FORMAT = 1  # raised when the same settings and model give other crops
 

@@ -29,12 +29,12 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from histoloom import files
 from histoloom.errors import ImageError, InputError, OutputError
-from histoloom.files import Record
 from histoloom.parquet import guarded, open_parquet
 from histoloom.patches.heterogeneity import class_fractions
 from histoloom.patches.preview import preview_html
 from histoloom.patches.store import read_table
 from histoloom.pictures import decode_image
+from histoloom.records import Record
 from histoloom.tissue import TissueTable
 
 FORMAT = 1  # raised when the same settings and inputs give other bytes

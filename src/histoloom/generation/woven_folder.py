@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from histoloom import files
+from histoloom import files, records
 from histoloom.errors import ConfigError, InputError, OutputError
-from histoloom.files import Record
 from histoloom.generation.card import write_card
 from histoloom.generation.contact_sheet import SheetRow, contact_sheet
 from histoloom.generation.export import FORMAT, SOURCES, AnnotatedPatch, read_index, read_woven, write_patches
@@ -17,6 +16,7 @@ from histoloom.generation.patches import copy_limit_of, weave
 from histoloom.generation.settings import DrawnMaps, Source, WeaveConfig
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.progress import Progress, silent
+from histoloom.records import Record
 
 SHEET_ROWS = 64  # most patches on a contact sheet
 SCALE_TOLERANCE = 0.1  # of the mpp that a model was trained at
@@ -92,7 +92,7 @@ def refuse_changed(out: Path, sources: dict[str, dict[str, list[str]]]) -> None:
     """Raise OutputError naming a map or crop that is not the one that `out`, finished or begun, was made from."""
     for folder in (out, out.with_name(f"{out.name}{files.PARTIAL}")):
         try:
-            before = files.read_json(folder / SOURCES) if (folder / SOURCES).is_file() else None
+            before = records.read_json(folder / SOURCES) if (folder / SOURCES).is_file() else None
         except InputError:
             before = None  # the record decides
         if before is None or before == sources:

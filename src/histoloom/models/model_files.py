@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from histoloom.errors import InputError, ModelError
-from histoloom.files import read_json
+from histoloom.records import read_json
 
 INDEX, CONFIG, WEIGHTS = "model_index.json", "config.json", "diffusion_pytorch_model.safetensors"
 _MOST_HEADER_BYTES = 16 * 2**20

@@ -8,7 +8,8 @@ import hashlib
 from pathlib import Path
 
 from histoloom.errors import OutputError
-from histoloom.files import Record, is_finished, read_json, write_json
+from histoloom.files import is_finished, write_json
+from histoloom.records import Record, read_json
 
 DESCRIPTION = "dataset.json"
 

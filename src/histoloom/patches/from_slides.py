@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from histoloom.distributed import ALONE, Workers, run_items
 from histoloom.errors import AnnotationError, HistoloomError, InputError, TissueError
-from histoloom.files import Record, fingerprint, read_json, resumable_folder, whole_file, write_json, write_text
+from histoloom.files import resumable_folder, whole_file, write_json, write_text
 from histoloom.parquet import read_batches
 from histoloom.patches.card import SplitSummary, missing_types, summarize, write_card
 from histoloom.patches.dataset import content_hash, finished_dataset, write_description
@@ -32,6 +32,7 @@ from histoloom.patches.schema import arrow_schema
 from histoloom.patches.slide_jobs import SlideJob
 from histoloom.patches.store import write_shards
 from histoloom.progress import SILENT, Bar
+from histoloom.records import Record, fingerprint, read_json
 from histoloom.slides.annotations import AnnotationMap, read_annotations
 from histoloom.slides.formats import damaged
 from histoloom.slides.labelling import AnnotationConfig

@@ -5,13 +5,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from histoloom.errors import InputError
-from histoloom.files import Record, fingerprint, whole_folder, write_record, write_text
+from histoloom.files import whole_folder, write_record, write_text
 from histoloom.patches.card import missing_types, summarize, write_card
 from histoloom.patches.dataset import content_hash, finished_dataset, write_description
 from histoloom.patches.folder import FolderImport, Picture, dropped_share, patch_rows
 from histoloom.patches.maps import Tally
 from histoloom.patches.store import write_shards
 from histoloom.progress import SILENT, Bar
+from histoloom.records import Record, fingerprint
 from histoloom.tissue import TissueTable
 from histoloom.version import VERSION
 

@@ -11,11 +11,11 @@ from jaxtyping import UInt8
 
 from histoloom.config import build
 from histoloom.errors import InputError, SlideError
-from histoloom.files import fingerprint, read_json
 from histoloom.patches.dataset import read_description
 from histoloom.patches.from_slides import COMMAND, PATHS, annotation_of
 from histoloom.patches.rules import SlideDataset
 from histoloom.patches.store import iter_rows, read_table, splits
+from histoloom.records import fingerprint, read_json
 from histoloom.slides.annotations import AnnotationMap
 from histoloom.slides.reader import Slide, open_slide
 from histoloom.text import shorten

@@ -14,11 +14,12 @@ from jaxtyping import Bool, Float, Shaped
 
 from histoloom.augmentation import dihedral, dihedral_back
 from histoloom.errors import OutputError
-from histoloom.files import read_json, whole_file, write_json
+from histoloom.files import whole_file, write_json
 from histoloom.fitting.processes import process_state
 from histoloom.models.autoencoder import encode, latent_channels, latent_factor, to_pixels
 from histoloom.patches.store import Patches
 from histoloom.progress import SILENT, Bar
+from histoloom.records import read_json
 from histoloom.stain import StainJitter, StainShift, apply_stain, draw_stain
 
 BATCH = 16  # views encoded at once

@@ -1,0 +1,56 @@
+"""What the disk must do: flush, give permissions, and say in one line what it refuses."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from histoloom.errors import OutputError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_UMASK = os.umask(0)
+os.umask(_UMASK)  # it can be read only by setting it
+
+
+@contextmanager
+def one_clear_line(place: Path, more: str = "") -> Iterator[None]:
+    """Turn an OSError of the block into an OutputError that names `place` and a cure."""
+    try:
+        yield
+    except OSError as error:
+        cure = "free some space" if error.errno in _FULL else "check the path and its permissions"
+        more = f"; {more}" if more else ""
+        raise OutputError(f"{place}: cannot be written ({reason(error)}); {cure} and run again{more}") from None
+
+
+def settle_tree(folder: Path) -> None:
+    for root, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            settle(Path(root) / name)
+        flush(Path(root))
+
+
+def settle(path: Path) -> None:
+    """Give a finished file the permissions of the umask (some libraries write 0600), and flush it."""
+    if os.name != "nt" and not path.is_symlink():
+        os.chmod(path, 0o666 & ~_UMASK)
+    flush(path)
+
+
+def flush(path: Path) -> None:
+    """Have the disk hold what was written, so that it survives a loss of power."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders
+    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # file systems that cannot flush
+            raise
+    finally:
+        os.close(handle)
+
+
+def reason(error: Exception) -> str:
+    return " ".join(str(getattr(error, "strerror", None) or error).split())[:200]

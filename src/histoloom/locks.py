@@ -1,0 +1,108 @@
+"""A lock that lets one process write a folder; the operating system frees it when that process dies."""
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from histoloom.disk import one_clear_line
+from histoloom.errors import LockedError
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep every other process from writing `folder` while the block runs.
+
+    The operating system frees the lock of a process that dies. Raises OutputError, naming host, process and time,
+    where another process holds the lock.
+    """
+    folder = Path(folder).absolute()
+    path = folder.with_name(f".{folder.name}.lock")
+    with one_clear_line(folder):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = _acquire(path, folder)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _acquire(path: Path, folder: Path) -> int:
+    """The open handle of the lock file, which holds the lock."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _lock(handle)
+        except BlockingIOError:
+            holder = _holder(handle)
+            os.close(handle)
+            if _is_dead(holder):  # its children have inherited the lock
+                path.unlink(missing_ok=True)
+                continue
+            raise LockedError(
+                f"{folder}: is being written by process {holder.get('pid', '?')} on {holder.get('host', '?')} since "
+                f"{holder.get('since', '?')}; wait for it, or name another folder"
+            ) from None
+        except BaseException:
+            os.close(handle)
+            raise
+        if _is_still(handle, path):
+            holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+            os.truncate(handle, 0)
+            os.pwrite(handle, json.dumps(holder).encode(), 0) if hasattr(os, "pwrite") else os.write(
+                handle, json.dumps(holder).encode()
+            )
+            return handle
+        os.close(handle)  # its last holder has removed the file in the meantime
+
+
+def _is_still(handle: int, path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    return False
+
+
+def _holder(handle: int) -> dict:
+    with contextlib.suppress(ValueError, OSError):
+        os.lseek(handle, 0, os.SEEK_SET)
+        found = json.loads(os.read(handle, 4096))
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def _is_dead(holder: dict) -> bool:
+    if holder.get("host") != socket.gethostname() or not isinstance(holder.get("pid"), int) or os.name == "nt":
+        return False
+    try:
+        os.kill(holder["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _lock_posix(handle: int) -> None:
+    import fcntl
+
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _lock_windows(handle: int) -> None:
+    import msvcrt
+
+    try:
+        os.lseek(handle, 2**30, os.SEEK_SET)  # a byte past the text, which others may then read
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue] (Windows only)
+        os.lseek(handle, 0, os.SEEK_SET)
+    except OSError as error:
+        raise BlockingIOError from error
+
+
+_lock: Callable[[int], None] = _lock_windows if os.name == "nt" else _lock_posix
