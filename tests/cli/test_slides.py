@@ -372,7 +372,7 @@ def test_a_second_run_does_not_take_the_first_for_slides(project, histoloom):
 
 
 def test_two_at_once_are_refused_by_one_line(project, histoloom):
-    from histoloom.files import locked
+    from histoloom.locks import locked
 
     with locked(project / "out"):
         script = "from histoloom.cli.main import run; run()"

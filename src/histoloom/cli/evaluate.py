@@ -54,7 +54,8 @@ def evaluate(
     from histoloom.evaluation.segmenter import load_segmenter
     from histoloom.evaluation.sources import load_images, training_images
     from histoloom.evaluation.verdict import verdict
-    from histoloom.files import is_finished, read_json, whole_folder
+    from histoloom.files import is_finished, whole_folder
+    from histoloom.records import read_json
 
     encoders = tuple(encoder or ("histoloom-small",))
     config = EvaluationConfig(encoders=encoders, most=most, pairs=pairs, seed=seed, allow_remote_code=allow_remote_code)
