@@ -77,8 +77,6 @@ def maps(
     """
     from functools import partial
 
-    import pyarrow.parquet as pq
-
     from histoloom.cli.progress import bar
     from histoloom.discovery.draw import SHARES, draw_maps
     from histoloom.discovery.names import name_types
@@ -90,6 +88,7 @@ def maps(
     from histoloom.discovery.windows import is_dataset
     from histoloom.distributed import Workers
     from histoloom.errors import ConfigError
+    from histoloom.parquet import open_parquet
 
     config, mark = MapConfig(stride, smooth=smooth), classifier_fingerprint(by)
     open_predictor = partial(open_classifier, by.absolute(), allow_remote_code)  # workers may run in another folder
@@ -100,7 +99,7 @@ def maps(
         if len(wanted) > 1:
             raise ConfigError("a patch has one map; give one level with --types, and draw others into other folders")
         level = wanted[0] if wanted else named.at(None)
-        total = sum(pq.ParquetFile(shard).metadata.num_rows for shard in (source / "data").glob("*.parquet"))
+        total = sum(open_parquet(shard).metadata.num_rows for shard in (source / "data").glob("*.parquet"))
         with bar("maps", total, "patches") as running:
             record = draw_patches(
                 source, open_predictor, mark, named, level, config, Kept(low, high), out, license_name,

@@ -80,7 +80,7 @@ class ShardDrawer:
         read = None if has_pixels(dataset, split) else PlaceReader(dataset).read
         with whole_file(path) as aside:
             _write_shard(aside, self._rows(shard, read), arrow_schema(self.table))
-        return pq.ParquetFile(shard).metadata.num_rows
+        return open_parquet(shard).metadata.num_rows
 
     def _rows(self, shard: Path, read: Callable | None) -> Iterator[dict]:
         for batch in open_parquet(shard).iter_batches(ROWS):

@@ -1,7 +1,6 @@
 """The images of one side, from a patch dataset, from woven patches, or from a plain folder of images."""
 
 import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from histoloom.conditioning.inputs import content_id
 from histoloom.errors import ImageError, InputError
@@ -18,7 +16,7 @@ from histoloom.generation.export import CropUse, read_woven
 from histoloom.patches.folder import SUFFIXES
 from histoloom.patches.slide_jobs import SLIDE_SUFFIXES
 from histoloom.patches.store import iter_rows, load_patches, read_table, splits
-from histoloom.pictures import read_image
+from histoloom.pictures import opened_picture, read_image
 from histoloom.tissue import TissueTable, TissueType
 
 # What a row of woven patches says of their making, besides the seed, map and crops of each.
@@ -218,8 +216,11 @@ def _dataset(folder: Path, split: str | None) -> ImageSet:
 
 def _encodings(folder: Path, split: str) -> str:
     """How the images of a dataset are encoded, as their bytes say: a foreign one need not hold PNG."""
-    images = (row["image"]["bytes"] for row in iter_rows(folder, split, ["image"]))
-    return _formats({f".{(Image.open(io.BytesIO(data)).format or 'unknown').lower()}" for data in images})
+    found = set()
+    for row in iter_rows(folder, split, ["image"]):
+        with opened_picture(row["image"]["bytes"], f"{folder}, split {split}") as picture:
+            found.add(f".{(picture.format or 'unknown').lower()}")
+    return _formats(found)
 
 
 def _formats(suffixes: set[str]) -> str:

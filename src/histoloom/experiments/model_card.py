@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from histoloom.conditioning.kinds import CONDITIONINGS
 from histoloom.errors import InputError
 from histoloom.experiments.context import Run
 from histoloom.models.denoiser import Denoiser
@@ -32,6 +33,7 @@ def model_card(run: Run, denoiser: Denoiser, dataset: Path, copy_limit: float | 
         name=run.folder.resolve().name,
         license=_license(dataset),
         config=denoiser.config,
+        reads=CONDITIONINGS[denoiser.config["conditioning"]],
         parameters=sum(p.numel() for p in denoiser.parameters()) / 1e6,
         split=recipe.data.split,
         patches=len(patches),

@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import UInt8
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 
 from histoloom import files
 from histoloom.errors import ImageError, InputError, OutputError
@@ -33,7 +33,7 @@ from histoloom.parquet import guarded, open_parquet
 from histoloom.patches.heterogeneity import class_fractions
 from histoloom.patches.preview import preview_html
 from histoloom.patches.store import read_table
-from histoloom.pictures import decode_image
+from histoloom.pictures import decode_image, opened_picture
 from histoloom.records import Record
 from histoloom.tissue import TissueTable
 
@@ -215,12 +215,12 @@ def read_woven(folder: Path | str, most: int | None = None) -> Woven:
 def read_provenance(image: Path | str) -> Provenance:
     """The provenance in a woven PNG; raises ImageError where there is none."""
     try:
-        with Image.open(image) as opened:
+        with opened_picture(Path(image)) as opened:
             values = json.loads(opened.info[PROVENANCE_KEY])
         crops = tuple(CropUse(**crop) for crop in values.pop("crops"))
         interval = tuple(values.pop("guidance_interval", (0.0, 1.0)))
         return Provenance(crops=crops, guidance_interval=interval, **values)
-    except (OSError, UnidentifiedImageError, KeyError, TypeError, ValueError) as error:
+    except (ImageError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ImageError(
             f"{image}: has no readable provenance ({error!r}); it was not woven by Histoloom, or was saved again"
         ) from None
