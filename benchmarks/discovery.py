@@ -6,7 +6,7 @@ Types are found on split train of a patch dataset, its maps hidden, and compared
 cases are others. With `--window 0` the unit is a whole patch, whose tissue is the most common one that is not of id 0
 (stroma, of which every patch of EBHI-Seg has some); else the window in each corner, whose tissue covers most of it.
 Purity is the share of patches that are of the most common tissue of their type; NMI and ARI are those of scikit-learn.
-Brackets are 95 % intervals over cases, as wide as draws of cases scatter and centred on the figure, since cases drawn
+Brackets are 95 % intervals over cases, as wide as draws of cases scatter and centered on the figure, since cases drawn
 twice push all three up. `case` is the NMI of types with cases: what stain and patient, and not tissue,
 would explain.
 """
@@ -50,8 +50,8 @@ def units_of(patches: Patches, window: int) -> tuple[np.ndarray, np.ndarray, np.
     return np.stack(images), np.array(tissues), np.array(cases)
 
 
-def colours(images: np.ndarray) -> np.ndarray:
-    """Mean and spread of haematoxylin, eosin and the rest: all that colour alone can say, standardized later."""
+def colors(images: np.ndarray) -> np.ndarray:
+    """Mean and spread of haematoxylin, eosin and the rest: all that color alone can say, standardized later."""
     return np.stack([np.concatenate([hed.mean((0, 1)), hed.std((0, 1))]) for hed in map(rgb_to_hed, images)])
 
 
@@ -103,13 +103,13 @@ def main() -> None:
     print(f"{arguments.encoder} ({encoder.fingerprint[:8]}), {kind}: types from {len(images):,} of split train,")
     print(f"judged on {len(held):,} of split val ({len(np.unique(cases))} cases), seeds 0 to {arguments.seeds - 1}\n")
     vectors, judged = (unit(features(encoder, part, arguments.cache)) for part in (images, held))
-    colour, colour_judged = colours(images), colours(held)
-    mean, spread = colour.mean(0), colour.std(0)
-    colour, colour_judged = ((c - mean) / spread for c in (colour, colour_judged))
+    color, colour_judged = colors(images), colors(held)
+    mean, spread = color.mean(0), color.std(0)
+    color, colour_judged = ((c - mean) / spread for c in (color, colour_judged))
     trees = [
         grow_tree(vectors, ClusterConfig(kmeans=KMeansConfig(seed=seed)), "", "")[0] for seed in range(arguments.seeds)
     ]
-    by_colour, _ = grow_tree(colour.astype(np.float32), ClusterConfig(), "", "")
+    by_colour, _ = grow_tree(color.astype(np.float32), ClusterConfig(), "", "")
     print("| types | found by | purity | NMI | ARI | case | ARI between seeds |\n|---|---|---|---|---|---|---|")
     finest = nearest(colour_judged.astype(np.float32), by_colour.centroids)[0]
     for level in trees[0].levels:
@@ -118,7 +118,7 @@ def main() -> None:
         random = np.random.default_rng(0).permutation(nested[0])
         print(row("nested types", level, truth, nested[0], cases), f"{mean_agreement(nested):.3f} |")
         print(row("flat k-means", level, truth, plain[0], cases), f"{mean_agreement(plain):.3f} |")
-        print(row("colour alone, nested", level, truth, by_colour.at(level)[finest], cases), "|")
+        print(row("color alone, nested", level, truth, by_colour.at(level)[finest], cases), "|")
         print(row("random", level, truth, random, cases), "|")
     everything = np.bincount(truth).max() / len(truth)
     print(f"\nOne type for all has purity {everything:.3f}.\n")

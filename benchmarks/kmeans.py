@@ -20,16 +20,16 @@ BLOCK = 65_536
 
 
 def write_vectors(path: Path, n: int, d: int, seed: int = 0) -> None:
-    """Unit vectors around 300 centres in 24 dimensions, the commonest 300 times as common as the rarest, with noise."""
+    """Unit vectors around 300 centers in 24 dimensions, the commonest 300 times as common as the rarest, with noise."""
     rng = np.random.default_rng(seed)
     share = 1 / np.arange(1, 301)
-    centres = rng.normal(size=(300, 24)).astype(np.float32)
+    centers = rng.normal(size=(300, 24)).astype(np.float32)
     spread = rng.normal(size=(24, d)).astype(np.float32) / 5
     vectors = np.lib.format.open_memmap(path, "w+", np.float32, (n, d))
     for start in range(0, n, BLOCK):
         stop = min(start + BLOCK, n)
         types = rng.choice(300, stop - start, p=share / share.sum())
-        inner = centres[types] + 0.4 * rng.standard_normal((stop - start, 24), np.float32)
+        inner = centers[types] + 0.4 * rng.standard_normal((stop - start, 24), np.float32)
         block = inner @ spread + 0.3 * rng.standard_normal((stop - start, d), np.float32)
         vectors[start:stop] = block / np.linalg.norm(block, axis=1, keepdims=True)
 

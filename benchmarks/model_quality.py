@@ -112,7 +112,7 @@ def weave_task(pipeline: HistoloomPipeline, task: Task, config: WeaveConfig, rec
 
 
 def measure_stain(task: Task, woven: np.ndarray, seed: int) -> dict[str, StainFollowing]:
-    """Correlation of the mean Lab colour of crop and region: of the woven patch, and of the real one it replaces."""
+    """Correlation of the mean Lab color of crop and region: of the woven patch, and of the real one it replaces."""
     crops, regions, real, cases = [], [], [], []
     for i, j in task.pairs():
         crop = task.orders[i].crops[j]
@@ -188,7 +188,7 @@ def measure_autoencoder(pipeline: HistoloomPipeline, patches: Patches) -> dict:
         "psnr_of_mean_error": float(pooled),
         "mean_psnr": float(each.mean()),
         "worst_psnr": float(each.min()),
-        "contrast": float(of_decoded / of_real),  # mean square of differences of neighbours, in units of real tissue
+        "contrast": float(of_decoded / of_real),  # mean square of differences of neighbors, in units of real tissue
         "frechet_distance": frechet_distance(*map(np.concatenate, zip(*vectors, strict=True))),
         "n": len(patches),
         "pixels": [height, width],
@@ -277,7 +277,7 @@ def markdown(result: dict) -> str:
         lines.append(f"| copying: {label} | {_shares(name, copying[name])} | {copying[name]['n']} crops |")
     psnr = f"{auto['psnr_of_mean_error']:.2f} dB; mean {auto['mean_psnr']:.2f}, worst {auto['worst_psnr']:.2f}"
     lines.append(f"| autoencoder: PSNR over all patches | {psnr} | - | {auto['n']} patches |")
-    lines.append(f"| autoencoder: contrast of neighbouring pixels | {auto['contrast']:.2f} | 1 | {auto['n']} patches |")
+    lines.append(f"| autoencoder: contrast of neighboring pixels | {auto['contrast']:.2f} | 1 | {auto['n']} patches |")
     distance = f"{auto['frechet_distance']:.1f}"
     lines.append(f"| autoencoder: Fréchet distance of decoded patches to real | {distance} | 0 | {auto['n']} patches |")
     return "\n".join(lines) + "\n"

@@ -65,7 +65,7 @@ def _tiles(part: np.ndarray, times: int) -> Iterator[np.ndarray]:
 
 
 def places(width: int, height: int, part: int = 0, parts: int = 1) -> list[tuple[int, int]]:
-    """Corners of a grid off the tile grid, row by row; a part is a run of neighbouring rows."""
+    """Corners of a grid off the tile grid, row by row; a part is a run of neighboring rows."""
     found = [(x, y) for y in range(40, height - SIZE, SIZE) for x in range(40, width - SIZE, SIZE)][:READ]
     return found[len(found) * part // parts : len(found) * (part + 1) // parts]
 
@@ -148,7 +148,7 @@ def index(path: str, folder: Path, pixels: bool) -> tuple[int, int, float]:
     from histoloom.patches.from_slides import write_part
     from histoloom.patches.rules import PatchRules, SlideDataset
     from histoloom.patches.slide_jobs import find_jobs
-    from histoloom.slides.labelling import AnnotationConfig
+    from histoloom.slides.labeling import AnnotationConfig
     from histoloom.slides.reader import open_slide
     from histoloom.tissue import TissueTable
 

@@ -3,7 +3,7 @@
     python benchmarks/rasterizing.py [--windows 200]
 
 One slide of 100,000 px with 40 outlines of 5,000 points; 256 px windows at downsample 2, half of them on outlines.
-`wrong` is the share of pixels that differ from shapely's "the centre lies inside". OpenCV and rasterio take part if
+`wrong` is the share of pixels that differ from shapely's "the center lies inside". OpenCV and rasterio take part if
 installed. CPU time is counted: all use one core, and the machine may be shared. All peers are given the polygons near a
 window by the same tree, and coordinates relative to the window.
 """
@@ -29,9 +29,9 @@ def outlines(rng: np.random.Generator) -> list[Polygon]:
     angles = np.linspace(0, 2 * np.pi, 5000, endpoint=False)
     polygons = []
     for _ in range(40):
-        centre, radius = rng.uniform(15_000, 85_000, 2), rng.uniform(2_000, 12_000)
+        center, radius = rng.uniform(15_000, 85_000, 2), rng.uniform(2_000, 12_000)
         reach = radius * (1 + 0.1 * np.sin(9 * angles) + 0.003 * rng.standard_normal(5000))
-        polygons.append(Polygon(centre + np.stack([reach * np.cos(angles), reach * np.sin(angles)], axis=1)))
+        polygons.append(Polygon(center + np.stack([reach * np.cos(angles), reach * np.sin(angles)], axis=1)))
     return polygons
 
 

@@ -27,7 +27,7 @@ def places(width: int, height: int) -> list[tuple[int, int]]:
 
 
 def share(all_places: list[tuple[int, int]], part: int, parts: int) -> list[tuple[int, int]]:
-    """A run of neighbouring rows: processes that took turns would each decode nearly every tile."""
+    """A run of neighboring rows: processes that took turns would each decode nearly every tile."""
     return all_places[len(all_places) * part // parts : len(all_places) * (part + 1) // parts]
 
 

@@ -22,7 +22,7 @@ PRELOADED = (
     "timm",
 )
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
-# Mean colours of glass-and-stroma, gland and tumour under an ordinary H&E stain.
+# Mean colors of glass-and-stroma, gland and tumour under an ordinary H&E stain.
 COLORS = np.array([[228, 196, 214], [178, 112, 164], [122, 74, 140]], np.float32)
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # a name that is no folder must fail here, not on the network
@@ -44,7 +44,7 @@ def smooth_noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
 
 
 def draw_tissue(rng: np.random.Generator, size: int, types: int = 2, tint: np.ndarray | float = 0.0):
-    """An image with nuclei-like grain and its map: blobs of `types` tissues, each in its colour, shifted by `tint`."""
+    """An image with nuclei-like grain and its map: blobs of `types` tissues, each in its color, shifted by `tint`."""
     heights = np.stack([smooth_noise(rng, size, 4) for _ in range(types)])
     semantic_map = heights.argmax(0).astype(np.uint8)
     grain = 14 * smooth_noise(rng, size, size // 4) + 10 * smooth_noise(rng, size, size // 12)

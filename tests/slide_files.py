@@ -48,7 +48,7 @@ def write_tiled_tiff(path: Path, pixels: np.ndarray, mpp: float = MPP) -> Path:
 
 
 def write_ome_tiff(path: Path, pixels: np.ndarray, mpp: float = MPP, planar: bool = False) -> Path:
-    """An OME-TIFF whose pyramid lies in SubIFDs; with `planar`, one page per colour."""
+    """An OME-TIFF whose pyramid lies in SubIFDs; with `planar`, one page per color."""
     options = {"tile": (128, 128), "compression": "zlib", "photometric": "minisblack" if planar else "rgb"}
     metadata = {"axes": "CYX" if planar else "YXS", "PhysicalSizeX": mpp, "PhysicalSizeY": mpp}
     levels = [reduced(pixels, factor) for factor in (1, 2, 4)]

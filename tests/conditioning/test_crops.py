@@ -43,7 +43,7 @@ class Lossless(ModelMixin, ConfigMixin):
 
 
 def numbered_patches(cases: list[str], size: int) -> Patches:
-    """Patches in which no two pixels, of whatever patch, have one colour; a checkerboard of two types, 28 px a field.
+    """Patches in which no two pixels, of whatever patch, have one color; a checkerboard of two types, 28 px a field.
 
     No byte is zero, so that an identity stain leaves every pixel as it is.
     """
@@ -57,7 +57,7 @@ def numbered_patches(cases: list[str], size: int) -> Patches:
     return Patches(images.reshape(len(cases), size, size, 3), maps, cases, names, np.full(len(cases), 0.5), places)
 
 
-def colours(pixels: np.ndarray) -> np.ndarray:
+def colors(pixels: np.ndarray) -> np.ndarray:
     """Each pixel as one number."""
     return pixels.reshape(-1, 3).astype(np.int64) @ [1, 1 << 8, 1 << 16]
 
@@ -78,14 +78,14 @@ def windows(patches: Patches, folder, count: int, window: int = 64, crops: CropC
 def test_no_pixel_of_a_reference_crop_is_one_that_it_helps_to_predict(tmp_path, size):
     cases = ["a", "a", "a", "b", "c", "c"]  # b has one patch only: its crops must come from beside the window
     patches = numbered_patches(cases, size)
-    home = {int(code): i for i, image in enumerate(patches.images) for code in colours(image)}
+    home = {int(code): i for i, image in enumerate(patches.images) for code in colors(image)}
     from_others = from_same = 0
     for predicted, crops in windows(patches, tmp_path, 250):
-        hidden = set(colours(predicted).tolist())
-        target = home[int(colours(predicted)[0])]
+        hidden = set(colors(predicted).tolist())
+        target = home[int(colors(predicted)[0])]
         assert {home[code] for code in hidden} == {target}
         for crop in crops:
-            shown = colours(crop.pixels).tolist()
+            shown = colors(crop.pixels).tolist()
             sources = {home[code] for code in shown}
             assert hidden.isdisjoint(shown)
             assert len(sources) == 1

@@ -61,5 +61,5 @@ def test_a_canvas_shows_crops_at_their_places_and_is_valid_nowhere_else():
     shown, valid = canvas((64, 96), [(Crop(pixels(24, 30), 0), 5, 7), (Crop(pixels(40, 40, 0), 1), 50, 80)])
     assert valid.sum() == 24 * 30 + 14 * 16
     assert (shown[5:29, 7:37] == 200).all()
-    assert valid[50:, 80:].all()  # black is a colour like any other
+    assert valid[50:, 80:].all()  # black is a color like any other
     assert (shown[~valid] == 0).all()

@@ -33,7 +33,7 @@ def tree() -> TypeTree:
     """Three types, of which the first two belong together."""
     centroids = STAINS.astype(np.float32) / np.linalg.norm(STAINS.astype(np.float32), axis=1, keepdims=True)
     ancestors = np.array([[0, 0, 1], [0, 1, 2]])
-    return TypeTree((2, 3), centroids, ancestors, "colour", "c" * 64)
+    return TypeTree((2, 3), centroids, ancestors, "color", "c" * 64)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class ByColor:
 
 @pytest.fixture(scope="session")
 def stains() -> np.ndarray:
-    """Colour of each type."""
+    """Color of each type."""
     return STAINS
 
 

@@ -25,9 +25,9 @@ LEVELS = (3, 6, 12)
 def kin(rng: np.random.Generator, count: int = 2400, spread: float = 0.05) -> tuple[np.ndarray, np.ndarray]:
     """Unit vectors of 12 types in 3 families of four, with the type of each."""
     family = rng.normal(size=(3, 1, 16))
-    centres = (family + 0.35 * rng.normal(size=(3, 4, 16))).reshape(12, 16)
+    centers = (family + 0.35 * rng.normal(size=(3, 4, 16))).reshape(12, 16)
     types = rng.integers(12, size=count)
-    return unit(centres[types] + spread * rng.normal(size=(count, 16))), types
+    return unit(centers[types] + spread * rng.normal(size=(count, 16))), types
 
 
 def test_nearest_is_the_nearest_centroid_and_its_squared_distance():
@@ -85,7 +85,7 @@ def test_levels_are_nested_and_families_are_the_coarsest():
     tree, notes = grow_tree(vectors, ClusterConfig(LEVELS), "e", "f")
     assert (tree.levels, notes) == (LEVELS, [])
     assert adjusted_rand_score(truth // 4, tree.at(3)[tree.assign(vectors)]) > 0.99
-    assert (np.diff(tree.at(3)) >= 0).sum() >= 9  # kin have neighbouring ids
+    assert (np.diff(tree.at(3)) >= 0).sum() >= 9  # kin have neighboring ids
     again, _ = grow_tree(vectors, ClusterConfig(LEVELS), "e", "f")
     assert again.centroids.tobytes() == tree.centroids.tobytes()
 
@@ -207,4 +207,4 @@ def test_how_types_were_made_is_on_record(found):
     cluster(found, ClusterConfig(LEVELS))
     made = json.loads((found / "types.json").read_text())["made"]
     assert made["config"]["levels"] == list(LEVELS)
-    assert made["normalisation"] == "unit length"
+    assert made["normalization"] == "unit length"

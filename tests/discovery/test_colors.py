@@ -31,10 +31,10 @@ def test_few_types_are_far_apart():
 
 
 def test_the_colours_are_those_of_the_published_space():
-    # White, mid grey, and sRGB red, green, blue in OKLCh (Ottosson 2020, bottosson.github.io/posts/oklab).
+    # White, mid gray, and sRGB red, green, blue in OKLCh (Ottosson 2020, bottosson.github.io/posts/oklab).
     known = np.array([[1, 0, 0], [0.5999, 0, 0], [0.62796, 0.25768, 29.234], [0.86644, 0.29483, 142.495],
                       [0.45201, 0.31321, 264.052]])  # fmt: skip
     found = oklch_to_srgb(known)
-    grey = round(255 * float(lab2rgb([[[53.585, 0, 0]]])[0, 0, 0]))
-    assert abs(found[1] - grey).max() <= 2
+    gray = round(255 * float(lab2rgb([[[53.585, 0, 0]]])[0, 0, 0]))
+    assert abs(found[1] - gray).max() <= 2
     np.testing.assert_allclose(found[[0, 2, 3, 4]], [[255] * 3, [255, 0, 0], [0, 255, 0], [0, 0, 255]], atol=1)

@@ -67,7 +67,7 @@ def test_a_level_is_found_by_its_number_of_types(tmp_path):
         (row(id=0, name="a") + row(id=1, name="A "), "types 0 and 1 are both named 'A '; rename one, or write merge"),
         (row(id=0, name="type 3"), "types 0 and 3 are both named"),
         (row(id=1) + row(id=1), "type 1 has two rows"),
-        (row(id=1, colour="#ffffff"), "type 1 has unknown key 'colour'; known: id, name, color, merge, level"),
+        (row(id=1, hue="#ffffff"), "type 1 has unknown key 'hue'; known: id, name, color, merge, level"),
         (row(id=1, color="red"), "has color 'red'; write it as #rrggbb"),
         ('[[type]]\nname = "a"\n', "type entry 1 needs an integer id"),
         ("type = 3\n", "type entry 1 needs an integer id"),

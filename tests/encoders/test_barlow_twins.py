@@ -69,13 +69,13 @@ def test_training_begins_with_the_encoder_that_is_named(arrays, tmp_path):
 def test_a_view_is_a_part_of_a_patch_and_follows_from_its_number(small_patches):
     still = replace(TINY, zoom=(1.0, 1.0), stain=StainJitter(0.0, 0.0, 0.0))
     sampler = ViewSampler(small_patches.images, still)
-    colours = {tuple(c) for c in small_patches.images.reshape(-1, 3)}
+    colors = {tuple(c) for c in small_patches.images.reshape(-1, 3)}
     for n in range(4):
         sample, again = sampler(n), sampler(n)
         for key in ("first", "second"):
             assert sample[key].shape == (48, 48, 3)
             np.testing.assert_array_equal(sample[key], again[key])
-            assert {tuple(c) for c in sample[key].reshape(-1, 3)} <= colours
+            assert {tuple(c) for c in sample[key].reshape(-1, 3)} <= colors
         assert not np.array_equal(sample["first"], sample["second"])
 
 

@@ -25,11 +25,11 @@ def test_color_statistics_are_means_deviations_and_quantiles(make_patches):
 def test_a_probe_reads_what_is_linear_and_guesses_what_is_not_there():
     rng = np.random.default_rng(0)
     labels, held = rng.integers(0, 3, 300), rng.integers(0, 3, 200)
-    centres, cases = 4 * rng.standard_normal((3, 5)), [str(i // 2) for i in range(200)]
+    centers, cases = 4 * rng.standard_normal((3, 5)), [str(i // 2) for i in range(200)]
     seen = linear_probe(
-        centres[labels] + rng.standard_normal((300, 5)),
+        centers[labels] + rng.standard_normal((300, 5)),
         labels,
-        centres[held] + rng.standard_normal((200, 5)),
+        centers[held] + rng.standard_normal((200, 5)),
         held,
         cases,
     )

@@ -17,7 +17,7 @@ TINY = SegmenterConfig(
 
 
 def tissue(n: int, seed: int, edge: int = 40) -> tuple[np.ndarray, np.ndarray]:
-    """Pale stroma (0), a smooth violet gland (1) and a speckled one of the same mean colour (2), in random discs."""
+    """Pale stroma (0), a smooth violet gland (1) and a speckled one of the same mean color (2), in random discs."""
     rng = np.random.default_rng(seed)
     grid = np.stack(np.mgrid[:edge, :edge], axis=-1)
     maps = np.zeros((n, edge, edge), np.uint8)

@@ -131,11 +131,11 @@ def train(name: str, data: Path, out: Path, change=lambda recipe: recipe) -> Pat
 
 
 def agreement(image: np.ndarray, semantic_map: np.ndarray, stain_of: dict[int, int]) -> float:
-    """Share of labelled pixels whose colour is that of their label."""
+    """Share of labeled pixels whose color is that of their label."""
     wanted = np.stack([STAINS[stain] for stain in stain_of.values()])
     nearest = np.abs(image[:, :, None] - wanted).sum(-1).argmin(-1)
-    labelled = semantic_map != 255
-    return float((np.array(list(stain_of))[nearest] == semantic_map)[labelled].mean())
+    labeled = semantic_map != 255
+    return float((np.array(list(stain_of))[nearest] == semantic_map)[labeled].mean())
 
 
 def test_camelyon16_is_cut_and_trained_on(camelyon16, tmp_path):

@@ -18,7 +18,7 @@ from histoloom.fitting.checkpoint import (
 
 
 def state(seed: int):
-    """A model after three steps of Adam, its running average and its optimiser."""
+    """A model after three steps of Adam, its running average and its optimizer."""
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(4, 8), nn.GroupNorm(2, 8), nn.Linear(8, 1))
     average = running_average(model, 0.9)

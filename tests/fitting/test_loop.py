@@ -102,7 +102,7 @@ def weights(folder: Path) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("moment", "minutes", "signalled", "precision"),
+    ("moment", "minutes", "signaled", "precision"),
     [
         ("before it is saved", NEVER, signal.SIGKILL, "fp32"),
         ("before it is saved", EVERY_STEP, signal.SIGKILL, "fp32"),
@@ -112,7 +112,7 @@ def weights(folder: Path) -> bytes:
     ],
 )
 def test_a_run_killed_at_step_7_and_started_again_ends_with_the_bytes_of_a_whole_one(
-    run, tmp_path, moment, minutes, signalled, precision
+    run, tmp_path, moment, minutes, signaled, precision
 ):
     assert run("killed", moment, minutes=minutes, precision=precision) == -signalled
     assert not (tmp_path / "killed" / "weights.safetensors").exists()

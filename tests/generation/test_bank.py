@@ -21,7 +21,7 @@ def test_no_two_crops_of_a_woven_bank_show_the_same_pixel(woven):
     for crops in woven[1].sets.values():
         for one, other in combinations(crops, 2):
             apart = [
-                abs(2 * (a - b) + m - n) >= m + n  # twice the distance of the centres against both edges
+                abs(2 * (a - b) + m - n) >= m + n  # twice the distance of the centers against both edges
                 for a, b, m, n in (
                     (one.x, other.x, one.pixels.shape[1], other.pixels.shape[1]),
                     (one.y, other.y, one.pixels.shape[0], other.pixels.shape[0]),

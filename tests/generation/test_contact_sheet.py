@@ -10,7 +10,7 @@ from histoloom.tissue import TissueTable, TissueType
 TABLE = TissueTable(
     (TissueType(0, "stroma", "#ee99aa"), TissueType(1, "gland", "#4477aa"), TissueType(2, "never shown", "#00ff00"))
 )
-BLUE, GREY, RED = (0x44, 0x77, 0xAA), (90, 90, 90), (200, 0, 0)
+BLUE, GRAY, RED = (0x44, 0x77, 0xAA), (90, 90, 90), (200, 0, 0)
 
 
 def row(crops=((1, (48, 32)),), size: int = 64):
@@ -18,7 +18,7 @@ def row(crops=((1, (48, 32)),), size: int = 64):
     semantic_map[:, size // 2 :] = 1
     return (
         semantic_map,
-        [(i, np.full((*shape, 3), GREY, np.uint8)) for i, shape in crops],
+        [(i, np.full((*shape, 3), GRAY, np.uint8)) for i, shape in crops],
         np.full((size, size, 3), RED, np.uint8),
     )
 
@@ -30,17 +30,17 @@ def count(pixels: np.ndarray, color: tuple) -> int:
 def test_map_crop_and_image_stand_side_by_side_in_this_order():
     pixels = np.asarray(contact_sheet([row()], TABLE, tile=64))
     columns = {
-        name: np.flatnonzero((pixels == color).all(-1).sum(0) > 20) for name, color in (("crop", GREY), ("image", RED))
+        name: np.flatnonzero((pixels == color).all(-1).sum(0) > 20) for name, color in (("crop", GRAY), ("image", RED))
     }
     blue = np.flatnonzero((pixels == BLUE).all(-1).sum(0) > 60)
     assert blue.max() < columns["crop"].min() < columns["crop"].max() < columns["image"].min()
     assert count(pixels, RED) == 64 * 64
-    assert count(pixels, GREY) == 48 * 32
+    assert count(pixels, GRAY) == 48 * 32
 
 
 def test_a_crop_is_framed_in_the_colour_of_its_tissue():
     pixels = np.asarray(contact_sheet([row()], TABLE, tile=64))
-    y, x = np.argwhere((pixels == GREY).all(-1)).min(0)
+    y, x = np.argwhere((pixels == GRAY).all(-1)).min(0)
     assert tuple(pixels[y - 1, x]) == BLUE
     assert tuple(pixels[y, x - 3]) == BLUE
 
@@ -63,7 +63,7 @@ def test_any_number_of_crops_of_any_size_stays_inside_its_canvas(number):
     crops = [(1, (200, 100)) if i % 2 else (0, (24, 24)) for i in range(number)]
     few = np.asarray(contact_sheet([row(crops)], TABLE, tile=64))
     assert count(few, RED) == 64 * 64
-    assert (count(few, GREY) > 0) == (number > 0)
+    assert (count(few, GRAY) > 0) == (number > 0)
 
 
 def test_the_last_line_may_be_short_and_one_patch_makes_a_narrow_sheet():
@@ -79,7 +79,7 @@ def test_a_comparison_shows_every_image_of_a_map_in_the_order_of_the_names():
     semantic_map, crops, image = row()
     green = np.full_like(image, 40)
     pixels = np.asarray(comparison_sheet([(semantic_map, crops, [image, green])], ["one", "two"], TABLE, tile=64))
-    first, second = (np.flatnonzero((pixels == colour).all(-1).sum(0) == 64) for colour in (RED, (40, 40, 40)))
+    first, second = (np.flatnonzero((pixels == color).all(-1).sum(0) == 64) for color in (RED, (40, 40, 40)))
     assert len(first) == len(second) == 64
     assert first.max() < second.min()
     with pytest.raises(InputError, match="rows of 2 images each, one for each of one, two"):

@@ -90,10 +90,10 @@ def test_twice_the_resolution_shows_bodies_twice_as_large():
 
 def test_smooth_noise_has_unit_variance_and_the_smoothness_asked_for():
     noise = np.stack([smooth_noise(np.random.default_rng(seed), 128, 4.0) for seed in range(8)])
-    neighbours = (noise[:, 4:] * noise[:, :-4]).mean()
+    neighbors = (noise[:, 4:] * noise[:, :-4]).mean()
     assert noise.var() == pytest.approx(1, abs=0.1)
     # White noise under a Gaussian s has the autocorrelation exp(-d^2 / 4 s^2); here d = s.
-    assert neighbours / noise.var() == pytest.approx(np.exp(-1 / 4), abs=0.03)
+    assert neighbors / noise.var() == pytest.approx(np.exp(-1 / 4), abs=0.03)
 
 
 def test_no_layouts_are_an_empty_array():

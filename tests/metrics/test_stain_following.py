@@ -9,13 +9,13 @@ from histoloom.metrics.stain_following import correlation, stain_following
 from histoloom.stain import StainJitter, apply_stain, draw_stain
 
 
-def colours(n: int, seed: int = 0) -> np.ndarray:
+def colors(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (n, n, 3), dtype=np.uint8)
 
 
 def test_lab_equals_that_of_scikit_image():
     color = pytest.importorskip("skimage.color", reason="needs scikit-image to compare with")
-    image = colours(64)
+    image = colors(64)
     assert np.allclose(rgb_to_lab(image), color.rgb2lab(image), atol=1e-3)
 
 
@@ -35,7 +35,7 @@ def test_mean_colour_of_a_region_leaves_out_the_rest():
 
 def test_an_empty_region_is_refused():
     with pytest.raises(InputError, match="empty"):
-        mean_lab(colours(4), np.zeros((4, 4), bool))
+        mean_lab(colors(4), np.zeros((4, 4), bool))
 
 
 def test_correlation_equals_that_of_numpy():

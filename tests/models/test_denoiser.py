@@ -143,12 +143,12 @@ def test_the_order_of_crops_means_nothing():
 
 @torch.no_grad()
 def test_no_crop_is_not_a_grey_crop():
-    denoiser, grey = make(), conditions(batch=1)
-    grey.crops = grey.crops.clone()
-    grey.crops[:, :3] = 0
+    denoiser, gray = make(), conditions(batch=1)
+    gray.crops = gray.crops.clone()
+    gray.crops[:, :3] = 0
     time = torch.tensor([0.4])
-    without = denoiser(noise(1), time, Conditions(type_map=grey.type_map))
-    assert (denoiser(noise(1), time, grey) - without).abs().max() > 1e-2
+    without = denoiser(noise(1), time, Conditions(type_map=gray.type_map))
+    assert (denoiser(noise(1), time, gray) - without).abs().max() > 1e-2
 
 
 @torch.no_grad()

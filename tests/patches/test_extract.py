@@ -57,7 +57,7 @@ def test_candidates_are_judged_as_their_own_maps_would_be(slide, annotation, tis
     for i in range(0, len(found), 7):
         semantic_map = annotation.read(int(found.x[i]), int(found.y[i]), 64, 0.5)
         assert np.abs(class_fractions(semantic_map, 3) - found.fractions[i]).max() < 0.03
-        assert abs((semantic_map != UNLABELLED).mean() - found.labelled[i]) < 0.03
+        assert abs((semantic_map != UNLABELLED).mean() - found.labeled[i]) < 0.03
         right = np.clip(560 - found.x[i], 0, 128) / 128
         assert abs(found.tissue[i] - right) < 0.01
 

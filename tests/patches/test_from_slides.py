@@ -19,7 +19,7 @@ from histoloom.patches.rules import PatchRules, SlideDataset
 from histoloom.patches.slide_jobs import find_jobs
 from histoloom.patches.store import iter_rows, load_patches
 from histoloom.pictures import decode_image
-from histoloom.slides.labelling import AnnotationConfig
+from histoloom.slides.labeling import AnnotationConfig
 from histoloom.tissue import TissueTable
 
 WIDTH, HEIGHT = 520, 392
@@ -35,7 +35,7 @@ def tissue_at(x: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
 
 
 def write_slide(folder: Path, name: str, seed: int) -> None:
-    """A slide whose colour is its tissue, and the same borders as QuPath polygons."""
+    """A slide whose color is its tissue, and the same borders as QuPath polygons."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH] + 0.5
     noise = np.random.default_rng(seed).integers(-12, 13, (HEIGHT, WIDTH, 1))
     pixels = (COLORS[tissue_at(columns, rows, seed)] + noise).clip(0, 255).astype(np.uint8)

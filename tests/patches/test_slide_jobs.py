@@ -6,7 +6,7 @@ from histoloom.errors import ConfigError, InputError
 from histoloom.patches.from_slides import dataset_record
 from histoloom.patches.rules import SlideDataset, SlideList
 from histoloom.patches.slide_jobs import find_jobs, stem
-from histoloom.slides.labelling import AnnotationConfig
+from histoloom.slides.labeling import AnnotationConfig
 from histoloom.tissue import TissueTable
 
 NOTHING_HELD_OUT = SlideDataset(val_share=0.0)

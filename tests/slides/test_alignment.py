@@ -17,7 +17,7 @@ from slide_files import MPP, WAVE, coordinate_image, write_asap, write_panda_mas
 
 from histoloom.patches.from_slides import annotation_of
 from histoloom.slides.annotations import AnnotationMap, read_annotations
-from histoloom.slides.labelling import AnnotationConfig
+from histoloom.slides.labeling import AnnotationConfig
 from histoloom.slides.reader import Slide, open_slide
 from histoloom.tissue import UNLABELLED, TissueTable, TissueType
 
@@ -48,7 +48,7 @@ def ids_at(x: np.ndarray, y: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def label_raster(width: int, height: int, factor: int) -> np.ndarray:
-    """Labels 1 and 2 (0 where nothing was drawn) at the centres of `factor` x `factor` pixels."""
+    """Labels 1 and 2 (0 where nothing was drawn) at the centers of `factor` x `factor` pixels."""
     x, y = np.meshgrid(*((np.arange(-(-edge // factor)) + 0.5) * factor for edge in (width, height)))
     ids = ids_at(x, y, width, height)
     return np.where(ids == UNLABELLED, 0, ids + 1).astype(np.uint8)

@@ -5,20 +5,20 @@ import pytest
 from slide_files import coordinate_image, write_image, write_qupath, write_tiled_tiff
 
 from histoloom.slides.annotations import read_annotations
-from histoloom.slides.labelling import AnnotationConfig
+from histoloom.slides.labeling import AnnotationConfig
 from histoloom.slides.overlay import draw_overlay
 from histoloom.slides.reader import open_slide
 from histoloom.slides.tissue import TissueRules, find_tissue, tissue_map
 from histoloom.tissue import TissueTable, TissueType
 
 TABLE = TissueTable((TissueType(0, "gland", "#ff0000"), TissueType(1, "rest", "#0000ff")))
-GREY = 200
+GRAY = 200
 
 
 @pytest.fixture
 def slide(tmp_path):
-    """A grey slide of 801 x 600 px."""
-    with open_slide(write_image(tmp_path / "a.png", np.full((600, 801, 3), GREY, np.uint8)), 0.5) as opened:
+    """A gray slide of 801 x 600 px."""
+    with open_slide(write_image(tmp_path / "a.png", np.full((600, 801, 3), GRAY, np.uint8)), 0.5) as opened:
         yield opened
 
 
@@ -40,7 +40,7 @@ def test_annotated_areas_are_tinted_where_they_lie(slide, edge, step):
         ).max()
         <= step
     )
-    assert (picture[~tinted] == GREY).all()
+    assert (picture[~tinted] == GRAY).all()
 
 
 def test_the_rest_is_tinted_faintly(slide):
@@ -55,7 +55,7 @@ def test_patches_and_tissue_are_outlined(slide):
     picture = draw_overlay(slide, tissue_map(mask, 8.0), patches=[(400, 400, 64)])
     assert (picture[400, 400:464] == picture[400, 400]).all()
     assert picture[400, 400].max() < 60
-    assert (picture[430, 430] == GREY).all()
+    assert (picture[430, 430] == GRAY).all()
     green = (picture[..., 1] > picture[..., 0] + 50).nonzero()
     assert abs(green[0].min() - 80) <= 2
     assert abs(green[1].max() - 480) <= 2

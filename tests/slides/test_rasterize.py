@@ -18,7 +18,7 @@ def star(rng: np.random.Generator, points: int, radius: float = 300, whole: bool
     return ring.round() if whole else ring
 
 
-def centres(x: float, y: float, size: tuple[int, int], mpp: float) -> tuple[np.ndarray, np.ndarray]:
+def centers(x: float, y: float, size: tuple[int, int], mpp: float) -> tuple[np.ndarray, np.ndarray]:
     step = mpp / MPP
     return np.meshgrid(x + (np.arange(size[0]) + 0.5) * step, y + (np.arange(size[1]) + 0.5) * step)
 
@@ -39,7 +39,7 @@ def test_a_pixel_is_inside_exactly_when_shapely_contains_its_centre(seed):
     for _ in range(5):
         x, y = rng.uniform(-100, 900), rng.uniform(-100, 600)
         size, mpp = (int(rng.integers(1, 90)), int(rng.integers(1, 90))), rng.uniform(0.2, 5)
-        cx, cy = centres(x, y, size, mpp)
+        cx, cy = centers(x, y, size, mpp)
         on_slide = (cx >= 0) & (cy >= 0) & (cx < SIZE[0]) & (cy < SIZE[1])
         expected = np.where(shapely.contains_xy(drawn, cx, cy) & on_slide, 3, 255)
         semantic_map = painted.read(x, y, size, mpp)
@@ -50,7 +50,7 @@ def test_a_pixel_is_inside_exactly_when_shapely_contains_its_centre(seed):
 
 
 def test_neighbours_that_share_an_outline_leave_neither_gap_nor_overlap():
-    """A diagonal through pixel centres, from both sides, in either direction."""
+    """A diagonal through pixel centers, from both sides, in either direction."""
     upper = build_polygons([[[0, 0], [100, 0], [100, 100]]], "a", None, "f")[0][0]
     lower = build_polygons([[[100, 100], [0, 100], [0, 0]]], "b", None, "f")[0][0]
     masks = [PolygonMap([p], [0], (100, 100), MPP).read(0, 0, 100, MPP) == 0 for p in (upper, lower)]

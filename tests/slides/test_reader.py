@@ -237,8 +237,8 @@ def test_bad_input_is_one_line_that_names_file_and_cure(tmp_path, capfd):
 def test_what_is_not_8_bit_rgb_is_refused_by_name(tmp_path):
     tifffile.imwrite(tmp_path / "deep.ome.tif", np.zeros((64, 64, 3), np.uint16), photometric="rgb")
     tifffile.imwrite(tmp_path / "five.ome.tif", np.zeros((5, 64, 64), np.uint8), metadata={"axes": "CYX"})
-    Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "grey.png")
-    for name in ("deep.ome.tif", "five.ome.tif", "grey.png"):
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "gray.png")
+    for name in ("deep.ome.tif", "five.ome.tif", "gray.png"):
         with pytest.raises(SlideError, match=rf"{name}.*8-bit RGB"):
             open_slide(tmp_path / name, 0.25)
 

@@ -168,7 +168,7 @@ def test_stain_follows_the_crop(make_patches, small_autoencoder, tmp_path):
     jitter = StainJitter(scale=0.0, shift=0.0, brightness=0.3)
     config = replace(SMALL, conditioning="crops-as-reference", stain=jitter, crop_dropout=0.0)
     _, sampler = prepare(even, 3, small_autoencoder, config, tmp_path)
-    # The same grey under the same light: equal latents and equal crops, or both differ.
+    # The same gray under the same light: equal latents and equal crops, or both differ.
     samples = [s for s in map(sampler, range(60)) if s["crops"]]
     light = np.array([s["crops"][0].pixels.mean() for s in samples])
     latents = np.stack([s["latents"].mean((1, 2)) for s in samples])

@@ -95,7 +95,7 @@ def patches(
     from histoloom.patches.from_slides import OVERLAYS, extract_slides, made_from
     from histoloom.patches.rules import PatchRules, SlideDataset, SlideList
     from histoloom.patches.slide_jobs import find_jobs
-    from histoloom.slides.labelling import AnnotationConfig
+    from histoloom.slides.labeling import AnnotationConfig
     from histoloom.tissue import TissueTable
 
     rules = PatchRules(
@@ -168,7 +168,7 @@ def overlay(
     from histoloom.errors import ConfigError
     from histoloom.patches.from_slides import annotation_of
     from histoloom.patches.places import PlaceReader
-    from histoloom.slides.labelling import AnnotationConfig
+    from histoloom.slides.labeling import AnnotationConfig
     from histoloom.slides.overlay import draw_overlay, save_overlay
     from histoloom.slides.reader import open_slide
     from histoloom.slides.tissue import find_tissue

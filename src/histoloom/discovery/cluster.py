@@ -104,7 +104,7 @@ def grow_tree(
     rows = nest(found.centroids, found.sizes, levels, config.kmeans.seed)
     order = np.lexsort((-found.sizes, *rows[-2::-1]))
     ancestors = np.concatenate([rows[:-1, order], np.arange(len(order))[None]])
-    made = {"config": dataclasses.asdict(config), "normalisation": "unit length", "sample": len(vectors)}
+    made = {"config": dataclasses.asdict(config), "normalization": "unit length", "sample": len(vectors)}
     names = (found.sizes[order], found.variances[order], made)
     tree = TypeTree(levels, found.centroids[order], ancestors, encoder, fingerprint, *names)
     if not left_out:

@@ -30,7 +30,7 @@ from histoloom.patches.slide_jobs import SlideJob, find_jobs
 from histoloom.patches.store import iter_batches, splits
 from histoloom.pictures import decode_image
 from histoloom.records import fingerprint
-from histoloom.slides.labelling import AnnotationConfig
+from histoloom.slides.labeling import AnnotationConfig
 from histoloom.slides.reader import Slide, open_slide
 from histoloom.slides.tissue import TissueMap, find_tissue, focus
 

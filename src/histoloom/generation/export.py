@@ -65,7 +65,7 @@ COLUMNS = pa.schema(
         pa.field("mpp", pa.float64()),  # micrometers per pixel; null: unknown
         pa.field("model_hash", pa.string(), nullable=False),
         pa.field("version", pa.string(), nullable=False),  # of Histoloom
-        pa.field("fractions", pa.list_(pa.float32()), nullable=False),  # of the labelled pixels, by tissue id
+        pa.field("fractions", pa.list_(pa.float32()), nullable=False),  # of the labeled pixels, by tissue id
     ]
 )
 

@@ -32,7 +32,7 @@ class Candidates:
     x: Int[np.ndarray, " n"]
     y: Int[np.ndarray, " n"]
     fractions: Float[np.ndarray, "n k"]
-    labelled: Float[np.ndarray, " n"]
+    labeled: Float[np.ndarray, " n"]
     tissue: Float[np.ndarray, " n"]
 
     def __len__(self) -> int:
@@ -121,7 +121,7 @@ def rank(
     """
     low, high = max(rules.low - _SLACK, 0.0), min(rules.high + _SLACK, 1.0)
     mixed: Bool[np.ndarray, " n"] = is_heterogeneous(candidates.fractions, low, high)
-    labeled = candidates.labelled > max(rules.min_labelled - _SLACK, 0)
+    labeled = candidates.labeled > max(rules.min_labelled - _SLACK, 0)
     passed = np.ones(len(candidates), bool)
     for name, kept in ((NO_TISSUE, candidates.tissue >= rules.min_tissue), (NO_LABEL, labeled), (NOT_MIXED, mixed)):
         if left_out is not None and (passed & ~kept).any():
@@ -164,9 +164,9 @@ def _examine(
     semantic_map = annotation.read(x, y, rules.size, rules.mpp)
     fractions = class_fractions(semantic_map, table.num_ids)
     mixed = is_heterogeneous(fractions[None], rules.low, rules.high)[0] and fractions.any()
-    labelled = (semantic_map != UNLABELLED).mean() >= rules.min_labelled
-    if not (mixed and labelled) or int(fractions.argmax()) in full:
-        return None, NO_LABEL if not labelled else FULL if mixed else NOT_MIXED
+    labeled = (semantic_map != UNLABELLED).mean() >= rules.min_labelled
+    if not (mixed and labeled) or int(fractions.argmax()) in full:
+        return None, NO_LABEL if not labeled else FULL if mixed else NOT_MIXED
     image = slide.read(x, y, rules.size, rules.mpp) if pixels or rules.min_focus > 0 else None
     if image is not None and rules.min_focus > 0 and focus(image[None])[0] < rules.min_focus:
         return None, BLURRED
@@ -192,11 +192,11 @@ def _judge_band(
     down = np.rint((rows - rows[0]) / cell).astype(np.int64)
     counts = np.stack([_window_counts(coarse == i, across, down) for i in range(table.num_ids)], -1)
     counts = counts.reshape(-1, table.num_ids)
-    labelled = counts.sum(1)
+    labeled = counts.sum(1)
     x, y = (grid.ravel() for grid in np.meshgrid(columns, rows))
     boxes = np.stack([x, y, x + edge, y + edge], 1).astype(np.float64)
-    fractions = counts / np.maximum(labelled, 1)[:, None]
-    return Candidates(x, y, fractions, labelled / _CELLS**2, tissue.fraction(boxes))
+    fractions = counts / np.maximum(labeled, 1)[:, None]
+    return Candidates(x, y, fractions, labeled / _CELLS**2, tissue.fraction(boxes))
 
 
 def _window_counts(
@@ -212,7 +212,7 @@ def _join(bands: list[Candidates], table: TissueTable) -> Candidates:
     if not bands:
         empty = np.zeros(0, np.int64)
         return Candidates(empty, empty, np.zeros((0, table.num_ids)), np.zeros(0), np.zeros(0))
-    names = ("x", "y", "fractions", "labelled", "tissue")
+    names = ("x", "y", "fractions", "labeled", "tissue")
     return Candidates(*(np.concatenate([getattr(band, name) for band in bands]) for name in names))
 
 

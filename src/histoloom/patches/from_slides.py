@@ -35,7 +35,7 @@ from histoloom.progress import SILENT, Bar
 from histoloom.records import Record, fingerprint, read_json
 from histoloom.slides.annotations import AnnotationMap, read_annotations
 from histoloom.slides.formats import damaged
-from histoloom.slides.labelling import AnnotationConfig
+from histoloom.slides.labeling import AnnotationConfig
 from histoloom.slides.overlay import draw_overlay, save_overlay
 from histoloom.slides.rasterize import PolygonMap
 from histoloom.slides.reader import Slide, open_slide

@@ -1,6 +1,6 @@
 """Pick patches that show more than one tissue type.
 
-A patch is heterogeneous when its most common type covers 20-80 % of the labelled pixels (arXiv 2509.17847, section 3).
+A patch is heterogeneous when its most common type covers 20-80 % of the labeled pixels (arXiv 2509.17847, section 3).
 Entropy ranks those that pass.
 """
 
@@ -11,7 +11,7 @@ from histoloom.tissue import UNLABELLED
 
 
 def class_fractions(semantic_map: UInt8[np.ndarray, "h w"], num_types: int) -> Float[np.ndarray, " k"]:
-    """Share of each type among the labelled pixels; all zeros when no pixel is labelled."""
+    """Share of each type among the labeled pixels; all zeros when no pixel is labeled."""
     counts = np.bincount(semantic_map.ravel(), minlength=UNLABELLED + 1)
     counts[UNLABELLED] = 0
     return counts[:num_types] / max(counts.sum(), 1)
@@ -20,7 +20,7 @@ def class_fractions(semantic_map: UInt8[np.ndarray, "h w"], num_types: int) -> F
 def is_heterogeneous(
     fractions: Float[np.ndarray, "n k"], low: float = 0.2, high: float = 0.8
 ) -> Bool[np.ndarray, " n"]:
-    """True where the most common type covers between `low` and `high` of the labelled pixels."""
+    """True where the most common type covers between `low` and `high` of the labeled pixels."""
     largest = fractions.max(axis=1)
     return (low <= largest) & (largest <= high)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from histoloom.config import check_numbers
 from histoloom.errors import ConfigError
-from histoloom.slides.labelling import AnnotationConfig
+from histoloom.slides.labeling import AnnotationConfig
 
 # Why a place on the grid gives no patch, in the order in which places are judged.
 NO_TISSUE, NO_LABEL, NOT_MIXED, BLURRED, FULL = "tissue", "label", "mixed", "focus", "full"

@@ -2,7 +2,7 @@
 
 from .annotations import AnnotationMap, read_annotations, read_polygons
 from .find import FoundSlide, find_slides
-from .labelling import AnnotationConfig
+from .labeling import AnnotationConfig
 from .overlay import draw_overlay, save_overlay
 from .polygon import Annotations, Polygon
 from .pyramid import Level

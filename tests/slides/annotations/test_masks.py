@@ -47,7 +47,7 @@ def test_a_panda_mask_gives_its_values_at_every_place_and_mpp(tmp_path):
     assert (raster.read(480, 490, (77, 45), MPP) == expected[490:535, 480:557]).all()
     assert (raster.overview(1) == expected).all()
     coarse = raster.read(100, 200, 32, 3 * MPP)
-    assert (coarse == expected[201:297:3, 101:197:3]).all()  # the centre of 3 x 3 pixels
+    assert (coarse == expected[201:297:3, 101:197:3]).all()  # the center of 3 x 3 pixels
     assert raster.notes == ()
 
 

@@ -15,7 +15,7 @@ from histoloom.slides.annotations.asap import read_asap
 from histoloom.slides.annotations.classes import EXCLUDED, ClassRule, paint_order, sort_polygons
 from histoloom.slides.annotations.masks import LabelRaster
 from histoloom.slides.annotations.qupath import read_qupath
-from histoloom.slides.labelling import AnnotationConfig
+from histoloom.slides.labeling import AnnotationConfig
 from histoloom.slides.polygon import Annotations, Polygon, check_on_slide, cut_out, is_off_slide
 from histoloom.slides.rasterize import PolygonMap
 from histoloom.tissue import UNLABELLED, TissueTable
