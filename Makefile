@@ -31,7 +31,9 @@ test: $(VENV)/.developing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/pytest $(COVERAGE)
+	$(BIN)/codespell
+	$(BIN)/pyright
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile $(COVERAGE)
 	$(if $(COVERAGE),@echo "Coverage: $$($(BIN)/coverage report --format=total) % (coverage report shows the gaps)")
 
 clean:

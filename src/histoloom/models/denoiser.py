@@ -75,7 +75,10 @@ class Denoiser(ModelMixin, ConfigMixin):
         if self.reads.tokens:
             self.crop_encoder = CropEncoder(token_channels)
         if self.reads.colors:
-            self.color = nn.Sequential(nn.Linear(6, 128), nn.SiLU(), nn.Linear(128, condition_channels))
+            # The name of these weights in every saved model.
+            self.colour = nn.Sequential(  # codespell:ignore colour
+                nn.Linear(6, 128), nn.SiLU(), nn.Linear(128, condition_channels)
+            )
             self.no_colour = nn.Parameter(torch.zeros(condition_channels))
         if self.reads.vectors:
             self.vector_token = nn.Sequential(nn.Linear(vector_channels, token_channels), nn.LayerNorm(token_channels))
@@ -205,7 +208,7 @@ class Denoiser(ModelMixin, ConfigMixin):
         assert owner is not None
         rivals = count_rivals(crop_types, owner, self._mapless(conditions)[owner])
         weight = shares / rivals[:, None, None]
-        colors = self.color(color_statistics(crops))
+        colors = self.colour(color_statistics(crops))  # codespell:ignore colour
         painted = weight[:, None] * (colors - self.no_colour)[:, :, None, None]
         return features + painted.new_zeros(features.shape).index_add(0, owner, painted)
 
