@@ -53,6 +53,8 @@ def record_of(recipe: Recipe, command: str) -> Record:
         settings["data"].pop(name)
     for name in ("initial_model", "pretrained_autoencoder"):
         settings[name] = Path(settings[name]).name
+    if settings["denoiser"]["curriculum"]:
+        settings["denoiser"]["curriculum"].pop("levels")
     for stage in ("autoencoder", "decoder", "denoiser"):
         loop = (settings[stage] or {}).get("loop", {})
         for free in ("checkpoint_minutes", "workers", *(("steps",) if loop.get("schedule") == "constant" else ())):
