@@ -180,7 +180,7 @@ def test_a_damaged_or_pickled_checkpoint(fails, recipe, trained, stage):
     assert "is not a readable checkpoint" in fails("train", recipe, "--out", "run", may_leave="run")
 
 
-@pytest.mark.parametrize("largest_file", [100, 3_000, 40_000])
+@pytest.mark.parametrize("largest_file", [400, 3_000, 40_000])
 def test_a_full_disk_while_training(fails, histoloom, recipe, tmp_path, largest_file):
     told = fails("train", recipe, "--out", "run", largest_file=largest_file, may_leave="run")
     assert "run" in told
