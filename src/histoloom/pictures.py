@@ -46,7 +46,7 @@ BROKEN = (
     Image.DecompressionBombError,
 )
 _FORMATS = ("PNG", "TIFF", "JPEG", "WEBP", "BMP", "JPEG2000")  # none of them runs a program, as EPS does
-_TRANSPARENCY = {1: "premultiplied", 2: "straight"}  # ExtraSamples of TIFF; 0 and others are no alpha
+_TRANSPARENCY = {1: "premultiplied", 2: "straight"}  # ExtraSamples of TIFF; 0 and others are not alpha
 _TIFF_KINDS = {0: "gray", 1: "gray", 2: "rgb", 3: "palette", 5: "cmyk", 6: "ycbcr", 8: "lab", 9: "lab", 10: "lab"}
 _TIFF_LOSSY = {6, 7, 22610, 33003, 33005, 33007, 34712, 34892, 50001, 50002, 52546}  # JPEG, JPEG 2000, XR, XL, WebP
 _TIFF_DECODED_YCBCR = {6, 7, 22610, 33003, 34712, 34892, 50001, 50002}  # their decoders give RGB
@@ -76,7 +76,7 @@ class Coding:
     is_inverted: bool = False  # TIFF whose 0 is white
 
     def image_fault(self) -> str:
-        """Why these pixels are no 8-bit RGB image, with a cure; empty where they are."""
+        """Why these pixels are not an 8-bit RGB image, with a cure; empty if they are."""
         if self.kind in _CURES:
             return _CURES[self.kind]
         if self.kind not in ("rgb", "palette"):

@@ -113,7 +113,7 @@ def maps(
         )
         return
     found, notes = find_parts(source, Cutting(slide_mpp=slide_mpp))
-    parts = [part for part in found if isinstance(part, SlidePart)]  # all of them, as it is no dataset
+    parts = [part for part in found if isinstance(part, SlidePart)]  # all of them: it is not a dataset
     with bar("maps", len(parts), "slides") as running:
         drawn = draw_maps(
             parts, open_predictor, mark, named, config, out, slide_mpp, tuple(types or ()), Workers(workers, ray),

@@ -1,4 +1,4 @@
-"""One progress bar for all long work: rate and time left on stderr, as lines if that is no terminal."""
+"""One progress bar for all long work: rate and time left on stderr, as lines if that is not a terminal."""
 
 import time
 from collections.abc import Iterator

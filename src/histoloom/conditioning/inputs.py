@@ -73,7 +73,7 @@ def content_id(pixels: np.ndarray) -> str:
 
 
 def type_map(semantic_map: UInt8[np.ndarray, "h w"], num_types: int) -> UInt8[np.ndarray, "y x"]:
-    """The map at every MAP_STEP px; unlabeled becomes `num_types`. Raises InputError for an id that is no type."""
+    """The map at every MAP_STEP px; unlabeled becomes `num_types`. Raises InputError for an unknown id."""
     small = semantic_map[MAP_STEP // 2 :: MAP_STEP, MAP_STEP // 2 :: MAP_STEP]
     if (small[small != UNLABELLED] >= num_types).any():
         raise InputError(

@@ -171,7 +171,7 @@ def compare_sizes(real: ImageSet, fake: ImageSet) -> None:
 
 
 def compare_tables(real: ImageSet, other: ImageSet) -> None:
-    """Raise InputError where an id of `other` is no id of `real`, or another tissue there: rows per type and map
+    """Raise InputError where an id of `other` is not an id of `real`, or another tissue there: rows per type and map
     fidelity would be wrong in silence. Sets without maps have no table, and pass."""
     if real.table is None or other.table is None:
         return

@@ -51,7 +51,7 @@ def frechet_at_infinity(
 
     Both sides are drawn without replacement in `num_sizes` equal sizes, from half of the smaller side (or d + 1, if
     that is more) up to all of it. Unlike the distance it may fall below zero. Raises InputError for fewer than 1.5 d
-    images a side, where the distance is no line over 1/n and the intercept is mostly noise.
+    images a side, where the distance is not linear in 1/n and the intercept is mostly noise.
     """
     check_features(real_features, fake_features)
     smaller, dimensions = min(len(real_features), len(fake_features)), real_features.shape[1]

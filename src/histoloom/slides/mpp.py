@@ -69,7 +69,7 @@ def plausible(x: float | None, y: float | None) -> tuple[float, float] | None:
 def number(text: object) -> float | None:
     """A number in a text; None for anything else."""
     try:
-        return float(text)  # pyright: ignore[reportArgumentType] (what is no text is refused below)
+        return float(text)  # pyright: ignore[reportArgumentType] (anything but text is refused below)
     except (TypeError, ValueError):
         return None
 

@@ -58,7 +58,7 @@ def _rings(regions: Int[np.ndarray, "h w"]) -> tuple[list[np.ndarray], list[int]
     corner = start[:, 1] * width + start[:, 0]
     end = corner + _STEPS[direction] @ np.array([1, width])
     following = _following(corner, end, direction, owner, regions.size + regions.shape[0] + width)
-    # Straight on is no corner, but for where three regions meet: both sides must have it.
+    # A straight line has no corner, except where three regions meet: both sides must have it.
     meets = np.bincount(corner, minlength=int(corner.max()) + 1)[corner] > 2
     previous = np.empty_like(following)
     previous[following] = np.arange(len(following))
