@@ -102,7 +102,7 @@ def test_a_recipe_that_is_not_there(fails):
         ("[watch]", "[watsh]", "mine.toml: unknown key 'watsh'; known: data, autoencoder, decoder, denoiser, watch"),
         (
             "window = 64",
-            "window = 64",
+            "windo = 64",  # codespell:ignore windo
             "mine.toml denoiser: unknown key 'windo'; known: conditioning, objective, window",
         ),
         ("window = 64", 'window = "64"', "mine.toml denoiser window: expected int, found '64'"),

@@ -114,7 +114,7 @@ def weights(folder: Path) -> bytes:
 def test_a_run_killed_at_step_7_and_started_again_ends_with_the_bytes_of_a_whole_one(
     run, tmp_path, moment, minutes, signaled, precision
 ):
-    assert run("killed", moment, minutes=minutes, precision=precision) == -signalled
+    assert run("killed", moment, minutes=minutes, precision=precision) == -signaled
     assert not (tmp_path / "killed" / "weights.safetensors").exists()
     assert (tmp_path / "killed" / CHECKPOINT).exists() == (minutes == EVERY_STEP)
     assert run("killed", precision=precision) == run("whole", minutes=NEVER, precision=precision) == 0
