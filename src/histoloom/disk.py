@@ -25,6 +25,7 @@ def one_clear_line(place: Path, more: str = "") -> Iterator[None]:
 
 
 def settle_tree(folder: Path) -> None:
+    """Settle every file of a folder, and flush its folders."""
     for root, _, names in os.walk(folder, topdown=False):
         for name in names:
             settle(Path(root) / name)
@@ -53,4 +54,5 @@ def flush(path: Path) -> None:
 
 
 def reason(error: Exception) -> str:
+    """The reason of an error on one line of at most 200 characters."""
     return " ".join(str(getattr(error, "strerror", None) or error).split())[:200]

@@ -17,8 +17,8 @@ from histoloom.errors import LockedError
 def locked(folder: Path) -> Iterator[None]:
     """Keep every other process from writing `folder` while the block runs.
 
-    The operating system frees the lock of a process that dies. Raises OutputError, naming host, process and time,
-    where another process holds the lock.
+    The operating system frees the lock of a process that dies. Raises LockedError, naming host, process and time,
+    where another process holds the lock; OutputError where no lock can be made.
     """
     folder = Path(folder).absolute()
     path = folder.with_name(f".{folder.name}.lock")
@@ -28,7 +28,8 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        if _is_still(handle, path):
+            path.unlink(missing_ok=True)
         os.close(handle)
 
 
@@ -40,9 +41,11 @@ def _acquire(path: Path, folder: Path) -> int:
             _lock(handle)
         except BlockingIOError:
             holder = _holder(handle)
-            os.close(handle)
-            if _is_dead(holder):  # its children have inherited the lock
+            is_dead = _is_dead(holder)
+            if is_dead and _is_still(handle, path):  # its children have inherited the lock
                 path.unlink(missing_ok=True)
+            os.close(handle)
+            if is_dead:
                 continue
             raise LockedError(
                 f"{folder}: is being written by process {holder.get('pid', '?')} on {holder.get('host', '?')} since "
@@ -52,11 +55,9 @@ def _acquire(path: Path, folder: Path) -> int:
             os.close(handle)
             raise
         if _is_still(handle, path):
-            holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+            holder = _home() | {"pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
             os.truncate(handle, 0)
-            os.pwrite(handle, json.dumps(holder).encode(), 0) if hasattr(os, "pwrite") else os.write(
-                handle, json.dumps(holder).encode()
-            )
+            os.write(handle, json.dumps(holder).encode())
             return handle
         os.close(handle)  # its last holder has removed the file in the meantime
 
@@ -76,8 +77,16 @@ def _holder(handle: int) -> dict:
     return {}
 
 
+def _home() -> dict:
+    """Where a process number means this process: the host, and on Linux the namespace (containers share host names)."""
+    try:
+        return {"host": socket.gethostname(), "namespace": os.readlink("/proc/self/ns/pid")}
+    except OSError:
+        return {"host": socket.gethostname(), "namespace": ""}
+
+
 def _is_dead(holder: dict) -> bool:
-    if holder.get("host") != socket.gethostname() or not isinstance(holder.get("pid"), int) or os.name == "nt":
+    if not _home().items() <= holder.items() or not isinstance(holder.get("pid"), int) or os.name == "nt":
         return False
     try:
         os.kill(holder["pid"], 0)

@@ -1,4 +1,4 @@
-"""What decides every byte of an output folder, and how another run is told from the same one."""
+"""The record of what decides every byte of an output folder, and the comparison of two runs by it."""
 
 import hashlib
 import json

@@ -8,15 +8,10 @@ from torch.nn import functional as F
 from histoloom.augmentation import dihedral
 from histoloom.errors import ConfigError
 from histoloom.fitting.loop import LoopConfig
+from histoloom.fitting.samples import stack
 from histoloom.models.autoencoder import AutoencoderConfig, build_autoencoder, decode, encode, to_pixels
 from histoloom.stain import StainJitter
-from histoloom.training.autoencoder import (
-    AutoencoderObjective,
-    AutoencoderTraining,
-    CropSampler,
-    collate,
-    train_autoencoder,
-)
+from histoloom.training.autoencoder import AutoencoderObjective, AutoencoderTraining, CropSampler, train_autoencoder
 
 SMALL = AutoencoderTraining(
     size=64,
@@ -72,7 +67,7 @@ def test_a_sample_is_a_turned_part_of_a_patch_and_follows_from_its_number(small_
             for y, x in np.argwhere((image[:33, :33] == view[0, 0]).all(-1))
         )
         assert found
-    batch = collate([sampler(0), sampler(1)])
+    batch = stack([sampler(0), sampler(1)])
     assert batch["images"].shape == (2, 64, 64, 3)
 
 

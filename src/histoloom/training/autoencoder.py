@@ -15,13 +15,13 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from histoloom.augmentation import dihedral
 from histoloom.config import check_numbers
 from histoloom.errors import ConfigError
 from histoloom.fitting.loop import LoopConfig, Step, fit, identity_of
+from histoloom.fitting.samples import draw_part, stack
 from histoloom.models.autoencoder import AutoencoderConfig, build_autoencoder, encode, to_pixels
 from histoloom.patches.store import Patches
-from histoloom.stain import StainJitter, apply_stain, draw_stain
+from histoloom.stain import StainJitter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,18 +76,9 @@ class CropSampler:
 
     def __call__(self, n: int) -> dict:
         rng = np.random.default_rng((self.seed, n))
-        size = self.size
-        index = rng.integers(len(self.patches))
-        height, width = self.patches.images.shape[1:3]
-        y, x = rng.integers(height - size + 1), rng.integers(width - size + 1)
-        crop = dihedral(self.patches.images[index, y : y + size, x : x + size], int(rng.integers(8)))
-        crop = apply_stain(crop, draw_stain(self.stain, rng))
+        index = int(rng.integers(len(self.patches)))
+        crop, _ = draw_part(self.patches.images, index, self.size, self.stain, rng)
         return {"images": crop, "noise": rng.standard_normal(self.latents, dtype=np.float32)}
-
-
-def collate(samples: list[dict]) -> dict[str, Tensor]:
-    """Stack samples of equal shape into tensors."""
-    return {key: torch.from_numpy(np.stack([s[key] for s in samples])) for key in samples[0]}
 
 
 def train_autoencoder(
@@ -108,7 +99,7 @@ def train_autoencoder(
     averaged = fit(
         objective,
         CropSampler(patches, config.size, latents, config.stain, config.loop.seed),
-        collate,
+        stack,
         config.loop,
         folder,
         identity_of(config, patches=patches.fingerprint()),

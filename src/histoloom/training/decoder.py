@@ -18,11 +18,12 @@ from torch.nn import functional as F
 from histoloom.config import check_numbers
 from histoloom.errors import ConfigError
 from histoloom.fitting.loop import LoopConfig, Step, fit, identity_of
+from histoloom.fitting.samples import stack
 from histoloom.models.autoencoder import encode, latent_channels, latent_factor, to_pixels, weights_hash
 from histoloom.models.discriminator import PatchDiscriminator
 from histoloom.patches.store import Patches
 from histoloom.stain import StainJitter
-from histoloom.training.autoencoder import CropSampler, collate
+from histoloom.training.autoencoder import CropSampler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ def train_decoder(
     averaged = fit(
         DecoderObjective(deepcopy(autoencoder).float(), config),
         CropSampler(patches, config.size, cells, config.stain, config.loop.seed),
-        collate,
+        stack,
         config.loop,
         folder,
         identity_of(config, patches=patches.fingerprint(), initial=initial),
