@@ -8,6 +8,8 @@ from typer.testing import CliRunner
 from histoloom.cli.main import app
 from histoloom.errors import ConfigError, OutputError
 from histoloom.experiments.recipe import read_recipe
+from histoloom.models.autoencoder import latent_channels, load_autoencoder
+from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.recipes import FOLDER, copy_recipe, describe, find_recipe, recipe_names
 from histoloom.tissue import TissueTable
 
@@ -56,6 +58,18 @@ def test_a_copy_comes_with_its_tissue_tables_and_overwrites_nothing(tmp_path):
     with pytest.raises(OutputError, match=r"panda-karolinska\.tissue\.toml: exists already"):
         copy_recipe("panda", tmp_path)
     assert not (tmp_path / "panda.toml").exists()
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_copied_recipe_reads_in_another_folder_and_finds_its_models(name, tmp_path, monkeypatch):
+    (tmp_path / "ebhi-seg").mkdir()  # a folder of data may have the name of a bundled model
+    monkeypatch.chdir(tmp_path)
+    copy_recipe(name, tmp_path)
+    recipe = read_recipe(f"{name}.toml")
+    if recipe.pretrained_autoencoder:
+        assert latent_channels(load_autoencoder(recipe.pretrained_autoencoder)) == 20
+    for model in (recipe.initial_model, recipe.reproduce.autoencoder_of):
+        assert not model or latent_channels(HistoloomPipeline.load(model).autoencoder) == 20
 
 
 def test_a_recipe_of_the_package_needs_to_know_where_the_data_are():

@@ -5,34 +5,22 @@ of workers. An item that fails is returned with its error, and the run continues
 others. Only what is not the fault of an item (a wrong option, a full disk, a missing package) ends the run.
 """
 
-import errno
-import importlib
-import logging
 import multiprocessing
-import os
-import socket
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import PurePath
-from typing import Any, Generic, TypeVar
-from urllib.parse import urlsplit
+from typing import Any
 
 from histoloom.config import check_numbers
-from histoloom.errors import ConfigError, HistoloomError, InputError, MissingExtraError
+from histoloom.errors import ConfigError, InputError
+from histoloom.outcomes import Item, Outcome, Result, attempt, logged
+from histoloom.ray_cluster import run_on_ray
 from histoloom.text import one_line
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 AHEAD = 4  # items submitted per worker: no worker is idle, and memory does not grow with the number of items
-TRIES = 3  # workers that one item may kill on Ray: the first may be chance, the third is the item
-_NOT_ITS_FAULT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE}
-BLOCKS = 4096  # maximum blocks of items on Ray: each costs about 10 ms, and results arrive block by block
 
 
 @dataclass(frozen=True)
@@ -58,32 +46,6 @@ class Workers:
 
 
 ALONE = Workers()
-logger = logging.getLogger("histoloom")
-
-
-class UnexpectedError(InputError):
-    """An error that was not foreseen and that one item has caused; `details` is its traceback."""
-
-    def __init__(self, message: str, details: str = ""):
-        super().__init__(message)
-        self.details = details
-
-    def __reduce__(self) -> tuple:
-        return UnexpectedError, (str(self), self.details)
-
-
-@dataclass(frozen=True)
-class Outcome(Generic[Item, Result]):
-    """An item with its result, or with the error that explains why it has none."""
-
-    item: Item
-    result: Result | None
-    error: InputError | None
-
-    def failure(self) -> str:
-        """The error in one line that names the item."""
-        line = " ".join(str(self.error).split())
-        return line if PurePath(str(self.item)).name in line else f"{self.item}: {line}"
 
 
 def run_items(
@@ -96,7 +58,7 @@ def run_items(
     workers. An item may be processed twice.
     """
     if workers.ray:
-        return _on_ray(partial(_as_it_is, work), items, workers.ray)
+        return run_on_ray(partial(_as_it_is, work), items, workers.ray)
     return run_made(partial(_as_it_is, work), items, workers)
 
 
@@ -111,11 +73,11 @@ def run_made(
     With `gpu`, a Ray cluster that has GPUs runs one worker per GPU instead of one per processor.
     """
     if workers.ray:
-        yield from _on_ray(make, items, workers.ray, "GPU" if gpu else "CPU")
+        yield from run_on_ray(make, items, workers.ray, "GPU" if gpu else "CPU")
     elif workers.count == 1:
         work = make()
         for item in items:
-            yield _logged(_attempt(work, item))
+            yield logged(attempt(work, item))
     else:
         yield from _in_processes(make, items, workers.count)
 
@@ -163,14 +125,14 @@ def _in_processes(make: Callable, items: Iterable, count: int) -> Iterator[Outco
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
         for one in waiting:  # each in a process of its own: one of them has ended the process of the others
-            yield _logged(one.outcome() if one.is_done() else _alone(make, one.item))
+            yield logged(one.outcome() if one.is_done() else _alone(make, one.item))
 
 
 def _first(waiting: deque[_Submitted]) -> Outcome:
     """The outcome of the item that has waited longest, which is then taken off."""
     outcome = waiting[0].outcome()
     waiting.popleft()
-    return _logged(outcome)
+    return logged(outcome)
 
 
 def _alone(make: Callable, item: Any) -> Outcome:
@@ -191,189 +153,4 @@ _made: list[Callable] = []  # in a spawned worker: the one callable that it appl
 def _made_once(make: Callable, item: object) -> Outcome:
     if not _made:
         _made.append(make())
-    return _attempt(_made[0], item)
-
-
-def _on_ray(make: Callable, items: Iterable, address: str, device: str = "") -> Iterator[Outcome]:
-    """A Ray Data pipeline: blocks of items go through tasks or, with a `device`, through one actor per device.
-
-    An actor makes its callable once and keeps it; tasks start sooner.
-    """
-    items = list(items)
-    if not items:
-        return
-    with _cluster(address) as ray, _quiet_in_order(ray):
-        losses = ray.remote(_Losses).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
-        rows = [{"index": i, "item": ray.cloudpickle.dumps(item)} for i, item in enumerate(items)]
-        data = ray.data.from_items(rows, override_num_blocks=min(len(rows), BLOCKS))
-        if device:
-            done = data.map_batches(
-                _RayWorker, fn_constructor_args=(make, losses), batch_size=1, **_actors(ray, device, len(rows))
-            )
-        else:
-            done = data.map_batches(_RayWorker(make, losses).__call__, batch_size=1, num_cpus=1)
-        try:
-            for batch in done.iter_batches(batch_size=None, prefetch_batches=0):
-                for index, answer in zip(batch["index"], batch["answer"], strict=True):
-                    result, error = ray.cloudpickle.loads(answer)
-                    if error is not None and not isinstance(error, InputError):
-                        raise error  # as if the item had been processed here
-                    yield _logged(Outcome(items[index], result, error))
-        except ray.exceptions.RayError as error:
-            reason = " ".join(str(error).split())[:300]
-            raise HistoloomError(f"Ray gave up ({reason}); look at `ray status`, then run again") from None
-
-
-def _actors(ray: Any, device: str, most: int) -> dict:
-    """Options of a pool with one actor per `device` of the cluster; one per processor where it has no GPU."""
-    resources = ray.cluster_resources()
-    device = device if resources.get(device, 0) >= 1 else "CPU"
-    pool = ray.data.ActorPoolStrategy(
-        size=min(max(int(resources.get(device, 1)), 1), most),
-        max_tasks_in_flight_per_actor=1,  # no slide queues behind another while a worker is idle
-    )
-    return {"compute": pool, "num_gpus": 1} if device == "GPU" else {"compute": pool, "num_cpus": 1}
-
-
-class _Losses:
-    """Counts, for the whole cluster, how often each item was started: Ray itself would retry it forever."""
-
-    def __init__(self):
-        self.begun: dict[int, int] = {}
-
-    def begin(self, index: int) -> int:
-        self.begun[index] = self.begun.get(index, 0) + 1
-        return self.begun[index]
-
-
-class _RayWorker:
-    """A callable for Ray Data: items in, pickled answers (result, error) out. Ray itself pickles all that it sends."""
-
-    def __init__(self, make: Callable, losses: Any):
-        self._losses, self._failed = losses, None
-        try:
-            self._work = make()
-        except Exception as error:
-            self._failed = error
-
-    def __call__(self, batch: dict) -> dict:
-        return {"index": batch["index"], "answer": [self._answer(*row) for row in zip(*batch.values(), strict=True)]}
-
-    def _answer(self, index: int, item: bytes) -> bytes:
-        ray: Any = importlib.import_module("ray")
-        tries = ray.get(self._losses.begin.remote(int(index)))
-        try:
-            if self._failed is not None:
-                raise self._failed
-            if tries > TRIES:
-                raise HistoloomError(
-                    f"a worker died {TRIES} times over {ray.cloudpickle.loads(item)!s:.200}, most likely out of "
-                    "memory; look at `ray status`, then run again with more memory per worker"
-                )
-            outcome = _attempt(self._work, ray.cloudpickle.loads(item))
-            return ray.cloudpickle.dumps((outcome.result, outcome.error))
-        except Exception as error:
-            return ray.cloudpickle.dumps((None, _portable(error)))
-
-
-def _portable(error: Exception) -> Exception:
-    """An error that survives pickling, without the frames that hold arrays."""
-    ray: Any = importlib.import_module("ray")
-    try:
-        return ray.cloudpickle.loads(ray.cloudpickle.dumps(error.with_traceback(None)))
-    except Exception:
-        return HistoloomError(str(error))
-
-
-@contextmanager
-def _cluster(address: str) -> Iterator[Any]:
-    """The module `ray`, connected to the cluster at `address`; disconnected again unless it was connected before."""
-    try:
-        ray: Any = importlib.import_module("ray")
-        importlib.import_module("ray.data")
-    except ImportError:
-        raise MissingExtraError("ray", "ray") from None
-    connected = ray.is_initialized()
-    try:
-        if not connected:
-            _check_reachable(address)
-            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else it warns of how Ray Data restarts actors
-            _connect(ray, address)
-    except Exception as error:  # Ray has no class of its own for this, and raises Exception itself
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(
-            f"--ray {address}: no Ray cluster answers ({reason}); start one with `ray start --head` and give `auto`, "
-            "or give `local`"
-        ) from None
-    try:
-        yield ray
-    finally:
-        if not connected:
-            ray.shutdown()
-
-
-def _connect(ray: Any, address: str) -> None:
-    """Connect to a cluster. One that is started here listens on 127.0.0.1 only: whoever reaches its ports runs code.
-
-    Ray binds to the loopback interface by itself on Windows and macOS, and reads this constant to decide.
-    """
-    if address != "local":
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-        return
-    constants: Any = importlib.import_module("ray._private.ray_constants")
-    several_machines, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, False
-    try:
-        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    finally:
-        constants.ENABLE_RAY_CLUSTER = several_machines
-    if not all(node["NodeManagerAddress"].startswith("127.") for node in ray.nodes()):
-        ray.shutdown()
-        raise OSError("this version of Ray does not stay on the loopback interface")
-
-
-@contextmanager
-def _quiet_in_order(ray: Any) -> Iterator[None]:
-    """Have Ray Data keep the order of its input and leave the terminal to our progress bar."""
-    context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
-    before = context.execution_options.preserve_order, context.enable_progress_bars, logger.level
-    context.execution_options.preserve_order, context.enable_progress_bars = True, False
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        context.execution_options.preserve_order, context.enable_progress_bars, level = before
-        logger.setLevel(level)
-
-
-def _check_reachable(address: str) -> None:
-    """Raise OSError or ValueError at once where nothing listens; Ray itself tries for minutes."""
-    if address not in ("local", "auto"):
-        place = urlsplit(address if "://" in address else f"ray://{address}")
-        if not place.hostname or not place.port:
-            raise ValueError("an address is auto, local, host:port or ray://host:port")
-        socket.create_connection((place.hostname, place.port), timeout=10).close()
-
-
-def _attempt(work: Callable[[Item], Result], item: Item) -> Outcome[Item, Result]:
-    try:
-        return Outcome(item, work(item), None)
-    except InputError as error:
-        return Outcome(item, None, error)
-    except HistoloomError:
-        raise
-    except Exception as error:
-        if isinstance(error, ImportError) or (isinstance(error, OSError) and error.errno in _NOT_ITS_FAULT):
-            raise
-        reason = one_line(str(error), 300)
-        message = (
-            f"{one_line(str(item), 300)}: unexpected {type(error).__name__}{f' ({reason})' if reason else ''}; --debug "
-            "shows where it came from"
-        )
-        return Outcome(item, None, UnexpectedError(message, traceback.format_exc()))
-
-
-def _logged(outcome: Outcome[Item, Result]) -> Outcome[Item, Result]:
-    """The outcome; the traceback of an unexpected error goes to the log, which `--debug` shows."""
-    if isinstance(outcome.error, UnexpectedError):
-        logger.debug("%s\n%s", outcome.error, outcome.error.details)
-    return outcome
+    return attempt(_made[0], item)

@@ -116,9 +116,8 @@ def bank(
     from histoloom.cli.progress import bar
     from histoloom.generation.bank_folder import weave_bank_folder
     from histoloom.models.pipeline import HistoloomPipeline
-    from histoloom.weights import find_model
 
-    pipeline = HistoloomPipeline.load(find_model(model))
+    pipeline = HistoloomPipeline.load(model)
     sets = weave_bank_folder(pipeline, config, out, bar)
     typer.echo(printable(f"wrote {sets} sets of crops to {out}"))
 
@@ -128,9 +127,8 @@ def _generate(model: str, out: Path, source: Source, config: WeaveConfig) -> Non
     from histoloom.generation.copy_report import copy_report
     from histoloom.generation.woven_folder import weave_folder
     from histoloom.models.pipeline import HistoloomPipeline
-    from histoloom.weights import find_model
 
-    pipeline = HistoloomPipeline.load(find_model(model))
+    pipeline = HistoloomPipeline.load(model)
     own_bank = source.crops is None
     if source.crops is not None and not pipeline.denoiser.reads.crops:
         raise ConfigError(f"{model}: is a model that reads no crops; leave out --crops")

@@ -109,7 +109,7 @@ class Recipe:
     watch: Watch = field(default_factory=Watch)
     copy_limit: CopyLimitConfig = field(default_factory=CopyLimitConfig)  # of the finished model
     reproduce: Reproduction = field(default_factory=Reproduction)
-    pretrained_autoencoder: str = ""  # folder or hub name of a diffusers autoencoder to use instead of training one
+    pretrained_autoencoder: str = ""  # folder, hub name or bundled name; "": train an autoencoder
     initial_model: str = ""  # folder, hub name or bundled name of a model to train further
 
 

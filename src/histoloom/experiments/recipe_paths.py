@@ -6,6 +6,7 @@ from pathlib import Path
 
 from histoloom.errors import ConfigError
 from histoloom.recipes import FOLDER
+from histoloom.weights import BUNDLED, holds_model
 
 _DATA = ("dataset", "source", "maps", "slides", "annotations", "listing")  # keys of [data] in the folder of the data
 _MODELS = ("pretrained_autoencoder", "initial_model")
@@ -55,5 +56,5 @@ def _resolve(table: dict, key: str, *places: Path) -> None:
 
 def _resolve_folder(table: dict, key: str, home: Path) -> None:
     name = table.get(key)
-    if isinstance(name, str) and name and (home / name).is_dir():
+    if isinstance(name, str) and name and (home / name).is_dir() and (name not in BUNDLED or holds_model(home / name)):
         table[key] = os.path.abspath(home / name)

@@ -42,7 +42,6 @@ from histoloom.patches.store import Patches
 from histoloom.progress import Progress, silent
 from histoloom.records import Record
 from histoloom.training.denoiser import DenoiserTraining, train_denoiser
-from histoloom.weights import find_model
 
 
 def reproduce(recipe: Recipe, folder: Path | str, progress: Progress = silent) -> dict:
@@ -85,7 +84,7 @@ def equal_orders(patches: Patches, budget: Reproduction) -> tuple[list[Order], l
 def _train_all(comparison: Comparison) -> dict[str, Path]:
     run, budget = comparison.run, comparison.budget
     if budget.autoencoder_of:
-        autoencoder = HistoloomPipeline.load(find_model(budget.autoencoder_of), torch.float32).autoencoder
+        autoencoder = HistoloomPipeline.load(budget.autoencoder_of, torch.float32).autoencoder
     else:
         autoencoder = open_autoencoder(run)
     models = {}

@@ -29,7 +29,6 @@ from histoloom.progress import Bar, Progress
 from histoloom.tissue import TissueTable
 from histoloom.training.autoencoder import train_autoencoder
 from histoloom.training.decoder import train_decoder
-from histoloom.weights import find_model
 
 
 def open_autoencoder(run: Run) -> ModelMixin:
@@ -45,7 +44,7 @@ def open_autoencoder(run: Run) -> ModelMixin:
 
 def open_initial(name: str) -> HistoloomPipeline | None:
     """The model that a recipe's `initial_model` names, in float32; None for an empty name."""
-    return HistoloomPipeline.load(find_model(name), torch.float32) if name else None
+    return HistoloomPipeline.load(name, torch.float32) if name else None
 
 
 def open_segmenter(

@@ -25,7 +25,7 @@ from torch import Tensor
 from histoloom.config import check_numbers
 from histoloom.errors import ConfigError, ModelError
 from histoloom.fitting.samples import to_pixels as to_pixels
-from histoloom.models.model_files import CONFIG, check_finite, check_weights, local_folder, read_config
+from histoloom.models.model_files import CONFIG, INDEX, check_finite, check_weights, local_folder, read_config
 
 # Class name in config.json -> class; any other diffusers autoencoder is refused by name.
 AUTOENCODERS: dict[str, Any] = {c.__name__: c for c in (AutoencoderDC, AutoencoderKL, AutoencoderTiny, VQModel)}
@@ -95,10 +95,14 @@ def quietly() -> Iterator[None]:
 
 
 @quietly()
-def load_autoencoder(source: Path | str, subfolder: str | None = None) -> ModelMixin:
-    """Any known autoencoder from a folder or a hub name, safetensors only; raises ModelError with the cure."""
-    patterns = [f"{subfolder}/{name}" if subfolder else name for name in (CONFIG, "*.safetensors")]
-    folder = local_folder(source, patterns) / (subfolder or "")
+def load_autoencoder(source: Path | str) -> ModelMixin:
+    """Any known autoencoder, or that of a Histoloom model, from a folder, a hub name or a bundled name.
+
+    Only safetensors are read; raises ModelError with the cure.
+    """
+    folder = local_folder(source, [INDEX, CONFIG, "autoencoder/*", "*.safetensors"])
+    if (folder / INDEX).is_file():
+        folder = folder / "autoencoder"
     if not (folder / CONFIG).is_file():
         raise ModelError(f"{folder}: not a diffusers autoencoder (no {CONFIG}); give the folder of one, or a hub name")
     name = read_config(folder / CONFIG).get("_class_name")

@@ -16,6 +16,7 @@ from torch import nn
 
 from histoloom.errors import InputError, ModelError
 from histoloom.records import read_json
+from histoloom.weights import find_model
 
 INDEX, CONFIG, WEIGHTS = "model_index.json", "config.json", "diffusion_pytorch_model.safetensors"
 _MOST_HEADER_BYTES = 16 * 2**20
@@ -25,12 +26,13 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def local_folder(source: object, patterns: list[str], **hub: Any) -> Path:
-    """The folder of a model: `source` itself, or the cache of the files of that name on the hub.
+    """The folder of a model: a bundled one, `source` itself, or the cache of the files of that name on the hub.
 
     `patterns` are the files to download. Raises ModelError that says why there is none.
     """
     if not isinstance(source, str | os.PathLike):
         raise InputError(f"a model is {source!r}; give its folder, or its name on the hub")
+    source = find_model(str(source))
     if Path(source).is_dir():
         return Path(source)
     if Path(source).exists() or Path(source).is_absolute() or not _HUB_NAME.fullmatch(str(source)):
