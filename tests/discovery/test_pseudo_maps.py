@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import tifffile
@@ -69,6 +71,16 @@ def test_polygons_count_from_the_scanned_area(drawn, tree, tmp_path):
     one = read_annotations(tmp_path / "a.geojson", table, (800, 640), 0.25).overview(4)
     moved = read_annotations(tmp_path / "moved.geojson", table, (800, 640), 0.25, origin=(100, 40)).overview(4)
     np.testing.assert_array_equal(one, moved)
+
+
+def test_polygons_say_how_large_their_pixels_are(drawn, tree, tmp_path):
+    table = name_types(tree.ancestors, tree.levels).finest
+    write_polygons(tmp_path / "a.geojson", drawn, table, (100, 40))
+    found = json.loads((tmp_path / "a.geojson").read_text())
+    assert {key: found[key] for key in ("type", "mpp", "slide_size", "origin")} == {
+        "type": "FeatureCollection", "mpp": 0.25, "slide_size": [800, 640], "origin": [100, 40]
+    }  # fmt: skip
+    assert found["features"]
 
 
 def test_merged_types_are_one_in_the_file(drawn, tree, tmp_path):

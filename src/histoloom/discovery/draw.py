@@ -98,7 +98,7 @@ class Drawer:
         ids = self.named.levels.of[level]
         mark = hashlib.sha256((table.to_toml() + str(ids.tolist())).encode()).hexdigest()[:16]
         path, polygons, overlay = (level_file(self.folder, count, kind, part) for kind in KINDS)
-        if path.is_file() and overlay.is_file() and described_of(path).get("names") == mark:
+        if path.is_file() and polygons.is_file() and overlay.is_file() and described_of(path).get("names") == mark:
             return
         overlay.unlink(missing_ok=True)  # written last: it marks that all three are finished
         relabel(found, path, ids, table, {"types": count, "names": mark})

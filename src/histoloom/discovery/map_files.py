@@ -85,7 +85,8 @@ def write_polygons(
     pixels.
 
     Neighbors share their simplified border, so there are neither gaps nor overlaps. `origin` is the level-0 position of
-    QuPath's (0, 0), the corner of the scanned area.
+    QuPath's (0, 0), the corner of the scanned area. The collection says what its coordinates mean: `mpp`, micrometers
+    per unit, and `slide_size` and `origin` in level-0 pixels.
     """
     semantic_map, described = read_map(map_path)
     stride = max(1, int(np.ceil(np.sqrt(semantic_map.size / FULL))))
@@ -94,8 +95,9 @@ def write_polygons(
     step = described["downsample"] * stride
     regions = shapely.transform(regions, lambda points: points * step - np.asarray(origin))
     named = {t.id: {"name": t.name, "color": list(bytes.fromhex(t.color[1:]))} for t in table.types}
+    about = {"mpp": described["slide_mpp"], "slide_size": described["slide_size"], "origin": origin}
     with whole_file(path) as aside, aside.open("w", encoding="utf-8") as file:
-        file.write('{"type": "FeatureCollection", "features": [')
+        file.write(json.dumps({"type": "FeatureCollection"} | about)[:-1] + ', "features": [')
         for number, (region, tissue) in enumerate(zip(regions, ids.tolist(), strict=True)):
             properties = {"objectType": "annotation", "classification": named[tissue]}
             rings = [
