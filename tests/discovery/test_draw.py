@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from bars import Counter
+from folders import files
 from PIL import Image
 from slide_files import write_tiled_tiff
 
@@ -55,10 +56,6 @@ def draw(slides, by_color, tree, tmp_path):
 
     run.opened = 0
     return run
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def test_every_level_of_every_slide_is_drawn_nested_with_its_shares(draw, tree, tmp_path):

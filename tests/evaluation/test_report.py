@@ -1,4 +1,4 @@
-"""Whole reports on tissue that is drawn: good synthetic sets, bad ones, copies."""
+"""The figures of a report, its page and its JSON."""
 
 import json
 from dataclasses import replace
@@ -7,80 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
 from histoloom.errors import ConfigError, ImageError, InputError
 from histoloom.evaluation.comparison import Comparison
-from histoloom.evaluation.crop_sources import UNKNOWN, UsedCrops
+from histoloom.evaluation.crop_sources import UNKNOWN
 from histoloom.evaluation.map_figures import map_figures
 from histoloom.evaluation.page import READ_AS, render_page
 from histoloom.evaluation.report import EvaluationConfig, evaluate, to_json, write_report
 from histoloom.evaluation.segmenter import Segmenter, SegmenterConfig, train_segmenter
-from histoloom.evaluation.sources import MADE, ImageSet
+from histoloom.evaluation.sources import MADE
 from histoloom.evaluation.verdict import verdict
-from histoloom.generation.export import CropUse
-from histoloom.metrics.copying import CopyRate, wilson_interval
 from histoloom.tissue import TissueTable
 from histoloom.version import VERSION
 
 TABLE = TissueTable.from_names(["stroma", "gland", "tumour"])
-
-
-@pytest.fixture(scope="module")
-def image_sets(make_patches):
-    """`image_sets(where, seed, count)`: drawn tissue of ten cases as one side of a comparison."""
-
-    def make(where: str, seed: int, count: int = 60) -> ImageSet:
-        drawn = make_patches(count, 10, 64, 3, seed)
-        cases, names = [f"{where} {c}" for c in drawn.cases], [f"{where} {s}" for s in drawn.sources]
-        return ImageSet(where, "patch dataset", "", "PNG", drawn.images, drawn.semantic_maps, cases, names, TABLE)
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("encoder")
-    torch.manual_seed(0)
-    save_small_encoder(SmallEncoder(SmallEncoderConfig(levels=(0, 1, 2), told=1)).eval(), folder)
-    return EvaluationConfig(encoders=(str(folder),), pairs=4)
-
-
-@pytest.fixture(scope="module")
-def good(image_sets, config):
-    """A report on synthetic images that are as real ones, maps and segmenter included."""
-    real, train = image_sets("real", 0), image_sets("train", 1)
-    network = train_segmenter(
-        train.images, train.semantic_maps, 3, SegmenterConfig(channels=(8, 8), size=32, steps=2, batch_size=2)
-    )
-    return evaluate(real, replace(image_sets("fake", 2), kind="woven patches"), train, config, network)
-
-
-@pytest.fixture(scope="module")
-def copied(image_sets, config):
-    """A report on training images with a little noise, and one real image among them; no maps."""
-    real, train = image_sets("real", 0), image_sets("train", 1)
-    noise = np.random.default_rng(0).integers(-2, 3, train.images.shape)
-    images = np.clip(train.images + noise, 0, 255).astype(np.uint8)
-    images[3] = real.images[5]
-    fake = replace(train, where="fake", images=images, semantic_maps=None, cases=train.names)
-    return evaluate(real, fake, train, config)
-
-
-@pytest.fixture(scope="module")
-def pasted(image_sets, config):
-    """A report on patches whose crops, of training patches but for the last, were pasted into them."""
-    real, train, fake = image_sets("real", 0), image_sets("train", 1), image_sets("fake", 2)
-    images, crops = fake.images.copy(), [[CropUse(name, 0, 10, 6, 40, 40)] for name in train.names]
-    images[:, 4:44, 20:60] = train.images[:, 6:46, 10:50][:, ::-1]
-    crops[-1] = [CropUse("stain-07/gland/a.png", 1, 0, 0, 48, 48)]
-    fake = replace(fake, kind="woven patches", images=images, crops=crops)
-    return evaluate(real, fake, train, replace(config, pairs=12))
-
-
-def searched(evaluation):
-    """The search for copies, as if it had found none in 100 images."""
-    rate = CopyRate(0.0, *wilson_interval(0, 100), 100, 0, 0.6)
-    return replace(evaluation.copying, fake=rate, real=rate, other=rate)
 
 
 def test_every_figure_stands_beside_its_floor_and_its_number(good):
@@ -147,56 +86,6 @@ def test_images_that_name_no_crops_have_no_section_on_them(good):
     assert "crops" not in verdict(good)[1][3]
 
 
-def test_crops_that_could_not_be_searched_for_are_owned_up_to(good):
-    used = UsedCrops([], {UNKNOWN: 5})
-    note = "not given: none of 5 crops could be found"
-    found = replace(good, copying=searched(good), crops=replace(good.crops, used=used, note=note))
-    headline, sentences = verdict(found)
-    assert headline.endswith("No sign of copying was found, but the crops could not be searched for.")
-    assert f"Whether crops reappear is {note}." in sentences[3]
-    assert f'<p class="why">{note}</p>' in render_page(found)
-
-
-def test_without_a_floor_crops_must_reappear_far_above_chance_to_be_called_copies(good):
-    used = UsedCrops([], {UNKNOWN: 5})
-    ends = {8: "No sign of copying was found.", 40: "suspects before any use."}
-    for hits, end in ends.items():
-        rate = CopyRate(hits / 100, *wilson_interval(hits, 100), 100, 0, 0.6)
-        found = replace(good, copying=searched(good), crops=replace(good.crops, woven=rate, used=used))
-        assert verdict(found)[0].endswith(end)
-        assert '<p class="why">No floor' in render_page(found)
-    floor = CopyRate(0.02, *wilson_interval(2, 100), 100, 0, 0.6)
-    for hits, end in {9: "than in real patches: look at the suspects.", 20: "suspects before any use."}.items():
-        rate = CopyRate(hits / 100, *wilson_interval(hits, 100), 100, 0, 0.6)
-        crops = replace(good.crops, woven=rate, real=floor, used=used)
-        assert verdict(replace(good, copying=searched(good), crops=crops))[0].endswith(end)
-
-
-def test_the_verdict_is_one_sentence_for_each_question(good):
-    headline, sentences = verdict(good)
-    assert [s.split("?")[0] for s in sentences] == [
-        "True", "Varied", "Obedient to the map", "New", "Stain", "By which encoder",
-    ]  # fmt: skip
-    assert "cop" in headline or "reappear" in headline
-
-
-def test_the_headline_follows_how_many_parts_reappear_above_both_floors(good):
-    def rate(hits: int) -> CopyRate:
-        return CopyRate(hits / 100, *wilson_interval(hits, 100), 100, 0, 0.6)
-
-    none, look, copied = "No sign of copying was found.", "look at the suspects.", "suspects before any use."
-    low, high = rate(4), rate(15)  # upper ends 9.8 and 23.3 %
-    for real, other, ends in (
-        (low, None, {3: none, 12: look, 60: copied}),
-        (low, low, {3: none, 12: look, 60: copied}),
-        (low, high, {12: none, 22: none, 30: look, 60: copied}),
-        (high, low, {22: none, 30: look, 60: copied}),
-    ):
-        for hits, end in ends.items():
-            copying = replace(good.copying, fake=rate(hits), real=real, other=other)
-            assert verdict(replace(good, copying=copying))[0].endswith(end), (real.rate, other, hits)
-
-
 def test_both_floors_of_copied_parts_stand_in_the_json_on_the_page_and_in_the_verdict(good):
     assert to_json(good)["copying"]["other"]["n"] == good.copying.other.n == 4
     page = render_page(good)
@@ -209,20 +98,8 @@ def test_both_floors_of_copied_parts_stand_in_the_json_on_the_page_and_in_the_ve
     assert "of a random training image" not in verdict(without)[1][3]
 
 
-def test_the_verdict_says_by_which_encoder_and_a_small_one_is_always_called_so(good):
-    _, (true, varied, _, new, _, judge) = verdict(good)
-    for sentence in (true, varied, new, judge):
-        assert good.encoders[0].encoder in sentence
-    note = "Compare figures of this small encoder with each other only, not with published ones."
-    assert judge.endswith(note)
-    assert render_page(good).count(note) == 2
-    other = replace(good, encoders=[replace(good.encoders[0], encoder="uni2", small=False)])
-    assert "By uni2: " in verdict(other)[1][0]
-    assert note not in render_page(other)
-
-
-def test_too_few_images_for_an_encoder_give_a_reason_instead_of_a_number(image_sets, config):
-    few = replace(config, most=6)
+def test_too_few_images_for_an_encoder_give_a_reason_instead_of_a_number(image_sets, report_config):
+    few = replace(report_config, most=6)
     found = evaluate(image_sets("real", 0), image_sets("fake", 2), image_sets("train", 1), few)
     assert "Map fidelity not given: no segmenter was named (--segmenter)." in found.notes
     distance = found.encoders[0].overall[0]
@@ -279,81 +156,26 @@ def test_a_name_from_a_folder_cannot_become_markup(good):
     assert "<img src=x>" not in render_page(replace(good, sets=sets))
 
 
-def test_the_same_input_gives_the_same_page(image_sets, config):
-    few = replace(config, most=12, pairs=2)
+def test_the_same_input_gives_the_same_page(image_sets, report_config):
+    few = replace(report_config, most=12, pairs=2)
     sides = image_sets("real", 0, 12), image_sets("fake", 2, 12), image_sets("train", 1, 12)
     assert render_page(evaluate(*sides, few)) == render_page(evaluate(*sides, few))
 
 
-def test_bad_input_is_refused_before_anything_is_computed(image_sets, config):
+def test_bad_input_is_refused_before_anything_is_computed(image_sets, report_config):
     real = image_sets("real", 0, 12)
     with pytest.raises(InputError, match="this is the real folder"):
-        evaluate(real, replace(real, where="fake"), None, config)
+        evaluate(real, replace(real, where="fake"), None, report_config)
     with pytest.raises(ImageError, match="images are 32 x 32 px where those of real are 64 x 64"):
-        evaluate(real, replace(real, images=real.images[:, :32, :32], semantic_maps=None), None, config)
+        evaluate(real, replace(real, images=real.images[:, :32, :32], semantic_maps=None), None, report_config)
     fake = replace(image_sets("fake", 2, 12), table=TissueTable.from_names(["gland", "stroma", "tumour"]))
     with pytest.raises(InputError, match=r"fake/tissue\.toml: id 0 is 'gland' and in real/tissue\.toml 'stroma'"):
-        evaluate(real, fake, None, config)
+        evaluate(real, fake, None, report_config)
     two_types = Segmenter(torch.nn.Identity(), 2, SegmenterConfig(), frozenset())
     with pytest.raises(InputError, match=r"real/tissue\.toml: has ids up to 2, but the segmenter knows 2 types"):
-        evaluate(real, image_sets("fake", 2, 12), None, config, two_types)
+        evaluate(real, image_sets("fake", 2, 12), None, report_config, two_types)
     with pytest.raises(ConfigError, match="name at least one encoder"):
         EvaluationConfig(encoders=())
-
-
-def of_fake(evaluation, number: int, cases: int):
-    """The evaluation as if it had been made on fewer synthetic images."""
-    few = evaluation.sets.fake.select(range(number))
-    few = replace(few, cases=[f"fake {i % cases}" for i in range(number)])
-    return replace(evaluation, sets=replace(evaluation.sets, fake=few))
-
-
-def changed(evaluation, **figures):
-    """The evaluation with figures of the first encoder changed, by name."""
-    first = evaluation.encoders[0]
-    overall = [replace(f, **figures.get(f.name.split(" ")[0].strip(","), {})) for f in first.overall]
-    return replace(evaluation, encoders=[replace(first, overall=overall)])
-
-
-AS_REAL = {
-    "C2ST": {"value": 0.5, "floor": 0.5, "note": ""},
-    "precision": {"value": 0.8, "floor": 0.8},
-    "recall": {"value": 0.8, "floor": 0.8},
-    "coverage": {"value": 0.8, "floor": 0.8},
-    "Fréchet": {"value": 2.0, "floor": 2.0},
-}
-PRAISE = "By these measures the synthetic images are about as true and as varied as real ones."
-
-
-@pytest.mark.parametrize(("number", "cases"), [(2, 2), (6, 6), (49, 10), (60, 1), (60, 4)])
-def test_there_is_no_verdict_on_few_images_or_cases(good, number, cases):
-    as_real = replace(changed(good, **AS_REAL), copying=searched(good))
-    assert verdict(as_real)[0].startswith(PRAISE)
-    headline, _ = verdict(of_fake(as_real, number, cases))
-    assert headline.startswith("No verdict: a verdict needs 50 images of 5 cases in each set, and there are")
-    assert f"{number} synthetic images of {cases} cases" in headline
-
-
-def test_a_test_that_could_not_be_made_is_said_and_never_passed(good):
-    as_real = replace(changed(good, **AS_REAL), copying=searched(good))
-    for wrong in ({"value": None, "note": "not given: few cases"}, {"floor": None, "note": "no floor: few cases"}):
-        headline, (true, *_) = verdict(changed(as_real, C2ST=wrong))
-        assert headline.startswith("No verdict: whether a classifier can tell synthetic from real could not be tested.")
-        assert "could not be tested (no" in true
-    nothing = {"value": None, "floor": None}
-    headline, (true, *_) = verdict(changed(as_real, Fréchet=nothing, MMD={"difference_low": None}))
-    assert headline.startswith("No verdict: how far apart synthetic and real are is unknown.")
-
-
-def test_an_unbiased_distance_is_compared_by_its_difference_from_the_floor(good):
-    nothing = {"value": None, "floor": None}
-    as_real = changed(replace(changed(good, **AS_REAL), copying=searched(good)), Fréchet=nothing)
-    for low, high, praised in ((-1.0, 3.0, True), (0.5, 3.0, False)):
-        mmd = {"value": 1.0, "floor": -0.2, "difference": 1.2, "difference_low": low, "difference_high": high}
-        headline, (true, *_) = verdict(changed(as_real, MMD=mmd))
-        assert headline.startswith(PRAISE) == praised
-        assert f"(MMD x 1000) is +1.2 [{low:.1f}, {high:.1f}] compared with that of two sets of real patients" in true
-        assert "times as far" not in true
 
 
 def test_distances_have_a_difference_from_their_floor_with_an_interval(good):
