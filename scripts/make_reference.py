@@ -36,6 +36,8 @@ FOLDERS = {  # block in files.md: module whose docstring shows the folder
     "run folder": "experiments/run.py",
     "woven folder": "generation/export.py",
     "report folder": "evaluation/report.py",
+    "encoder folder": "evaluation/encoder_run.py",
+    "look folder": "discovery/look_files.py",
     "tables folder": "experiments/reproduce.py",
     "embeddings folder": "discovery/embed.py",
     "types folder": "discovery/cluster.py",

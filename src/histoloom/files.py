@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from histoloom.disk import flush, one_clear_line, settle, settle_tree
-from histoloom.errors import OutputError
+from histoloom.errors import LockedError, OutputError
 from histoloom.locks import locked
 from histoloom.records import Record, read_json, refuse_other_run
 from histoloom.version import VERSION
@@ -81,6 +81,48 @@ def writable(path: Path) -> Iterator[None]:
         yield
 
 
+def check_out(folder: Path, in_place: bool = False) -> None:
+    """Raise OutputError where a command could not write its output `folder`: call it before anything is loaded.
+
+    Finds a folder that holds something else, a place that cannot be written, and (LockedError) another process that
+    writes it; a mount point, which cannot be renamed, unless the run works `in_place`. A folder with a record may be
+    on a disk that cannot be written: the record decides. Leaves nothing behind.
+    """
+    folder = _place(folder)
+    if not _is_ours(folder):
+        refuse_existing(folder)
+    if folder.is_mount() and not in_place:
+        raise OutputError(f"{folder}: is a mount point, which cannot be renamed; name a folder in it")
+    try:
+        check_writable(folder)
+    except LockedError:
+        raise
+    except OutputError:
+        if not (folder / RECORD).is_file():
+            raise
+
+
+def check_writable(path: Path) -> None:
+    """Raise OutputError where a file or folder cannot be written, LockedError where another process writes it.
+
+    What does not exist is tried out; nothing of the trial stays.
+    """
+    path = Path(path).absolute()
+    if not path.name:
+        raise OutputError(f"{path}: cannot be an output; name a new file or folder in it")
+    missing = [parent for parent in path.parents if not parent.exists()]
+    try:
+        with locked(path), one_clear_line(path):
+            if path.is_dir():
+                trial = path / f".{uuid.uuid4().hex[:12]}{PARTIAL}"
+                trial.touch()
+                trial.unlink()
+    finally:
+        for parent in missing:
+            with contextlib.suppress(OSError):
+                parent.rmdir()  # not if another process has begun to use it
+
+
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A new folder to write into that becomes `folder` when the block ends, and is removed when the block fails.
@@ -88,7 +130,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     For results that are made again from the start after a kill. Raises OutputError where `folder` holds something,
     another process writes it, or the disk refuses.
     """
-    folder = Path(folder).absolute()
+    folder = _place(folder)
     with locked(folder):
         refuse_existing(folder)
         aside = folder.with_name(f"{folder.name}{PARTIAL}")
@@ -115,7 +157,7 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
     A process that is killed between the two renames leaves `folder` absent and its old content in `folder.old`; the
     next call puts it back first. The caller holds the lock of the run that `folder` belongs to.
     """
-    folder = Path(folder).absolute()
+    folder = _place(folder)
     aside, old = folder.with_name(f"{folder.name}{PARTIAL}"), folder.with_name(f"{folder.name}.old")
     with one_clear_line(folder):
         recover(folder)
@@ -144,7 +186,7 @@ def move(source: Path, target: Path) -> None:
 
 def recover(folder: Path) -> None:
     """Finish what a killed `replaced_folder` began: the old content comes back, or is removed where it is replaced."""
-    folder = Path(folder).absolute()
+    folder = _place(folder)
     old = folder.with_name(f"{folder.name}.old")
     if old.exists() and not folder.exists():
         os.replace(old, folder)
@@ -161,7 +203,7 @@ def resumable_folder(folder: Path, record: Record) -> Iterator[Path]:
     the folder aside belongs to another run (nothing is deleted), where another process writes it, or where the disk
     refuses.
     """
-    folder = Path(folder).absolute()
+    folder = _place(folder)
     with locked(folder):
         refuse_existing(folder)
         aside = folder.with_name(f"{folder.name}{PARTIAL}")
@@ -183,7 +225,7 @@ def run_folder(folder: Path, record: Record, grows: bool = False) -> Iterator[bo
     one before, such as slides that were not there for a moment. Raises OutputError where `folder` holds anything but
     this run, where another process writes it, or where the disk refuses.
     """
-    folder = Path(folder).absolute()
+    folder = _place(folder)
     with locked(folder):
         begun = (folder / RECORD).is_file()
         _begin(folder, record, grows)
@@ -223,6 +265,12 @@ def read_record(folder: Path) -> dict | None:
     if not path.is_file():
         return None
     return read_json(path, dict)
+
+
+def _place(folder: Path) -> Path:
+    """The folder itself, where `folder` is a link: what is renamed must not be the link."""
+    folder = Path(folder).absolute()
+    return Path(os.path.realpath(folder)) if folder.is_symlink() else folder
 
 
 def _begin(folder: Path, record: Record, grows: bool = False) -> None:

@@ -21,9 +21,9 @@ def locked(folder: Path) -> Iterator[None]:
     where another process holds the lock; OutputError where no lock can be made.
     """
     folder = Path(folder).absolute()
-    path = folder.with_name(f".{folder.name}.lock")
+    real = Path(os.path.realpath(folder))  # one lock by whatever link the folder is named
+    path = real.with_name(f".{real.name}.lock")
     with one_clear_line(folder):
-        path.parent.mkdir(parents=True, exist_ok=True)
         handle = _acquire(path, folder)
     try:
         yield
@@ -36,7 +36,7 @@ def locked(folder: Path) -> Iterator[None]:
 def _acquire(path: Path, folder: Path) -> int:
     """The open handle of the lock file, which holds the lock."""
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = _open(path)
         try:
             _lock(handle)
         except BlockingIOError:
@@ -60,6 +60,16 @@ def _acquire(path: Path, folder: Path) -> int:
             os.write(handle, json.dumps(holder).encode())
             return handle
         os.close(handle)  # its last holder has removed the file in the meantime
+
+
+def _open(path: Path, attempts: int = 10) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except FileNotFoundError:  # another process has made the folder above for a trial, and removed it in between
+        if not attempts:
+            raise
+        return _open(path, attempts - 1)
 
 
 def _is_still(handle: int, path: Path) -> bool:

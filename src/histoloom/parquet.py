@@ -46,15 +46,19 @@ def read_batches(
 
     Raises InputError naming the file, also where it turns out to be damaged half-way.
     """
-    batches = open_parquet(path, types).iter_batches(rows, columns=columns)
-    while True:
-        with guarded(path):
-            batch = next(batches, None)
-            if batch is not None:
-                batch.validate(full=True)  # such as text that is not UTF-8
-        if batch is None:
-            return
-        yield batch
+    file = open_parquet(path, types)
+    try:
+        batches = file.iter_batches(rows, columns=columns)
+        while True:
+            with guarded(path):
+                batch = next(batches, None)
+                if batch is not None:
+                    batch.validate(full=True)  # such as text that is not UTF-8
+            if batch is None:
+                return
+            yield batch
+    finally:
+        file.close(force=True)
 
 
 @contextmanager

@@ -168,6 +168,7 @@ def test_datasets_opens_a_woven_folder_with_a_column_of_images_and_one_of_maps(
         np.testing.assert_array_equal(np.asarray(row["semantic_map"]), woven.semantic_maps[number])
         assert row["seed"] == number
     written = (tmp_path / "woven" / "README.md").read_text()
+    assert "UniPCMultistepScheduler with 2 steps; map guidance 1.5, crop guidance 3" in " ".join(written.split())
     assert "Inherited from the model: cc-by-4.0. Attribution: Doe et al. 2023" in written
     assert "`sources.local.json` holds the file names of the maps and crops" in written
 

@@ -15,8 +15,10 @@ from histoloom.discovery.names import name_types
 from histoloom.discovery.parts import Cutting, find_parts
 from histoloom.discovery.pseudo_maps import MapConfig
 from histoloom.discovery.tree import TypeTree
-from histoloom.discovery.windows import SlideWindows, open_windows, read_assigned
+from histoloom.discovery.windows import SlideWindows, read_assigned
 from histoloom.errors import InputError, OutputError
+from histoloom.files import read_record
+from histoloom.records import fingerprint
 from histoloom.tissue import TissueTable
 
 
@@ -27,9 +29,7 @@ def look(discovered, tmp_path):
 
     def run(out: str, names=None, maps=None):
         named = name_types(tree.ancestors, tree.levels, names)
-        read, _ = open_windows(discovered)
-        assigned = read_assigned(discovered)
-        return write_look(named, assigned, read, LookConfig(6), maps, tmp_path / out, names is None)
+        return write_look(discovered, named, LookConfig(6), maps, tmp_path / out, names is None)
 
     return run
 
@@ -95,8 +95,22 @@ def test_a_look_replaces_an_older_one_and_leaves_nothing_of_it(look, tmp_path):
     names.write_text("[[type]]\nid = 1\nmerge = 0\n")
     look("look", names)
     assert sorted(path.name for path in (tmp_path / "look" / "types").iterdir()) == ["000.png", "002.png"]
-    kept = ["discovered.toml", "look.html", "tree.png", "types"]
+    kept = ["discovered.toml", "look.html", "record.json", "tree.png", "types"]
     assert sorted(path.name for path in (tmp_path / "look").iterdir()) == kept
+
+
+def test_a_look_says_how_it_was_made_and_takes_no_folder_of_another_kind(look, discovered, tmp_path):
+    look("look")
+    record = read_record(tmp_path / "look")
+    assert (record["command"], record["settings"]["windows"]) == ("discover look", 6)
+    assert record["inputs"] == {
+        name: fingerprint(discovered / name) for name in ("assignments.parquet", "types.parquet")
+    }
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "types").mkdir()
+    with pytest.raises(OutputError, match="other: exists already"):
+        look("other")
+    assert list((tmp_path / "other").iterdir()) == [tmp_path / "other" / "types"]
 
 
 def test_names_that_a_spreadsheet_would_run_are_quoted(tmp_path):

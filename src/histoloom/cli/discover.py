@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from histoloom.cli.slides import SKIPPED, SlideMpp
+from histoloom.files import check_out, check_writable
 
 Folder = Annotated[Path, typer.Argument(help="Folder of `histoloom discover embed`.")]
 Processes = Annotated[int, typer.Option("--workers", help="Number of processes; does not change the result.")]
@@ -66,6 +67,8 @@ def embed(
     Slides that are damaged or show no tissue are named and skipped; the exit code is then 3, and the next run tries
     them again. Repeat the command to continue a killed run. A finished run is left as it is.
     """
+    check_out(out, in_place=True)
+
     from histoloom.cli.progress import bar
     from histoloom.discovery.embed import embed as run
     from histoloom.discovery.embedding_run import EmbedConfig
@@ -122,6 +125,7 @@ def choose(
     from histoloom.distributed import Workers
 
     config, table = ChooseConfig(per_slide), open_table(folder)
+    check_writable(folder)
     with bar("choosing", len(table.paths), "parts") as running:
         count = run(folder, config, Workers(workers, ray), running)
     typer.echo(f"chose {count:,} of {table.rows:,} patches; next: histoloom discover cluster {folder}")
@@ -151,7 +155,9 @@ def cluster(
     except ValueError:
         raise ConfigError(f"levels {levels[:80]!r}: write numbers of types, such as 5,10,20") from None
     config = ClusterConfig(numbers, KMeansConfig(starts=starts, seed=seed))
-    with bar("clustering", open_chosen(folder).rows, "patches") as running:
+    rows = open_chosen(folder).rows
+    check_writable(folder)
+    with bar("clustering", rows, "patches") as running:
         tree, notes = run(folder, config, running)
     for note in notes:
         typer.echo(note, err=True)

@@ -7,6 +7,7 @@ import typer
 
 from histoloom.cli.discover import Processes, Ray, RemoteCode
 from histoloom.cli.slides import SKIPPED, SlideMpp
+from histoloom.files import check_out
 
 Names = Annotated[
     Path | None, typer.Option(help="discovered.toml with names, colors and merges of types; `look` drafts it.")
@@ -28,6 +29,8 @@ def classify(
 
     Repeat the command to continue a stopped run; the result is the same. `histoloom discover maps --by OUT` uses it.
     """
+    check_out(out, in_place=True)
+
     from dataclasses import replace
 
     from histoloom.cli.progress import bar
@@ -75,6 +78,8 @@ def maps(
     then 3, and the next run tries them again. Repeat the command to continue a killed run. Other names redraw the maps
     from existing predictions.
     """
+    check_out(out, in_place=True)
+
     from functools import partial
 
     from histoloom.cli.progress import bar
@@ -139,18 +144,18 @@ def look(
 
     Without --names, it drafts discovered.toml; edit it and give it to every later step. The page shows real tissue.
     """
+    check_out(out, in_place=True)
+
     from histoloom.cli.progress import bar
     from histoloom.discovery.look import LookConfig
     from histoloom.discovery.look_files import write_look
     from histoloom.discovery.names import name_types
     from histoloom.discovery.tree import TypeTree
-    from histoloom.discovery.windows import open_windows, read_assigned
 
     config, tree = LookConfig(windows=windows, seed=seed), TypeTree.load(discovered)
     named = name_types(tree.ancestors, tree.levels, names)
-    read, _ = open_windows(discovered)
     with bar("look", len(named.finest.types), "types") as running:
-        drafted = write_look(named, read_assigned(discovered), read, config, maps, out, names is None, running)
+        drafted = write_look(discovered, named, config, maps, out, names is None, running)
     typer.echo(f"wrote {out / 'look.html'}")
     if drafted is not None:
         typer.echo(f"drafted {drafted}: name and merge types there, then give it with --names")

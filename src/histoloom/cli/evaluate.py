@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from histoloom.cli.discover import RemoteCode
+from histoloom.files import check_out
 
 
 def evaluate(
@@ -44,8 +45,10 @@ def evaluate(
     Each figure comes with its floor: real against real, of as many images and cases. There is no verdict on fewer than
     50 images of 5 cases in a set. The page shows real patches; treat it as patient data.
     """
+    check_out(out)
+
     from histoloom.cli.progress import bar
-    from histoloom.encoders.cache import default_cache
+    from histoloom.encoders.cache import check_cache, default_cache
     from histoloom.encoders.encoder import fingerprint, open_encoder
     from histoloom.errors import InputError
     from histoloom.evaluation.page import render_page
@@ -70,6 +73,8 @@ def evaluate(
         if fake_images.kind != "woven patches":
             raise InputError(f"{fake}: holds no woven patches, so none was made from {crops}; leave out --crops")
         bank = [crop for mine in load_bank(crops.absolute(), fake_images.known_table).sets.values() for crop in mine]
+    cache = cache or default_cache()
+    check_cache(cache)
     opened = [open_encoder(name, allow_remote_code=allow_remote_code) for name in encoders]
     more = {f"encoder {i}": one.fingerprint for i, one in enumerate(opened)}
     more |= {"segmenter": fingerprint(judge.network, "segmenter")} if judge else {}
@@ -80,7 +85,7 @@ def evaluate(
         typer.echo("\n".join([found["headline"], *found["sentences"], f"{out} is up to date"]))
         return
     with whole_folder(out) as folder:
-        found = measure(real_images, fake_images, training, config, judge, cache or default_cache(), bar, bank)
+        found = measure(real_images, fake_images, training, config, judge, cache, bar, bank)
         judged = verdict(found)
         write_report(found, render_page(found), judged, folder, record)
     headline, sentences = judged
@@ -101,38 +106,20 @@ def train_encoder(
 
     The same command resumes a stopped run with the same result. `histoloom evaluate --encoder OUT` uses the encoder.
     """
+    check_out(out, in_place=True)
+
     from dataclasses import replace
 
     from histoloom.cli.progress import bar
-    from histoloom.encoders.barlow_twins import EncoderTraining, starting_encoder
-    from histoloom.encoders.barlow_twins import train_encoder as fit_encoder
-    from histoloom.encoders.cache import features
-    from histoloom.encoders.encoder import as_encoder, open_encoder
-    from histoloom.encoders.small import SmallEncoder, save_small_encoder
-    from histoloom.evaluation.probe import probe_encoder, write_card
-    from histoloom.fitting.loop import show_on
-    from histoloom.patches.store import load_patches, splits
+    from histoloom.encoders.barlow_twins import EncoderTraining
+    from histoloom.evaluation.encoder_run import run_encoder
 
     default = EncoderTraining()
     config = replace(default, start=start, loop=replace(default.loop, steps=steps, seed=seed))
-    patches = load_patches(dataset, "train")
-    with bar("encoder", steps, "steps") as running:
-        network = fit_encoder(patches.images, patches.fingerprint(), config, out, show_on(running))
-    save_small_encoder(network, out)
-    if "val" not in splits(dataset):
+    probes = run_encoder(dataset, config, out, bar)
+    if not probes:
         typer.echo(f"wrote {out}; without a split val there is no probe")
         return
-    held = load_patches(dataset, "val")
-    read = {
-        "features": open_encoder(str(out)),
-        "the encoder it began with": as_encoder("start", starting_encoder(config).eval()),
-        "random weights": as_encoder("random", SmallEncoder(network.config).eval()),
-    }
-    found = {
-        name: (features(encoder, patches.images), features(encoder, held.images)) for name, encoder in read.items()
-    }
-    probes = probe_encoder(patches, held, found)
-    write_card(probes, len(patches), start, steps, seed, out)
     for name, probe in probes.items():
         typer.echo(
             f"linear probe on {name}: {100 * probe.accuracy:.1f} % of {probe.n} patches "

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from histoloom.files import check_out
+
 
 def import_folder(
     source: Annotated[Path, typer.Argument(help="Folder of images, or a manifest.csv with the columns image and map.")],
@@ -47,6 +49,8 @@ def import_folder(
     values and colors mean. Patients (cases) are never split over training and validation. The same command on a
     finished dataset does nothing.
     """
+    check_out(out)
+
     from histoloom.cli.progress import bar
     from histoloom.patches.card import summarize, type_table
     from histoloom.patches.dataset import read_description

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from histoloom.files import check_out, writable
+
 SlideMpp = Annotated[
     float | None, typer.Option(help="Micrometers per level-0 pixel of slides whose files do not say it.")
 ]
@@ -89,6 +91,8 @@ def patches(
     The dataset holds a picture of every slide with its patches. Broken slides are named and skipped, and the exit code
     is then 3. Repeat the command to resume a killed run; on a finished dataset it does nothing.
     """
+    check_out(out)
+
     from histoloom.cli.progress import bar
     from histoloom.distributed import Workers
     from histoloom.patches.card import type_table
@@ -169,7 +173,7 @@ def overlay(
     from histoloom.patches.from_slides import annotation_of
     from histoloom.patches.places import PlaceReader
     from histoloom.slides.labeling import AnnotationConfig
-    from histoloom.slides.overlay import draw_overlay, save_overlay
+    from histoloom.slides.overlay import draw_overlay, picture_format, save_overlay
     from histoloom.slides.reader import open_slide
     from histoloom.slides.tissue import find_tissue
     from histoloom.tissue import TissueTable
@@ -178,11 +182,12 @@ def overlay(
         raise ConfigError("an annotation needs a tissue table for its colors; give --tissue")
     if not 16 <= edge <= 20_000:
         raise ConfigError(f"--edge is {edge}; give 16 to 20000 pixels")
+    picture_format(out)
     table = TissueTable.load(tissue) if tissue is not None else None
     reader = PlaceReader(dataset) if dataset is not None else None
     source = reader.source_of(slide) if reader is not None else ""
     slide_mpp = slide_mpp if reader is None or slide_mpp is not None else reader.config.slide_mpp
-    with open_slide(slide, slide_mpp, overrule_mpp) as opened:
+    with writable(out), open_slide(slide, slide_mpp, overrule_mpp) as opened:
         drawn = None
         if annotation is not None and table is not None:
             reading = AnnotationConfig(
@@ -194,6 +199,5 @@ def overlay(
         for note in (*opened.notes, *(drawn.notes if drawn is not None else ())):
             typer.echo(note, err=True)
         places = reader.places(source) if reader is not None else []
-        picture = draw_overlay(opened, find_tissue(opened), drawn, table, places, edge)
-    save_overlay(picture, out)
+        save_overlay(draw_overlay(opened, find_tissue(opened), drawn, table, places, edge), out)
     typer.echo(f"wrote {out}: {len(places)} patches" if reader is not None else f"wrote {out}")

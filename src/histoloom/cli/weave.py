@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from histoloom.errors import ConfigError
+from histoloom.files import check_out
 from histoloom.generation.settings import BankConfig, DrawnMaps, Source, WeaveConfig
 from histoloom.text import printable
 
@@ -112,6 +113,7 @@ def bank(
 ) -> None:
     """Weave a bank of crops from maps alone, so that nothing in it comes from a patient's image."""
     config = BankConfig(tries=tries, keep=keep, seed=seed)
+    check_out(out)  # before libraries and model are loaded
 
     from histoloom.cli.progress import bar
     from histoloom.generation.bank_folder import weave_bank_folder
@@ -123,6 +125,8 @@ def bank(
 
 
 def _generate(model: str, out: Path, source: Source, config: WeaveConfig) -> None:
+    check_out(out)  # before libraries and model are loaded
+
     from histoloom.cli.progress import bar
     from histoloom.generation.copy_report import copy_report
     from histoloom.generation.woven_folder import weave_folder

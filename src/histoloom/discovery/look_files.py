@@ -1,52 +1,62 @@
 """Write the look of discovered types.
 
-LOOK/
-  look.html          everything on one page
-  tree.png           the tree of types
-  types/017.png      a contact sheet of each type
-  shares.csv         share of each of the finest types in every slide, with maps
-  discovered.toml    a draft of names to edit, where no names are given
+    LOOK/
+      record.json        settings, names, and fingerprints of types and maps
+      look.html          everything on one page
+      tree.png           the tree of types
+      types/017.png      a contact sheet of each type
+      shares.csv         share of each of the finest types in every slide, with maps
+      discovered.toml    a draft of names to edit, where no names are given
+
+Each run draws all of it again, but for the draft, which may be edited.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from histoloom.discovery.cluster import ASSIGNMENTS
 from histoloom.discovery.draw import SHARE_COLUMNS, SHARES
 from histoloom.discovery.look import LookConfig, tree_picture, type_sheets, write_shares
 from histoloom.discovery.look_page import MAX_SLIDES, Shares, look_page
 from histoloom.discovery.names import NamedTypes, draft_names
-from histoloom.discovery.windows import Assigned, ReadWindow
-from histoloom.errors import InputError, OutputError
-from histoloom.files import remove_partials, replaced_folder, whole_file, write_text
+from histoloom.discovery.tree import TABLE
+from histoloom.discovery.windows import open_windows, read_assigned
+from histoloom.errors import InputError
+from histoloom.files import check_out, remove_partials, replaced_folder, whole_file, write_record, write_text
 from histoloom.locks import locked
 from histoloom.parquet import read_batches
 from histoloom.progress import SILENT, Bar
+from histoloom.records import Record, fingerprint
 
+COMMAND, FORMAT = "discover look", 1
 DRAFT = "discovered.toml"
 FEW_TYPES = 20  # levels with more types are in the files, not on the page
 
 
 def write_look(
+    discovered: Path,
     named: NamedTypes,
-    assigned: Assigned,
-    read: ReadWindow,
     config: LookConfig,
     maps: Path | None,
     out: Path,
     draft: bool,
     bar: Bar = SILENT,
 ) -> Path | None:
-    """Write the look into `out`, in place of an older one, and return the path of the draft of names, if any.
+    """Write the look of the types in `discovered` into `out`, in place of an older one, and return the path of the
+    draft of names, if any.
 
     A draft that exists is kept, since it may be edited. Raises InputError where `maps` holds no maps; OutputError,
     before any work, for a folder that cannot be written.
     """
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out}: is a file; name a folder for the look")
+    check_out(out, in_place=True)
+    record = _record(discovered, named, config, maps)
+    assigned, (read, _) = read_assigned(discovered), open_windows(discovered)
     with locked(out), replaced_folder(out / "types") as pictures:
         remove_partials(out)
+        write_record(out, record)
         sheets = type_sheets(assigned, named, read, config, bar)
         sizes = np.bincount(assigned.types, minlength=named.levels.of.shape[1])
         tree = tree_picture(named, sizes)
@@ -66,10 +76,16 @@ def write_look(
     return out / DRAFT if draft else None
 
 
+def _record(discovered: Path, named: NamedTypes, config: LookConfig, maps: Path | None) -> Record:
+    """How a look was made. It is drawn anew each time, so nothing is compared with the record."""
+    inputs = {name: fingerprint(discovered / name) for name in (TABLE, ASSIGNMENTS)}
+    inputs |= {} if maps is None else {SHARES: _shares_mark(maps)}
+    settings = asdict(config) | {"levels": list(named.levels.counts), "tissue": named.finest.to_rows()}
+    return Record(command=COMMAND, format=FORMAT, settings=settings, inputs=inputs)
+
+
 def _shares(named: NamedTypes, maps: Path) -> list[Shares]:
     """Tables of slides by types: levels of few types first, the finest level last."""
-    if not (maps / SHARES).is_file():
-        raise InputError(f"{maps}: has no {SHARES}; draw maps of slides with `histoloom discover maps`")
     places: dict[str, int] = {}  # of slides, in order
     for batch in read_batches(
         maps / SHARES, 4096, ["slide"], dict(zip(SHARE_COLUMNS.names, SHARE_COLUMNS.types, strict=True))
@@ -89,6 +105,12 @@ def _shares(named: NamedTypes, maps: Path) -> list[Shares]:
                 raise InputError(f"{maps}: was drawn with other names; run `histoloom discover maps` with these")
             tables[count][2][places[slide], tissue] = share
     return list(tables.values())
+
+
+def _shares_mark(maps: Path) -> str:
+    if not (maps / SHARES).is_file():
+        raise InputError(f"{maps}: has no {SHARES}; draw maps of slides with `histoloom discover maps`")
+    return fingerprint(maps / SHARES)
 
 
 def _overlays(named: NamedTypes, maps: Path) -> dict[str, list[tuple[str, bytes]]]:

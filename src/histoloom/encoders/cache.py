@@ -25,6 +25,11 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "histoloom" / "features.sqlite"
 
 
+def check_cache(path: Path) -> None:
+    """Raise OutputError where the file cannot be used as a cache of features: call it before an encoder is opened."""
+    _open(path).close()
+
+
 def features(
     encoder: Encoder,
     images: UInt8[np.ndarray, "n h w 3"],

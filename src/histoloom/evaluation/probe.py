@@ -92,7 +92,7 @@ def probe_encoder(
 
 
 def write_card(probes: dict[str, Probe], patches: int, start: str, steps: int, seed: int, folder: Path) -> None:
-    """Write the encoder's card, `README.md`, into `folder`; raises OutputError."""
+    """Write the encoder's card, `README.md`, into `folder`, with the probes if there are any; raises OutputError."""
     rows = [
         f"| {name} | {100 * p.accuracy:.1f} % [{100 * p.low:.1f}, {100 * p.high:.1f}] "
         f"| {100 * p.balanced:.1f} % | {p.n} |"
@@ -105,12 +105,15 @@ def write_card(probes: dict[str, Probe], patches: int, start: str, steps: int, s
         f"{steps} steps, seed {seed}, "
         f"started from {start}. It compares images of the kind that it was trained on; its figures cannot be compared "
         "with published ones, and it is not a diagnostic device.",
-        "",
-        "Linear probe: the tissue type that stands out on a patch, learned from `train`, tested on `val`. "
-        "Brackets: 95 % over cases.",
-        "",
-        "| read from | accuracy | mean of types | n |",
-        "|---|---|---|---|",
-        *rows,
     ]
+    if rows:
+        lines += [
+            "",
+            "Linear probe: the tissue type that stands out on a patch, learned from `train`, tested on `val`. "
+            "Brackets: 95 % over cases.",
+            "",
+            "| read from | accuracy | mean of types | n |",
+            "|---|---|---|---|",
+            *rows,
+        ]
     write_text(folder / "README.md", "\n".join(lines) + "\n")

@@ -15,6 +15,7 @@ Every stage resumes from its checkpoint, so the same command continues a run tha
 """
 
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -67,7 +68,8 @@ def run_recipe(recipe: Recipe, folder: Path | str, progress: Progress = silent, 
             limit = _copy_limit(run)
             card = model_card(run, denoiser, dataset, limit)
             mpp = common_mpp(run.patches.mpp)
-            save_model(denoiser, autoencoder, run.table, folder / "model", limit, card, mpp)
+            made = replace(record_of(recipe, "train"), inputs={"patches": run.patches.fingerprint()})
+            save_model(denoiser, autoencoder, run.table, folder / "model", limit, card, mpp, made)
     return folder / "model"
 
 

@@ -18,7 +18,7 @@ from histoloom.evaluation.segmenter import (
 )
 from histoloom.experiments.context import Run
 from histoloom.experiments.curves import Curves
-from histoloom.files import move, recover, replaced_folder
+from histoloom.files import move, recover, replaced_folder, write_record
 from histoloom.fitting.loop import Step, show_on
 from histoloom.models.autoencoder import load_autoencoder
 from histoloom.models.denoiser import Denoiser
@@ -26,6 +26,7 @@ from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.schedulers import make_sampler
 from histoloom.patches.store import Patches
 from histoloom.progress import Bar, Progress
+from histoloom.records import Record
 from histoloom.tissue import TissueTable
 from histoloom.training.autoencoder import train_autoencoder
 from histoloom.training.decoder import train_decoder
@@ -76,12 +77,13 @@ def save_model(
     copy_limit: float | None = None,
     card: str = "",
     mpp: float | None = None,
+    record: Record | None = None,
 ) -> None:
     """Save a pipeline in bf16 safetensors, as a whole; the parts in memory keep their precision.
 
     A folder that holds these very weights stays as it is, with the bank of crops in it. The bank of other weights moves
     to `crops-of-HASH` next to the folder. `card` is the text of README.md, `mpp` the scale of the patches in
-    micrometers per pixel. Raises OutputError.
+    micrometers per pixel, `record` says how it was trained. Raises OutputError.
     """
     pipeline = _in_bf16(denoiser, autoencoder, table, copy_limit, mpp)
     recover(folder)
@@ -92,6 +94,8 @@ def save_model(
         move(folder / "crops", folder.with_name(f"crops-of-{found[:12]}"))
     with replaced_folder(folder) as aside:
         pipeline.save_pretrained(str(aside))
+        if record:
+            write_record(aside, record)
         if card:
             (aside / "README.md").write_text(card, encoding="utf-8")
 

@@ -45,6 +45,20 @@ model `{{ rows[0].model_hash }}`. No patch shows a patient; a patch may resemble
 
 Map value 255 is unlabeled.
 
+## How it was made
+
+{{ made.scheduler }} with {{ made.steps }} steps; map guidance {{ "%g"|format(made.map_guidance) }}, crop guidance
+{{ "%g"|format(made.crop_guidance) }}, acting above 1 between {{ "%g"|format(made.guidance_interval[0]) }} and
+{{ "%g"|format(made.guidance_interval[1]) }} of the noise; seeds from {{ made.seed }};
+conditioning `{{ made.conditioning }}`.
+{% if made.copy_limit is none or made.copy_limit >= 1 %}
+No patch was woven again for resembling a crop.
+{% else %}
+A patch that resembled a crop by more than {{ "%.3g"|format(made.copy_limit) }} was woven again.
+{% endif %}
+`index.parquet` says the same of each patch; `record.json` holds all settings and the fingerprints of model, maps and
+crops.
+
 ```python
 from datasets import load_dataset
 
@@ -74,6 +88,7 @@ def write_card(folder: Path, pipeline: HistoloomPipeline) -> None:
     text = _TEMPLATE.render(
         name=f"{len(rows)} woven patches",
         rows=rows,
+        made=rows[0],
         table=pipeline.table,
         card=ModelCard.of(pipeline),
         scale="scale unknown" if mpp is None else f"{mpp:g} um per pixel",

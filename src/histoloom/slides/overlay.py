@@ -55,14 +55,20 @@ def draw_overlay(
     return np.asarray(image)
 
 
+def picture_format(path: Path) -> str:
+    """PNG or JPEG, by the suffix of a picture to write; raises OutputError for another one."""
+    kind = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}.get(path.suffix.lower())
+    if kind is None:
+        raise OutputError(f"{path}: cannot be written; give a name that ends in .png or .jpg")
+    return kind
+
+
 def save_overlay(picture: UInt8[np.ndarray, "h w 3"], path: Path) -> None:
     """Write the picture as PNG or JPEG with a mark by which no walk takes it for a slide.
 
     Raises OutputError where the disk refuses, or for another suffix.
     """
-    kind = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}.get(path.suffix.lower())
-    if kind is None:
-        raise OutputError(f"{path}: cannot be written; give a name that ends in .png or .jpg")
+    kind = picture_format(path)
     text = PngImagePlugin.PngInfo()
     text.add_text("Software", MARK.decode())
     options = {"pnginfo": text} if kind == "PNG" else {"quality": 85, "comment": MARK}

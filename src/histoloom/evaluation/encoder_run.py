@@ -1,0 +1,61 @@
+"""Train, save and test a small encoder, as one run that resumes.
+
+    OUT/
+      record.json           settings, and fingerprints of patches and of the encoder to start from
+      encoder.safetensors   the encoder
+      README.md             its card: how it was trained, and a linear probe where there is a split val
+      checkpoint files      for the same command to resume
+
+The same command continues a killed run from its last checkpoint.
+"""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from histoloom.encoders.barlow_twins import EncoderTraining, starting_encoder, train_encoder
+from histoloom.encoders.cache import features
+from histoloom.encoders.encoder import as_encoder, open_encoder, short_name
+from histoloom.encoders.small import SmallEncoder, save_small_encoder, weights_path
+from histoloom.evaluation.probe import Probe, probe_encoder, write_card
+from histoloom.files import run_folder
+from histoloom.fitting.loop import identity_of, show_on
+from histoloom.fitting.processes import process_state
+from histoloom.patches.store import load_patches, splits
+from histoloom.progress import Progress, silent
+from histoloom.records import Record, fingerprint
+
+COMMAND, FORMAT = "train-encoder", 1
+
+
+def run_encoder(dataset: Path, config: EncoderTraining, out: Path, progress: Progress = silent) -> dict[str, Probe]:
+    """Train an encoder on the split train of `dataset` in `out`, and return its linear probes; none without a split
+    val.
+
+    Continues an interrupted run. Raises OutputError where `out` holds another run or cannot be written.
+    """
+    patches, weights = load_patches(dataset, "train"), weights_path(config.start)
+    inputs = {"patches": patches.fingerprint()} | ({} if weights is None else {"start": fingerprint(weights)})
+    settings = identity_of(config) | {"start": short_name(config.start)}
+    with ExitStack() as stack:
+        if process_state().is_main_process:
+            record = Record(command=COMMAND, format=FORMAT, settings=settings, inputs=inputs)
+            stack.enter_context(run_folder(out, record))
+        with progress("encoder", config.loop.steps, "steps") as bar:
+            network = train_encoder(patches.images, patches.fingerprint(), config, out, show_on(bar))
+        save_small_encoder(network, out)
+        probes = {}
+        if "val" in splits(dataset):
+            held = load_patches(dataset, "val")
+            read = {
+                "features": open_encoder(str(out)),
+                "the encoder it began with": as_encoder("start", starting_encoder(config).eval()),
+                "random weights": as_encoder("random", SmallEncoder(network.config).eval()),
+            }
+            found = {
+                name: (features(encoder, patches.images), features(encoder, held.images))
+                for name, encoder in read.items()
+            }
+            probes = probe_encoder(patches, held, found)
+        loop = config.loop
+        write_card(probes, len(patches), short_name(config.start), loop.steps, loop.seed, out)
+    return probes
