@@ -143,25 +143,17 @@ def downstream(
     show what a test patch shows, whatever their names.
     """
     from histoloom.cli.progress import bar
-    from histoloom.evaluation.downstream import DownstreamConfig, describe
-    from histoloom.evaluation.downstream import downstream as measure
-    from histoloom.evaluation.sources import load_images
-    from histoloom.files import writable, write_json
+    from histoloom.evaluation.downstream import DownstreamConfig
+    from histoloom.evaluation.downstream_file import compare_into
 
     config = DownstreamConfig(backbone=backbone, steps=steps, batch_size=batch_size, seeds=tuple(range(seeds)))
-    with writable(out):
-        sets = {"real": load_images(real, "train"), "synthetic": load_images(fake), "test": load_images(real, "val")}
-        table = sets["test"].known_table
-        with bar("segmenters", 3 * seeds * steps, "steps") as running:
-            counts = measure(sets["real"], sets["synthetic"], sets["test"], table.num_ids, config, running)
-        found = describe(counts, sets, config)
-        write_json(out, found.to_json())
+    found, is_new = compare_into(out, real, fake, config, bar)
     for name, result in found.results.items():
-        types = ", ".join(f"{n} {result.of_type[i]:.2f}" for i, n in zip(table.ids, table.names, strict=True))
+        types = ", ".join(f"{n} {result.of_type[int(i)]:.2f}" for i, n in found.about["types"].items())
         typer.echo(f"{name}: mean IoU {result.mean_iou:.3f} {_span(result.low, result.high)}; {types}")
     for name, gain in found.gains.items():
         typer.echo(f"{name}: {gain.difference:+.3f} {_span(gain.low, gain.high)}")
-    typer.echo("\n".join([*found.notes, f"wrote {out}"]))
+    typer.echo("\n".join([*found.notes, f"wrote {out}" if is_new else f"{out} is up to date"]))
 
 
 def _span(low: float, high: float) -> str:

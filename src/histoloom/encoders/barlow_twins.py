@@ -5,7 +5,7 @@ cropped at other places and scales. Stain changes only a little, because an eval
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from histoloom.augmentation import dihedral
 from histoloom.config import check_numbers
+from histoloom.encoders.encoder import as_encoder
 from histoloom.encoders.small import SMALL, SmallEncoder, SmallEncoderConfig, load_small_encoder
 from histoloom.errors import ConfigError
 from histoloom.fitting.loop import LoopConfig, Step, fit, identity_of
@@ -128,7 +129,8 @@ def train_encoder(
         raise ConfigError(f"patches are {images.shape[1:3]} px, smaller than the {smallest} px of a view")
     torch.manual_seed(config.loop.seed)
     objective = EncoderObjective(config)
-    identity = identity_of(config, patches=fingerprint)
+    start = as_encoder("start", objective.encoder).fingerprint  # the weights, wherever their folder is
+    identity = identity_of(replace(config, start=start), patches=fingerprint)
     averaged = fit(objective, ViewSampler(images, config), stack, config.loop, folder, identity, on_step)
     assert isinstance(averaged, EncoderObjective)
     return averaged.encoder.eval()

@@ -12,6 +12,8 @@ The same command continues a killed run from its last checkpoint.
 from contextlib import ExitStack
 from pathlib import Path
 
+import torch
+
 from histoloom.encoders.barlow_twins import EncoderTraining, starting_encoder, train_encoder
 from histoloom.encoders.cache import features
 from histoloom.encoders.encoder import as_encoder, open_encoder, short_name
@@ -34,7 +36,9 @@ def run_encoder(dataset: Path, config: EncoderTraining, out: Path, progress: Pro
     Continues an interrupted run. Raises OutputError where `out` holds another run or cannot be written.
     """
     patches, weights = load_patches(dataset, "train"), weights_path(config.start)
+    held = load_patches(dataset, "val") if "val" in splits(dataset) else None
     inputs = {"patches": patches.fingerprint()} | ({} if weights is None else {"start": fingerprint(weights)})
+    inputs |= {} if held is None else {"test patches": held.fingerprint()}
     settings = identity_of(config) | {"start": short_name(config.start)}
     with ExitStack() as stack:
         if process_state().is_main_process:
@@ -44,11 +48,11 @@ def run_encoder(dataset: Path, config: EncoderTraining, out: Path, progress: Pro
             network = train_encoder(patches.images, patches.fingerprint(), config, out, show_on(bar))
         save_small_encoder(network, out)
         probes = {}
-        if "val" in splits(dataset):
-            held = load_patches(dataset, "val")
+        if held is not None:
+            torch.manual_seed(config.loop.seed)  # a resumed run arrives here with another state
             read = {
                 "features": open_encoder(str(out)),
-                "the encoder it began with": as_encoder("start", starting_encoder(config).eval()),
+                "the initial encoder": as_encoder("start", starting_encoder(config).eval()),
                 "random weights": as_encoder("random", SmallEncoder(network.config).eval()),
             }
             found = {

@@ -1,0 +1,64 @@
+"""The downstream comparison as one JSON file, which is made once and replaced by no other run."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from histoloom.errors import InputError
+from histoloom.evaluation.downstream import Comparison, Downstream, Gain, describe, downstream
+from histoloom.evaluation.downstream import DownstreamConfig as Config
+from histoloom.evaluation.sources import load_images
+from histoloom.files import writable, write_json
+from histoloom.precision import resolved
+from histoloom.progress import Progress, silent
+from histoloom.records import Record, read_json, refuse_other_run
+
+COMMAND, FORMAT = "downstream", 1
+_RECORD = "record"  # key of the file
+
+
+def compare_into(
+    out: Path, real: Path, fake: Path, config: Config, progress: Progress = silent
+) -> tuple[Comparison, bool]:
+    """Train on the splits train of `real` and on `fake`, test on split val of `real`, and write the result to `out`.
+
+    Returns what `out` holds, and whether this call has made it. Raises OutputError where `out` holds the result of
+    other settings or images, or cannot be written, and InputError or ImageError for sets that cannot be compared.
+    """
+    with writable(out):
+        learned, woven, held = load_images(real, "train"), load_images(fake), load_images(real, "val")
+        sets = {"real": learned, "synthetic": woven, "test": held}
+        settings = asdict(config) | {"precision": resolved(config.precision)}
+        inputs = {name: images.fingerprint() for name, images in sets.items()}
+        record = Record(command=COMMAND, format=FORMAT, settings=settings, inputs=inputs)
+        if out.exists():
+            return _read(out, record), False
+        with progress("segmenters", 3 * len(config.seeds) * config.steps, "steps") as bar:
+            counts = downstream(learned, woven, held, held.known_table.num_ids, config, bar)
+        found = describe(counts, sets, config)
+        write_json(out, found.to_json() | {_RECORD: record.to_json()})
+    return found, True
+
+
+def _read(path: Path, record: Record) -> Comparison:
+    """The result in a file of this record; raises OutputError for one of another record."""
+    written = read_json(path)
+    made_by = written.pop(_RECORD, None)
+    made_by = made_by if isinstance(made_by, dict) else {}
+    refuse_other_run(path, made_by, record, cure="name another file, or move it away")
+    try:
+        results = {name: Downstream(**_numbers(values)) for name, values in written.pop("results").items()}
+        gains = {name: Gain(**_numbers(values)) for name, values in written.pop("gains").items()}
+        return Comparison(results, gains, written.pop("notes"), written)
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"{path}: is damaged; move it away, and run the command again") from None
+
+
+def _numbers(values: dict) -> dict:
+    """Numbers as they were before they were written: JSON has null for nan."""
+    return {name: _number(value) for name, value in values.items()}
+
+
+def _number(value: object) -> object:
+    if isinstance(value, list):
+        return tuple(map(_number, value))
+    return float("nan") if value is None else value
