@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -142,6 +143,21 @@ def test_deeplab_is_trained_on_real_synthetic_and_both_and_the_figures_are_writt
         assert f"{name}: mean IoU {result['mean_iou']:.3f} [no interval]" in done.stdout
     assert done.stdout.endswith("wrote found/downstream.json\n")
     assert [path.name for path in (tmp_path / "found").iterdir()] == ["downstream.json"]
+
+
+def test_a_damaged_shard_is_refused_before_training_and_evaluation(histoloom, fails, tmp_path, make_patches):
+    save_dataset(histoloom, tmp_path, make_patches(12, 4, 96, 2))
+    shard = tmp_path / "set" / "data" / "train-00000.parquet"
+    shutil.copy(shard, shard.with_name("train-00001.parquet"))
+    shard.write_bytes(shard.read_bytes()[:-20])
+    (tmp_path / "r.toml").write_text('[data]\ndataset = "set"\n')
+    for words in (
+        ("train", "r.toml", "--out", "run"),
+        ("train-encoder", "set", "--out", "mine"),
+        ("downstream", "--real", "set", "--fake", "set", "--out", "found.json"),
+        ("evaluate", "--real", "set", "--fake", "images", "--split", "train", "--out", "report"),
+    ):
+        assert "set/data/train-00000.parquet: is not a readable Parquet file" in fails(*words)
 
 
 def test_an_encoder_is_trained_probed_and_described(histoloom, tmp_path, make_patches):

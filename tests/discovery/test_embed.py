@@ -18,10 +18,13 @@ from bars import Counter
 from conftest import draw_tissue
 from slide_files import MPP, write_tiled_tiff
 
+from histoloom.discovery.choose import ChooseConfig, choose
 from histoloom.discovery.embed import embed
 from histoloom.discovery.embedding_run import EmbedConfig, read_embedding
-from histoloom.discovery.embeddings import open_table
+from histoloom.discovery.embeddings import open_chosen, open_table
 from histoloom.discovery.parts import Cutting, SlidePart, find_parts
+from histoloom.discovery.plan import count_patches
+from histoloom.discovery.windows import open_windows
 from histoloom.distributed import Workers
 from histoloom.encoders.encoder import Encoder, open_encoder
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
@@ -290,6 +293,27 @@ def test_a_dataset_is_embedded_whole_or_in_windows(dataset, encoder, tmp_path):
         run(dataset, tmp_path / "large", EmbedConfig(encoder, Cutting(size=96)))
     with pytest.raises(InputError, match=r"no split 'test'; known: train, val"):
         find_parts(dataset, Cutting(split="test"))
+
+
+def test_a_damaged_shard_is_named_and_the_others_are_embedded(dataset, encoder, tmp_path):
+    shutil.copytree(dataset, tmp_path / "set")
+    data = tmp_path / "set" / "data"
+    (data / "train-00001.parquet").write_bytes((data / "train-00000.parquet").read_bytes()[:-20])
+    shutil.copy(data / "train-00000.parquet", data / "train-00002.parquet")
+    config = EmbedConfig(str(encoder), Cutting())
+    parts, _ = find_parts(tmp_path / "set", config.cutting)
+    done = embed(parts, config, tmp_path / "found", tmp_path / "set")
+    assert len(done.failures) == 1
+    assert "train-00001.parquet: is not a readable Parquet file" in done.failures[0]
+    whole = embed(find_parts(dataset, config.cutting)[0], config, tmp_path / "whole", dataset)
+    assert done.patches == 2 * whole.patches > 0
+    counted = count_patches(parts, config.cutting)
+    assert (counted[1], len(counted[2])) == (done.patches, 1)
+    choose(tmp_path / "found", ChooseConfig(20))
+    row = open_chosen(tmp_path / "found")
+    place = next(row.batches(1, ["slide", "x", "y", "size"])).to_pylist()[0]
+    read, _ = open_windows(tmp_path / "found")
+    assert read(place["slide"], place["x"], place["y"], place["size"]).ndim == 3
 
 
 def test_a_folder_of_another_run_is_left_alone(dataset, encoder, tmp_path):

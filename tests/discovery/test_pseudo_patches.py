@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -95,6 +96,25 @@ def test_ray_workers_write_the_same_bytes_as_one_process(dataset, discovered, na
 
     assert run("one")["sha256"] == run("many", workers=Workers(ray="local"))["sha256"]
     assert [bar.total for bar in bars.values()] == [18, 18]
+
+
+def test_a_damaged_shard_is_named_and_the_others_are_drawn(dataset, by_color, named, tmp_path):
+    shutil.copytree(dataset, tmp_path / "set")
+    shard = tmp_path / "set" / "data" / "val-00000.parquet"
+    shard.write_bytes(shard.read_bytes()[:-20])
+    record = draw_patches(tmp_path / "set", lambda: by_color, "print", named, 1, CONFIG, KEPT, tmp_path / "pseudo")
+    assert len(record["failures"]) == 1
+    assert record["failures"][0].startswith("data/val-00000.parquet: is not a readable Parquet file")
+    np.testing.assert_array_equal(
+        load_patches(tmp_path / "pseudo", "train").images, load_patches(dataset, "train").images
+    )
+    again = draw_patches(tmp_path / "set", lambda: by_color, "print", named, 1, CONFIG, KEPT, tmp_path / "pseudo")
+    assert again == record
+    for path in (tmp_path / "set" / "data").iterdir():
+        path.write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"no map of 2 shards was drawn: .*train-00000.parquet"):
+        draw_patches(tmp_path / "set", lambda: by_color, "print", named, 1, CONFIG, KEPT, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_what_does_not_fit_is_refused(dataset, by_color, named, tmp_path):

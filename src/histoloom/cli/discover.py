@@ -73,6 +73,7 @@ def embed(
     from histoloom.discovery.embed import embed as run
     from histoloom.discovery.embedding_run import EmbedConfig
     from histoloom.discovery.parts import Cutting, find_parts
+    from histoloom.discovery.windows import is_dataset
     from histoloom.distributed import Workers
 
     cutting = Cutting(
@@ -104,7 +105,8 @@ def embed(
         typer.echo(line, err=True)
     typer.echo(f"wrote {out}: {done.patches:,} patches in {done.parts:,} parts; next: histoloom discover choose {out}")
     if done.failures:
-        typer.echo(f"{len(done.failures)} of {len(parts)} slides were skipped", err=True)
+        unit = "parts" if is_dataset(source) else "slides"
+        typer.echo(f"{len(done.failures)} of {len(parts)} {unit} were skipped", err=True)
         raise typer.Exit(SKIPPED)
 
 

@@ -88,12 +88,11 @@ def maps(
     from histoloom.discovery.open_classifier import classifier_fingerprint, open_classifier
     from histoloom.discovery.parts import Cutting, SlidePart, find_parts
     from histoloom.discovery.pseudo_maps import MapConfig
-    from histoloom.discovery.pseudo_patches import Kept, draw_patches
+    from histoloom.discovery.pseudo_patches import Kept, count_patches, draw_patches
     from histoloom.discovery.tree import TypeTree
     from histoloom.discovery.windows import is_dataset
     from histoloom.distributed import Workers
     from histoloom.errors import ConfigError
-    from histoloom.parquet import open_parquet
 
     config, mark = MapConfig(stride, smooth=smooth), classifier_fingerprint(by)
     open_predictor = partial(open_classifier, by.absolute(), allow_remote_code)  # workers may run in another folder
@@ -104,8 +103,7 @@ def maps(
         if len(wanted) > 1:
             raise ConfigError("a patch has one map; give one level with --types, and draw others into other folders")
         level = wanted[0] if wanted else named.at(None)
-        total = sum(open_parquet(shard).metadata.num_rows for shard in (source / "data").glob("*.parquet"))
-        with bar("maps", total, "patches") as running:
+        with bar("maps", count_patches(source), "patches") as running:
             record = draw_patches(
                 source, open_predictor, mark, named, level, config, Kept(low, high), out, license_name,
                 Workers(workers, ray),
@@ -116,6 +114,7 @@ def maps(
         typer.echo(
             f"wrote {out}; train on it with a recipe whose [data] names it, such as the recipe `discovered-ebhi`"
         )
+        _report_skipped(record.get("failures", []), len(list((source / "data").glob("*.parquet"))), "shards")
         return
     found, notes = find_parts(source, Cutting(slide_mpp=slide_mpp))
     parts = [part for part in found if isinstance(part, SlidePart)]  # all of them: it is not a dataset
@@ -124,11 +123,18 @@ def maps(
             parts, open_predictor, mark, named, config, out, slide_mpp, tuple(types or ()), Workers(workers, ray),
             running,
         )  # fmt: skip
-    for line in (*notes, *drawn.notes, *(f"skipped: {failure}" for failure in drawn.failures)):
+    for line in (*notes, *drawn.notes):
         typer.echo(line, err=True)
     typer.echo(f"wrote {out}: maps of {len(drawn.slides)} slides; {SHARES} has the share of each type")
-    if drawn.failures:
-        typer.echo(f"{len(drawn.failures)} of {len(parts)} slides were skipped", err=True)
+    _report_skipped(drawn.failures, len(parts), "slides")
+
+
+def _report_skipped(failures: list[str], count: int, unit: str) -> None:
+    """Name what was skipped; where anything was, exit with the code that says so."""
+    for failure in failures:
+        typer.echo(f"skipped: {failure}", err=True)
+    if failures:
+        typer.echo(f"{len(failures)} of {count} {unit} were skipped", err=True)
         raise typer.Exit(SKIPPED)
 
 

@@ -16,18 +16,19 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int, UInt8
 
 from histoloom.discovery.embeddings import CHOSEN, open_chosen
 from histoloom.errors import ConfigError, InputError, SlideError
-from histoloom.parquet import guarded, open_parquet
+from histoloom.parquet import guarded, open_parquet, read_batches
 from histoloom.patches.dataset import read_description
 from histoloom.patches.from_slides import COMMAND
 from histoloom.patches.places import PlaceReader
 from histoloom.patches.rules import SlideDataset, SlideList
 from histoloom.patches.slide_jobs import SlideJob, find_jobs
-from histoloom.patches.store import iter_batches, splits
+from histoloom.patches.store import shards_of, splits
 from histoloom.pictures import decode_image
 from histoloom.records import fingerprint
 from histoloom.slides.labeling import AnnotationConfig
@@ -35,6 +36,7 @@ from histoloom.slides.reader import Slide, open_slide
 from histoloom.slides.tissue import TissueMap, find_tissue, focus
 
 ROWS_PER_PART = 1024  # patches of a dataset, or more where they are of one slide
+_SOURCE = {"source": pa.string()}
 _GRID = 10**8  # places on the grid of one slide
 
 
@@ -126,12 +128,13 @@ class SlidePart:
 
 @dataclass(frozen=True)
 class RowsPart:
-    """Rows `start` to `stop` of one split of a patch dataset."""
+    """Rows `start` to `stop` of one split of a patch dataset, not counting those of damaged shards."""
 
     dataset: Path
     split: str
     start: int
     stop: int
+    damaged: tuple[str, ...] = ()  # names of shards
 
     @property
     def source(self) -> str:
@@ -140,7 +143,7 @@ class RowsPart:
 
     def fingerprint(self) -> str:
         """Which rows the split holds; raises InputError where a shard cannot be read."""
-        shards = sorted((self.dataset / "data").glob(f"{self.split}-*.parquet"))
+        shards = shards_of(self.dataset, self.split)
         marks = [f"{path.name} {fingerprint(path, whole=False, dated=False)}" for path in shards]
         return hashlib.sha256("\n".join(marks).encode()).hexdigest()
 
@@ -169,7 +172,39 @@ class RowsPart:
         return batches
 
 
-Part = SlidePart | RowsPart
+@dataclass(frozen=True)
+class DamagedShard:
+    """A shard that cannot be read, as a part that is skipped and named like any other."""
+
+    shard: Path
+    split: str
+    reason: str
+
+    @property
+    def source(self) -> str:
+        """The name of the input in the record."""
+        return f"split {self.split}"
+
+    def fingerprint(self) -> str:
+        """Which rows the split holds."""
+        return RowsPart(self.shard.parents[1], self.split, 0, 0).fingerprint()
+
+    @property
+    def name(self) -> str:
+        """File name of a part that is never written."""
+        return f"{self.shard.stem}-damaged.parquet"
+
+    def __str__(self) -> str:
+        return str(self.shard)
+
+    @contextmanager
+    def opened(self, cutting: Cutting, batch_size: int, notes: list[str]) -> Iterator[Iterator[Read]]:
+        """Raises InputError."""
+        raise InputError(self.reason)
+        yield
+
+
+Part = SlidePart | RowsPart | DamagedShard
 
 
 def find_parts(source: Path, cutting: Cutting, listing: Path | None = None) -> tuple[list[Part], list[str]]:
@@ -220,13 +255,20 @@ def _dataset_parts(dataset: Path, split: str) -> list[Part]:
     """Parts of whole slides: consecutive rows of one source stay together."""
     if split not in splits(dataset):
         raise InputError(f"{dataset}: no split {split!r}; known: {', '.join(splits(dataset)) or 'none'}")
-    borders, row, last = [0], 0, None
-    for batch in iter_batches(dataset, split, ["source"]):
-        for source in batch.column("source").to_pylist():
+    borders, row, last, damaged = [0], 0, None, []
+    for shard in shards_of(dataset, split):
+        try:
+            batches = list(read_batches(shard, 4096, ["source"], _SOURCE))
+        except InputError as error:
+            damaged.append(DamagedShard(shard, split, str(error)))
+            continue
+        for source in (source for batch in batches for source in batch["source"].to_pylist()):
             if source != last and row - borders[-1] >= ROWS_PER_PART:
                 borders.append(row)
             row, last = row + 1, source
-    return [RowsPart(dataset, split, *ends) for ends in zip(borders, [*borders[1:], row], strict=True)]
+    names = tuple(part.shard.name for part in damaged)
+    ends = zip(borders, [*borders[1:], row], strict=True) if row else ()
+    return [*(RowsPart(dataset, split, start, stop, names) for start, stop in ends), *damaged]
 
 
 def _chosen_places(folder: Path, source: str, slide: Slide, cutting: Cutting) -> list[tuple[int, int]]:
@@ -253,7 +295,9 @@ def _chunks(items: Iterator, count: int) -> Iterator[list]:
 def _rows_between(part: RowsPart) -> Iterator[dict]:
     columns = ["image", "source", "x", "y", "size", "mpp", "case"]
     seen = 0
-    for shard in sorted((part.dataset / "data").glob(f"{part.split}-*.parquet")):
+    for shard in shards_of(part.dataset, part.split):
+        if shard.name in part.damaged:
+            continue
         file = open_parquet(shard)
         for group in range(file.num_row_groups):
             count = file.metadata.row_group(group).num_rows

@@ -13,7 +13,7 @@ import numpy as np
 
 from histoloom.config import check_numbers
 from histoloom.discovery.classifier import Window
-from histoloom.discovery.parts import Cutting, Part, RowsPart, tissue_places
+from histoloom.discovery.parts import Cutting, DamagedShard, Part, RowsPart, tissue_places
 from histoloom.discovery.pseudo_maps import MapConfig
 from histoloom.distributed import ALONE, Workers, run_items
 from histoloom.encoders.encoder import KNOWN, SMALL, open_encoder
@@ -192,6 +192,8 @@ class _Counter:
     def __call__(self, part: Part) -> int:
         if isinstance(part, RowsPart):
             return part.stop - part.start
+        if isinstance(part, DamagedShard):
+            raise InputError(part.reason)
         with open_slide(part.slide, self.cutting.slide_mpp) as slide:
             return len(tissue_places(slide, find_tissue(slide), self.cutting))
 

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -21,13 +22,13 @@ from histoloom.discovery.pseudo_maps import MapConfig, draw_patch
 from histoloom.distributed import ALONE, Workers, run_made
 from histoloom.errors import ConfigError, InputError
 from histoloom.files import is_finished, resumable_folder, whole_file, write_text
-from histoloom.parquet import open_parquet
+from histoloom.parquet import open_parquet, read_batches
 from histoloom.patches.card import summarize, write_card
 from histoloom.patches.dataset import content_hash, read_description, write_description
 from histoloom.patches.heterogeneity import class_fractions, entropy, is_heterogeneous
 from histoloom.patches.places import PlaceReader
-from histoloom.patches.schema import arrow_schema
-from histoloom.patches.store import encode_png, has_pixels, splits
+from histoloom.patches.schema import COLUMNS, arrow_schema
+from histoloom.patches.store import encode_png, shards_of, splits
 from histoloom.pictures import decode_image
 from histoloom.progress import SILENT, Bar
 from histoloom.records import Record
@@ -76,16 +77,19 @@ class ShardDrawer:
     def __call__(self, shard: Path) -> int:
         """Write the shard with its new maps and return the number of patches it had."""
         path = self.folder / "data" / shard.name
-        dataset, split = shard.parents[1], shard.name.rsplit("-", 1)[0]
-        read = None if has_pixels(dataset, split) else PlaceReader(dataset).read
         with whole_file(path) as aside:
-            _write_shard(aside, self._rows(shard, read), arrow_schema(self.table))
-        return open_parquet(shard).metadata.num_rows
+            _write_shard(aside, self._rows(shard), arrow_schema(self.table))
+        return _count(shard)
 
-    def _rows(self, shard: Path, read: Callable | None) -> Iterator[dict]:
-        for batch in open_parquet(shard).iter_batches(ROWS):
+    def _rows(self, shard: Path) -> Iterator[dict]:
+        read = None  # from slides, for an index of places
+        for batch in read_batches(shard, ROWS, types=dict(zip(COLUMNS.names, COLUMNS.types, strict=True))):
             for row in batch.to_pylist():
-                image = decode_image(row["image"]["bytes"], row["source"]) if read is None else read(row)[0]
+                if row["image"] is None:
+                    read = read or PlaceReader(shard.parents[1]).read
+                    image = read(row)[0]
+                else:
+                    image = decode_image(row["image"]["bytes"], row["source"])
                 _check_mpp(row, self.predict)
                 semantic_map = self.lookup[draw_patch(image, self.predict, self.config)]
                 fractions = class_fractions(semantic_map, self.table.num_ids)
@@ -115,11 +119,12 @@ def draw_patches(
 ) -> dict:
     """Write `dataset` with maps of the level at index `level` to `out`, and return its description.
 
-    `fingerprint` is the fingerprint of the classifier. Where `out` is finished, nothing is done. Raises OutputError
-    where `out` holds something else, InputError for patches of another mpp than the windows.
+    `fingerprint` is the fingerprint of the classifier. Where `out` is finished, nothing is done. A damaged shard is
+    skipped and named under `failures` in the description. Raises OutputError where `out` holds something else,
+    InputError where no shard can be drawn, such as for patches of another mpp than the windows.
     """
     record = _record(dataset, fingerprint, named, level, config, kept, license_name)
-    shards = [path for split in splits(dataset) for path in _shards(dataset.absolute(), split)]
+    shards = [path for split in splits(dataset) for path in shards_of(dataset.absolute(), split)]
     if is_finished(out, record):
         bar.advance(sum(_count(path) for path in shards))
         found = read_description(out)
@@ -133,11 +138,14 @@ def draw_patches(
         make = partial(ShardDrawer, open_predictor, named, level, config, kept, aside)
         # A single process counts every patch, workers count whole shards.
         make = partial(make, bar) if workers.alone else make
+        failures = []
         for outcome in run_made(make, todo, workers, gpu=True) if todo else ():
             if outcome.error is not None:
-                raise outcome.error
+                failures.append(outcome.failure().replace(f"{dataset.absolute()}/", ""))
             bar.advance(0 if workers.alone else _count(outcome.item))
-        return _describe(aside, out, record, license_name)
+        if len(failures) == len(shards):
+            raise InputError(f"{dataset}: no map of {len(shards)} shards was drawn: {failures[0]}")
+        return _describe(aside, out, record, license_name, failures)
 
 
 def _record(
@@ -153,12 +161,15 @@ def _record(
     return Record(command=COMMAND, format=FORMAT, settings=settings, inputs=inputs)
 
 
+def count_patches(dataset: Path) -> int:
+    """The number of patches in the shards of a dataset that can be read."""
+    return sum(_count(shard) for split in splits(dataset) for shard in shards_of(dataset, split))
+
+
 def _count(shard: Path) -> int:
-    return open_parquet(shard).metadata.num_rows
-
-
-def _shards(dataset: Path, split: str) -> list[Path]:
-    return sorted((dataset / "data").glob(f"{split}-*.parquet"))
+    with suppress(InputError):  # a damaged shard is named when it is drawn
+        return open_parquet(shard).metadata.num_rows
+    return 0
 
 
 def _check_mpp(row: dict, predict: TypePredictor) -> None:
@@ -181,7 +192,7 @@ def _write_shard(path: Path, rows: Iterator[dict], columns: pa.Schema) -> None:
             writer.write_table(pa.Table.from_pylist(batch, columns))
 
 
-def _describe(aside: Path, out: Path, record: Record, license_name: str) -> dict:
+def _describe(aside: Path, out: Path, record: Record, license_name: str, failures: list[str]) -> dict:
     """Write description and card of the finished dataset in `aside`; returns the description."""
     summaries = summarize(aside)
     if not sum(summary.patches for summary in summaries):
@@ -194,6 +205,7 @@ def _describe(aside: Path, out: Path, record: Record, license_name: str) -> dict
         "version": VERSION,
         "maps": "pseudo maps of discovered tissue types, predicted by a classifier and not reviewed by anybody",
         "counts": {s.name: {"patches": s.patches, "cases": s.cases} for s in summaries},
+        "failures": failures,
         "sha256": content_hash(aside),
     }
     write_description(aside, described)

@@ -102,17 +102,20 @@ def is_dataset(source: Path) -> bool:
 
 def _width(dataset: Path, split: str) -> int:
     """Edge of the patches of a dataset, in their own pixels."""
-    row = next(iter_rows(dataset, split, ["image", "source", "x", "y", "size"]))
+    row = next(iter_rows(dataset, split, ["image", "source", "x", "y", "size"], skip_damaged=True))
     image = decode_image(row["image"]["bytes"], row["source"]) if row["image"] else PlaceReader(dataset).read(row)[0]
     return image.shape[1]
 
 
 class DatasetWindows:
-    """Reads windows from the patches of one split of a dataset, which it keeps in memory."""
+    """Reads windows from the patches of one split of a dataset, which it keeps in memory.
+
+    Damaged shards, which `embed` has skipped and named, are left out.
+    """
 
     def __init__(self, dataset: Path, cutting: Cutting):
-        read = None if has_pixels(dataset, cutting.split) else PlaceReader(dataset).read
-        self._dataset, self._patches = dataset, load_patches(dataset, cutting.split, read)
+        read = None if has_pixels(dataset, cutting.split, skip_damaged=True) else PlaceReader(dataset).read
+        self._dataset, self._patches = dataset, load_patches(dataset, cutting.split, read, skip_damaged=True)
         self.width = self._patches.images.shape[2]
         self._by_source: dict[str, list[int]] = {}
         for index, source in enumerate(self._patches.sources):

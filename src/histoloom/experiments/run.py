@@ -78,10 +78,10 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress) -> tuple[Run, Pat
     state, check = process_state(), partial(check_recipe, recipe, initial=open_initial(recipe.initial_model))
     with state.main_process_first():
         dataset = open_dataset(recipe.data, folder, check, progress)
-        if state.is_main_process:
-            save_recipe(recipe, folder)
     table, patches = read_table(dataset), open_split(dataset, recipe.data.split)
     check(min(patches.images.shape[1:3]), table)
+    if state.is_main_process:
+        save_recipe(recipe, folder)
     run = Run(
         recipe=recipe,
         folder=folder,

@@ -123,22 +123,39 @@ def read_table(folder: Path | str) -> TissueTable:
     return TissueTable.load(folder / "tissue.toml")
 
 
-def iter_rows(folder: Path | str, split: str, columns: list[str] | None = None) -> Iterator[dict]:
+def iter_rows(
+    folder: Path | str, split: str, columns: list[str] | None = None, skip_damaged: bool = False
+) -> Iterator[dict]:
     """Rows of one split, shard by shard, as dicts; pixels stay encoded. Memory is flat in the number of rows."""
-    for batch in iter_batches(folder, split, columns):
+    for batch in iter_batches(folder, split, columns, skip_damaged):
         yield from batch.to_pylist()
 
 
-def iter_batches(folder: Path | str, split: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """Rows of one split in batches of at most 64, in the same order; raises InputError naming a damaged shard."""
-    shards = sorted((Path(folder) / "data").glob(f"{split}-*.parquet"))
+def shards_of(folder: Path | str, split: str) -> list[Path]:
+    """The shards of one split, in order."""
+    return sorted((Path(folder) / "data").glob(f"{split}-*.parquet"))
+
+
+def iter_batches(
+    folder: Path | str, split: str, columns: list[str] | None = None, skip_damaged: bool = False
+) -> Iterator[pa.RecordBatch]:
+    """Rows of one split in batches of at most 64, in the same order.
+
+    Raises InputError naming a damaged shard; `skip_damaged` goes on with the next one, for callers that have reported
+    it.
+    """
+    shards = shards_of(folder, split)
     if not shards:
         raise InputError(
             f"{folder}: no shards of split {split!r} under data/; known: {', '.join(splits(folder)) or 'none'}"
         )
     types = {name: COLUMNS.field(name).type for name in (columns or COLUMNS.names)}
     for shard in shards:
-        yield from read_batches(shard, 64, columns, types)
+        try:
+            yield from read_batches(shard, 64, columns, types)
+        except InputError:
+            if not skip_damaged:
+                raise
 
 
 def splits(folder: Path | str) -> list[str]:
@@ -146,25 +163,26 @@ def splits(folder: Path | str) -> list[str]:
     return sorted({p.name.rsplit("-", 1)[0] for p in (Path(folder) / "data").glob("*-*.parquet")})
 
 
-def has_pixels(folder: Path | str, split: str) -> bool:
+def has_pixels(folder: Path | str, split: str, skip_damaged: bool = False) -> bool:
     """False for an index of places, whose pixels are read from the slides; raises InputError for a split without rows.
 
     A dataset has pixels for all of its rows or for none.
     """
-    first = next(iter_rows(folder, split, ["semantic_map"]), None)
+    first = next(iter_rows(folder, split, ["semantic_map"], skip_damaged), None)
     if first is None:
         raise InputError(f"{folder}: split {split!r} has no rows; make the dataset again")
     return first["semantic_map"] is not None
 
 
-def load_patches(folder: Path | str, split: str, read: ReadPlace | None = None) -> Patches:
+def load_patches(folder: Path | str, split: str, read: ReadPlace | None = None, skip_damaged: bool = False) -> Patches:
     """All patches of one split, decoded; they must share one size.
 
     An index of places has no pixels: `read`, such as `PlaceReader(folder).read`, takes them from the slides. Raises
-    InputError and ImageError naming folder, shard or patch.
+    InputError and ImageError naming folder, shard or patch; `skip_damaged` leaves out shards that cannot be read.
     """
     images, maps, cases, sources, mpp, places = [], [], [], [], [], []
-    for row in iter_rows(folder, split, ["image", "semantic_map", "source", "x", "y", "size", "case", "mpp"]):
+    columns = ["image", "semantic_map", "source", "x", "y", "size", "case", "mpp"]
+    for row in iter_rows(folder, split, columns, skip_damaged):
         image, semantic_map = _pixels(row, read, f"{folder}: split {split!r}")
         images.append(image)
         maps.append(semantic_map)
