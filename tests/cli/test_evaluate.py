@@ -169,7 +169,7 @@ def test_an_encoder_is_trained_probed_and_described(histoloom, tmp_path, make_pa
     assert (tmp_path / "mine" / "encoder.safetensors").stat().st_size < 12e6
     record = json.loads((tmp_path / "mine" / "record.json").read_text())
     assert (record["command"], record["settings"]["start"]) == ("train-encoder", "histoloom-small")
-    assert set(record["inputs"]) == {"patches", "start"}
+    assert set(record["inputs"]) == {"patches", "start", "test patches"}
     again = histoloom("train-encoder", "set", "--steps", 1, "--out", "mine")
     assert (again.code, again.stdout) == (0, done.stdout)
     other = histoloom("train-encoder", "set", "--steps", 1, "--seed", 1, "--out", "mine")
