@@ -9,7 +9,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from histoloom.encoders.encoder import KNOWN, SMALL, open_encoder, short_name
+from histoloom.encoders.encoder import KNOWN, SMALL, distinct_names, open_encoder, open_encoders, short_name
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, load_small_encoder, save_small_encoder
 from histoloom.errors import ConfigError, ModelError
 
@@ -35,6 +35,22 @@ def timm_folder(tmp_path):
     config = {"architecture": "test_resnet", "num_classes": 0, "pretrained_cfg": cfg}
     (folder / "config.json").write_text(json.dumps(config))
     return folder, network
+
+
+def test_two_folders_of_one_name_are_told_apart_and_one_encoder_twice_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("a/mine", "b/mine", "other")):
+        torch.manual_seed(number)
+        save_small_encoder(SmallEncoder(SmallEncoderConfig(levels=(0, 1), told=1)), tmp_path / name)
+    given = ["a/mine", str(tmp_path / "b" / "mine"), "other", "histoloom-small", "timm:resnet18"]
+    assert distinct_names(given) == ["a/mine", "b/mine", "other", "histoloom-small", "timm:resnet18"]
+    assert distinct_names([given[1]]) == ["mine"]
+    opened = open_encoders(given[:2])
+    assert [encoder.name for encoder in opened] == ["a/mine", "b/mine"]
+    assert opened[0].fingerprint != opened[1].fingerprint
+    for twice in (["a/mine", str(tmp_path / "a" / "mine")], ["timm:resnet18"] * 2):
+        with pytest.raises(ConfigError, match="is named twice"):
+            distinct_names(twice)
 
 
 def test_a_folder_with_a_small_encoder_is_an_encoder(small_folder):

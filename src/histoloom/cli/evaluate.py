@@ -49,7 +49,7 @@ def evaluate(
 
     from histoloom.cli.progress import bar
     from histoloom.encoders.cache import check_cache, default_cache
-    from histoloom.encoders.encoder import fingerprint, open_encoder
+    from histoloom.encoders.encoder import distinct_names, fingerprint, open_encoders
     from histoloom.errors import InputError
     from histoloom.evaluation.page import render_page
     from histoloom.evaluation.report import EvaluationConfig, record_of, write_report
@@ -61,6 +61,7 @@ def evaluate(
     from histoloom.records import read_json
 
     encoders = tuple(encoder or ("histoloom-small",))
+    distinct_names(encoders)  # refuses one that is named twice
     config = EvaluationConfig(encoders=encoders, most=most, pairs=pairs, seed=seed, allow_remote_code=allow_remote_code)
     real_images = load_images(real, split)
     training = training_images(train, real_images)
@@ -75,7 +76,7 @@ def evaluate(
         bank = [crop for mine in load_bank(crops.absolute(), fake_images.known_table).sets.values() for crop in mine]
     cache = cache or default_cache()
     check_cache(cache)
-    opened = [open_encoder(name, allow_remote_code=allow_remote_code) for name in encoders]
+    opened = open_encoders(encoders, allow_remote_code)
     more = {f"encoder {i}": one.fingerprint for i, one in enumerate(opened)}
     more |= {"segmenter": fingerprint(judge.network, "segmenter")} if judge else {}
     more |= {f"crop {crop.source}": sha256(crop.pixels.tobytes()).hexdigest() for crop in bank}

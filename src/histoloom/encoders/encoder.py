@@ -2,8 +2,8 @@
 
 import difflib
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,32 @@ def short_name(name: str) -> str:
     if name == SMALL or weights_path(name) is None:
         return name
     return Path(name).absolute().name
+
+
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """Names of encoders for records and reports: the last part of a folder, or as many parts as tell two folders apart.
+
+    Raises ConfigError for an encoder that is named twice.
+    """
+    folders = [Path(name).resolve() if name != SMALL and weights_path(name) else Path(name) for name in names]
+    for number, folder in enumerate(folders):
+        if folder in folders[:number]:
+            raise ConfigError(f"encoder {names[number]}: is named twice; name each once")
+    found = [short_name(name) for name in names]
+    parts = 1
+    while len(set(found)) < len(found):
+        parts += 1
+        shared = {name for name in found if found.count(name) > 1}
+        found = ["/".join(f.parts[-parts:]) if n in shared else n for n, f in zip(found, folders, strict=True)]
+    return found
+
+
+def open_encoders(names: Sequence[str], allow_remote_code: bool = False) -> list[Encoder]:
+    """The encoders `names`, each under a name of its own (`distinct_names`); raises what `open_encoder` raises."""
+    return [
+        replace(open_encoder(name, allow_remote_code=allow_remote_code), name=distinct)
+        for name, distinct in zip(names, distinct_names(names), strict=True)
+    ]
 
 
 def as_encoder(name: str, network: SmallEncoder, device: str = "cpu") -> Encoder:

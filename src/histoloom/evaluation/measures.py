@@ -1,9 +1,7 @@
 """All figures of a report: each with its floor, its interval over cases, and the number of images behind it."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -95,11 +93,6 @@ class EncoderFigures:
     features: FeatureSets = field(repr=False)
 
 
-def label(encoder: str) -> str:
-    """The name of an encoder for what may be passed on: of an absolute path its last part."""
-    return Path(encoder).name if os.path.isabs(encoder) else encoder
-
-
 def measure_features(
     sets: Comparison,
     features: FeatureSets,
@@ -123,7 +116,7 @@ def measure_features(
     }
     test = tests["fake"]
     return EncoderFigures(
-        encoder=label(encoder.name),
+        encoder=encoder.name,
         small=encoder.small,
         dimensions=features.fake.shape[1],
         overall=overall,

@@ -1,8 +1,6 @@
 """The tables of arXiv 2509.17847 at one's own size, as Markdown: distances per encoder, downstream IoU, and what the
 paper does not ask: how much of it is copied."""
 
-from pathlib import Path
-
 IN_PLACE = "crops-in-place"
 REFERENCE = "crops-as-reference"
 UNCONDITIONAL = "unconditional"
@@ -110,9 +108,7 @@ def _answer(result: dict) -> str:
 
 
 def _encoder(of: dict, name: str) -> dict:
-    """The figures of an encoder; one in a folder is reported by the name of the folder, without its path."""
-    encoders = of["report"]["encoders"]
-    return encoders[name] if name in encoders else encoders[Path(name).name]
+    return of["report"]["encoders"][name]
 
 
 def _distance(figures: list[dict]) -> dict:

@@ -18,14 +18,14 @@ import numpy as np
 from histoloom.conditioning.inputs import Crop
 from histoloom.config import check_numbers
 from histoloom.encoders.cache import features
-from histoloom.encoders.encoder import Encoder, fingerprint, open_encoder
+from histoloom.encoders.encoder import Encoder, distinct_names, fingerprint, open_encoders
 from histoloom.errors import ConfigError, InputError
 from histoloom.evaluation.comparison import MIN_IMAGES, SIDES, Comparison, compare
 from histoloom.evaluation.copy_search import UNRELATED, CopySearch, search_copies
 from histoloom.evaluation.crop_search import CropSearch, num_pairs, search_crops
 from histoloom.evaluation.crop_sources import find_crops
 from histoloom.evaluation.map_figures import map_figures
-from histoloom.evaluation.measures import EncoderFigures, FeatureSets, Figure, label, measure_features
+from histoloom.evaluation.measures import EncoderFigures, FeatureSets, Figure, measure_features
 from histoloom.evaluation.plain import plain
 from histoloom.evaluation.probe import tissue_labels
 from histoloom.evaluation.segmenter import Segmenter
@@ -108,7 +108,7 @@ def evaluate(
     shared = [fake.names[i] for i in sorted({i for images in known for i in shared_images(images, fake)})]
     duplicates = {"real": num_duplicates(real), "synthetic": num_duplicates(fake)}
     sets = compare(real, with_cases(fake, known), train, config.most, config.seed)
-    encoders = [open_encoder(name, allow_remote_code=config.allow_remote_code) for name in config.encoders]
+    encoders = open_encoders(config.encoders, config.allow_remote_code)
     measured = [_measure(encoder, sets, config, cache, progress) for encoder in encoders]
     copies = measured[0].copies
     unseen = authenticity(measured[0].features.train, getattr(measured[0].features, sets.unseen))
@@ -125,7 +125,7 @@ def evaluate(
         shared=shared,
         duplicates=duplicates,
         encoders=measured,
-        fingerprints={label(e.name): e.fingerprint for e in encoders},
+        fingerprints={e.name: e.fingerprint for e in encoders},
         copying=copying,
         crops=crops,
         stain=_stain_figures(sets, config.seed),
@@ -141,7 +141,7 @@ def record_of(
     """What decides a report; `more` are fingerprints of further inputs by name."""
     inputs = {"real": real.fingerprint(), "fake": fake.fingerprint()} | more
     inputs |= {} if train is None else {"train": train.fingerprint()}
-    settings = asdict(config) | {"encoders": [label(name) for name in config.encoders], "split": real.split}
+    settings = asdict(config) | {"encoders": distinct_names(config.encoders), "split": real.split}
     return Record(command="evaluate", format=FORMAT, settings=settings, inputs=inputs)
 
 
@@ -155,7 +155,7 @@ def to_json(evaluation: Evaluation) -> dict:
             {
                 "version": VERSION,
                 "format": FORMAT,
-                "config": asdict(evaluation.config) | {"encoders": [label(e) for e in evaluation.config.encoders]},
+                "config": asdict(evaluation.config) | {"encoders": [e.encoder for e in evaluation.encoders]},
                 "verdict_needs": {"images": MIN_IMAGES, "cases": MIN_CASES, "lacking": sets.too_few},
                 "sets": {side: _about(getattr(sets, side)) for side in SIDES},
                 "woven": sets.fake.made,
@@ -225,7 +225,7 @@ def _about(images: ImageSet) -> dict:
 def _measure(
     encoder: Encoder, sets: Comparison, config: EvaluationConfig, cache: Path | None, progress: Progress
 ) -> EncoderFigures:
-    with progress(label(encoder.name), sum(len(getattr(sets, side)) for side in SIDES), "images") as bar:
+    with progress(encoder.name, sum(len(getattr(sets, side)) for side in SIDES), "images") as bar:
         found = {side: features(encoder, getattr(sets, side).images, cache, bar) for side in SIDES}
     labels, names = _labels(sets)
     return measure_features(sets, FeatureSets(**found), encoder, labels, names, config.seed)

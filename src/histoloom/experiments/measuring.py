@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from histoloom.encoders.encoder import open_encoder
+from histoloom.encoders.encoder import open_encoders
 from histoloom.errors import InputError
 from histoloom.evaluation.copy_search import UNRELATED
 from histoloom.evaluation.crop_search import REDRAWN
@@ -81,10 +81,10 @@ def _left_out(comparison: Comparison, found: Evaluation, mask_of: dict[str, np.n
     masks = np.stack([mask_of[name] for name in found.sets.fake.names])
     total = sum(len(getattr(found.sets, side)) for side in ("reference", "control", "fake"))
     results = {}
-    for name in comparison.budget.encoders:
-        with comparison.run.progress(f"{name}, crops left out", total, "images") as bar:
-            figures = measure_left_out(found.sets, masks, open_encoder(name), cache, bar)
-        results[name] = [asdict(figure) for figure in figures]
+    for encoder in open_encoders(comparison.budget.encoders):
+        with comparison.run.progress(f"{encoder.name}, crops left out", total, "images") as bar:
+            figures = measure_left_out(found.sets, masks, encoder, cache, bar)
+        results[encoder.name] = [asdict(figure) for figure in figures]
     return results
 
 

@@ -21,6 +21,7 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin
 
 from histoloom.conditioning.crops import ReferenceCrops
+from histoloom.encoders.encoder import distinct_names
 from histoloom.errors import InputError
 from histoloom.evaluation.paper_tables import paper_tables
 from histoloom.evaluation.sources import load_images
@@ -195,7 +196,7 @@ def _budget(comparison: Comparison, model: Path) -> dict:
         "guidance_interval": list(budget.weave.guidance_interval),
         "seed": budget.seed,
         "autoencoder": weights_hash(HistoloomPipeline.load(model).autoencoder)[:12],
-        "encoders": list(budget.encoders),
+        "encoders": distinct_names(budget.encoders),
         "downstream_steps": budget.downstream.steps,
         "downstream_batch": budget.downstream.batch_size,
         "downstream_seeds": len(budget.downstream.seeds),
