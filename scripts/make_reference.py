@@ -110,7 +110,8 @@ def parameters(command: Callable) -> Iterator[tuple[str, str, str]]:
         is_argument = isinstance(info, typer.models.ArgumentInfo)
         spelled = parameter.name.upper() if is_argument else f"{flag} {metavar}".strip()
         values = parameter.default if isinstance(parameter.default, tuple) else (parameter.default,)
-        default = "" if values in ((None,), ("",), (False,)) else f"`{' '.join(map(str, values))}`"
+        is_unset = all(value is None or value is False or value == "" for value in values)
+        default = "" if is_unset else f"`{' '.join(map(str, values))}`"
         yield f"`{spelled}`", "required" if parameter.default is parameter.empty else default, one_line(info.help)
 
 

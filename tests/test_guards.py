@@ -1,5 +1,6 @@
 """What keeps the front door honest: names, speed, documents, recipes and examples."""
 
+import ast
 import importlib.util
 import inspect
 import os
@@ -134,6 +135,18 @@ def test_defaults_of_commands_are_those_of_what_they_configure():
 
     names, given, meant = ("steps", "batch_size", "backbone"), defaults(downstream), defaults(DownstreamConfig)
     assert {name: given[name] for name in names} == {name: meant[name] for name in names}
+
+
+def test_dataclasses_that_hold_arrays_compare_by_identity():
+    """Arrays have no single truth value: Python before 3.13 compares the same array by identity, later by value."""
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and (
+                made_by := [d for d in node.decorator_list if "dataclass" in ast.unparse(d)]
+            ):
+                kinds = [ast.unparse(field.annotation) for field in node.body if isinstance(field, ast.AnnAssign)]
+                if any("np.ndarray" in kind or "Tensor" in kind for kind in kinds if "Callable" not in kind):
+                    assert "eq=False" in ast.unparse(made_by[0]), f"{path}: {node.name}"
 
 
 def test_no_reference_page_is_stale():

@@ -60,5 +60,5 @@ def test_images_are_restained_alone_or_many_at_once():
 
 @pytest.mark.parametrize("values", [{"scale": 1.0}, {"shift": -0.1}, {"brightness": 2.0}])
 def test_jitter_out_of_range_is_refused(values):
-    with pytest.raises(ConfigError, match=r"must lie in \[0, 1\)"):
+    with pytest.raises(ConfigError, match=r"must be in \[0, 1\)"):
         StainJitter(**values)

@@ -28,7 +28,7 @@ def bf16_is_faster(cpu_description: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 def use_bf16(precision: Precision) -> bool:
-    """Whether to train in bf16: as told, or where that is faster."""
+    """Whether to train in bf16: as `precision` says, or with "auto" where that is faster."""
     return bf16_is_faster() if precision == "auto" else precision == "bf16"
 
 

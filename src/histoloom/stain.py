@@ -27,11 +27,11 @@ class StainJitter:
     def __post_init__(self):
         if not (0 <= self.scale < 1 and 0 <= self.shift < 1 and 0 <= self.brightness < 1):
             raise ConfigError(
-                f"stain jitter must lie in [0, 1): scale {self.scale}, shift {self.shift}, brightness {self.brightness}"
+                f"stain jitter must be in [0, 1): scale {self.scale}, shift {self.shift}, brightness {self.brightness}"
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StainShift:
     """One draw of stain: OD -> OD @ matrix + offset."""
 

@@ -65,7 +65,7 @@ def embed(
     """Step 1: turn every tissue patch into a vector.
 
     Slides that are damaged or show no tissue are named and skipped; the exit code is then 3, and the next run tries
-    them again. Repeat the command to continue a killed run. A finished run is left as it is.
+    them again. Repeat the command to continue a killed run. A finished run does not change.
     """
     check_out(out, in_place=True)
 
@@ -118,7 +118,7 @@ def choose(
 ) -> None:
     """Step 2: choose the patches of each slide that differ most.
 
-    Repeat the command to continue a killed run. A finished run is left as it is.
+    Repeat the command to continue a killed run. A finished run does not change.
     """
     from histoloom.cli.progress import bar
     from histoloom.discovery.choose import ChooseConfig
@@ -174,7 +174,7 @@ def plan(
     slides: Annotated[int | None, typer.Option(help="Number of slides.")] = None,
     patches: Annotated[int | None, typer.Option(help="Number of their tissue patches.")] = None,
     encoder: Annotated[
-        list[str] | None, typer.Option(help="Encoder to price; repeatable. Default: all with known cost.")
+        list[str] | None, typer.Option(help="Encoder to estimate; repeatable. Default: all with known cost.")
     ] = None,
     per_slide: Annotated[int, typer.Option(help="Number of patches chosen per slide.")] = 1000,
     tflops: Annotated[

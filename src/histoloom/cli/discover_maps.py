@@ -75,8 +75,8 @@ def maps(
     """Step 5: draw maps of the types: label TIFFs and QuPath GeoJSON of slides, or a patch dataset with new maps.
 
     `histoloom patches` reads the maps of slides as annotations. Damaged slides are named and skipped; the exit code is
-    then 3, and the next run tries them again. Repeat the command to continue a killed run. Other names redraw the maps
-    from existing predictions.
+    then 3, and the next run tries them again. Repeat the command to continue a killed run. With other --names, the maps
+    are redrawn from existing predictions.
     """
     check_out(out, in_place=True)
 

@@ -42,8 +42,8 @@ def evaluate(
 ) -> None:
     """Measure synthetic tissue against real tissue: one page with a verdict in plain words, and every figure as JSON.
 
-    Each figure comes with its floor: real against real, of as many images and cases. There is no verdict on fewer than
-    50 images of 5 cases in a set. The page shows real patches; treat it as patient data.
+    Each figure comes with its floor: real against real, with as many images and cases. A verdict needs 50 images of
+    5 cases in each set. The page shows real patches; treat it as patient data.
     """
     check_out(out)
 
@@ -98,7 +98,7 @@ def train_encoder(
     out: Annotated[Path, typer.Option(help="Folder for the encoder, its card and its checkpoint.")],
     start: Annotated[
         str,
-        typer.Option(help="Encoder to start from: the bundled one, a folder, imagenet (timm fetches it), or random."),
+        typer.Option(help="Initial encoder: the bundled one, a folder, imagenet (downloaded by timm), or random."),
     ] = "histoloom-small",
     steps: Annotated[int, typer.Option(help="Training steps of 64 patches, about two CPU-seconds each.")] = 160,
     seed: Annotated[int, typer.Option(help="Seed of weights and views.")] = 0,
@@ -138,10 +138,10 @@ def downstream(
     seeds: Annotated[int, typer.Option(help="Networks per training set.")] = 3,
     backbone: Annotated[str, typer.Option(help="Encoder of segmentation-models-pytorch.")] = "resnet18",
 ) -> None:
-    """Train DeepLabv3+ on real, on synthetic, and on both patches, and test each on the real ones of split val.
+    """Train DeepLabv3+ on real patches, on synthetic ones and on both, and test each network on the real split val.
 
-    Intervals are over test cases and seeds. Refuses sets of other sizes or tissue tables, and training patches that
-    show what a test patch shows, whatever their names.
+    Intervals are over test cases and seeds. The command refuses sets of different sizes or tissue tables, and training
+    patches that show what a test patch shows. It does not replace the result of other settings or images.
     """
     from histoloom.cli.progress import bar
     from histoloom.evaluation.downstream import DownstreamConfig

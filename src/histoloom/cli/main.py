@@ -30,8 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings=HELP,
-    epilog="Exit codes: 0 done; 1 error, one line says which; 2 wrong usage; 3 done, but some items were skipped; "
-    "130 or 143 stopped by Ctrl-C or SIGTERM, the same command continues.",
+    epilog="Exit codes: 0 done; 1 error, explained in one line; 2 wrong usage; 3 done, but some items were skipped; "
+    "130 or 143 stopped by Ctrl-C or SIGTERM: the same command resumes.",
 )
 discovery = typer.Typer(
     no_args_is_help=True,
@@ -83,7 +83,7 @@ def run() -> None:
         _call(arguments)
     except _Stopped as stopped:
         name = "Ctrl-C" if stopped.number == signal.SIGINT else signal.Signals(stopped.number).name
-        _give_up(f"stopped by {name}; the same command continues", 128 + stopped.number)
+        _give_up(f"stopped by {name}; the same command resumes", 128 + stopped.number)
     except Interrupted as stopped:
         _give_up(str(stopped), stopped.code)
     except HistoloomError as error:

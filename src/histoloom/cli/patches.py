@@ -13,13 +13,13 @@ def import_folder(
     tissue: Annotated[Path, typer.Option(help="tissue.toml: ids, names, colors, and aliases for foreign values.")],
     out: Annotated[Path, typer.Option(help="Folder of the new dataset.")],
     maps: Annotated[
-        Path | None, typer.Option(help="Folder of the maps, which have the names of the images. Not for a manifest.")
+        Path | None, typer.Option(help="Folder of maps with the names of the images; not with a manifest.")
     ] = None,
     root: Annotated[
         Path | None,
         typer.Option(help="Folder of the files that a manifest names. Default: the folder of the manifest."),
     ] = None,
-    map_suffix: Annotated[str, typer.Option(help="What map names add to image names, such as _mask.")] = "",
+    map_suffix: Annotated[str, typer.Option(help="Suffix that map names add to image names, such as _mask.")] = "",
     trim: Annotated[int, typer.Option(help="Pixels to cut from every edge.")] = 0,
     size: Annotated[
         int | None, typer.Option(help="Patch edge in pixels; larger images become several patches.")
@@ -37,7 +37,7 @@ def import_folder(
     mpp: Annotated[float | None, typer.Option(help="Micrometers per pixel, if known.")] = None,
     unlabelled: Annotated[
         list[str] | None,
-        typer.Option(help="Map value (0) or color (#000000) that means no label, besides 255; repeatable."),
+        typer.Option(help="Map value (0) or color (#000000) that means no label, in addition to 255; repeatable."),
     ] = None,
     license_name: Annotated[
         str, typer.Option("--license", help="License for the card, such as cc-by-4.0.")
@@ -45,9 +45,9 @@ def import_folder(
 ) -> None:
     """Import your own images and label maps as a patch dataset.
 
-    Images may be PNG, TIFF, JPEG, JPEG 2000, WebP or BMP, maps any lossless one of these. tissue.toml says what map
-    values and colors mean. Patients (cases) are never split over training and validation. The same command on a
-    finished dataset does nothing.
+    Images may be PNG, TIFF, JPEG, JPEG 2000, WebP or BMP; maps need a lossless one of these formats. tissue.toml says
+    what map values and colors mean. All patches of a case (patient) are in the same split. On a finished dataset, the
+    same command does nothing.
     """
     check_out(out)
 

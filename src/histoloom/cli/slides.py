@@ -16,7 +16,7 @@ OverruleMpp = Annotated[
 Detections = Annotated[
     bool, typer.Option("--detections", help="Read QuPath's detections, cells and tiles as well as its annotations.")
 ]
-Rest = Annotated[str, typer.Option(help="Tissue type of all that is not annotated. Default: unlabelled.")]
+Rest = Annotated[str, typer.Option(help="Tissue type of all that is not annotated. Default: unlabeled.")]
 Ignore = Annotated[
     list[str] | None, typer.Option(help="Class or label value in the annotations to leave out; repeatable.")
 ]
@@ -55,32 +55,33 @@ def patches(
     order: Order = None,
     unannotated: Annotated[
         bool,
-        typer.Option("--unannotated", help="Also take slides without annotation, as wholly --rest."),
+        typer.Option("--unannotated", help="Also take slides without annotation, entirely as type --rest."),
     ] = False,
     leave_out: Annotated[
         list[str] | None, typer.Option(help="File names of slides to leave out, as in 'tumor_01?.tif'; repeatable.")
     ] = None,
     listing: Annotated[Path | None, typer.Option("--list", help="CSV file whose rows name the slides to take.")] = None,
-    list_column: Annotated[str, typer.Option(help="Its column of slide names.")] = "image_id",
-    list_case: Annotated[str, typer.Option(help="Its column of cases. Default: --case-pattern.")] = "",
+    list_column: Annotated[str, typer.Option(help="Column of --list with the slide names.")] = "image_id",
+    list_case: Annotated[str, typer.Option(help="Column of --list with the cases. Default: --case-pattern.")] = "",
     list_mpp: Annotated[
-        str, typer.Option(help="Its column of micrometers per level-0 pixel, which wins over the slide's file.")
+        str, typer.Option(help="Column of --list with micrometers per level-0 pixel; overrides the slide's file.")
     ] = "",
     list_where: Annotated[
-        list[str] | None, typer.Option(help="Only its rows with this value, as in data_provider=radboud; repeatable.")
+        list[str] | None,
+        typer.Option(help="Only rows of --list with this value, as in data_provider=radboud; repeatable."),
     ] = None,
     slide_mpp: SlideMpp = None,
     overrule_mpp: OverruleMpp = False,
     detections: Detections = False,
     annotation_suffix: Annotated[
-        str, typer.Option(help="What names of annotations add to names of slides, such as _annotations.geojson.")
+        str, typer.Option(help="Suffix that names of annotations add to names of slides, such as _annotations.geojson.")
     ] = "",
     case_pattern: Annotated[
         str | None, typer.Option(help="Regular expression whose group is the case, as in '^(TCGA-..-....)'.")
     ] = None,
     val_share: Annotated[float, typer.Option(help="Share of slides for validation, drawn by case.")] = 0.15,
     seed: Annotated[int, typer.Option(help="Seed of the grid, the order and the split.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes; the result is the same whatever their number.")] = 1,
+    workers: Annotated[int, typer.Option(help="Number of processes; does not change the result.")] = 1,
     ray: Annotated[str, typer.Option(help="Ray cluster to run on: auto, ray://host:10001, or local.")] = "",
     license_name: Annotated[
         str, typer.Option("--license", help="License for the card, such as cc-by-4.0.")
@@ -152,10 +153,10 @@ def patches(
 def overlay(
     slide: Annotated[Path, typer.Argument(help="The slide.")],
     out: Annotated[Path, typer.Option(help="Picture to write (PNG or JPEG).")],
-    annotation: Annotated[Path | None, typer.Option(help="Its GeoJSON, XML or label raster.")] = None,
+    annotation: Annotated[Path | None, typer.Option(help="GeoJSON, ASAP XML or label raster of the slide.")] = None,
     tissue: Annotated[Path | None, typer.Option(help="tissue.toml; needed with an annotation.")] = None,
     dataset: Annotated[
-        Path | None, typer.Option(help="Dataset whose patches of this slide are drawn, and its annotation.")
+        Path | None, typer.Option(help="Dataset; its patches of this slide are drawn, and its annotation.")
     ] = None,
     rest: Rest = "",
     ignore: Ignore = None,

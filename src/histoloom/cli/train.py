@@ -8,17 +8,20 @@ import typer
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A TOML file, or a name from `histoloom recipes`.")],
-    out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/ and the recipe's name.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/NAME for the recipe NAME.")] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder that holds the data. Default: the recipe's root, else its own folder.")
     ] = None,
     finish: Annotated[
-        bool, typer.Option("--finish", help="End the run now, with a usable model. Without it, the run continues.")
+        bool,
+        typer.Option(
+            "--finish", help="End the run now with a usable model. The command without this option continues the run."
+        ),
     ] = False,
 ) -> None:
     """Train a model: the autoencoder, its decoder, then the denoiser, as the recipe says.
 
-    Repeat the command to resume: the result is the same as without the stop. For several GPUs or processes, use
+    Repeat the command to resume: the result is that of an uninterrupted run. For several GPUs or processes, use
     `accelerate launch -m histoloom train RECIPE`. To watch, run `tensorboard --logdir RUN/tensorboard`, or open
     RUN/samples.
     """
@@ -53,7 +56,7 @@ def reproduce(
     recipe: Annotated[
         str, typer.Argument(help="A TOML file, or a name from `histoloom recipes`; its [reproduce] sets the budget.")
     ],
-    out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/ and the recipe's name, -tables.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/NAME-tables for the recipe NAME.")] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder that holds the data. Default: the recipe's root, else its own folder.")
     ] = None,

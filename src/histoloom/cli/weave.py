@@ -12,7 +12,7 @@ from histoloom.generation.settings import BankConfig, DrawnMaps, Source, WeaveCo
 from histoloom.text import printable
 
 Model = Annotated[str, typer.Argument(help="Folder or hub name of a model, or the bundled ebhi-seg.")]
-Seed = Annotated[int, typer.Option(help="Patch i has seed + i; a later attempt has one that follows from it.")]
+Seed = Annotated[int, typer.Option(help="Patch i has seed + i; later attempts have seeds derived from it.")]
 
 
 def demo(
@@ -43,7 +43,9 @@ def generate(
     ] = Source.mpp,
     crops: Annotated[
         Path | None,
-        typer.Option(help="Folder of crops: DIR/TISSUE/*.png or DIR/SET/TISSUE/*.png. Default: the model's bank."),
+        typer.Option(
+            help="Folder of crops: one folder per tissue type, or one such folder per set. Default: the model's bank."
+        ),
     ] = Source.crops,
     steps: Annotated[
         int | None, typer.Option(help="Steps of the sampler. Default: the sampler's usual number.")
@@ -86,8 +88,8 @@ def generate(
 ) -> None:
     """Weave annotated patches: images, maps, provenance, and a contact sheet.
 
-    Each patch is searched for parts of its crops, and woven again where one reappears; at last from the colors of the
-    crop alone. After a kill, the same command resumes and ends with the same bytes.
+    Each patch is searched for parts of its crops. If one reappears, the patch is woven again, in the end with only the
+    colors of that crop. Repeat the command to resume a killed run: it ends with the same bytes.
     """
     config = WeaveConfig(
         steps=steps,

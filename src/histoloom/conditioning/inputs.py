@@ -19,7 +19,7 @@ CROP_MULTIPLE = 16  # crops are padded to a multiple of this, in px
 SMALLEST_CROP = 24  # px; smaller ones show too few nuclei to follow
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Crop:
     """An exemplar of one tissue type: RGB pixels uint8 `h w 3`, the type's id, and where it was cut from.
 
@@ -53,7 +53,7 @@ class Crop:
         return pictures_html(repr(self), [[(self.source, self.pixels)]])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PackedCrops:
     """Crops of a batch in one list: pixels uint8 `m s s 3`, valid bool `m s s`, types and samples int64 `m`, and which
     crops show their texture, bool `m`."""

@@ -87,7 +87,7 @@ class ClassifierObjective(nn.Module):
         return {"loss": F.cross_entropy(logits, batch["types"])}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TypeSampler:
     """Sample n: a window, rotated or flipped and slightly restained, and its type."""
 

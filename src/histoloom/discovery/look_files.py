@@ -77,7 +77,7 @@ def write_look(
 
 
 def _record(discovered: Path, named: NamedTypes, config: LookConfig, maps: Path | None) -> Record:
-    """How a look was made. It is drawn anew each time, so nothing is compared with the record."""
+    """How a look was made. It is drawn again each time, so nothing is compared with the record."""
     inputs = {name: fingerprint(discovered / name) for name in (TABLE, ASSIGNMENTS)}
     inputs |= {} if maps is None else {SHARES: _shares_mark(maps)}
     settings = asdict(config) | {"levels": list(named.levels.counts), "tissue": named.finest.to_rows()}

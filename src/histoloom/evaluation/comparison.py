@@ -68,7 +68,7 @@ def compare(real: ImageSet, fake: ImageSet, train: ImageSet | None, most: int = 
         if shared := sorted(set(train.cases) & set(real.cases)):
             raise InputError(
                 f"{train.where}: case {shared[0]!r} is also in {real.where} ({real.split or 'all'}), so real against "
-                "real is no floor; split by case"
+                "real cannot be a floor; split by case"
             )
         train = _once(train, "training", notes)
         reference, pool = _without(real, train, notes), train

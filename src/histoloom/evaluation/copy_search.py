@@ -18,7 +18,7 @@ from histoloom.progress import SILENT, Bar
 UNRELATED = 400  # real pairs of different cases that set the threshold; 368 bound its error
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class CopySearch:
     """Copy rates of synthetic images, of real ones that no model has made, and of the synthetic ones with a training
     image that is not their nearest; None where unknown, and a `note` where nothing is known.

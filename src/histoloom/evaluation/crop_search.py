@@ -25,7 +25,7 @@ TRIES = 8  # patches of the case looked at for one that shows other tissue
 REDRAWN = 3  # times UNRELATED pairs are drawn, at most, where some are too flat to judge
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class CropSearch:
     """Copy rates of crops in the patches generated from them, in real patches of their case, and in generated patches
     that did not use them; None where unknown, and a `note` where nothing is known.

@@ -19,10 +19,10 @@ SEVERAL = "the name of several patches or files"
 OUTSIDE = "a place outside the patch or file of that name"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class UsedCrop:
-    """A crop, the number of the woven patch that names it, and who lent it: patch `index` of `lender`, or without a
-    lender a file of a bank. It is turned as it lay there, not as it was used."""
+    """A crop, the number of the woven patch that names it, and its source: patch `index` of `lender`, or without a
+    lender a file of a bank. The pixels are oriented as in the source, not as the crop was used."""
 
     woven: int
     source: str
@@ -33,7 +33,7 @@ class UsedCrop:
 
 @dataclass(frozen=True)
 class UsedCrops:
-    """The crops that were found, and how many were not, by reason."""
+    """The crops that were found, and the number of missing ones by reason."""
 
     found: list[UsedCrop]
     missing: dict[str, int]
@@ -47,8 +47,8 @@ class UsedCrops:
 def find_crops(fake: ImageSet, real: Sequence[ImageSet], bank: Sequence[Crop] = ()) -> UsedCrops:
     """The crops of all woven patches in `fake`, by name from the datasets among `real` and the files of a `bank`.
 
-    A place in a patch means something in a patch dataset only, so plain folders lend nothing. A name that several have,
-    such as that of a slide, tells no pixels.
+    Only patch datasets lend crops, because a place in a patch has no meaning for plain folders of images. A name that
+    several patches share, such as that of a slide, identifies no crop.
     """
     lenders: dict[str, list[tuple[ImageSet, int] | Crop]] = defaultdict(list)
     for images in real:
@@ -69,7 +69,7 @@ def find_crops(fake: ImageSet, real: Sequence[ImageSet], bank: Sequence[Crop] = 
 
 
 def _crop(woven: int, use: CropUse, lender: tuple[ImageSet, int] | Crop) -> UsedCrop | str:
-    """The crop, or why it cannot be that one."""
+    """The crop, or the reason why the source does not have it."""
     if isinstance(lender, Crop):
         same = (use.x, use.y, use.height, use.width) == (0, 0, *lender.pixels.shape[:2])
         return UsedCrop(woven, use.source, lender.pixels) if same else OUTSIDE

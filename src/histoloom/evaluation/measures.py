@@ -68,7 +68,7 @@ class Figure:
         return self.floor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FeatureSets:
     """Features of the four sets of a comparison, by one encoder."""
 
@@ -78,7 +78,7 @@ class FeatureSets:
     train: Float[np.ndarray, "t d"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class EncoderFigures:
     """What one encoder says: overall, per tissue type, and image by image for the plots."""
 
@@ -89,7 +89,7 @@ class EncoderFigures:
     of_type: dict[str, list[Figure]]
     two_sample: TwoSample | None
     copies: Authenticity
-    realism: Float[np.ndarray, " m"]  # share of real neighborhoods that each fake lies in (density)
+    realism: Float[np.ndarray, " m"]  # share of real neighborhoods that hold each fake (density)
     features: FeatureSets = field(repr=False)
 
 

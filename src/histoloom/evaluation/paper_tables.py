@@ -89,7 +89,7 @@ def _left_out(result: dict) -> str:
 
 
 def _answer(result: dict) -> str:
-    """How much of what `crops-in-place` gains over `unconditional` is gone without its squares, and how much of it
+    """How much of the gain of `crops-in-place` over `unconditional` vanishes without its squares, and how much of it
     crops from elsewhere give."""
     sets = result["sets"]
     if not {IN_PLACE, UNCONDITIONAL} <= sets.keys():
@@ -102,8 +102,8 @@ def _answer(result: dict) -> str:
             ("the squares left out", {name: sets[name]["left_out"][encoder] for name in shown if name in sets}),
         ):
             found = {name: _distance(figures) for name, figures in of.items()}
-            told = ", ".join(f"{shown[name]} {_span(figure)}" for name, figure in found.items())
-            lines.append(f"{encoder}, {found[IN_PLACE]['name']}, {where}: {told}.")
+            distances = ", ".join(f"{shown[name]} {_span(figure)}" for name, figure in found.items())
+            lines.append(f"{encoder}, {found[IN_PLACE]['name']}, {where}: {distances}.")
     return "\n".join(["**How much of the gain is copying?**", "", *(f"- {line}" for line in lines)])
 
 

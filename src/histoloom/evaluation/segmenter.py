@@ -119,7 +119,7 @@ class SegmenterObjective(nn.Module):
         return {"loss": F.cross_entropy(logits, truth, self.get_buffer("weights"), ignore_index=UNLABELLED)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MapSampler:
     """Sample n: a random part of a random patch and of its map, turned, mirrored and restained."""
 

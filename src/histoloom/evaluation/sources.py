@@ -32,7 +32,7 @@ MADE = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageSet:
     """Images `n h w 3` with what is known of them; `semantic_maps` and `table` are none for a plain folder."""
 
@@ -134,8 +134,9 @@ def training_images(folder: Path | str | None, real: ImageSet) -> ImageSet | Non
 
 
 def with_cases(fake: ImageSet, real: Sequence[ImageSet]) -> ImageSet:
-    """`fake` with the case of the real patch whose map an image was woven from, where that is known: such images are
-    no independent draws, and must not be told from real ones by the mark of their case."""
+    """`fake` with the cases of the real patches whose maps the images were woven from, where they are known.
+
+    Images of one case are not independent, and a classifier must not recognize synthetic images by their case."""
     of_name = {name: case for images in real for name, case in zip(images.names, images.cases, strict=True)}
     of_name |= _cases_by_map(real)
     return replace(fake, cases=[of_name.get(case, case) for case in fake.cases])

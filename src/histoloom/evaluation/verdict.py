@@ -44,7 +44,7 @@ def verdict(evaluation: Evaluation) -> tuple[str, list[str]]:
     elif looks_real:
         headline = "Each synthetic image looks real by these measures, but they do not show all that real tissue shows."
     else:
-        headline = "The synthetic images can be told from real ones."
+        headline = "The synthetic images differ from real ones by these measures."
     if not (copied or reappear or evaluation.shared):
         headline += _suspicion(evaluation)
     return headline, [sentence for sentence in sentences if sentence]

@@ -107,7 +107,7 @@ class Provenance:
     mpp: float | None = None
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class AnnotatedPatch:
     """A woven image, uint8 `h w 3`, the map it was woven from, uint8 `h w` (writing checks this), its provenance."""
 
@@ -123,7 +123,7 @@ class AnnotatedPatch:
         return preview_html(repr(self), self.image[None], self.semantic_map[None], [self.provenance.map_source])
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Woven:
     """A finished folder in memory: images `n h w 3`, semantic_maps `n h w`, the rows of the index, the tissue table."""
 

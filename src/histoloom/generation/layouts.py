@@ -40,7 +40,7 @@ class LayoutConfig:
                 raise ConfigError(f"tissue {tissue!r} has style {style!r}; known: {', '.join(STYLES)}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Terrain:
     """Where a procedure may draw: a square of `size` pixels where `front` > 0 (pixels from the front)."""
 

@@ -21,7 +21,7 @@ from histoloom.progress import SILENT, Bar
 from histoloom.version import VERSION
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Order:
     """One patch to weave: its map, where that came from, and its crops."""
 
@@ -83,7 +83,7 @@ def copy_limit_of(pipeline: HistoloomPipeline, config: WeaveConfig) -> float | N
     return pipeline.copy_limit if config.copy_limit is None else config.copy_limit
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Attempt:
     """An image, its seed, the crops as they were shown, its similarity to each, and the number of attempts so far.
 

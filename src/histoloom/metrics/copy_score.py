@@ -30,9 +30,9 @@ def best_match(
 ) -> float:
     """Highest NCC, in [-1, 1], of any part of the crop with any place of the image, in any of eight orientations.
 
-    Parts are `part` px wide (the shortest edge of crop and image, where that is less) and lie on a grid of half their
-    width; the MAX_PARTS most textured ones count. nan when all of the crop, or of the image, is flatter than
-    MIN_TEXTURE: then nothing can be told.
+    Parts are `part` px wide (the shortest edge of crop and image, where that is less) on a grid of half their width;
+    the MAX_PARTS most textured ones count. nan where all of the crop, or of the image, is flatter than MIN_TEXTURE and
+    has nothing to compare.
     """
     part = min(part, *crop.shape[:2], *image.shape[:2])
     parts = _textured_parts(_density(crop), part)

@@ -12,7 +12,7 @@ from histoloom.metrics.features import check_features
 from histoloom.metrics.neighbors import nearest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Authenticity:
     """For each image: whether it is authentic, its nearest training image, the distance to it, and a ratio.
 

@@ -3,7 +3,7 @@
 Each is the mean of one value per image; the values are returned so that intervals over cases can be computed. Three
 passes over blocks of distances in single precision; the full matrix never exists. Distances that are too close to a
 radius for single precision are measured again in double precision, since ties are common: an image that repeats the
-k-th neighbor lies exactly on the ball.
+k-th neighbor is exactly on the ball.
 """
 
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ SLACK = 2e-5  # error of a squared distance in single precision over the squared
 PAIRS = 8192  # measured again at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prdc:
     """Values per image, whose means are the four figures: precision and density per fake image, recall and coverage
     per real image."""
 
-    precision: Float[np.ndarray, " m"]  # 1 where the fake lies in the ball of some real image
-    recall: Float[np.ndarray, " n"]  # 1 where the real lies in the ball of some fake
-    density: Float[np.ndarray, " m"]  # real balls that the fake lies in, over k
+    precision: Float[np.ndarray, " m"]  # 1 where the fake is in the ball of some real image
+    recall: Float[np.ndarray, " n"]  # 1 where the real is in the ball of some fake
+    density: Float[np.ndarray, " m"]  # real balls that hold the fake, over k
     coverage: Float[np.ndarray, " n"]  # 1 where the ball of the real holds a fake
 
     def means(self) -> dict[str, float]:

@@ -11,7 +11,7 @@ from histoloom.metrics.features import check_features
 from histoloom.metrics.intervals import Cases, Spread, share_interval, two_factor_spread
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TwoSample:
     """Balanced held-out accuracy (0.5: guessing, 1: always right), its interval over cases, and the images judged.
 
@@ -64,7 +64,7 @@ def c2st(
             raise InputError("one case holds a whole side of a fold; give more cases, of more equal size")
         classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=1000))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # sides that are told apart perfectly never converge
+            warnings.simplefilter("ignore")  # sides that can be separated perfectly never converge
             scores[judge] = classifier.fit(features[learn], is_fake[learn]).predict_proba(features[judge])[:, 1]
     correct = ((scores > 0.5) == is_fake).astype(np.float64)
     accuracy, spread = _balanced(correct, is_fake, cases)

@@ -13,7 +13,7 @@ from histoloom.models.autoencoder import to_pixels
 HIDDEN = -1e4  # attention bias of what must not be seen; finite, so that half precision stays finite
 
 
-@dataclass
+@dataclass(eq=False)
 class Conditions:
     """The conditions of a batch; any may be absent. Crops of all samples form one list.
 
@@ -30,7 +30,7 @@ class Conditions:
     crop_textured: Bool[Tensor, " m"] | None = None  # which crops show more than their colors; None: all
 
 
-@dataclass
+@dataclass(eq=False)
 class BlockContext:
     """What one block reads of the conditions."""
 
@@ -49,7 +49,7 @@ class BlockContext:
         return cls(modulation, torch.cat(filled) if filled else None)
 
 
-@dataclass
+@dataclass(eq=False)
 class Context:
     """Conditions after encoding: computed once, read at every step.
 

@@ -150,7 +150,7 @@ def _modern(name: str) -> str:
 
 def _whole(value: object) -> int:
     if type(value) is not int or not 0 <= value < 2**48:
-        raise ValueError(f"{str(value)[:20]!r} is no size")
+        raise ValueError(f"{str(value)[:20]!r} is not a size")
     return value
 
 

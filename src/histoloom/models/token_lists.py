@@ -13,7 +13,7 @@ from torch import Tensor
 TOKENS = 16  # a list has a multiple of this many tokens, filled up with hidden ones
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TokenLists:
     """Where each visible token goes: token `token` of crop `crop` to `place` = sample * width + rank."""
 

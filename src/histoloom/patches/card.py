@@ -26,7 +26,7 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
 _TEMPLATE = "card.md.jinja"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SplitSummary:
     """What one split holds; `holding` (patches that show the type) and `share` (its mean fraction) are by tissue id."""
 

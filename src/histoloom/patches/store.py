@@ -40,7 +40,7 @@ BYTES_PER_SHARD = 2**29  # of encoded images: what a writer holds in memory
 ReadPlace = Callable[[dict], tuple[np.ndarray, np.ndarray]]  # a row -> its image and semantic map
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Patches:
     """Patches of one split, in memory.
 

@@ -48,7 +48,7 @@ class View:
         return dihedral_back(turned, self.symmetry)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LatentCache:
     """Latents float16 `n views c h w` on disk, their mean and standard deviation per channel, and their views."""
 
