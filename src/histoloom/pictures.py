@@ -196,15 +196,15 @@ def pack_colors(pixels: UInt8[np.ndarray, "*n c"]) -> Int32[np.ndarray, "*n"]:
     return packed
 
 
-def decode_image(data: bytes, where: str) -> UInt8[np.ndarray, "..."]:
-    """Encoded image or map of a patch row as an array of 8 bits; raises ImageError naming `where`."""
-    try:
-        with opened_picture(data, where) as picture:
-            if picture.mode in ("P", "L", "RGB"):
-                return np.asarray(picture)
-            raise ImageError(f"{where}: cannot decode the image (pixels of kind {picture.mode}, not 8-bit RGB or ids)")
-    except ImageError as error:
-        raise ImageError(str(error).replace("cannot read the picture", "cannot decode the image")) from None
+def read_labels(source: Path | bytes, where: str = "") -> UInt8[np.ndarray, "h w"]:
+    """The map of a patch, whose pixels are ids of 8 bits; raises ImageError for any other picture."""
+    picture, coding = open_picture(source, where)
+    if fault := coding.label_fault():
+        raise ImageError(f"{where or source}: its map {fault}")
+    labels, is_color = label_pixels(picture, coding)
+    if is_color or labels.dtype != np.uint8:
+        raise ImageError(f"{where or source}: its map holds pixels of kind {picture.mode}, not ids of 8 bits")
+    return labels
 
 
 def coding_of(picture: Image.Image) -> Coding:

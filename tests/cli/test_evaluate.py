@@ -160,6 +160,15 @@ def test_a_damaged_shard_is_refused_before_training_and_evaluation(histoloom, fa
         assert "set/data/train-00000.parquet: is not a readable Parquet file" in fails(*words)
 
 
+def test_an_encoder_is_trained_on_patches_of_one_type_without_a_probe(histoloom, tmp_path, make_patches):
+    drawn = make_patches(12, 4, 96, 2)
+    drawn.semantic_maps[:] = 0
+    save_dataset(histoloom, tmp_path, drawn)
+    done = histoloom("train-encoder", "set", "--steps", 1, "--out", "mine")
+    assert (done.code, done.stderr) == (0, "")
+    assert done.stdout == "wrote mine; there is no probe without a split val and two tissue types\n"
+
+
 def test_an_encoder_is_trained_probed_and_described(histoloom, tmp_path, make_patches):
     save_dataset(histoloom, tmp_path, make_patches(12, 4, 96, 2))
     done = histoloom("train-encoder", "set", "--steps", 1, "--out", "mine")

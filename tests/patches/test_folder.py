@@ -6,7 +6,7 @@ from PIL import Image
 from histoloom.errors import ConfigError, ImageError, InputError, TissueError
 from histoloom.patches.folder import FolderImport, dropped_share, find_pictures, patch_rows
 from histoloom.patches.importer import dataset_record
-from histoloom.pictures import decode_image
+from histoloom.pictures import read_image, read_labels
 from histoloom.tissue import TissueTable
 
 TABLE = TissueTable.from_names(["stroma", "gland", "fat"])
@@ -25,8 +25,8 @@ def test_pixels_and_maps_come_through_unchanged(tmp_path):
     rows = read(find(tmp_path, mpp=0.5), mpp=0.5)
     assert [row["source"] for row in rows] == ["a.png", "b.png"]
     for seed, found in enumerate(rows):
-        np.testing.assert_array_equal(decode_image(found["image"]["bytes"], ""), pixels(seed))
-        np.testing.assert_array_equal(decode_image(found["semantic_map"]["bytes"], ""), labels(seed))
+        np.testing.assert_array_equal(read_image(found["image"]["bytes"], ""), pixels(seed))
+        np.testing.assert_array_equal(read_labels(found["semantic_map"]["bytes"], ""), labels(seed))
         assert (found["x"], found["y"], found["size"], found["mpp"]) == (0, 0, 24, 0.5)
 
 
@@ -48,15 +48,15 @@ def test_images_may_be_png_tiff_jpeg_or_webp(tmp_path, suffix):
     found = read(find(tmp_path))
     assert [row["source"] for row in found] == [f"a.{suffix}", f"b.{suffix}"]
     with Image.open(tmp_path / "images" / f"a.{suffix}") as opened:
-        np.testing.assert_array_equal(decode_image(found[0]["image"]["bytes"], ""), np.asarray(opened))
+        np.testing.assert_array_equal(read_image(found[0]["image"]["bytes"], ""), np.asarray(opened))
 
 
 def test_trimming_cuts_the_frame_of_image_and_map(tmp_path):
     write_pairs(tmp_path, ["a", "b"])
     first = read(find(tmp_path, trim=2))[0]
     assert (first["x"], first["y"], first["size"]) == (2, 2, 20)
-    np.testing.assert_array_equal(decode_image(first["image"]["bytes"], ""), pixels(0)[2:-2, 2:-2])
-    np.testing.assert_array_equal(decode_image(first["semantic_map"]["bytes"], ""), labels(0)[2:-2, 2:-2])
+    np.testing.assert_array_equal(read_image(first["image"]["bytes"], ""), pixels(0)[2:-2, 2:-2])
+    np.testing.assert_array_equal(read_labels(first["semantic_map"]["bytes"], ""), labels(0)[2:-2, 2:-2])
 
 
 def test_a_large_image_becomes_a_centred_grid_of_patches(tmp_path):
@@ -67,7 +67,7 @@ def test_a_large_image_becomes_a_centred_grid_of_patches(tmp_path):
     assert [(row["x"], row["y"]) for row in rows] == [(3, 2), (13, 2), (23, 2), (3, 12), (13, 12), (23, 12)]
     for found in rows:
         window = slice(found["y"], found["y"] + 10), slice(found["x"], found["x"] + 10)
-        np.testing.assert_array_equal(decode_image(found["image"]["bytes"], ""), pixels(0, 25, 36)[window])
+        np.testing.assert_array_equal(read_image(found["image"]["bytes"], ""), pixels(0, 25, 36)[window])
     assert {row["split"] for row in rows} == {rows[0]["split"]}
     assert dropped_share(pictures) == pytest.approx(1 - 700 / (25 * 36 + 144))
 

@@ -18,7 +18,7 @@ from histoloom.patches.places import PlaceReader
 from histoloom.patches.rules import PatchRules, SlideDataset
 from histoloom.patches.slide_jobs import find_jobs
 from histoloom.patches.store import iter_rows, load_patches
-from histoloom.pictures import decode_image
+from histoloom.pictures import read_image
 from histoloom.slides.labeling import AnnotationConfig
 from histoloom.tissue import TissueTable
 
@@ -216,7 +216,7 @@ def test_slides_of_every_scanner_lie_in_one_dataset(tmp_path):
     assert {row["source"] for row in rows} == set(names)
     reader = PlaceReader(tmp_path / "index")
     for row in rows:
-        assert np.array_equal(reader.read(row)[0], decode_image(row["image"]["bytes"], row["source"]))
+        assert np.array_equal(reader.read(row)[0], read_image(row["image"]["bytes"], row["source"]))
 
 
 def test_no_case_lies_on_both_sides(folder):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from histoloom.errors import InputError
 from histoloom.patches.folder import FolderImport, find_pictures, patch_rows
-from histoloom.pictures import decode_image
+from histoloom.pictures import read_image, read_labels
 from histoloom.recipes import FOLDER
 from histoloom.tissue import TissueTable
 
@@ -114,7 +114,7 @@ def test_real_tissue_is_read_as_its_manifest_says(shared_data, tmp_path):
     ]
     for patch, named in zip(found, rows, strict=True):
         with Image.open(root / named["image"]) as image, Image.open(root / named["map"]) as semantic_map:
-            np.testing.assert_array_equal(decode_image(patch["image"]["bytes"], ""), np.asarray(image)[2:-2, 2:-2])
-            ids = decode_image(patch["semantic_map"]["bytes"], "")
+            np.testing.assert_array_equal(read_image(patch["image"]["bytes"], ""), np.asarray(image)[2:-2, 2:-2])
+            ids = read_labels(patch["semantic_map"]["bytes"], "")
             np.testing.assert_array_equal(ids, np.asarray(semantic_map)[2:-2, 2:-2])
         assert set(np.unique(ids)) <= {0, int(named["tissue_id"])}

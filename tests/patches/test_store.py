@@ -1,3 +1,4 @@
+import io
 import os
 import tracemalloc
 
@@ -6,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from histoloom.errors import ImageError, InputError
 from histoloom.parquet import open_parquet
@@ -20,7 +22,7 @@ from histoloom.patches.store import (
     read_table,
     splits,
 )
-from histoloom.pictures import decode_image
+from histoloom.pictures import read_image, read_labels
 from histoloom.tissue import TissueTable
 
 TABLE = TissueTable.from_names(["stroma", "gland"])
@@ -58,8 +60,8 @@ def test_what_is_written_comes_back_in_order(tmp_path):
     assert patches.cases == ["case-0", "case-0", "case-1", "case-1", "case-2"]
     assert patches.places.tolist() == [[2, 3, 16]] * 5
     np.testing.assert_array_equal(patches.mpp, [np.nan, 0.5, 0.5, 0.5, 0.5])
-    np.testing.assert_array_equal(patches.images[3], decode_image(rows[3]["image"]["bytes"], "3"))
-    np.testing.assert_array_equal(patches.semantic_maps[3], decode_image(rows[3]["semantic_map"]["bytes"], "3"))
+    np.testing.assert_array_equal(patches.images[3], read_image(rows[3]["image"]["bytes"], "3"))
+    np.testing.assert_array_equal(patches.semantic_maps[3], read_labels(rows[3]["semantic_map"]["bytes"], "3"))
     assert list(iter_rows(tmp_path, "train")) == rows
     assert read_table(tmp_path) == TABLE
 
@@ -76,9 +78,35 @@ def test_rows_that_were_read_are_given_back(tmp_path):
 
 
 def test_png_keeps_every_byte_of_images_and_maps():
-    for shape in ((7, 9, 3), (7, 9)):
+    for shape, read in (((7, 9, 3), read_image), ((7, 9), read_labels)):
         array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        np.testing.assert_array_equal(decode_image(encode_png(array)["bytes"], "x"), array)
+        np.testing.assert_array_equal(read(encode_png(array)["bytes"], "x"), array)
+
+
+def encoded(pixels: np.ndarray, mode: str = "", kind: str = "PNG") -> dict:
+    """Pixels as another program may have put them into a shard."""
+    picture, buffer = Image.fromarray(pixels), io.BytesIO()
+    (picture.convert(mode) if mode else picture).save(buffer, kind)
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+def test_pixels_of_a_shard_mean_what_they_mean_in_a_file(tmp_path):
+    color = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    ids = np.repeat(np.array([0, 1], np.uint8), 6)[None].repeat(12, 0)
+    half = np.dstack([color, np.where(ids == 1, 255, 0).astype(np.uint8)])
+    write(tmp_path, [row(0, size=12) | {"image": encoded(half), "semantic_map": encoded(ids)}])
+    np.testing.assert_array_equal(load_patches(tmp_path, "train").images[0], np.where(ids[..., None] == 1, color, 255))
+    for name, value, message in (
+        ("image", encoded(color, "L"), "is grayscale, and H&E images have colors"),
+        ("image", encoded(color, "CMYK", "TIFF"), "holds CMYK inks"),
+        ("image", encoded(color[..., 0].astype(np.uint16) * 257), "is grayscale"),
+        ("semantic_map", encoded(ids, "", "JPEG"), "its map is coded by JPEG, a lossy format"),
+        ("semantic_map", encoded(color), "its map holds pixels of kind RGB, not ids of 8 bits"),
+        ("semantic_map", encoded(ids.astype(np.uint16)), "its map holds pixels of kind I;16"),
+    ):
+        write(tmp_path, [row(0, size=12) | {"image": encoded(color), "semantic_map": encoded(ids)} | {name: value}])
+        with pytest.raises(ImageError, match=message):
+            load_patches(tmp_path, "train")
 
 
 def test_hugging_face_datasets_opens_a_shard_and_decodes_it(tmp_path):
@@ -89,9 +117,9 @@ def test_hugging_face_datasets_opens_a_shard_and_decodes_it(tmp_path):
     assert isinstance(opened.features["image"], datasets.Image)
     assert isinstance(opened.features["semantic_map"], datasets.Image)
     for theirs, ours in zip(opened, rows, strict=True):
-        np.testing.assert_array_equal(np.asarray(theirs["image"]), decode_image(ours["image"]["bytes"], "image"))
+        np.testing.assert_array_equal(np.asarray(theirs["image"]), read_image(ours["image"]["bytes"], "image"))
         np.testing.assert_array_equal(
-            np.asarray(theirs["semantic_map"]), decode_image(ours["semantic_map"]["bytes"], "map")
+            np.asarray(theirs["semantic_map"]), read_labels(ours["semantic_map"]["bytes"], "map")
         )
         rest = {key: value for key, value in theirs.items() if key not in ("image", "semantic_map")}
         assert rest == {key: ours[key] for key in rest}
@@ -138,15 +166,15 @@ def test_splits_lie_side_by_side(tmp_path):
 def test_truncated_image_bytes_name_the_patch():
     whole = encode_png(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))["bytes"]
     for length in (0, 10, 40, len(whole) // 2, len(whole) - 100):
-        with pytest.raises(ImageError, match=r"slide\.png: cannot decode"):
-            decode_image(whole[:length], "slide.png")
+        with pytest.raises(ImageError, match=r"slide\.png: cannot read the picture"):
+            read_image(whole[:length], "slide.png")
 
 
 def test_a_truncated_image_in_a_shard_names_the_patch(tmp_path):
     broken = row(1)
     broken["image"]["bytes"] = broken["image"]["bytes"][:100]
     write(tmp_path, [row(0), broken])
-    with pytest.raises(ImageError, match=r"1\.png: cannot decode"):
+    with pytest.raises(ImageError, match=r"1\.png: cannot read the picture"):
         load_patches(tmp_path, "train")
 
 

@@ -119,7 +119,7 @@ def train_encoder(
     config = replace(default, start=start, loop=replace(default.loop, steps=steps, seed=seed))
     probes = run_encoder(dataset, config, out, bar)
     if not probes:
-        typer.echo(f"wrote {out}; without a split val there is no probe")
+        typer.echo(f"wrote {out}; there is no probe without a split val and two tissue types")
         return
     for name, probe in probes.items():
         typer.echo(

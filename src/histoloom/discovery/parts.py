@@ -29,7 +29,7 @@ from histoloom.patches.places import PlaceReader
 from histoloom.patches.rules import SlideDataset, SlideList
 from histoloom.patches.slide_jobs import SlideJob, find_jobs
 from histoloom.patches.store import shards_of, splits
-from histoloom.pictures import decode_image
+from histoloom.pictures import read_image
 from histoloom.records import fingerprint
 from histoloom.slides.labeling import AnnotationConfig
 from histoloom.slides.reader import Slide, open_slide
@@ -327,7 +327,7 @@ def _no_pixels(row: dict) -> NoReturn:
 
 
 def _pixels(row: dict, read_place: Callable[[dict], np.ndarray]) -> UInt8[np.ndarray, "h w 3"]:
-    return decode_image(row["image"]["bytes"], row["source"]) if row["image"] is not None else read_place(row)
+    return read_image(row["image"]["bytes"] or b"", row["source"]) if row["image"] is not None else read_place(row)
 
 
 def _windows(row: dict, image: np.ndarray, cutting: Cutting) -> Iterator[tuple[dict, tuple[int, int, int], np.ndarray]]:

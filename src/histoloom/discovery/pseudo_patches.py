@@ -29,7 +29,7 @@ from histoloom.patches.heterogeneity import class_fractions, entropy, is_heterog
 from histoloom.patches.places import PlaceReader
 from histoloom.patches.schema import COLUMNS, arrow_schema
 from histoloom.patches.store import encode_png, shards_of, splits
-from histoloom.pictures import decode_image
+from histoloom.pictures import read_image
 from histoloom.progress import SILENT, Bar
 from histoloom.records import Record
 from histoloom.tissue import UNLABELLED
@@ -89,7 +89,7 @@ class ShardDrawer:
                     read = read or PlaceReader(shard.parents[1]).read
                     image = read(row)[0]
                 else:
-                    image = decode_image(row["image"]["bytes"], row["source"])
+                    image = read_image(row["image"]["bytes"] or b"", row["source"])
                 _check_mpp(row, self.predict)
                 semantic_map = self.lookup[draw_patch(image, self.predict, self.config)]
                 fractions = class_fractions(semantic_map, self.table.num_ids)

@@ -20,7 +20,7 @@ from histoloom.parquet import guarded, open_parquet
 from histoloom.patches.places import OPEN_SLIDES, PlaceReader
 from histoloom.patches.split import hold_out
 from histoloom.patches.store import has_pixels, iter_rows, load_patches
-from histoloom.pictures import decode_image
+from histoloom.pictures import read_image
 from histoloom.slides.reader import Slide, open_slide
 
 ReadWindow = Callable[[str, int, int, int], UInt8[np.ndarray, "h w 3"]]  # slide, x, y and edge in level-0 pixels
@@ -103,7 +103,9 @@ def is_dataset(source: Path) -> bool:
 def _width(dataset: Path, split: str) -> int:
     """Edge of the patches of a dataset, in their own pixels."""
     row = next(iter_rows(dataset, split, ["image", "source", "x", "y", "size"], skip_damaged=True))
-    image = decode_image(row["image"]["bytes"], row["source"]) if row["image"] else PlaceReader(dataset).read(row)[0]
+    image = (
+        read_image(row["image"]["bytes"] or b"", row["source"]) if row["image"] else PlaceReader(dataset).read(row)[0]
+    )
     return image.shape[1]
 
 

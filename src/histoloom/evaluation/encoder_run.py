@@ -18,7 +18,7 @@ from histoloom.encoders.barlow_twins import EncoderTraining, starting_encoder, t
 from histoloom.encoders.cache import features
 from histoloom.encoders.encoder import as_encoder, open_encoder, short_name
 from histoloom.encoders.small import SmallEncoder, save_small_encoder, weights_path
-from histoloom.evaluation.probe import Probe, probe_encoder, write_card
+from histoloom.evaluation.probe import Probe, has_types, probe_encoder, write_card
 from histoloom.files import run_folder
 from histoloom.fitting.loop import identity_of, show_on
 from histoloom.fitting.processes import process_state
@@ -31,12 +31,12 @@ COMMAND, FORMAT = "train-encoder", 1
 
 def run_encoder(dataset: Path, config: EncoderTraining, out: Path, progress: Progress = silent) -> dict[str, Probe]:
     """Train an encoder on the split train of `dataset` in `out`, and return its linear probes; none without a split
-    val.
+    val and two tissue types.
 
     Continues an interrupted run. Raises OutputError where `out` holds another run or cannot be written.
     """
     patches, weights = load_patches(dataset, "train"), weights_path(config.start)
-    held = load_patches(dataset, "val") if "val" in splits(dataset) else None
+    held = load_patches(dataset, "val") if "val" in splits(dataset) and has_types(patches) else None
     inputs = {"patches": patches.fingerprint()} | ({} if weights is None else {"start": fingerprint(weights)})
     inputs |= {} if held is None else {"test patches": held.fingerprint()}
     settings = identity_of(config) | {"start": short_name(config.start)}

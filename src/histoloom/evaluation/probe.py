@@ -78,17 +78,29 @@ def linear_probe(
     return Probe(float(right.mean()), low, high, float(np.mean(of_type)), len(right))
 
 
+def has_types(patches: Patches) -> bool:
+    """Whether more than one type stands out on the patches, so that a probe can be learned from them."""
+    return len(set(tissue_labels(patches.semantic_maps, _prior(patches, _num_types(patches))).tolist())) > 1
+
+
 def probe_encoder(
     train: Patches, held: Patches, features: Mapping[str, tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]]]
 ) -> dict[str, Probe]:
     """Probes on features by name, of `train` and `held`, and on color statistics: learned from `train`, judged on
     `held`, of other cases."""
-    num_types = 1 + max(int(m[m != UNLABELLED].max(initial=0)) for m in (train.semantic_maps, held.semantic_maps))
-    prior = np.mean([class_fractions(m, num_types) for m in train.semantic_maps], axis=0)
+    prior = _prior(train, max(_num_types(train), _num_types(held)))
     labels = [tissue_labels(part.semantic_maps, prior) for part in (train, held)]
     colors = [color_statistics(part.images) for part in (train, held)]
     read = {**features, "color statistics": (colors[0], colors[1])}
     return {name: linear_probe(a, labels[0], b, labels[1], held.cases) for name, (a, b) in read.items()}
+
+
+def _num_types(patches: Patches) -> int:
+    return 1 + int(patches.semantic_maps[patches.semantic_maps != UNLABELLED].max(initial=0))
+
+
+def _prior(patches: Patches, num_types: int) -> Float[np.ndarray, " k"]:
+    return np.mean([class_fractions(m, num_types) for m in patches.semantic_maps], axis=0)
 
 
 def write_card(probes: dict[str, Probe], patches: int, start: str, steps: int, seed: int, folder: Path) -> None:

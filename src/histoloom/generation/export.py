@@ -33,7 +33,7 @@ from histoloom.parquet import guarded, open_parquet
 from histoloom.patches.heterogeneity import class_fractions
 from histoloom.patches.preview import preview_html
 from histoloom.patches.store import read_table
-from histoloom.pictures import decode_image, opened_picture
+from histoloom.pictures import opened_picture, read_image, read_labels
 from histoloom.records import Record
 from histoloom.tissue import TissueTable
 
@@ -202,7 +202,7 @@ def read_woven(folder: Path | str, most: int | None = None) -> Woven:
     rows = read_index(folder)[:most]
     columns = ("image", "semantic_map")
     places = [[_inside(folder, number, column, row[column]) for column in columns] for number, row in enumerate(rows)]
-    images, maps = ([_read(path) for path in paths] for paths in zip(*places, strict=True))
+    images, maps = [read_image(image) for image, _ in places], [read_labels(semantic_map) for _, semantic_map in places]
     for row, image, semantic_map in zip(rows, images, maps, strict=True):
         if image.shape != (*maps[0].shape, 3) or semantic_map.shape != maps[0].shape:
             raise ImageError(
@@ -287,7 +287,7 @@ def _write_index(aside: Path, done: int, table: TissueTable) -> None:
 def _row(aside: Path, number: int, table: TissueTable) -> dict:
     image, semantic_map = _image(aside, number), _map(aside, number)
     places = {"image": image.relative_to(aside).as_posix(), "semantic_map": semantic_map.relative_to(aside).as_posix()}
-    fractions = class_fractions(_read(semantic_map), table.num_ids)
+    fractions = class_fractions(read_labels(semantic_map), table.num_ids)
     return places | asdict(read_provenance(image)) | {"fractions": fractions.tolist()}
 
 
@@ -304,10 +304,3 @@ def _png(image: Image.Image, mpp: float | None, text: PngImagePlugin.PngInfo | N
     density = {} if mpp is None else {"dpi": (25_400 / mpp,) * 2}  # becomes the chunk pHYs, in pixels per meter
     image.save(buffer, "PNG", pnginfo=text, **density)
     return buffer.getvalue()
-
-
-def _read(path: Path) -> UInt8[np.ndarray, "..."]:
-    try:
-        return decode_image(path.read_bytes(), str(path))
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error}); weave the folder again") from None

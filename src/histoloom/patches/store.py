@@ -30,7 +30,7 @@ from histoloom.errors import ImageError, InputError
 from histoloom.files import whole_file
 from histoloom.parquet import read_batches
 from histoloom.patches.schema import COLUMNS, arrow_schema
-from histoloom.pictures import decode_image
+from histoloom.pictures import read_image, read_labels
 from histoloom.tissue import TissueTable
 
 ROWS_PER_SHARD = 4096
@@ -207,11 +207,15 @@ def _pixels(row: dict, read: ReadPlace | None, where: str) -> tuple[np.ndarray, 
                 "make the dataset with --pixels"
             )
         return read(row)
-    image, semantic_map = (decode_image(row[name]["bytes"] or b"", row["source"]) for name in ("image", "semantic_map"))
-    if image.ndim != 3 or semantic_map.ndim != 2 or image.shape[:2] != semantic_map.shape:
+    name = f"{where}: {row['source']}"
+    image, semantic_map = (
+        read_image(row["image"]["bytes"] or b"", name),
+        read_labels(row["semantic_map"]["bytes"] or b"", name),
+    )
+    if image.shape[:2] != semantic_map.shape:
         raise ImageError(
-            f"{where}: the image of {row['source']} has shape {image.shape} and its map {semantic_map.shape}; they "
-            "must be RGB and one channel of one size: make the dataset again"
+            f"{name}: its image has shape {image.shape} and its map {semantic_map.shape}; they must be of one size: "
+            "make the dataset again"
         )
     return image, semantic_map
 
