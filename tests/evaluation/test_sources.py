@@ -10,6 +10,7 @@ from histoloom.errors import ImageError, InputError
 from histoloom.evaluation.comparison import compare
 from histoloom.evaluation.sources import (
     ImageSet,
+    compare_scales,
     compare_sizes,
     compare_tables,
     load_images,
@@ -203,3 +204,12 @@ def test_another_tissue_table_is_refused_and_its_first_difference_named():
         compare_tables(real, other("stroma", "gland", "tumour", "fat"))
     for same in (real, other("Stroma", "gland"), image_set([2])):
         compare_tables(real, same)
+
+
+def test_images_of_another_scale_are_refused_where_both_scales_are_known(dataset, woven):
+    real, fake = load_images(dataset, "train"), load_images(woven)
+    assert (real.mpp, fake.mpp) == (None, None)
+    compare_scales(real, replace(fake, mpp=0.5))
+    compare_scales(replace(real, mpp=0.5), replace(fake, mpp=0.52))
+    with pytest.raises(ImageError, match=r"has 0\.25 um per pixel where .* has 0\.5; weave or import both at one mpp"):
+        compare_scales(replace(real, mpp=0.5), replace(fake, mpp=0.25))

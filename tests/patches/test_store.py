@@ -1,6 +1,7 @@
 import io
 import os
 import tracemalloc
+from dataclasses import replace
 
 import datasets
 import numpy as np
@@ -151,6 +152,7 @@ def test_the_fingerprint_changes_with_a_pixel_and_with_the_order(tmp_path):
     patches = load_patches(tmp_path, "train")
     assert load_patches(tmp_path, "train").fingerprint() == patches.fingerprint()
     assert patches.select([1, 0]).fingerprint() != patches.fingerprint()
+    assert replace(patches, mpp=2 * patches.mpp).fingerprint() != patches.fingerprint()
     patches.images[0, 0, 0, 0] ^= 1
     assert load_patches(tmp_path, "train").fingerprint() != patches.fingerprint()
 

@@ -15,7 +15,7 @@ from histoloom.errors import ImageError, InputError
 from histoloom.generation.export import CropUse, read_woven
 from histoloom.patches.folder import SUFFIXES
 from histoloom.patches.slide_jobs import SLIDE_SUFFIXES
-from histoloom.patches.store import iter_rows, load_patches, read_table, splits
+from histoloom.patches.store import SCALE_TOLERANCE, common_mpp, iter_rows, load_patches, read_table, splits
 from histoloom.pictures import opened_picture, read_image
 from histoloom.tissue import TissueTable, TissueType
 
@@ -47,6 +47,7 @@ class ImageSet:
     table: TissueTable | None = None
     made: dict[str, str] = field(default_factory=dict)  # how woven patches were: model, sampler, guidance
     crops: list[list[CropUse]] = field(default_factory=list)  # of each woven patch; empty for images of other kinds
+    mpp: float | None = None  # micrometers per pixel; None if unknown or mixed
     made_from: str = ""  # format of the pictures or slides that a dataset was cut from, where its rows tell
 
     def __len__(self) -> int:
@@ -156,8 +157,9 @@ def _cases_by_map(real: Sequence[ImageSet]) -> dict[str, str]:
 
 
 def comparable(real: ImageSet, other: ImageSet) -> None:
-    """Raise ImageError or InputError unless both sets have one size and one tissue table."""
+    """Raise ImageError or InputError unless both sets have one size, one scale and one tissue table."""
     compare_sizes(real, other)
+    compare_scales(real, other)
     compare_tables(real, other)
 
 
@@ -168,6 +170,15 @@ def compare_sizes(real: ImageSet, fake: ImageSet) -> None:
         raise ImageError(
             f"{fake.where}: images are {other_width} x {other_height} px where those of {real.where} are {width} x "
             f"{height}; weave or import both at one size and magnification"
+        )
+
+
+def compare_scales(real: ImageSet, other: ImageSet) -> None:
+    """Raise ImageError where both scales are known and differ: tissue of another scale is other tissue to a metric."""
+    if real.mpp is not None and other.mpp is not None and abs(other.mpp / real.mpp - 1) > SCALE_TOLERANCE:
+        raise ImageError(
+            f"{other.where}: has {other.mpp:.4g} um per pixel where {real.where} has {real.mpp:.4g}; weave or import "
+            "both at one mpp"
         )
 
 
@@ -210,7 +221,7 @@ def _dataset(folder: Path, split: str | None) -> ImageSet:
     cut_from = {Path(source).suffix.lower() for source in patches.sources}
     return ImageSet(
         str(folder), "patch dataset", chosen, _encodings(folder, chosen), patches.images, patches.semantic_maps,
-        patches.cases, patches.names, read_table(folder),
+        patches.cases, patches.names, read_table(folder), mpp=common_mpp(patches.mpp),
         made_from=_formats(cut_from) if cut_from <= set(SLIDE_SUFFIXES) else "",
     )  # fmt: skip
 
@@ -237,7 +248,7 @@ def _woven(folder: Path) -> ImageSet:
     crops = [[CropUse(**crop) for crop in row["crops"]] for row in woven.rows]
     return ImageSet(
         str(folder), "woven patches", "", "PNG", woven.images, woven.semantic_maps, maps, names, woven.table, made,
-        crops,
+        crops, common_mpp(np.array([row.get("mpp") for row in woven.rows], np.float64)),
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from histoloom.errors import InputError
 from histoloom.experiments.context import Run
 from histoloom.models.denoiser import Denoiser
 from histoloom.models.schedulers import make_sampler
+from histoloom.patches.store import common_mpp
 from histoloom.records import read_json
 from histoloom.tissue import UNLABELLED
 from histoloom.version import VERSION
@@ -53,13 +54,6 @@ def model_card(run: Run, denoiser: Denoiser, dataset: Path, copy_limit: float | 
         crops=asdict(recipe.denoiser.crops),
         version=VERSION,
     )
-
-
-def common_mpp(mpp: np.ndarray) -> float | None:
-    """The micrometers per pixel that all patches share (to 2 %); None if unknown or mixed."""
-    if not len(mpp) or not np.isfinite(mpp).all() or mpp.max() > 1.02 * mpp.min():
-        return None
-    return float(np.median(mpp))
 
 
 def _license(dataset: Path) -> str:

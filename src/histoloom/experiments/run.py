@@ -27,7 +27,7 @@ from histoloom.experiments.check import check_recipe
 from histoloom.experiments.context import Run, cached_result, record_of
 from histoloom.experiments.curves import Curves
 from histoloom.experiments.data import open_dataset, open_levels, open_split
-from histoloom.experiments.model_card import common_mpp, model_card
+from histoloom.experiments.model_card import model_card
 from histoloom.experiments.recipe import Recipe, save_recipe
 from histoloom.experiments.stages import open_autoencoder, open_initial, reporter, save_model
 from histoloom.experiments.watch import Watcher
@@ -35,7 +35,7 @@ from histoloom.files import run_folder, write_text
 from histoloom.fitting.processes import process_state
 from histoloom.fitting.stop import FINISH
 from histoloom.models.denoiser import Denoiser
-from histoloom.patches.store import read_table
+from histoloom.patches.store import common_mpp, read_table
 from histoloom.progress import Progress, silent
 from histoloom.training.denoiser import train_denoiser
 

@@ -15,11 +15,11 @@ from histoloom.generation.orders import Orders, make_orders
 from histoloom.generation.patches import copy_limit_of, weave
 from histoloom.generation.settings import DrawnMaps, Source, WeaveConfig
 from histoloom.models.pipeline import HistoloomPipeline
+from histoloom.patches.store import SCALE_TOLERANCE
 from histoloom.progress import Progress, silent
 from histoloom.records import Record
 
 SHEET_ROWS = 64  # most patches on a contact sheet
-SCALE_TOLERANCE = 0.1  # of the mpp that a model was trained at
 
 
 def weave_folder(

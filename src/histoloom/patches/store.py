@@ -35,6 +35,7 @@ from histoloom.tissue import TissueTable
 
 ROWS_PER_SHARD = 4096
 INDEX_ROWS_PER_SHARD = 2**16  # rows without pixels, at about 1 kB in memory: 10,000 shards for 634 million patches
+SCALE_TOLERANCE = 0.1  # share by which two scales may differ and still be one
 BYTES_PER_SHARD = 2**29  # of encoded images: what a writer holds in memory
 
 ReadPlace = Callable[[dict], tuple[np.ndarray, np.ndarray]]  # a row -> its image and semantic map
@@ -84,11 +85,20 @@ class Patches:
         return Patches(self.images[at], self.semantic_maps[at], *names, self.mpp[at], self.places[at])
 
     def fingerprint(self) -> str:
-        """SHA-256 over pixels, maps and cases, in order: the data that a run was trained on."""
+        """SHA-256 over pixels, maps, cases and mpp, in order: the data that a run was trained on."""
         digest = hashlib.sha256("\n".join(self.cases).encode())
         for array in (self.images, self.semantic_maps):
             digest.update(np.ascontiguousarray(array).data)
+        if np.isfinite(self.mpp).any():
+            digest.update(self.mpp.astype("<f8").tobytes())
         return digest.hexdigest()
+
+
+def common_mpp(mpp: Float[np.ndarray, " n"]) -> float | None:
+    """The micrometers per pixel that all patches share (to 2 %); None if unknown or mixed."""
+    if not len(mpp) or not np.isfinite(mpp).all() or mpp.max() > 1.02 * mpp.min():
+        return None
+    return float(np.median(mpp))
 
 
 def write_shards(rows: Iterable[dict], table: TissueTable, folder: Path, split: str) -> int:
