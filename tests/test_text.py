@@ -2,7 +2,8 @@ import unicodedata
 
 import pytest
 
-from histoloom.text import canonical, decode_text, is_file_name, one_line, printable, shorten, tidy
+from histoloom.config import load_recipe
+from histoloom.text import canonical, decode_text, is_file_name, load_toml, one_line, printable, shorten, tidy
 
 
 @pytest.mark.parametrize("spelled", ["Ödem", unicodedata.normalize("NFD", "Ödem"), " ödem ", "ÖDEM", "Ödem\u00a0"])
@@ -33,3 +34,14 @@ def test_what_leads_elsewhere_is_no_file_name(name):
 @pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_text_is_read_in_the_codings_that_mark_themselves(coding):
     assert decode_text("Drüse".encode(coding)) == "Drüse"
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_toml_file_may_come_from_windows(tmp_path, coding):
+    (tmp_path / "a.toml").write_bytes("# Präparat\r\n[data]\r\nname = 'ä'\r\n".encode(coding))
+    assert load_toml(tmp_path / "a.toml") == {"data": {"name": "ä"}}
+
+
+def test_a_recipe_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "r.toml").write_bytes(b"\xef\xbb\xbf[data]\r\ndataset = 'patches'\r\n")
+    assert load_recipe(tmp_path / "r.toml") == {"data": {"dataset": "patches"}}

@@ -7,7 +7,6 @@ not finite, and names the key.
 import dataclasses
 import math
 import os
-import tomllib
 import types
 import typing
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import tomli_w
 
 from histoloom.errors import ConfigError
+from histoloom.text import load_toml
 
 T = typing.TypeVar("T")
 _NONE = object()  # no value at all
@@ -29,10 +29,10 @@ def load_recipe(path: Path | str) -> dict:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ConfigError(f"{path}: has {path.stat().st_size} bytes, which is too large for a recipe")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return load_toml(path)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such recipe; `histoloom recipes` lists those of the package") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not a readable TOML recipe ({str(error)[:200]})") from None
 
 

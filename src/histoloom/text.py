@@ -5,9 +5,12 @@ the one form in which names of slides, classes, cases and suffixes are compared.
 """
 
 import re
+import tomllib
 import unicodedata
+from pathlib import Path
 
 _LONGEST = 120  # characters of a foreign text in a message
+_MOST_BYTES = 64 << 20  # of a TOML file
 _HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -40,6 +43,13 @@ def one_line(text: str, longest: int = 2000) -> str:
 def decode_text(data: bytes) -> str:
     """Text in UTF-8, or in UTF-16 with a byte order mark; raises UnicodeDecodeError."""
     return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+
+
+def load_toml(path: Path) -> dict:
+    """The tables of a TOML file, in any coding of `decode_text`; raises OSError, ValueError or RecursionError."""
+    if path.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"has more than {_MOST_BYTES >> 20} MB")
+    return tomllib.loads(decode_text(path.read_bytes()).replace("\r\n", "\n"))
 
 
 def is_file_name(text: str) -> bool:

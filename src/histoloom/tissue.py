@@ -12,7 +12,6 @@ A semantic map is uint8, `h w`, one id per pixel; 255 means unlabeled. `tissue.t
 """
 
 import re
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from histoloom.errors import TissueError
-from histoloom.text import canonical, is_file_name, shorten, tidy
+from histoloom.text import canonical, is_file_name, load_toml, shorten, tidy
 
 UNLABELLED = 255
 UNLABELLED_COLOR = (255, 255, 255)
@@ -105,8 +104,8 @@ class TissueTable:
         try:
             if path.stat().st_size > _MOST_BYTES:
                 raise TissueError(f"{path}: is larger than {_MOST_BYTES >> 20} MB; is it a tissue table?")
-            document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+            document = load_toml(path)
+        except (OSError, ValueError, RecursionError) as error:
             reason = shorten(" ".join(str(getattr(error, "strerror", None) or error).split()))
             raise TissueError(f"{path}: cannot read the tissue table ({reason})") from None
         if unknown := set(document) - {"tissue", "order"}:

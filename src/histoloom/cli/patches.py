@@ -10,7 +10,10 @@ from histoloom.files import check_out
 
 def import_folder(
     source: Annotated[Path, typer.Argument(help="Folder of images, or a manifest.csv with the columns image and map.")],
-    tissue: Annotated[Path, typer.Option(help="tissue.toml: ids, names, colors, and aliases for foreign values.")],
+    tissue: Annotated[
+        Path,
+        typer.Option(help="tissue.toml: ids, names, colors, and aliases for foreign values; '>0' is every instance."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the new dataset.")],
     maps: Annotated[
         Path | None, typer.Option(help="Folder of maps with the names of the images; not with a manifest.")

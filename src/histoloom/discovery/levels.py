@@ -5,7 +5,6 @@ types = 5                    # number of types at this level
 of = [0, 0, 3, 1, ...]       # the type at this level of each id, by position; the last level is the ids themselves
 """
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from jaxtyping import UInt8
 
 from histoloom.errors import InputError
 from histoloom.files import write_text
+from histoloom.text import load_toml
 
 LEVELS = "levels.toml"
 
@@ -51,11 +51,11 @@ def write_levels(levels: Levels, folder: Path) -> None:
 def read_levels(path: Path) -> Levels:
     """Read what `write_levels` wrote; raises InputError with the file and the cure."""
     try:
-        rows = tomllib.loads(path.read_text(encoding="utf-8"))["level"]
+        rows = load_toml(path)["level"]
         return Levels(tuple(int(row["types"]) for row in rows), np.array([row["of"] for row in rows], np.uint8))
     except FileNotFoundError:
         raise InputError(
             f"{path}: not found; a curriculum needs it: `histoloom discover maps` writes it next to tissue.toml"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, InputError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, InputError) as error:
         raise InputError(f"{path}: is not a table of nested levels ({error}); write it again") from None

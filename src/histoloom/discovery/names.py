@@ -11,7 +11,6 @@ Types without a row keep the name "type 17" and their own color. Types that merg
 levels, so that types stay nested.
 """
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from jaxtyping import Int
 from histoloom.discovery.colors import nested_colors
 from histoloom.discovery.levels import Levels
 from histoloom.errors import ConfigError, TissueError
+from histoloom.text import load_toml
 from histoloom.tissue import UNLABELLED, TissueTable, TissueType
 
 KEYS = {"id", "name", "color", "merge", "level"}
@@ -89,8 +89,8 @@ def draft_names(named: NamedTypes) -> str:
 
 def _read(path: Path) -> list[dict]:
     try:
-        rows = tomllib.loads(path.read_text(encoding="utf-8")).get("type", [])
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        rows = load_toml(path).get("type", [])
+    except (OSError, ValueError, RecursionError) as error:
         raise TissueError(f"{path}: cannot read the names ({error}); `histoloom discover look` drafts it") from None
     for number, row in enumerate(rows if isinstance(rows, list) else [None], start=1):
         if not isinstance(row, dict) or type(row.get("id")) is not int:
