@@ -111,7 +111,7 @@ def weave_task(pipeline: HistoloomPipeline, task: Task, config: WeaveConfig, rec
     return read_woven(out).images
 
 
-def measure_stain(task: Task, woven: np.ndarray, seed: int) -> dict[str, StainFollowing]:
+def measure_stain(task: Task, woven: np.ndarray) -> dict[str, StainFollowing]:
     """Correlation of the mean Lab color of crop and region: of the woven patch, and of the real one it replaces."""
     crops, regions, real, cases = [], [], [], []
     for i, j in task.pairs():
@@ -123,8 +123,8 @@ def measure_stain(task: Task, woven: np.ndarray, seed: int) -> dict[str, StainFo
         cases.append(task.cases[i])
     crops, regions, real = map(np.stack, (crops, regions, real))
     return {
-        "woven": stain_following(crops, regions, cases, seed=seed),
-        "real": stain_following(crops, real, cases, seed=seed),
+        "woven": stain_following(crops, regions, cases),
+        "real": stain_following(crops, real, cases),
     }
 
 
@@ -213,7 +213,7 @@ def _fidelity(counts: dict[str, np.ndarray], groups: list[list[int]], cases: lis
         for name, c in merged.items()
         for key, value in (
             ("miou", means[name]),
-            ("interval", mean_iou_interval(c, cases, draws=DRAWS, seed=seed)),
+            ("interval", mean_iou_interval(c, cases)),
             ("iou", [round(float(v), 4) for v in iou(c.sum(0))]),
         )
     }
@@ -331,7 +331,7 @@ def measure(arguments: argparse.Namespace) -> None:
             "woven_again": sum(row["tries"] > 1 for row in rows),
             "still_alike": sum((row["copy_score"] or 0) > (row["copy_limit"] or 1) for row in rows),
         },
-        "stain": {name: asdict(value) for name, value in measure_stain(task, woven, arguments.seed).items()},
+        "stain": {name: asdict(value) for name, value in measure_stain(task, woven).items()},
         "map": measure_map(
             task, woven, open_judge(arguments.segmenter, arguments.dataset, table), table, arguments.seed
         ),

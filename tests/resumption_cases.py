@@ -32,6 +32,25 @@ patches = 1
 steps = 1
 map_fidelity = false
 """
+DISTILLATION = """
+initial_model = "model"
+[data]
+source = "images"
+maps = "maps"
+tissue = "tissue.toml"
+pictures = { val_share = 0.4 }
+[denoiser]
+window = 64
+views = 1
+[distillation]
+steps = [1, 2]
+points = 2
+loop = { steps = STEPS, batch_size = 2, workers = 0, checkpoint_minutes = 1e-9 }
+[watch]
+patches = 1
+steps = 1
+map_fidelity = false
+"""
 
 
 def replace_slide(folder: Path) -> None:
@@ -49,8 +68,8 @@ def turn(path: Path) -> None:
     Image.fromarray(np.asarray(Image.open(path))[::-1].copy()).save(path)
 
 
-def change_recipe(folder: Path) -> None:
-    (folder / "r.toml").write_text(RECIPE.replace("STEPS", "3"))
+def change_recipe(folder: Path, name: str = "r.toml", recipe: str = RECIPE) -> None:
+    (folder / name).write_text(recipe.replace("STEPS", "3"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +183,14 @@ CASES = {
         logs=("cache.sqlite",),
         kills=1,
         resumes=False,
+    ),
+    "distill": Case(
+        words="distill d.toml --out run",
+        change=lambda folder: change_recipe(folder, "d.toml", DISTILLATION),
+        logs=("samples", "tensorboard"),
+        needs=("images", "maps", "tissue.toml", "d.toml", "model"),
+        out="run",
+        kills=1,
     ),
     "train-encoder": Case(
         words="train-encoder dataset --out trained --steps 1 --start encoder",

@@ -17,7 +17,7 @@ import torch
 from conftest import draw_tissue
 from killing import KILLED
 from PIL import Image
-from resumption_cases import CASES, RECIPE, Case
+from resumption_cases import CASES, DISTILLATION, RECIPE, Case
 from slide_files import write_tiled_tiff
 
 from histoloom import files, locks
@@ -78,6 +78,7 @@ def inputs(tmp_path_factory, make_pipeline) -> Path:
     table = TissueTable.from_names(["stroma", "gland", "tumour"])
     (home / "tissue.toml").write_text(table.to_toml())
     (home / "r.toml").write_text(RECIPE.replace("STEPS", "2"))
+    (home / "d.toml").write_text(DISTILLATION.replace("STEPS", "2"))
     for name in "ab":
         image, semantic_map = draw_tissue(rng, 320, 3)
         write_tiled_tiff(home / "slides" / f"{name}.tif", image)

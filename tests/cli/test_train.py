@@ -99,7 +99,11 @@ def test_a_recipe_that_is_not_there(fails):
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("[watch]", "[watsh]", "mine.toml: unknown key 'watsh'; known: data, autoencoder, decoder, denoiser, watch"),
+        (
+            "[watch]",
+            "[watsh]",
+            "mine.toml: unknown key 'watsh'; known: data, autoencoder, decoder, denoiser, distillation",
+        ),
         (
             "window = 64",
             "windo = 64",  # codespell:ignore windo

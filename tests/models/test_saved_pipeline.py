@@ -52,7 +52,7 @@ def test_the_sampler_of_the_model_is_used_and_recorded(make_pipeline, tmp_path):
     np.testing.assert_array_equal(weave(opened, halves(0, 1)), weave(opened, halves(0, 1), sampler="euler"))
     assert apart(weave(opened, halves(0, 1)), weave(opened, halves(0, 1), sampler="unipc")) > 0
     opened.scheduler = make_sampler("epsilon", "ddim")[0]
-    with pytest.raises(ConfigError, match="saved with DDIMScheduler, which does not fit objective 'flow'; choose a"):
+    with pytest.raises(ConfigError, match="saved with DDIMScheduler, which does not fit a model of kind 'flow'"):
         weave(opened, halves(0, 1))
 
 

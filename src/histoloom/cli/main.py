@@ -124,6 +124,7 @@ COMMANDS = {
         "overlay": slides.overlay,
         "recipes": recipes.recipes,
         "train": train.train,
+        "distill": train.distill,
         "generate": weave.generate,
         "bank": weave.bank,
         "evaluate": evaluate.evaluate,

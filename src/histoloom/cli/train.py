@@ -1,5 +1,6 @@
-"""`histoloom train`: a recipe becomes a model. `histoloom reproduce`: it becomes the paper's tables."""
+"""`histoloom train` and `histoloom distill` make a model of a recipe, `histoloom reproduce` the paper's tables."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -25,12 +26,41 @@ def train(
     `accelerate launch -m histoloom train RECIPE`. To watch, run `tensorboard --logdir RUN/tensorboard`, or open
     RUN/samples.
     """
+    from histoloom.experiments.run import run_recipe
+
+    _learn(run_recipe, recipe, out, data, finish)
+
+
+def distill(
+    recipe: Annotated[
+        str, typer.Argument(help="A TOML file, or a name from `histoloom recipes`; initial_model is the teacher.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/ and the recipe's name.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder that holds the data. Default: the recipe's root, else its own folder.")
+    ] = None,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="End the run now, with a usable model. Without it, the run continues.")
+    ] = False,
+) -> None:
+    """Distill a trained model into one that weaves in 1 to 8 steps, with one prediction each.
+
+    The recipe names the teacher as initial_model, and has a table [distillation]. Repeat the command to resume. For
+    several GPUs or processes, use `accelerate launch -m histoloom distill RECIPE`. The finished model takes guidance
+    within the range that it was distilled for.
+    """
+    from histoloom.experiments.distill import distill_recipe
+
+    _learn(distill_recipe, recipe, out, data, finish)
+
+
+def _learn(run: Callable[..., Path], recipe: str, out: Path | None, data: Path | None, finish: bool) -> None:
+    """Run a recipe, and say where its model is."""
     from accelerate import PartialState
 
     from histoloom.cli.progress import bar
     from histoloom.errors import LockedError
     from histoloom.experiments.recipe import read_recipe
-    from histoloom.experiments.run import run_recipe
     from histoloom.files import write_text
     from histoloom.fitting.stop import FINISH
     from histoloom.patches.dataset import read_description
@@ -39,7 +69,7 @@ def train(
     path = find_recipe(recipe)
     folder = out or Path("runs") / path.stem
     try:
-        model = run_recipe(read_recipe(path, data), folder, bar, finish)
+        model = run(read_recipe(path, data), folder, bar, finish)
     except LockedError:
         if not finish:
             raise

@@ -26,7 +26,10 @@ def check_recipe(recipe: Recipe, edge: int, table: TissueTable, initial: Histolo
     factor = 2 ** len(recipe.autoencoder.model.channels) if own_autoencoder else None
     if initial is not None:
         factor = latent_factor(initial.autoencoder)
-        _check_initial(recipe, table, initial)
+        if recipe.distillation is not None:
+            _check_types(table, initial)
+        else:
+            _check_initial(recipe, table, initial)
     _check_window(recipe, edge, factor)
     if recipe.watch.map_fidelity and len(table.ids) > 1:
         unit = 2 ** len(recipe.watch.segmenter.channels)
@@ -47,6 +50,17 @@ def _check_initial(recipe: Recipe, table: TissueTable, initial: HistoloomPipelin
             raise ModelError(
                 f"initial_model {recipe.initial_model}: has {name} {has}, the recipe needs {needs}; change the "
                 "recipe, or leave initial_model out to train from random weights"
+            )
+
+
+def _check_types(table: TissueTable, teacher: HistoloomPipeline) -> None:
+    """Raise ConfigError where an id means one tissue in the data and another to the teacher."""
+    known = {tissue.id: tissue.name for tissue in teacher.table.types}
+    for tissue in table.types:
+        if known.get(tissue.id) != tissue.name:
+            raise ConfigError(
+                f"type {tissue.id} is {tissue.name!r} in the data, and {known.get(tissue.id, 'unknown')!r} to the "
+                "teacher; distill on data with the tissue table of the teacher"
             )
 
 

@@ -55,7 +55,7 @@ def record_of(recipe: Recipe, command: str) -> Record:
         settings[name] = Path(settings[name]).name
     if settings["denoiser"]["curriculum"]:
         settings["denoiser"]["curriculum"].pop("levels")
-    for stage in ("autoencoder", "decoder", "denoiser"):
+    for stage in ("autoencoder", "decoder", "denoiser", "distillation"):
         loop = (settings[stage] or {}).get("loop", {})
         for free in ("checkpoint_minutes", "workers", *(("steps",) if loop.get("schedule") == "constant" else ())):
             loop.pop(free, None)

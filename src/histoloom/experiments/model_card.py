@@ -20,8 +20,8 @@ from histoloom.version import VERSION
 def model_card(run: Run, denoiser: Denoiser, dataset: Path, copy_limit: float | None) -> str:
     """Markdown for the model's README.md, from what the run knows of its data and settings."""
     recipe, patches = run.recipe, run.patches
-    loop = recipe.denoiser.loop
-    scheduler, steps = make_sampler(denoiser.config["objective"])
+    loop = (recipe.denoiser if denoiser.student is None else recipe.distillation or recipe.denoiser).loop
+    scheduler, steps = make_sampler(denoiser.samplers)
     template = Environment(
         loader=PackageLoader("histoloom.experiments", "."),
         undefined=StrictUndefined,
@@ -48,6 +48,7 @@ def model_card(run: Run, denoiser: Denoiser, dataset: Path, copy_limit: float | 
         seed=loop.seed,
         objective=denoiser.config["objective"],
         initial=Path(recipe.initial_model).name,
+        student=denoiser.student,
         scheduler=type(scheduler).__name__,
         steps=steps,
         copy_limit=copy_limit,

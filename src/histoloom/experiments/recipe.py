@@ -17,6 +17,7 @@ from histoloom.patches.rules import SlideDataset
 from histoloom.training.autoencoder import AutoencoderTraining
 from histoloom.training.decoder import DecoderTraining
 from histoloom.training.denoiser import DenoiserTraining
+from histoloom.training.distillation import Distillation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class Watch:
     """What the watcher does at each checkpoint: weave `patches`, and read them with a segmenter."""
 
     patches: int = 8
-    steps: int = 20  # of the sampler
+    steps: int = 10  # of the sampler; those that a student was trained for
     map_fidelity: bool = True  # train a segmenter on the same patches first, and read the woven patches with it
     segmenter: SegmenterConfig = field(default_factory=lambda: SegmenterConfig(steps=400))
 
@@ -106,6 +107,7 @@ class Recipe:
     autoencoder: AutoencoderTraining = field(default_factory=AutoencoderTraining)
     decoder: DecoderTraining | None = None  # further training of the autoencoder's decoder
     denoiser: DenoiserTraining = field(default_factory=DenoiserTraining)
+    distillation: Distillation | None = None  # for `histoloom distill`: how the student learns from `initial_model`
     watch: Watch = field(default_factory=Watch)
     copy_limit: CopyLimitConfig = field(default_factory=CopyLimitConfig)  # of the finished model
     reproduce: Reproduction = field(default_factory=Reproduction)

@@ -23,6 +23,7 @@ from diffusers.models.modeling_utils import ModelMixin
 
 from histoloom.conditioning.kinds import CONDITIONINGS
 from histoloom.conditioning.likeness import copy_limit
+from histoloom.errors import ConfigError
 from histoloom.experiments.check import check_recipe
 from histoloom.experiments.context import Run, cached_result, record_of
 from histoloom.experiments.curves import Curves
@@ -50,13 +51,12 @@ def run_recipe(recipe: Recipe, folder: Path | str, progress: Progress = silent, 
     OutputError where `folder` belongs to another run.
     """
     folder, state = Path(folder), process_state()
+    if recipe.distillation is not None:
+        raise ConfigError("the recipe has a table [distillation]; use `histoloom distill`, or leave the table out")
     with ExitStack() as stack:
         if state.is_main_process:
             stack.enter_context(run_folder(folder, record_of(recipe, "train")))
-            if not finish:
-                (folder / FINISH).unlink(missing_ok=True)
-            elif not (folder / FINISH).exists():
-                write_text(folder / FINISH, "")
+            asked_to_finish(folder, finish)
         run, dataset = open_run(recipe, folder, progress)
         if run.curves is not None:
             stack.enter_context(run.curves)
@@ -71,6 +71,14 @@ def run_recipe(recipe: Recipe, folder: Path | str, progress: Progress = silent, 
             made = replace(record_of(recipe, "train"), inputs={"patches": run.patches.fingerprint()})
             save_model(denoiser, autoencoder, run.table, folder / "model", limit, card, mpp, made)
     return folder / "model"
+
+
+def asked_to_finish(folder: Path, finish: bool) -> None:
+    """Ask the stages of the run in `folder` to finish, or take that wish back."""
+    if not finish:
+        (folder / FINISH).unlink(missing_ok=True)
+    elif not (folder / FINISH).exists():
+        write_text(folder / FINISH, "")
 
 
 def open_run(recipe: Recipe, folder: Path, progress: Progress) -> tuple[Run, Path]:

@@ -134,13 +134,14 @@ def _in_bf16(
     copy_limit: float | None,
     mpp: float | None,
 ) -> HistoloomPipeline:
-    scheduler, _ = make_sampler(denoiser.config["objective"])
+    scheduler, _ = make_sampler(denoiser.samplers)
     return HistoloomPipeline(
         _copy_in_bf16(autoencoder), _copy_in_bf16(denoiser), scheduler, table.to_rows(), copy_limit, mpp
     )
 
 
 def _copy_in_bf16(part: ModelMixin) -> Any:
-    copy = cast(Any, type(part)).from_config(cast(Any, part).config)
+    config = {key: value for key, value in cast(Any, part).config.items() if key != "_name_or_path"}  # of this machine
+    copy = cast(Any, type(part)).from_config(config)
     copy.load_state_dict(part.state_dict())
     return copy.bfloat16()

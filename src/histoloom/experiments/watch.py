@@ -37,7 +37,7 @@ class Watcher:
 
     def __call__(self, step: int, denoiser: Denoiser) -> None:
         table, curves = self.run.table, self.run.curves
-        scheduler, _ = make_sampler(denoiser.config["objective"])
+        scheduler, _ = make_sampler(denoiser.samplers)
         pipeline = HistoloomPipeline(self.autoencoder, denoiser, scheduler, table.to_rows())
         pipeline.set_progress_bar_config(disable=True)
         images = pipeline(self.maps, self.crops, steps=self.config.steps)

@@ -75,6 +75,15 @@ class Context:
         ]
         return cls(blocks, bias, torch.cat(joined))
 
+    def take(self, samples: Int[Tensor, " m"]) -> "Context":
+        """The contexts of some samples of the batch."""
+        blocks = [
+            BlockContext(*(None if part is None else part[samples] for part in (b.modulation, b.keys_values)))
+            for b in self.blocks
+        ]
+        joined = self.joined[samples] if isinstance(self.joined, Tensor) else self.joined
+        return Context(blocks, [b[samples] for b in self.bias], joined)
+
 
 def with_validity(pixels: UInt8[Tensor, "m h w 3"], valid: Bool[Tensor, "m h w"]) -> Float[Tensor, "m 4 h w"]:
     """RGB in [-1, 1] and validity as one tensor; invalid pixels are zero in all channels."""

@@ -8,7 +8,7 @@ one learned null token. A crop without texture has colors and no tokens.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Literal, cast
 
@@ -22,10 +22,12 @@ from torch.nn import functional as F
 
 from histoloom.conditioning.inputs import MAP_STEP
 from histoloom.conditioning.kinds import CONDITIONINGS, Conditioning
+from histoloom.config import build
 from histoloom.errors import ConfigError
 from histoloom.models.blocks import Block, zeroed
 from histoloom.models.conditions import HIDDEN, BlockContext, Conditions, Context
 from histoloom.models.crop_encoder import CropEncoder, color_statistics
+from histoloom.models.students import Student
 from histoloom.models.token_lists import TokenLists, count_rivals
 from histoloom.text import shorten
 
@@ -52,12 +54,14 @@ class Denoiser(ModelMixin, ConfigMixin):
         latent_mean: list[float] | None = None,
         latent_std: list[float] | None = None,
         crop_edge: int = 96,  # px that crops are padded to
+        student: dict | None = None,  # fields of `Student`, for a network that was distilled
     ):
         super().__init__()
         _check_config(locals())
         self.reads = CONDITIONINGS[conditioning]
         self.num_types, self.latent_factor, self.fold, self.objective = num_types, latent_factor, fold, objective
         self.num_levels, self.finest = len(channels), channels[0]
+        self.student = None if student is None else as_student(student)
         finest, inputs, samples = channels[0], latent_channels * fold**2, self.map_samples
         time_channels = 4 * finest
         # Names of weights are a file format, and the order in which they are made decides their random start.
@@ -95,12 +99,24 @@ class Denoiser(ModelMixin, ConfigMixin):
         steps = list(pairwise(channels))
         self.shrink = nn.ModuleList(nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in steps)
         self.grow = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in steps)
-        self.leave = nn.Sequential(nn.GroupNorm(16, finest), nn.SiLU(), zeroed(nn.Conv2d(finest, inputs, 3, padding=1)))
+        outputs = inputs * (1 if self.student is None else self.student.points)
+        self.leave = nn.Sequential(
+            nn.GroupNorm(16, finest), nn.SiLU(), zeroed(nn.Conv2d(finest, outputs, 3, padding=1))
+        )
+        if self.student is not None:
+            self.aim = nn.Sequential(
+                nn.Linear(3 * finest, time_channels), nn.SiLU(), zeroed(nn.Linear(time_channels, time_channels))
+            )
 
     @property
     def cell(self) -> int:
         """Pixels along the edge of one cell of the finest grid."""
         return self.latent_factor * self.fold
+
+    @property
+    def samplers(self) -> str:
+        """The kind of samplers that fits what is predicted, for `histoloom.models.schedulers`."""
+        return (self.student and self.student.family) or self.objective
 
     @property
     def map_samples(self) -> int:
@@ -133,11 +149,23 @@ class Denoiser(ModelMixin, ConfigMixin):
         return Context(blocks, bias, joined)
 
     def forward(
-        self, latents: Float[Tensor, "b c h w"], time: Float[Tensor, " b"], context: Context | Conditions
-    ) -> Float[Tensor, "b c h w"]:
-        """The prediction that the objective asks for: velocity, or noise."""
+        self,
+        latents: Float[Tensor, "b c h w"],
+        time: Float[Tensor, " b"],
+        context: Context | Conditions,
+        aim: Float[Tensor, "b 3"] | None = None,
+    ) -> Float[Tensor, "b kc h w"]:
+        """The prediction that the objective asks for: velocity, or noise; of a policy, one velocity per point.
+
+        `aim` is what a student reads besides: see `Student.aim`.
+        """
         context = self.read(context) if isinstance(context, Conditions) else context
-        emb = F.silu(self.time(get_timestep_embedding(1000 * time, self.finest).to(latents.dtype)))
+        emb = self.time(get_timestep_embedding(1000 * time, self.finest).to(latents.dtype))
+        if self.student is not None:
+            assert aim is not None
+            shares = get_timestep_embedding(1000 * aim.flatten(), self.finest)
+            emb = emb + self.aim(shares.unflatten(0, aim.shape).flatten(1).to(latents.dtype))
+        emb = F.silu(emb)
         bias, seen = [None, *(context.bias or [None] * len(self.shrink))], iter(context.blocks)
         skip_scale, in_out_scale = self._preconditioning(time)
         scaled = (latents * in_out_scale).to(self.enter.weight.dtype)
@@ -153,7 +181,8 @@ class Denoiser(ModelMixin, ConfigMixin):
             x = (F.pixel_shuffle(self.grow[i](x), 2) + skips.pop()) / 2**0.5
             for block in blocks:
                 x = block(x, emb, next(seen), bias[i])
-        return latents * skip_scale + F.pixel_shuffle(self.leave(x), self.fold) * in_out_scale
+        left = F.pixel_shuffle(self.leave(x), self.fold) * in_out_scale
+        return (latents * skip_scale).repeat(1, left.shape[1] // latents.shape[1], 1, 1) + left
 
     def _down(self) -> Iterator[tuple[int, list[Block]]]:
         """Level and blocks on the way down, fine to coarse."""
@@ -254,6 +283,13 @@ class Denoiser(ModelMixin, ConfigMixin):
         return (conditions.type_map == self.num_types + 1).flatten(1).all(1)
 
 
+def as_student(values: object) -> Student:
+    """What a student can be asked for, from a config; raises ConfigError."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"denoiser: student is {shorten(repr(values), 60)}; give its fields, or none")
+    return build(Student, dict(values), "denoiser: student")
+
+
 def _check_config(given: dict) -> None:
     """Raise ConfigError for values that no network has, before any weight is made: a file may hold anything."""
 
@@ -284,6 +320,8 @@ def _check_config(given: dict) -> None:
         raise ConfigError(f"denoiser: channels and blocks name {levels[0]} and {levels[1]} levels; give both 2 to 8")
     if given["latent_factor"] * given["fold"] % MAP_STEP:
         raise ConfigError(f"denoiser: latent_factor times fold must be a multiple of {MAP_STEP}")
+    if given["student"] is not None and as_student(given["student"]) and given["objective"] != "flow":
+        raise ConfigError(f"denoiser: a student is distilled from flow, not from {given['objective']}")
     for name, least in (("latent_mean", -math.inf), ("latent_std", 0.0)):
         _check_statistics(name, given[name], given["latent_channels"], least)
 

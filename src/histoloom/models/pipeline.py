@@ -121,9 +121,11 @@ class HistoloomPipeline(DiffusionPipeline):
         """The scheduler that `sampling` means for this model, and `sampling` with sampler and steps filled in.
 
         Calls use it, and records are written from it, so that they cannot differ. Raises ConfigError for a sampler that
-        does not fit the model.
+        does not fit the model, and for steps or guidance that a distilled model was not trained for.
         """
-        return resolve(sampling, self.denoiser.objective, self.scheduler)
+        if self.denoiser.student is not None:
+            sampling = self.denoiser.student.resolve(sampling)
+        return resolve(sampling, self.denoiser.samplers, self.scheduler)
 
     @torch.no_grad()
     def __call__(
@@ -188,8 +190,7 @@ class HistoloomPipeline(DiffusionPipeline):
         rows, columns = self._margins(maps[0].shape)
         height, width = maps[0].shape
         whole = height + sum(rows), width + sum(columns)
-        reads, objective = self.denoiser.reads, self.denoiser.objective
-        weights = {acts: sampling.weights(reads, any(crops), acts) for acts in (True, False)}
+        weights = {acts: self._weights(sampling, any(crops), acts) for acts in (True, False)}
         contexts = {
             (with_map, with_crops): self._read(maps, crops if with_crops else [[]] * len(maps), with_map, seeds)
             for with_map, with_crops in weights[True] | weights[False]
@@ -199,24 +200,42 @@ class HistoloomPipeline(DiffusionPipeline):
         scheduler.set_timesteps(sampling.steps, device=latents.device)
         latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
         calls = {acts: self._calls(mine, contexts, latents[:, 0].numel()) for acts, mine in weights.items()}
-        for t, share in zip(scheduler.timesteps, noise_shares(scheduler, objective), strict=True):
+        shares = noise_shares(scheduler, self.denoiser.objective)
+        for t, share, aim in zip(scheduler.timesteps, shares, self._aims(shares, sampling), strict=True):
             # The paper samples with eta 1: fresh noise at every step, here from the patch's own seed.
             is_ddim = isinstance(scheduler, DDIMScheduler)
             fresh = {"eta": 1.0, "variance_noise": self._noise(draws, whole)} if is_ddim else {}
-            predicted = self._predict(latents, t, calls[sampling.acts(share)])
+            predicted = self._predict(latents, t, calls[sampling.acts(share)], aim)
             latents = scheduler.step(predicted, t, latents, return_dict=False, **fresh)[0]
         pixels = decode(self.autoencoder, self._denormalize(latents).to(self.autoencoder.dtype)).float()
         _refuse_not_finite(latents, pixels, seeds)
         images = to_images(pixels)[:, rows[0] : rows[0] + height, columns[0] : columns[0] + width]
         return list(images.cpu().numpy())
 
-    def _predict(self, latents: Tensor, t: Tensor, calls: Calls) -> Tensor:
+    def _weights(self, sampling: Sampling, has_crops: bool, acts: bool) -> dict[Shown, float]:
+        """The weight of each prediction of a step; a student makes one, which is guided already."""
+        reads = self.denoiser.reads
+        if self.denoiser.student is None:
+            return sampling.weights(reads, has_crops, acts)
+        return {(True, has_crops and reads.crops): 1.0}
+
+    def _aims(self, shares: list[float], sampling: Sampling) -> list[Tensor | None]:
+        """What a student reads besides the time of each step."""
+        student = self.denoiser.student
+        if student is None:
+            return [None] * len(shares)
+        asked = torch.tensor([[end, sampling.map_guidance, sampling.crop_guidance] for end in student.ends(shares)])
+        return list(student.aim(*asked.to(self.denoiser.device).T))
+
+    def _predict(self, latents: Tensor, t: Tensor, calls: Calls, aim: Tensor | None = None) -> Tensor:
         """The weighted sum of the predictions in each context; one call per entry, for all contexts joined in it."""
         dtype, total = self.denoiser.dtype, torch.zeros((), device=latents.device)
         time = (t / 1000).to(latents.device, torch.float32)
         for weights, context in calls:
             repeated = latents.to(dtype).repeat(len(weights), 1, 1, 1)
-            predicted = self.denoiser(repeated, time.expand(len(repeated)), context).float().chunk(len(weights))
+            aimed = None if aim is None else aim.expand(len(repeated), -1)
+            predicted = self.denoiser(repeated, time.expand(len(repeated)), context, aimed)
+            predicted = predicted.float().chunk(len(weights))
             total = total + sum(weight * part for weight, part in zip(weights, predicted, strict=True))
         return total
 

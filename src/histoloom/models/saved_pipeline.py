@@ -7,7 +7,7 @@ from histoloom.errors import ModelError, TissueError
 from histoloom.models.autoencoder import AUTOENCODERS, latent_channels, latent_factor
 from histoloom.models.denoiser import Denoiser
 from histoloom.models.model_files import CONFIG, INDEX, WEIGHTS, check_finite, check_weights, read_config
-from histoloom.models.schedulers import scheduler_names
+from histoloom.models.schedulers import scheduler_classes
 from histoloom.text import shorten
 from histoloom.tissue import TissueTable
 
@@ -25,7 +25,7 @@ def check_files(folder: Path) -> None:
     known = {
         "autoencoder": {("diffusers", name) for name in AUTOENCODERS},
         "denoiser": {(Denoiser.__module__, Denoiser.__name__)},
-        "scheduler": {("diffusers", name) for name in scheduler_names()},
+        "scheduler": scheduler_classes(),
     }
     for part, kinds in known.items():
         found = index.get(part)

@@ -161,22 +161,23 @@ class DenoiserObjective(nn.Module):
         else:
             time = batch["time_draw"]
             noisy, target = objective.epsilon(clean, noise, time)
-        prediction = self.denoiser(noisy, time, self.conditions(batch))
+        prediction = self.denoiser(noisy, time, read_conditions(batch, self.denoiser, self._frozen[0]))
         return {"loss": objective.loss(prediction, target, "l1" if kind == "epsilon-l1" else "l2")}
 
-    def conditions(self, batch: dict[str, Tensor]) -> Conditions:
-        """The conditions of a batch, as the network reads them."""
-        crops = with_validity(batch["crop_pixels"], batch["crop_valid"]) if "crop_pixels" in batch else None
-        by_vector = crops is not None and self.denoiser.reads.vectors
-        return Conditions(
-            type_map=batch["type_map"].long() if "type_map" in batch else None,
-            canvas=with_validity(batch["canvas"], batch["canvas_valid"]) if "canvas" in batch else None,
-            crops=crops,
-            crop_vectors=embed_crops(self._frozen[0], crops) if by_vector and crops is not None else None,
-            crop_types=batch.get("crop_types"),
-            crop_samples=batch.get("crop_samples"),
-            crop_textured=batch.get("crop_textured"),
-        )
+
+def read_conditions(batch: dict[str, Tensor], denoiser: Denoiser, autoencoder: ModelMixin) -> Conditions:
+    """The conditions of a batch that `collate` made, as the denoiser reads them."""
+    crops = with_validity(batch["crop_pixels"], batch["crop_valid"]) if "crop_pixels" in batch else None
+    by_vector = crops is not None and denoiser.reads.vectors
+    return Conditions(
+        type_map=batch["type_map"].long() if "type_map" in batch else None,
+        canvas=with_validity(batch["canvas"], batch["canvas_valid"]) if "canvas" in batch else None,
+        crops=crops,
+        crop_vectors=embed_crops(autoencoder, crops) if by_vector and crops is not None else None,
+        crop_types=batch.get("crop_types"),
+        crop_samples=batch.get("crop_samples"),
+        crop_textured=batch.get("crop_textured"),
+    )
 
 
 def build_denoiser(autoencoder: ModelMixin, config: DenoiserTraining, num_types: int, cache: LatentCache) -> Denoiser:
