@@ -1,8 +1,6 @@
 """Every reader of a file that may come from elsewhere, and a small valid folder that they all read."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +28,9 @@ def write_valid(folder: Path) -> None:
     from histoloom.discovery.embeddings import EMBEDDINGS, embedding_schema, open_writer
     from histoloom.evaluation.segmenter import SegmenterConfig, save_segmenter, train_segmenter
     from histoloom.generation.bank import CropBank, save_bank
+    from histoloom.generation.patches import WeaveConfig
+    from histoloom.generation.settings import DrawnMaps, Source
+    from histoloom.generation.woven_folder import weave_folder
     from histoloom.models.autoencoder import AutoencoderConfig, build_autoencoder
     from histoloom.models.denoiser import Denoiser
     from histoloom.models.pipeline import HistoloomPipeline
@@ -95,8 +96,8 @@ def write_valid(folder: Path) -> None:
         '[data]\nsource = "pictures"\nmaps = "maps"\ntissue = "tissue.toml"\n[autoencoder.loop]\nsteps = 3\n'
         "learning_rate = 1e-3\n[denoiser]\nwindow = 64\nviews = 2\nchannels = [32, 64]\nblocks = [1, 1]\n"
     )
-    command = [sys.executable, "-m", "histoloom", "generate", "model", "--layouts", "2", "--size", "64", "--steps", "1"]
-    subprocess.run([*command, "--out", "woven"], cwd=folder, check=True, capture_output=True)
+    source = Source(maps=DrawnMaps(count=2, size=64))
+    weave_folder(HistoloomPipeline.load(folder / "model"), source, WeaveConfig(steps=1), folder / "woven")
 
 
 def kinds() -> list[Kind]:

@@ -4,6 +4,7 @@ Killed at any moment and repeated, it ends in the bytes of an undisturbed run. O
 process are refused by one line, and nothing is deleted.
 """
 
+import functools
 import os
 import re
 import shutil
@@ -44,7 +45,7 @@ class Ended:
     changes: int
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def call(start, tmp_path_factory) -> Callable[..., Ended]:
     """`call(folder, words, kill)`: the command in that folder, killed before a change."""
 
@@ -138,24 +139,36 @@ def kept(case: Case, folder: Path) -> dict[str, bytes]:
     return {n: data for n, data in written(case, folder).items() if not Path(n).name.startswith(".")}
 
 
+@pytest.fixture(scope="session")
+def finished(inputs, call, tmp_path_factory) -> Callable[[str], tuple[Path, int]]:
+    """`finished(name)`: a folder in which that command was not disturbed, made once, and the changes that it made."""
+
+    @functools.cache
+    def make(name: str) -> tuple[Path, int]:
+        folder = prepare(CASES[name], inputs, tmp_path_factory.mktemp("finished") / "whole")
+        ended = call(folder, CASES[name].words)
+        assert ended.code == 0, ended.error
+        assert ended.changes > 4
+        return folder, ended.changes
+
+    return make
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_killed_run_ends_in_the_bytes_of_an_undisturbed_one_and_no_other_run_takes_its_place(
-    name, inputs, call, tmp_path
+    name, inputs, finished, call, tmp_path
 ):
-    case = CASES[name]
-    ended = call(prepare(case, inputs, tmp_path / "whole"), case.words)
-    assert ended.code == 0, ended.error
-    assert ended.changes > 4
-    whole = written(case, tmp_path / "whole")
+    case, (folder, changes) = CASES[name], finished(name)
+    whole = written(case, folder)
     assert not [n for n in whole if n.endswith((".partial", ".lock", ".old"))]
-    assert not [n for n, data in whole.items() if str(tmp_path).encode() in data]
-    assert call(tmp_path / "whole", case.words).code == 0
-    assert written(case, tmp_path / "whole") == whole
+    assert not [n for n, data in whole.items() if str(folder.parent).encode() in data]
+    assert call(folder, case.words).code == 0
+    assert written(case, folder) == whole
 
     rng = np.random.default_rng(len(name))
-    points = {int(rng.integers(min(5, ended.changes), ended.changes + 1)), *([4] if case.kills > 1 else [])}
+    points = {int(rng.integers(min(5, changes), changes + 1)), *([4] if case.kills > 1 else [])}
     if os.environ.get("HISTOLOOM_KILL_ALL"):
-        points = set(range(1, ended.changes + 1))
+        points = set(range(1, changes + 1))
     for point in sorted(points):
         folder = prepare(case, inputs, tmp_path / str(point))
         assert call(folder, case.words, point).code == KILLED
@@ -163,7 +176,7 @@ def test_a_killed_run_ends_in_the_bytes_of_an_undisturbed_one_and_no_other_run_t
             refuse_others(case, folder, call)
         again = call(folder, case.words)
         assert again.code == 0, (point, again.error)
-        assert written(case, folder) == whole, f"killed before change {point} of {ended.changes}"
+        assert written(case, folder) == whole, f"killed before change {point} of {changes}"
 
 
 def refuse_others(case: Case, folder: Path, call: Callable[..., Ended]) -> None:
@@ -181,10 +194,9 @@ def refuse_others(case: Case, folder: Path, call: Callable[..., Ended]) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.change is not None])
-def test_what_is_there_is_not_taken_for_the_result_of_other_settings_or_inputs(name, inputs, call, tmp_path):
-    case, folder = CASES[name], prepare(CASES[name], inputs, tmp_path / "trial")
-    finished = call(folder, case.words)
-    assert finished.code == 0, finished.error
+def test_what_is_there_is_not_taken_for_the_result_of_other_settings_or_inputs(name, inputs, finished, call, tmp_path):
+    case, (whole, changes) = CASES[name], finished(name)
+    folder = shutil.copytree(whole, tmp_path / "trial")
     before = written(case, folder)
     if case.other:
         refused(case, folder, call(folder, f"{case.words} {case.other}"), before)
@@ -192,7 +204,7 @@ def test_what_is_there_is_not_taken_for_the_result_of_other_settings_or_inputs(n
     refused(case, folder, call(folder, case.words), before)
     if case.resumes:
         folder = prepare(case, inputs, tmp_path / "killed")
-        assert call(folder, case.words, finished.changes * 2 // 3).code == KILLED
+        assert call(folder, case.words, changes * 2 // 3).code == KILLED
         before = kept(case, folder)
         case.change(folder)
         refused(case, folder, call(folder, case.words), before)

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -72,9 +69,10 @@ def test_what_does_not_fit_is_one_clear_error(pipeline, call, error, told):
 UNTYPED = """
 import sys
 import numpy as np
+sys.stdout = open(out, "w")
 from histoloom import Crop, HistoloomPipeline
 from histoloom.errors import InputError
-pipeline, semantic_map = HistoloomPipeline.load(sys.argv[1]), np.zeros((32, 32), np.uint8)
+pipeline, semantic_map = HistoloomPipeline.load(model), np.zeros((32, 32), np.uint8)
 for name, value in (("seed", 1.5), ("seed", None), ("seed", "a"), ("seed", True), ("steps", 2.5), ("batch_size", 1.5)):
     try:
         pipeline(semantic_map, **{name: value})
@@ -99,11 +97,12 @@ for call in (
 """
 
 
-def test_arguments_of_another_type_are_answered_with_what_is_taken(tiny_model):
+def test_arguments_of_another_type_are_answered_with_what_is_taken(start, tiny_model, tmp_path):
     """In a process of its own, since the tests check types by annotation and would answer first."""
-    done = subprocess.run([sys.executable, "-c", UNTYPED, tiny_model], capture_output=True, text=True)
-    assert done.stderr == ""
-    assert done.stdout.splitlines() == [
+    process = start(UNTYPED, model=str(tiny_model), out=str(tmp_path / "lines"))
+    process.join()
+    assert process.exitcode == 0
+    assert (tmp_path / "lines").read_text().splitlines() == [
         *(f"seed is {wrong}; give one whole number of 0 or more, or one per map" for wrong in ("1.5", "None", "'a'")),
         "seed is True; give one whole number of 0 or more, or one per map",
         "steps is 2.5; give a whole number of 1 or more",
