@@ -35,6 +35,18 @@ def test_a_file_is_whole_or_absent(tmp_path):
     assert names(path.parent) == ["a.txt"]
 
 
+def test_a_lock_that_a_killed_run_has_left_next_to_its_result_is_removed_and_a_held_one_stays(tmp_path):
+    out = tmp_path / "out"
+    with files.resumable_folder(out, RUN) as aside:
+        (aside / "a.txt").write_text("a")
+    (tmp_path / ".out.lock").write_text('{"pid": 1}')
+    assert files.is_finished(out, RUN)
+    assert names(tmp_path) == ["out"]
+    with locks.locked(out):
+        assert files.is_finished(out, RUN)
+        assert names(tmp_path) == [".out.lock", "out"]
+
+
 def test_a_failed_write_keeps_the_old_file(tmp_path):
     files.write_json(tmp_path / "a.json", {"b": 1, "a": 2})
     with pytest.raises(KeyError), files.whole_file(tmp_path / "a.json") as aside:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from histoloom.disk import flush, one_clear_line, settle, settle_tree
 from histoloom.errors import LockedError, OutputError
-from histoloom.locks import locked
+from histoloom.locks import locked, remove_dead_lock
 from histoloom.records import Record, read_json, refuse_other_run
 from histoloom.version import VERSION
 
@@ -245,6 +245,7 @@ def is_finished(folder: Path, record: Record) -> bool:
     if not (folder / RECORD).is_file():
         raise OutputError(f"{folder}: exists already; name another folder, or move it away")
     _check(folder, record)
+    remove_dead_lock(folder)  # of a run that was killed after its last rename
     return True
 
 

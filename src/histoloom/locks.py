@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from histoloom.disk import one_clear_line
-from histoloom.errors import LockedError
+from histoloom.errors import LockedError, OutputError
 
 
 @contextmanager
@@ -21,8 +21,7 @@ def locked(folder: Path) -> Iterator[None]:
     where another process holds the lock; OutputError where no lock can be made.
     """
     folder = Path(folder).absolute()
-    real = Path(os.path.realpath(folder))  # one lock by whatever link the folder is named
-    path = real.with_name(f".{real.name}.lock")
+    path = _path(folder)
     with one_clear_line(folder):
         handle = _acquire(path, folder)
     try:
@@ -31,6 +30,19 @@ def locked(folder: Path) -> Iterator[None]:
         if _is_still(handle, path):
             path.unlink(missing_ok=True)
         os.close(handle)
+
+
+def remove_dead_lock(folder: Path) -> None:
+    """Remove the lock file that a killed process has left next to `folder`; one that is held stays."""
+    if _path(folder).exists():
+        with contextlib.suppress(OutputError), locked(folder):  # held, or on a disk that cannot be written
+            pass
+
+
+def _path(folder: Path) -> Path:
+    """The lock file: one by whatever link the folder is named."""
+    real = Path(os.path.realpath(folder))
+    return real.with_name(f".{real.name}.lock")
 
 
 def _acquire(path: Path, folder: Path) -> int:
