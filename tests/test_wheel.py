@@ -14,8 +14,8 @@ from histoloom.version import VERSION
 
 ROOT = Path(__file__).parents[1]
 CORE = {
-    "diffusers", "filelock", "jaxtyping", "jinja2", "lazy-loader", "numpy", "pillow", "pyarrow", "rich", "safetensors",
-    "tomli-w", "torch", "typer",
+    "diffusers", "filelock", "huggingface-hub", "jaxtyping", "jinja2", "lazy-loader", "numpy", "pillow", "pyarrow",
+    "pyyaml", "rich", "safetensors", "tomli-w", "torch", "typer",
 }  # fmt: skip
 
 
