@@ -35,7 +35,7 @@ def test_a_file_of_that_name_wins_over_the_recipe_of_the_package(tmp_path, monke
     assert find_recipe("tcga") == FOLDER / "tcga.toml"
     Path("tcga").write_text("")
     assert find_recipe("tcga") == Path("tcga")
-    with pytest.raises(ConfigError, match="no such recipe; give a TOML file or one of camelyon16, "):
+    with pytest.raises(ConfigError, match="no such recipe; give a TOML file or one of camelyon-mini, camelyon16, "):
         find_recipe("nothing")
 
 

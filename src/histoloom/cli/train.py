@@ -1,6 +1,7 @@
 """`histoloom train` and `histoloom distill` make a model of a recipe, `histoloom reproduce` the paper's tables."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +29,7 @@ def train(
     """
     from histoloom.experiments.run import run_recipe
 
-    _learn(run_recipe, recipe, out, data, finish)
+    _learn(partial(run_recipe, say=partial(typer.echo, err=True)), recipe, out, data, finish)
 
 
 def distill(

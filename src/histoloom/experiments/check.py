@@ -4,9 +4,11 @@ What one table decides alone is refused where its dataclass is built. Here stand
 patches, or another model.
 """
 
+from diffusers.models.modeling_utils import ModelMixin
+
 from histoloom.errors import ConfigError, InputError, ModelError
 from histoloom.experiments.recipe import Recipe
-from histoloom.models.autoencoder import latent_factor
+from histoloom.models.autoencoder import latent_channels, latent_factor, load_autoencoder
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.tissue import TissueTable
 
@@ -25,11 +27,14 @@ def check_recipe(recipe: Recipe, edge: int, table: TissueTable, initial: Histolo
         raise ConfigError(f"patches are {edge} px, smaller than decoder size {recipe.decoder.size}")
     factor = 2 ** len(recipe.autoencoder.model.channels) if own_autoencoder else None
     if initial is not None:
-        factor = latent_factor(initial.autoencoder)
+        autoencoder = initial.autoencoder
+        if recipe.pretrained_autoencoder:
+            autoencoder = load_autoencoder(recipe.pretrained_autoencoder)
+        factor = latent_factor(autoencoder)
         if recipe.distillation is not None:
             _check_types(table, initial)
         else:
-            _check_initial(recipe, table, initial)
+            _check_initial(recipe, initial, autoencoder)
     _check_window(recipe, edge, factor)
     if recipe.watch.map_fidelity and len(table.ids) > 1:
         unit = 2 ** len(recipe.watch.segmenter.channels)
@@ -37,13 +42,15 @@ def check_recipe(recipe: Recipe, edge: int, table: TissueTable, initial: Histolo
             raise ConfigError(f"patches are {edge} px, too small for the segmenter of [watch], which needs {unit} px")
 
 
-def _check_initial(recipe: Recipe, table: TissueTable, initial: HistoloomPipeline) -> None:
+def _check_initial(recipe: Recipe, initial: HistoloomPipeline, autoencoder: ModelMixin) -> None:
     found, wanted = initial.denoiser.config, recipe.denoiser
     pairs = {
         "conditioning": (found["conditioning"], wanted.conditioning),
         "channels": (tuple(found["channels"]), wanted.channels),
         "blocks": (tuple(found["blocks"]), wanted.blocks),
-        "number of tissue ids": (found["num_types"], table.num_ids),
+        "objective": (found["objective"], wanted.objective),
+        "latent channels": (found["latent_channels"], latent_channels(autoencoder)),
+        "latent factor": (found["latent_factor"], latent_factor(autoencoder)),
     }
     for name, (has, needs) in pairs.items():
         if has != needs:

@@ -14,6 +14,7 @@
 Every stage resumes from its checkpoint, so the same command continues a run that was killed.
 """
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -36,19 +37,26 @@ from histoloom.files import run_folder, write_text
 from histoloom.fitting.processes import process_state
 from histoloom.fitting.stop import FINISH
 from histoloom.models.denoiser import Denoiser
-from histoloom.patches.store import common_mpp, read_table
+from histoloom.patches.store import SCALE_TOLERANCE, common_mpp, read_table
 from histoloom.progress import Progress, silent
 from histoloom.training.denoiser import train_denoiser
+from histoloom.training.start import describe_match, match_types
 
 
-def run_recipe(recipe: Recipe, folder: Path | str, progress: Progress = silent, finish: bool = False) -> Path:
+def run_recipe(
+    recipe: Recipe,
+    folder: Path | str,
+    progress: Progress = silent,
+    finish: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Path:
     """Train what the recipe says in `folder`, and return the folder of the finished model.
 
     Call it again to resume. With `finish`, every stage ends with the weights of its last checkpoint, or after one
     step; without it, a run that was finished early continues. With several processes (`accelerate launch`), all of them
-    call it; the main one writes and shows progress. Raises ConfigError, InputError or ModelError for a recipe that
-    cannot work, before any work, and
-    OutputError where `folder` belongs to another run.
+    call it; the main one writes and shows progress. `say` is given each line on what `initial_model` contributes.
+    Raises ConfigError, InputError or ModelError for a recipe that cannot work, before any work, and OutputError where
+    `folder` belongs to another run.
     """
     folder, state = Path(folder), process_state()
     if recipe.distillation is not None:
@@ -58,6 +66,8 @@ def run_recipe(recipe: Recipe, folder: Path | str, progress: Progress = silent, 
             stack.enter_context(run_folder(folder, record_of(recipe, "train")))
             asked_to_finish(folder, finish)
         run, dataset = open_run(recipe, folder, progress)
+        if state.is_main_process:
+            _say_start(run, say)
         if run.curves is not None:
             stack.enter_context(run.curves)
         autoencoder = open_autoencoder(run)
@@ -102,6 +112,21 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress) -> tuple[Run, Pat
     return run, dataset
 
 
+def _say_start(run: Run, say: Callable[[str], None]) -> None:
+    """Say which types the initial model knows, and whether its scale is that of the patches."""
+    name, initial = run.recipe.initial_model, open_initial(run.recipe.initial_model)
+    if initial is None:
+        return
+    say(f"{name}: tissue types {describe_match(run.table, initial.table)}")
+    mine = common_mpp(run.patches.mpp)
+    if initial.mpp is None:
+        say(f"{name}: its scale is unknown; compare the size of nuclei in its patches and in yours")
+    elif mine is None:
+        say(f"{name}: was trained at {initial.mpp:.3g} um/px; the scale of these patches is unknown or mixed")
+    elif abs(mine / initial.mpp - 1) > SCALE_TOLERANCE:
+        say(f"{name}: was trained at {initial.mpp:.3g} um/px; these patches have {mine:.3g} um/px")
+
+
 def _train_denoiser(run: Run, autoencoder: ModelMixin, watcher: Watcher | None) -> Denoiser:
     config, initial = run.recipe.denoiser, open_initial(run.recipe.initial_model)
     with (
@@ -118,6 +143,7 @@ def _train_denoiser(run: Run, autoencoder: ModelMixin, watcher: Watcher | None) 
             on_step=reporter(bar, run.curves, "denoiser", config.loop.batch_size),
             on_checkpoint=watcher,
             initial=initial.denoiser if initial is not None else None,
+            match=match_types(run.table, initial.table) if initial is not None else None,
             levels=run.levels,
         )
 

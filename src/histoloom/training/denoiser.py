@@ -19,7 +19,7 @@ from histoloom.conditioning.inputs import canvas, no_map, pack_crops, type_map
 from histoloom.conditioning.kinds import CONDITIONINGS, Conditioning
 from histoloom.config import check_numbers
 from histoloom.discovery.levels import Levels
-from histoloom.errors import ConfigError, ModelError
+from histoloom.errors import ConfigError
 from histoloom.fitting.loop import LoopConfig, Step, fit, identity_of
 from histoloom.models.autoencoder import latent_channels, latent_factor, weights_hash
 from histoloom.models.conditions import Conditions, with_validity
@@ -31,6 +31,7 @@ from histoloom.stain import StainJitter, apply_stain
 from histoloom.training import objective
 from histoloom.training.curriculum import Curriculum, coarse_ids, level_at
 from histoloom.training.latents import LatentCache, View, cache_latents
+from histoloom.training.start import TypeMatch, start_from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,31 +237,25 @@ def train_denoiser(
     on_step: Callable[[Step], None] | None = None,
     on_checkpoint: Callable[[int, Denoiser], None] | None = None,
     initial: Denoiser | None = None,
+    match: TypeMatch | None = None,
     levels: Levels | None = None,
 ) -> Denoiser:
     """Train on `patches`, resuming from `folder`; returns the averaged denoiser in eval mode.
 
     Latents are cached in `latents`, by default in `folder`; `caching` counts patches meanwhile. `initial` is a trained
-    denoiser whose weights replace the random ones at the start. `levels` say how the types are nested, for a
-    curriculum. Raises ModelError for an `initial` of another architecture.
+    denoiser whose weights replace the random ones at the start; `match` says which of its types are those of the
+    patches, by default those of the same id. `levels` say how the types are nested, for a curriculum. Raises ModelError
+    for an `initial` of another architecture.
     """
     denoiser, sampler = prepare(patches, num_types, autoencoder, config, latents or folder, caching, levels)
     if initial is not None:
-        _start_from(denoiser, initial)
+        start_from(denoiser, initial, match)
     report = None if on_checkpoint is None else (lambda step, averaged: on_checkpoint(step, averaged.denoiser))
     identity = identity_of(config, patches=patches.fingerprint(), weights=str(sampler.cache.mean.tolist()))
     identity |= {} if initial is None else {"initial": weights_hash(initial)}
+    identity |= {} if match is None or match.is_identity else {"types": str(match)}
     identity |= {} if config.curriculum is None or levels is None else {"levels": str(levels.of.tolist())}
     model, together = DenoiserObjective(denoiser, autoencoder), partial(collate, crop_edge=config.crops.largest)
     averaged = fit(model, sampler, together, config.loop, folder, identity, on_step, report)
     assert isinstance(averaged, DenoiserObjective)
     return averaged.denoiser.eval()
-
-
-def _start_from(denoiser: Denoiser, initial: Denoiser) -> None:
-    # Not the statistics of the latents: the autoencoder or the patches may differ.
-    try:
-        denoiser.load_state_dict(initial.state_dict())
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise ModelError(f"the initial denoiser has another architecture ({reason}); train from the start") from None

@@ -1,0 +1,99 @@
+"""A run that starts from a model with other tissue types, and what it refuses."""
+
+import pytest
+import torch
+
+from histoloom.errors import ModelError
+from histoloom.experiments.recipe import read_recipe
+from histoloom.experiments.run import run_recipe
+from histoloom.models.pipeline import HistoloomPipeline
+
+RECIPE = """
+{first}
+[data]
+source = "images"
+maps = "maps"
+tissue = "{tissue}"
+pictures = {{ {pictures} }}
+
+[autoencoder]
+size = 32
+model = {{ latent_channels = {latents}, channels = [8, 8, 16], encoder_blocks = [1, 1, 1], decoder_blocks = [1, 1, 1] }}
+loop = {{ steps = 2, batch_size = 2, workers = 0 }}
+
+[denoiser]
+objective = "{objective}"
+window = 32
+views = 1
+channels = [32, 64]
+blocks = [1, 1]
+crops = {{ base = 24, largest = 32 }}
+loop = {{ steps = 2, batch_size = 2, workers = 0, learning_rate = 1e-12 }}
+
+[watch]
+patches = 2
+steps = 2
+map_fidelity = false
+
+[copy_limit]
+pairs = 0
+"""
+OTHER = """
+[[tissue]]
+id = 0
+name = "gland"
+
+[[tissue]]
+id = 1
+name = "stroma"
+
+[[tissue]]
+id = 3
+name = "tumor"
+"""
+
+
+def train(folder, name: str, first: str = "", **changes) -> tuple[HistoloomPipeline, list[str]]:
+    values = {"first": first, "tissue": "tissue.toml", "pictures": "", "latents": 4, "objective": "flow"}
+    (folder / f"{name}.toml").write_text(RECIPE.format(**(values | changes)))
+    said: list[str] = []
+    model = run_recipe(read_recipe(folder / f"{name}.toml"), folder / name, say=said.append)
+    return HistoloomPipeline.load(model, torch.float32), said
+
+
+@pytest.fixture
+def first(image_folder) -> HistoloomPipeline:
+    (image_folder / "other.toml").write_text(OTHER)
+    return train(image_folder, "first", pictures="mpp = 0.5")[0]
+
+
+def test_a_model_of_other_types_is_trained_further_with_its_autoencoder(image_folder, first):
+    further, said = train(image_folder, "second", 'initial_model = "first/model"', tissue="other.toml")
+    assert said[0].endswith(
+        "first/model: tissue types matched by name: gland, stroma; new, from the mean of its types: tumor"
+    )
+    assert said[1].endswith("was trained at 0.5 um/px; the scale of these patches is unknown or mixed")
+    before, after = first.denoiser.token_type.weight, further.denoiser.token_type.weight
+    assert torch.equal(after[:2], before[[1, 0]])
+    assert torch.allclose(after[2:], before.mean(0), rtol=1e-2)  # saved in bf16
+    for mine, old in zip(further.autoencoder.parameters(), first.autoencoder.parameters(), strict=True):
+        assert torch.equal(mine, old)
+    assert not (image_folder / "second" / "autoencoder").exists()
+
+
+def test_another_scale_is_said(image_folder, first):
+    _, said = train(image_folder, "second", 'initial_model = "first/model"', pictures="mpp = 0.25")
+    assert said[1:] == [f"{image_folder}/first/model: was trained at 0.5 um/px; these patches have 0.25 um/px"]
+    _, said = train(image_folder, "third", 'initial_model = "first/model"', pictures="mpp = 0.51")
+    assert said[1:] == []
+
+
+def test_another_objective_and_other_latents_are_refused_before_any_work(image_folder, first):
+    train(image_folder, "wide", latents=8)
+    for name, line, changes, reason in (
+        ("noise", "", {"objective": "epsilon-l1"}, "has objective flow, the recipe needs epsilon-l1"),
+        ("latents", 'pretrained_autoencoder = "wide/model"\n', {}, "has latent channels 4, the recipe needs 8"),
+    ):
+        with pytest.raises(ModelError, match=f"first/model: {reason}"):
+            train(image_folder, name, f'{line}initial_model = "first/model"', **changes)
+        assert not list(image_folder.glob(f"{name}/*/"))
