@@ -39,7 +39,7 @@ def textbook(real: np.ndarray, fake: np.ndarray) -> float:
     from scipy.linalg import sqrtm
 
     (mean, cov), (other_mean, other_cov) = moments(real, fake)
-    root = sqrtm(cov @ other_cov).real
+    root = np.real(sqrtm(cov @ other_cov))
     return float(((mean - other_mean) ** 2).sum() + np.trace(cov) + np.trace(other_cov) - 2 * np.trace(root))
 
 

@@ -231,7 +231,7 @@ def report(path: str, home: Path, rounds: int, peers: str, cores_only: bool) -> 
     """All rows, for one mosaic; the bare loop and ours take turns."""
     print(f"{SIZE} px patches, median (range) of {rounds} rounds of {READ}\n| what | patches/s |\n|---|---|")
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        ways = (("one core", per_core), ("two processes", lambda *args: together(*args, pool)))
+        ways = (("one core", per_core), ("two processes", lambda loop, path: together(loop, path, pool)))
         for name, rate in ways[:1] if cores_only else ways:
             _ = [rate(loop, path) for loop in (bare, ours)]  # imports, starts the processes, warms the disk
             found = np.array([[rate(loop, path) for loop in (bare, ours)] for _ in range(rounds)])

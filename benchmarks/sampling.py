@@ -64,7 +64,7 @@ def htd_patch(steps: int, seed: int) -> Callable[[], None]:
         scheduler.set_timesteps(steps)
         for t in scheduler.timesteps:
             noise = unet(torch.cat([latents, condition], 1), t).sample
-            latents = scheduler.step(noise, t, latents, eta=1.0, generator=generator).prev_sample
+            latents = scheduler.step(noise, t, latents, eta=1.0, generator=generator, return_dict=False)[0]
         autoencoder.decode(latents)
 
     return run
@@ -83,7 +83,7 @@ def plain_loop(pipeline: HistoloomPipeline, maps: np.ndarray, crops: list, seed:
             whole = tuple(edge + sum(margin) for edge, margin in zip(semantic_map.shape, margins, strict=True))
             latents = pipeline._noise([np.random.default_rng(seed + index)], whole)
             for t in scheduler.timesteps:
-                time_ = (t / 1000).expand(1)
+                time_ = torch.as_tensor(t / 1000).expand(1)
                 both, only_map, nothing = (
                     denoiser(latents, time_, pipeline._conditions(semantic_map, mine, with_map, seed))
                     for with_map, mine in ((True, crops[index]), (True, []), (False, []))

@@ -73,8 +73,8 @@ def main() -> None:
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         ways = {
             "one core": per_core,
-            "two processes, by their processors": lambda *args: together(*args, pool, clock=False),
-            "two processes, by the clock": lambda *args: together(*args, pool, clock=True),
+            "two processes, by their processors": lambda loop, path, mpp: together(loop, path, mpp, pool, clock=False),
+            "two processes, by the clock": lambda loop, path, mpp: together(loop, path, mpp, pool, clock=True),
         }
         for name, rate in ways.items():
             rate(bare, path, slide_mpp)  # starts the processes and warms the disk

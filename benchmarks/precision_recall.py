@@ -1,6 +1,6 @@
 """Precision, recall, density, coverage at n real and n synthetic images: Histoloom against the `prdc` package.
 
-    python benchmarks/prdc.py [--n 10000] [--dimensions 512]
+    python benchmarks/precision_recall.py [--n 10000] [--dimensions 512]
 
 Each runs in a process of its own, so that peak memory is its own: resident memory at the end of its peak, less what it
 had before the call. `pip install prdc`.
@@ -9,9 +9,7 @@ had before the call. `pip install prdc`.
 import argparse
 import multiprocessing
 import resource
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -28,8 +26,6 @@ def features(n: int, d: int) -> tuple[np.ndarray, np.ndarray]:
 def measure(name: str, n: int, d: int, answers: multiprocessing.Queue) -> None:
     """Run one method and put (figures, seconds, MB) into `answers`."""
     real, fake = features(n, d)
-    here = Path(__file__).resolve().parent
-    sys.path[:] = [p for p in sys.path if Path(p).resolve() != here]  # where this file would be taken for the package
     try:
         if name == "Histoloom":
             from histoloom.metrics.prdc import prdc
