@@ -234,3 +234,10 @@ def test_the_record_is_replaced_whole(tmp_path):
     write_description(tmp_path, {"version": "2"})
     assert os.listdir(tmp_path) == ["dataset.json"]
     assert '"version": "2"' in (tmp_path / "dataset.json").read_text()
+
+
+def test_a_dataset_may_have_a_name_that_is_not_utf8(tmp_path):
+    folder = tmp_path / os.fsdecode(b"pr\xe4parate")
+    folder.mkdir()
+    assert write(folder, [row(0)]) == 1
+    assert len(load_patches(folder, "train")) == 1

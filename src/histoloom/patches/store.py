@@ -108,7 +108,8 @@ def write_shards(rows: Iterable[dict], table: TissueTable, folder: Path, split: 
         group = 64 if batch[0]["image"] else 4096  # rows; small groups let a reader hold few images
         with whole_file(folder / "data" / f"{split}-{shard:05d}.parquet") as aside:
             columns = pa.Table.from_pylist(batch, arrow_schema(table))
-            pq.write_table(columns, aside, compression="zstd", row_group_size=group)
+            with aside.open("wb") as file:  # pyarrow refuses names that are not UTF-8
+                pq.write_table(columns, file, compression="zstd", row_group_size=group)
         count += len(batch)
     return count
 
