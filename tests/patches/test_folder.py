@@ -225,3 +225,9 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
     (tmp_path / "images" / "a.png").symlink_to(outside)
     with pytest.raises(InputError, match=r"a\.png leads out of .*images to .*outside\.png; copy the file"):
         find(tmp_path)
+
+
+@pytest.mark.parametrize("mpp", [1e-9, 1e9, 0.0, -0.5])
+def test_an_mpp_that_no_slide_has_is_refused(mpp):
+    with pytest.raises(ConfigError, match=r"mpp is .*; give micrometers per pixel in"):
+        FolderImport(mpp=mpp)

@@ -4,7 +4,6 @@ Images larger than a patch are cut into a centered grid of patches without overl
 named, so a foreign manifest reads nothing but its own data.
 """
 
-import math
 import os
 import re
 import unicodedata
@@ -51,8 +50,8 @@ class FolderImport:
             raise ConfigError(f"trim is {self.trim} and size {self.size}; trim is 0 or more, size 1 or more")
         if self.val_share is not None and not 0 <= self.val_share < 1:
             raise ConfigError(f"val_share is {self.val_share}; it must be at least 0 and below 1")
-        if self.mpp is not None and not (self.mpp > 0 and math.isfinite(self.mpp)):
-            raise ConfigError(f"mpp is {self.mpp}; it is a positive number of micrometers per pixel")
+        if self.mpp is not None and not 0.001 <= self.mpp <= 1000:
+            raise ConfigError(f"mpp is {self.mpp}; give micrometers per pixel in [0.001, 1000]")
         try:
             check_case_pattern(self.case_pattern)
         except ConfigError as error:
