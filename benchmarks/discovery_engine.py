@@ -18,9 +18,10 @@ import tifffile
 import torch
 from PIL import Image
 
+from histoloom.discovery.cutting import Cutting
 from histoloom.discovery.embed import embed
 from histoloom.discovery.embedding_run import EmbedConfig
-from histoloom.discovery.parts import Cutting, find_parts
+from histoloom.discovery.parts import find_parts
 from histoloom.distributed import Workers
 from histoloom.encoders.encoder import open_encoder
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder

@@ -64,9 +64,10 @@ def inputs(tmp_path_factory, make_pipeline) -> Path:
     """Slides, masks, pictures, an encoder, a model, and what each step of discovery leaves."""
     from histoloom.discovery.choose import ChooseConfig, choose
     from histoloom.discovery.cluster import ClusterConfig, cluster
+    from histoloom.discovery.cutting import Cutting
     from histoloom.discovery.embed import embed
     from histoloom.discovery.embedding_run import EmbedConfig
-    from histoloom.discovery.parts import Cutting, find_parts
+    from histoloom.discovery.parts import find_parts
     from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
     from histoloom.patches.folder import FolderImport, find_pictures
     from histoloom.patches.importer import import_pictures

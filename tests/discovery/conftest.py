@@ -13,10 +13,11 @@ from slide_files import write_tiled_tiff
 
 from histoloom.discovery.choose import ChooseConfig, choose
 from histoloom.discovery.classifier import Window
+from histoloom.discovery.cutting import Cutting
 from histoloom.discovery.embed import embed
 from histoloom.discovery.embedding_run import EmbedConfig
 from histoloom.discovery.embeddings import open_chosen, open_table, vectors_of
-from histoloom.discovery.parts import Cutting, find_parts
+from histoloom.discovery.parts import find_parts
 from histoloom.discovery.tree import TypeTree
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
 from histoloom.patches.folder import FolderImport, find_pictures

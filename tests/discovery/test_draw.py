@@ -11,12 +11,13 @@ from folders import files
 from PIL import Image
 from slide_files import write_tiled_tiff
 
+from histoloom.discovery.cutting import Cutting
 from histoloom.discovery.draw import draw_maps, found_map, level_file, shares_of
 from histoloom.discovery.levels import read_levels
 from histoloom.discovery.map_files import read_map
 from histoloom.discovery.names import name_types
 from histoloom.discovery.open_classifier import open_classifier
-from histoloom.discovery.parts import Cutting, find_parts
+from histoloom.discovery.parts import find_parts
 from histoloom.discovery.pseudo_maps import MapConfig
 from histoloom.discovery.tree import TypeTree
 from histoloom.distributed import Workers

@@ -19,11 +19,13 @@ from conftest import draw_tissue
 from slide_files import MPP, write_tiled_tiff
 
 from histoloom.discovery.choose import ChooseConfig, choose
+from histoloom.discovery.cutting import Cutting
 from histoloom.discovery.embed import embed
 from histoloom.discovery.embedding_run import EmbedConfig, read_embedding
 from histoloom.discovery.embeddings import open_chosen, open_table
-from histoloom.discovery.parts import Cutting, SlidePart, find_parts
+from histoloom.discovery.parts import find_parts
 from histoloom.discovery.plan import count_patches
+from histoloom.discovery.slide_parts import SlidePart
 from histoloom.discovery.windows import open_windows
 from histoloom.distributed import Workers
 from histoloom.encoders.encoder import Encoder, open_encoder
@@ -156,7 +158,8 @@ import os, signal, sys
 from pathlib import Path
 from histoloom.discovery.embed import embed
 from histoloom.discovery.embedding_run import EmbedConfig, read_embedding
-from histoloom.discovery.parts import Cutting, find_parts
+from histoloom.discovery.cutting import Cutting
+from histoloom.discovery.parts import find_parts
 from histoloom.distributed import Workers
 
 source, out, encoder, ray = sys.argv[1:]

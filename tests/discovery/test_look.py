@@ -7,12 +7,13 @@ import pytest
 from PIL import Image
 
 from histoloom.discovery.classifier import Window
+from histoloom.discovery.cutting import Cutting
 from histoloom.discovery.draw import draw_maps
 from histoloom.discovery.look import LookConfig, spread_over_cases, tree_picture, write_shares
 from histoloom.discovery.look_files import write_look
 from histoloom.discovery.look_page import MAX_SLIDES
 from histoloom.discovery.names import name_types
-from histoloom.discovery.parts import Cutting, find_parts
+from histoloom.discovery.parts import find_parts
 from histoloom.discovery.pseudo_maps import MapConfig
 from histoloom.discovery.tree import TypeTree
 from histoloom.discovery.windows import SlideWindows, read_assigned

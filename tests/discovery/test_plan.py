@@ -8,10 +8,11 @@ from slide_files import MPP, write_tiled_tiff
 from torch.utils.flop_counter import FlopCounterMode
 
 from histoloom.discovery.classifier import ClassifierConfig, ViT
+from histoloom.discovery.cutting import Cutting
 from histoloom.discovery.embed import embed
 from histoloom.discovery.embedding_run import EmbedConfig
 from histoloom.discovery.embeddings import open_table
-from histoloom.discovery.parts import Cutting, find_parts
+from histoloom.discovery.parts import find_parts
 from histoloom.discovery.plan import CLASSIFIER, COSTS, PlanConfig, count_patches, describe, make_plan, measure_rate
 from histoloom.encoders.encoder import KNOWN
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder

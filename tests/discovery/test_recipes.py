@@ -8,9 +8,10 @@ import pytest
 from slide_files import write_aperio
 
 from histoloom.conditioning.likeness import CopyLimitConfig
+from histoloom.discovery.cutting import Cutting
 from histoloom.discovery.draw import draw_maps
 from histoloom.discovery.names import name_types
-from histoloom.discovery.parts import Cutting, find_parts
+from histoloom.discovery.parts import find_parts
 from histoloom.discovery.pseudo_maps import MapConfig
 from histoloom.discovery.pseudo_patches import Kept, draw_patches
 from histoloom.errors import ConfigError, InputError

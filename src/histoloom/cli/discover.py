@@ -70,9 +70,10 @@ def embed(
     check_out(out, in_place=True)
 
     from histoloom.cli.progress import bar
+    from histoloom.discovery.cutting import Cutting
     from histoloom.discovery.embed import embed as run
     from histoloom.discovery.embedding_run import EmbedConfig
-    from histoloom.discovery.parts import Cutting, find_parts
+    from histoloom.discovery.parts import find_parts
     from histoloom.discovery.windows import is_dataset
     from histoloom.distributed import Workers
 
@@ -200,7 +201,8 @@ def plan(
     With a folder, patches are counted on thumbnails of its slides.
     """
     from histoloom.cli.progress import bar
-    from histoloom.discovery.parts import Cutting, find_parts
+    from histoloom.discovery.cutting import Cutting
+    from histoloom.discovery.parts import find_parts
     from histoloom.discovery.plan import PlanConfig, count_patches, describe, make_plan, measure_rate
     from histoloom.distributed import Workers
     from histoloom.errors import ConfigError

@@ -83,12 +83,14 @@ def maps(
     from functools import partial
 
     from histoloom.cli.progress import bar
+    from histoloom.discovery.cutting import Cutting
     from histoloom.discovery.draw import SHARES, draw_maps
     from histoloom.discovery.names import name_types
     from histoloom.discovery.open_classifier import classifier_fingerprint, open_classifier
-    from histoloom.discovery.parts import Cutting, SlidePart, find_parts
+    from histoloom.discovery.parts import find_parts
     from histoloom.discovery.pseudo_maps import MapConfig
     from histoloom.discovery.pseudo_patches import Kept, count_patches, draw_patches
+    from histoloom.discovery.slide_parts import SlidePart
     from histoloom.discovery.tree import TypeTree
     from histoloom.discovery.windows import is_dataset
     from histoloom.distributed import Workers

@@ -30,8 +30,8 @@ from histoloom.discovery.classifier import TypePredictor
 from histoloom.discovery.levels import write_levels
 from histoloom.discovery.map_files import count_types, described_of, relabel, write_map, write_polygons
 from histoloom.discovery.names import NamedTypes
-from histoloom.discovery.parts import SlidePart
 from histoloom.discovery.pseudo_maps import MapConfig, draw_rows, map_grid
+from histoloom.discovery.slide_parts import SlidePart
 from histoloom.distributed import ALONE, Workers, run_made
 from histoloom.errors import InputError
 from histoloom.files import run_folder, whole_file, write_text

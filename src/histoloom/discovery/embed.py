@@ -19,9 +19,10 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
+from histoloom.discovery.cutting import Batch, Read
 from histoloom.discovery.embedding_run import EmbedConfig, embedding_record, with_absolute_paths, write_paths
 from histoloom.discovery.embeddings import EMBEDDINGS, ROWS_PER_GROUP, count_rows, embedding_schema, open_writer
-from histoloom.discovery.parts import Batch, Part, Read
+from histoloom.discovery.parts import Part
 from histoloom.distributed import ALONE, Workers, run_made
 from histoloom.encoders.encoder import open_encoder
 from histoloom.errors import InputError, ModelError

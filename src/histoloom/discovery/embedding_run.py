@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from histoloom.config import build
+from histoloom.discovery.cutting import Cutting
 from histoloom.discovery.embeddings import CHOSEN
-from histoloom.discovery.parts import Cutting, Part
+from histoloom.discovery.parts import Part
 from histoloom.encoders.encoder import short_name
 from histoloom.encoders.small import SMALL, weights_path
 from histoloom.errors import ConfigError, InputError

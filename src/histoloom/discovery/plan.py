@@ -13,8 +13,11 @@ import numpy as np
 
 from histoloom.config import check_numbers
 from histoloom.discovery.classifier import Window
-from histoloom.discovery.parts import Cutting, DamagedShard, Part, RowsPart, tissue_places
+from histoloom.discovery.cutting import Cutting
+from histoloom.discovery.parts import Part
 from histoloom.discovery.pseudo_maps import MapConfig
+from histoloom.discovery.row_parts import DamagedShard, RowsPart
+from histoloom.discovery.slide_parts import tissue_places
 from histoloom.distributed import ALONE, Workers, run_items
 from histoloom.encoders.encoder import KNOWN, SMALL, open_encoder
 from histoloom.errors import ConfigError, InputError

@@ -12,9 +12,9 @@ from jaxtyping import Bool, Int, UInt8
 
 from histoloom.discovery.classifier import Window
 from histoloom.discovery.cluster import ASSIGNMENTS
+from histoloom.discovery.cutting import Cutting
 from histoloom.discovery.embedding_run import read_embedding
 from histoloom.discovery.embeddings import CHOSEN, open_chosen, open_table
-from histoloom.discovery.parts import Cutting
 from histoloom.errors import ConfigError, InputError
 from histoloom.parquet import guarded, open_parquet
 from histoloom.patches.places import OPEN_SLIDES, PlaceReader
