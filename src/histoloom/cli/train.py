@@ -20,6 +20,12 @@ def train(
             "--finish", help="End the run now with a usable model. The command without this option continues the run."
         ),
     ] = False,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan", help="Measure a few steps of each stage, print what the rest of the run costs, and train nothing."
+        ),
+    ] = False,
 ) -> None:
     """Train a model: the autoencoder, its decoder, then the denoiser, as the recipe says.
 
@@ -27,9 +33,29 @@ def train(
     `accelerate launch -m histoloom train RECIPE`. To watch, run `tensorboard --logdir RUN/tensorboard`, or open
     RUN/samples.
     """
+    if plan:
+        if finish:
+            from histoloom.errors import ConfigError
+
+            raise ConfigError("give --plan or --finish, not both")
+        _plan(recipe, out, data)
+        return
     from histoloom.experiments.run import run_recipe
 
     _learn(partial(run_recipe, say=partial(typer.echo, err=True)), recipe, out, data, finish)
+
+
+def _plan(recipe: str, out: Path | None, data: Path | None) -> None:
+    """Print what training a recipe costs from here on."""
+    from histoloom.cli.progress import bar
+    from histoloom.experiments.plan import describe, plan_recipe
+    from histoloom.experiments.recipe import read_recipe
+    from histoloom.recipes import find_recipe
+
+    path = find_recipe(recipe)
+    with bar("measuring", None, "steps") as running:
+        plan = plan_recipe(read_recipe(path, data), out or Path("runs") / path.stem, running)
+    typer.echo(describe(plan))
 
 
 def distill(

@@ -169,7 +169,7 @@ def describe(plan: Plan) -> str:
     lines = [
         f"{plan.patches:,} patches of {plan.slides:,} slides; {plan.chosen:,} of them chosen for clustering",
         f"reading all patches once: {plan.read_hours:,.0f} hours of one processor",
-        f"index without pixels or vectors: {_size(plan.index_bytes)}",
+        f"index without pixels or vectors: {byte_size(plan.index_bytes)}",
         f"small encoder, every patch: {plan.small_hours:,.1f} h",
         f"maps by the classifier, {MAP_WINDOWS:.0f} windows per area of a patch: {plan.map_hours:,.1f} h",
         "hours are for one GPU; it waits where fewer processors read than the third column says",
@@ -179,7 +179,7 @@ def describe(plan: Plan) -> str:
     ]
     lines += [
         f"| {p.encoder} | {p.rate:,.0f} | {math.ceil(p.rate / plan.read_rate)} "
-        f"| {p.hours:,.1f} | {_size(p.bytes)} | {p.chosen_hours:,.1f} | {_size(p.chosen_bytes)} "
+        f"| {p.hours:,.1f} | {byte_size(p.bytes)} | {p.chosen_hours:,.1f} | {byte_size(p.chosen_bytes)} "
         f"| {p.chosen_hours + shared:,.1f} |"
         for p in plan.prices
     ]
@@ -201,6 +201,7 @@ class _Counter:
             return len(tissue_places(slide, find_tissue(slide), self.cutting))
 
 
-def _size(count: int) -> str:
+def byte_size(count: int) -> str:
+    """A number of bytes with the unit that suits it, in powers of 1,000."""
     power = min(max(int(math.log(max(count, 1), 1000)), 0), 4)
     return f"{count / 1000**power:,.1f} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"

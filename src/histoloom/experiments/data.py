@@ -42,13 +42,13 @@ def open_dataset(
     return out
 
 
-def open_split(dataset: Path, split: str) -> Patches:
-    """The patches of a dataset; the pixels of an index come from its slides."""
+def open_split(dataset: Path, split: str, most: int | None = None) -> Patches:
+    """The patches of a dataset, or the first `most` of them; the pixels of an index come from its slides."""
     if has_pixels(dataset, split):
-        return load_patches(dataset, split)
+        return load_patches(dataset, split, most=most)
     from histoloom.patches.places import PlaceReader  # here: needs histoloom[slides]
 
-    return load_patches(dataset, split, PlaceReader(dataset).read)
+    return load_patches(dataset, split, PlaceReader(dataset).read, most=most)
 
 
 def open_levels(config: DenoiserTraining, dataset: Path, table: TissueTable) -> Levels | None:

@@ -53,6 +53,18 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
         raise OSError(code, os.strerror(code), str(path)) from None
 
 
+def steps_done(folder: Path) -> int:
+    """The step of the checkpoint in `folder`, 0 if there is none; raises ModelError for a damaged one."""
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return 0
+    try:
+        with safe_open(path, "pt") as file:
+            return int(file.get_tensor("step"))
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from None
+
+
 def load_checkpoint(folder: Path, model: nn.Module, average: nn.Module, optimizer: Optimizer, identity: str) -> int:
     """Restore the state in place and return its step; 0 if the folder holds no checkpoint.
 
@@ -66,8 +78,7 @@ def load_checkpoint(folder: Path, model: nn.Module, average: nn.Module, optimize
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(f"{path}: is not a readable checkpoint ({reason}); delete it to start over") from None
+        raise _unreadable(path, error) from None
     if (found := metadata.get("identity")) != identity:
         raise ModelError(
             f"{path}: was made by another run ({_difference(found, identity)}); give the run another folder, or "
@@ -107,6 +118,11 @@ def running_average(model: nn.Module, decay: float) -> AveragedModel:
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _unreadable(path: Path, error: Exception) -> ModelError:
+    reason = " ".join(str(error).split())
+    return ModelError(f"{path}: is not a readable checkpoint ({reason}); delete it to start over")
 
 
 def _difference(old: str | None, new: str) -> str:

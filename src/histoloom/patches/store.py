@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -185,15 +186,26 @@ def has_pixels(folder: Path | str, split: str, skip_damaged: bool = False) -> bo
     return first["semantic_map"] is not None
 
 
-def load_patches(folder: Path | str, split: str, read: ReadPlace | None = None, skip_damaged: bool = False) -> Patches:
-    """All patches of one split, decoded; they must share one size.
+def count_patches(folder: Path | str, split: str) -> int:
+    """The number of patches of one split, counted without their pixels."""
+    return sum(1 for _ in iter_rows(folder, split, ["case"]))
+
+
+def load_patches(
+    folder: Path | str,
+    split: str,
+    read: ReadPlace | None = None,
+    skip_damaged: bool = False,
+    most: int | None = None,
+) -> Patches:
+    """All patches of one split, or the first `most`, decoded; they must share one size.
 
     An index of places has no pixels: `read`, such as `PlaceReader(folder).read`, takes them from the slides. Raises
     InputError and ImageError naming folder, shard or patch; `skip_damaged` leaves out shards that cannot be read.
     """
     images, maps, cases, sources, mpp, places = [], [], [], [], [], []
     columns = ["image", "semantic_map", "source", "x", "y", "size", "case", "mpp"]
-    for row in iter_rows(folder, split, columns, skip_damaged):
+    for row in islice(iter_rows(folder, split, columns, skip_damaged), most):
         image, semantic_map = _pixels(row, read, f"{folder}: split {split!r}")
         images.append(image)
         maps.append(semantic_map)

@@ -22,6 +22,7 @@ from histoloom.progress import SILENT, Bar
 from histoloom.records import read_json
 from histoloom.stain import StainJitter, StainShift, apply_stain, draw_stain
 
+RECORD = "latents.json"  # written when all views are encoded
 BATCH = 16  # views encoded at once
 
 
@@ -87,7 +88,7 @@ def cache_latents(
     """
     factor, channels = latent_factor(autoencoder), latent_channels(autoencoder)
     side = (min(patches.images.shape[1:3]) - factor + 1) // factor
-    edge, path, record = side * factor, folder / "latents.npy", folder / "latents.json"
+    edge, path, record = side * factor, folder / "latents.npy", folder / RECORD
     key = {
         "patches": patches.fingerprint(),
         "views": views,
