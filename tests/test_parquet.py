@@ -1,12 +1,18 @@
 import contextlib
+import os
+import re
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import histoloom
 from histoloom.errors import InputError
-from histoloom.parquet import open_parquet, read_batches
+from histoloom.parquet import open_parquet, parquet_writer, read_batches, read_rows
+
+SOURCE = Path(histoloom.__file__).parent
 
 COLUMNS = {"name": pa.string(), "value": pa.int64(), "list": pa.list_(pa.float32())}
 
@@ -64,3 +70,19 @@ def test_any_flipped_byte_is_one_line_or_harmless(path):
         path.write_bytes(bytes(broken))
         with contextlib.suppress(InputError):
             list(read_batches(path, types=COLUMNS))
+
+
+def test_rows_go_through_a_file_whose_name_is_not_utf_8(tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/rows-\xff.parquet"))
+    rows = pa.table({"x": [1, 2], "name": ["a", "b"]})
+    with parquet_writer(path, rows.schema, compression="zstd") as writer:
+        writer.write_table(rows)
+    assert read_rows(path) == rows
+    assert read_rows(path, ["x"]).column_names == ["x"]
+
+
+def test_pyarrow_opens_no_path_itself():
+    """It refuses names that are not UTF-8: files are opened by Python, in one module."""
+    opened = re.compile(r"pq\.(ParquetWriter|ParquetFile|read_table|read_schema|read_metadata)\(")
+    modules = [path for path in SOURCE.rglob("*.py") if path.name != "parquet.py"]
+    assert not [path for path in modules if opened.search(path.read_text(encoding="utf-8"))]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,6 +35,19 @@ def open_parquet(path: Path | str, columns: Mapping[str, pa.DataType] | None = N
                 f"{path}: column {name!r} holds {schema.field(name).type}, not {kind}; make the file again"
             )
     return file
+
+
+@contextmanager
+def parquet_writer(path: Path | str, columns: pa.Schema, **how: Any) -> Iterator[pq.ParquetWriter]:
+    """A writer of rows. Python opens the file, since pyarrow refuses names that are not UTF-8."""
+    with Path(path).open("wb") as file, pq.ParquetWriter(file, columns, **how) as writer:
+        yield writer
+
+
+def read_rows(path: Path | str, columns: list[str] | None = None, **how: Any) -> pa.Table:
+    """All rows of a Parquet file of ours; raises InputError naming the file."""
+    with guarded(path), Path(path).open("rb") as file:
+        return pq.read_table(file, columns=columns, **how)
 
 
 def read_batches(

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from histoloom.discovery.embeddings import CHOSEN, Table, count_rows, open_table, open_writer, vectors_of
@@ -25,7 +24,7 @@ from histoloom.distributed import ALONE, Workers, run_items
 from histoloom.errors import ConfigError, InputError
 from histoloom.files import remove_partials, run_folder, whole_file
 from histoloom.locks import locked
-from histoloom.parquet import guarded
+from histoloom.parquet import read_rows
 from histoloom.progress import SILENT, Bar
 from histoloom.records import Record, fingerprint, refuse_other_run
 
@@ -107,8 +106,7 @@ def _record(table: Table, config: ChooseConfig) -> Record:
 
 
 def _choose_part(per_slide: int, aside: Path, path: Path) -> None:
-    with guarded(path):
-        rows = pq.read_table(path)
+    rows = read_rows(path)
     try:
         vectors = unit(vectors_of(rows))
     except InputError as error:
@@ -124,9 +122,10 @@ def _choose_part(per_slide: int, aside: Path, path: Path) -> None:
 
 def _join(parts: list[Path], path: Path, record: Record) -> int:
     count = 0
-    with whole_file(path) as aside, open_writer(aside, with_record(pq.read_schema(parts[0]), record)) as writer:
+    columns = with_record(read_rows(parts[0]).schema, record)
+    with whole_file(path) as aside, open_writer(aside, columns) as writer:
         for part in parts:
-            rows = pq.read_table(part)
+            rows = read_rows(part)
             writer.write_table(rows.replace_schema_metadata(writer.schema.metadata))
             count += len(rows)
     return count

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from histoloom.discovery.embeddings import CHOSEN, PLACE, Table, open_chosen, vectors_of
@@ -26,6 +25,7 @@ from histoloom.disk import one_clear_line
 from histoloom.errors import ConfigError, InputError
 from histoloom.files import remove_partials, whole_file
 from histoloom.locks import locked
+from histoloom.parquet import parquet_writer
 from histoloom.progress import SILENT, Bar
 from histoloom.records import Record, fingerprint, refuse_other_run
 
@@ -138,7 +138,7 @@ def _assign_all(
     names = {"histoloom.types": hashlib.sha256(tree.centroids.tobytes()).hexdigest()}
     fields = [("slide", pa.string()), *((name, pa.int64()) for name in PLACE[1:]), ("type", pa.int32())]
     columns = with_record(pa.schema(fields, names), record)
-    with whole_file(path) as aside, pq.ParquetWriter(aside, columns, compression="zstd") as writer:
+    with whole_file(path) as aside, parquet_writer(aside, columns, compression="zstd") as writer:
         for batch in table.batches(columns=[*PLACE, "vector"]):
             types, distances = nearest(_unit(vectors_of(batch), table, seen), tree.centroids)
             sizes += np.bincount(types, minlength=count)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Int
 
 from histoloom.discovery.classifier import Classifier
@@ -20,6 +19,7 @@ from histoloom.discovery.distill import (
 from histoloom.discovery.windows import Assigned, ReadWindow
 from histoloom.encoders.encoder import Encoder
 from histoloom.files import whole_file, write_json, write_text
+from histoloom.parquet import parquet_writer
 from histoloom.progress import SILENT, Bar
 
 ANSWERS, REPORT = "answers.parquet", "report.json"
@@ -113,8 +113,8 @@ def examine(
 
 def write_answers(answers: pa.Table, folder: Path) -> None:
     """Write the prediction for each test window next to the classifier."""
-    with whole_file(folder / ANSWERS) as aside:
-        pq.write_table(answers, aside, compression="zstd")
+    with whole_file(folder / ANSWERS) as aside, parquet_writer(aside, answers.schema, compression="zstd") as writer:
+        writer.write_table(answers)
 
 
 def write_card(report: DistillReport, folder: Path) -> None:

@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 from PIL import Image
 
@@ -35,6 +34,7 @@ from histoloom.discovery.slide_parts import SlidePart
 from histoloom.distributed import ALONE, Workers, run_made
 from histoloom.errors import InputError
 from histoloom.files import run_folder, whole_file, write_text
+from histoloom.parquet import parquet_writer
 from histoloom.patches.slide_jobs import stem
 from histoloom.progress import SILENT, Bar
 from histoloom.records import Record
@@ -178,7 +178,7 @@ def shares_of(counts: Int[np.ndarray, " 255"], named: NamedTypes, level: int) ->
 
 def _write_shares(parts: list[SlidePart], named: NamedTypes, folder: Path) -> None:
     """Write one group of rows per slide: memory does not grow with their number."""
-    with whole_file(folder / SHARES) as aside, pq.ParquetWriter(aside, SHARE_COLUMNS, compression="zstd") as writer:
+    with whole_file(folder / SHARES) as aside, parquet_writer(aside, SHARE_COLUMNS, compression="zstd") as writer:
         for part in parts:
             counts, rows = count_types(found_map(folder, part)), []
             for level, (count, table) in enumerate(zip(named.levels.counts, named.tables, strict=True)):

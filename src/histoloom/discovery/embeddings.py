@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from jaxtyping import Float
 
 from histoloom.discovery.tree import check_dimension
 from histoloom.errors import InputError
-from histoloom.parquet import open_parquet, read_batches
+from histoloom.parquet import open_parquet, parquet_writer, read_batches
 
 EMBEDDINGS, CHOSEN = "embeddings", "chosen.parquet"
 ENCODER, FINGERPRINT = b"histoloom.encoder", b"histoloom.fingerprint"
@@ -54,11 +55,11 @@ def embedding_schema(encoder: str, fingerprint: str, dimensions: int, precision:
     return pa.schema(fields, {ENCODER: encoder.encode(), FINGERPRINT: fingerprint.encode()})
 
 
-def open_writer(path: Path, columns: pa.Schema) -> pq.ParquetWriter:
+def open_writer(path: Path, columns: pa.Schema) -> AbstractContextManager[pq.ParquetWriter]:
     """A writer of embeddings: names are compressed, vectors are not, as they do not become smaller."""
     plain = [field.name for field in columns if field.name != "vector"]
-    how: dict[str, Any] = {"compression": {**dict.fromkeys(plain, "zstd"), "vector.list.element": "none"}}
-    return pq.ParquetWriter(path, columns, use_dictionary=["slide", "case_id", "size", "mpp"], **how)  # pyright: ignore[reportArgumentType] (the stub knows no list)
+    how = {**dict.fromkeys(plain, "zstd"), "vector.list.element": "none"}
+    return parquet_writer(path, columns, use_dictionary=["slide", "case_id", "size", "mpp"], compression=how)
 
 
 def vectors_of(batch: pa.RecordBatch | pa.Table, name: str = "vector") -> Float[np.ndarray, "n d"]:

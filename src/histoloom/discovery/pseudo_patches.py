@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from histoloom.discovery.classifier import TypePredictor
 from histoloom.discovery.levels import write_levels
@@ -22,7 +21,7 @@ from histoloom.discovery.pseudo_maps import MapConfig, draw_patch
 from histoloom.distributed import ALONE, Workers, run_made
 from histoloom.errors import ConfigError, InputError
 from histoloom.files import is_finished, resumable_folder, whole_file, write_text
-from histoloom.parquet import open_parquet, read_batches
+from histoloom.parquet import open_parquet, parquet_writer, read_batches
 from histoloom.patches.card import summarize, write_card
 from histoloom.patches.dataset import content_hash, read_description, write_description
 from histoloom.patches.heterogeneity import class_fractions, entropy, is_heterogeneous
@@ -181,7 +180,7 @@ def _check_mpp(row: dict, predict: TypePredictor) -> None:
 
 
 def _write_shard(path: Path, rows: Iterator[dict], columns: pa.Schema) -> None:
-    with pq.ParquetWriter(path, columns, compression="zstd") as writer:
+    with parquet_writer(path, columns, compression="zstd") as writer:
         batch: list[dict] = []
         for row in rows:
             batch.append(row)

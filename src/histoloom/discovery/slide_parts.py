@@ -10,12 +10,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from histoloom.discovery.cutting import Batch, Cutting, Read, chunks
 from histoloom.discovery.embeddings import CHOSEN, open_chosen
 from histoloom.errors import InputError, SlideError
-from histoloom.parquet import guarded
+from histoloom.parquet import read_rows
 from histoloom.patches.slide_jobs import SlideJob
 from histoloom.records import fingerprint
 from histoloom.slides.reader import Slide, open_slide
@@ -95,8 +94,7 @@ def tissue_places(slide: Slide, tissue: TissueMap, cutting: Cutting) -> list[tup
 def _chosen_places(folder: Path, source: str, slide: Slide, cutting: Cutting) -> list[tuple[int, int]]:
     """Corners of a slide's patches in `chosen.parquet`, which must have the size of the patches that are cut now."""
     open_chosen(folder)
-    with guarded(folder / CHOSEN):
-        rows = pq.read_table(folder / CHOSEN, columns=["x", "y", "size"], filters=[("slide", "=", source)])
+    rows = read_rows(folder / CHOSEN, ["x", "y", "size"], filters=[("slide", "=", source)])
     if not len(rows):
         raise InputError(f"{slide.path}: {folder}/{CHOSEN} has no patch of it; choose there first, or leave it out")
     edge = round((cutting.size or 256) * cutting.mpp / slide.mpp)

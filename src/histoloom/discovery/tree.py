@@ -14,12 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from histoloom.errors import ConfigError, InputError
 from histoloom.files import whole_file, write_json
-from histoloom.parquet import open_parquet
+from histoloom.parquet import open_parquet, parquet_writer
 from histoloom.records import fingerprint, read_json
 
 TABLE, DESCRIPTION = "types.parquet", "types.json"
@@ -89,7 +88,9 @@ class TypeTree:
             "centroid": pa.FixedSizeListArray.from_arrays(self.centroids.ravel(), self.centroids.shape[1]),
         }
         with whole_file(folder / TABLE) as aside:
-            pq.write_table(pa.table(columns), aside)
+            rows = pa.table(columns)
+            with parquet_writer(aside, rows.schema) as writer:
+                writer.write_table(rows)
         # The description names its table by content, so that a table of another run does not pass for it.
         names = {"encoder": self.encoder, "fingerprint": self.fingerprint, "made": self.made}
         write_json(folder / DESCRIPTION, {"levels": self.levels, **names, "sha256": fingerprint(folder / TABLE)})

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Bool, Int, UInt8
 
 from histoloom.discovery.classifier import Window
@@ -16,7 +15,7 @@ from histoloom.discovery.cutting import Cutting
 from histoloom.discovery.embedding_run import read_embedding
 from histoloom.discovery.embeddings import CHOSEN, open_chosen, open_table
 from histoloom.errors import ConfigError, InputError
-from histoloom.parquet import guarded, open_parquet
+from histoloom.parquet import guarded, open_parquet, read_rows
 from histoloom.patches.places import OPEN_SLIDES, PlaceReader
 from histoloom.patches.split import hold_out
 from histoloom.patches.store import has_pixels, iter_rows, load_patches
@@ -50,11 +49,11 @@ def read_assigned(folder: Path) -> Assigned:
         raise InputError(f"{folder}: its windows have no types yet; run `histoloom discover cluster` first")
     open_parquet(path, dict.fromkeys(("x", "y", "size", "type"), pa.int64()) | {"slide": pa.string()})  # checks it
     open_chosen(folder)  # checks it
+    found = read_rows(path, ["slide", "x", "y", "size", "type"], read_dictionary=["slide"])
     with guarded(path):
-        found = pq.read_table(path, columns=["slide", "x", "y", "size", "type"], read_dictionary=["slide"])
         found.validate(full=True)  # such as text that is not UTF-8
+    chosen = read_rows(folder / CHOSEN, ["slide", "case_id"], read_dictionary=["slide", "case_id"])
     with guarded(folder / CHOSEN):
-        chosen = pq.read_table(folder / CHOSEN, columns=["slide", "case_id"], read_dictionary=["slide", "case_id"])
         chosen.validate(full=True)
     if any(found[name].null_count for name in found.column_names) or (found["type"].to_numpy() < 0).any():
         raise InputError(f"{path}: has windows without place or type; run `histoloom discover cluster` again")

@@ -18,12 +18,11 @@ from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from histoloom.distributed import ALONE, Workers, run_items
 from histoloom.errors import AnnotationError, HistoloomError, InputError, TissueError
 from histoloom.files import resumable_folder, whole_file, write_json, write_text
-from histoloom.parquet import read_batches
+from histoloom.parquet import parquet_writer, read_batches
 from histoloom.patches.card import SplitSummary, missing_types, summarize, write_card
 from histoloom.patches.dataset import content_hash, finished_dataset, write_description
 from histoloom.patches.extract import find_patches, patch_row
@@ -133,7 +132,7 @@ def write_part(job: SlideJob, table: TissueTable, config: SlideDataset, folder: 
         tissue, places = find_tissue(slide), []
         rows = _rows(job, slide, annotation, tissue, table, config, left_out)
         with whole_file(folder / "parts" / job.part) as aside:  # finished last: it says that the slide is done
-            with pq.ParquetWriter(aside, arrow_schema(table), compression="zstd") as writer:
+            with parquet_writer(aside, arrow_schema(table), compression="zstd") as writer:
                 while batch := list(islice(rows, ROWS_PER_WRITE)):
                     places += [(row["x"], row["y"], row["size"]) for row in batch]
                     writer.write_table(pa.Table.from_pylist(batch, arrow_schema(table)))
