@@ -78,7 +78,7 @@ class Student:
         return sampling
 
     def ends(self, times: list[float]) -> list[float]:
-        """Where the steps that begin at `times` end, as the network is told."""
+        """The end that the network reads for each of the steps that begin at `times`."""
         return times if self.family is None else [*times[1:], 0.0]
 
     def aim(
