@@ -82,6 +82,15 @@ def test_ids_that_mean_another_tissue_to_the_teacher_are_refused(folder):
         distill(folder)
 
 
+def test_a_student_is_not_trained_further(folder):
+    distill(folder)
+    lines = RECIPE.replace('"teacher"', '"run/model"')
+    (folder / "further.toml").write_text(lines[: lines.index("[distillation]")] + lines[lines.index("[watch]") :])
+    with pytest.raises(HistoloomError, match="run/model: is a distilled model, which cannot be trained further"):
+        run_recipe(read_recipe(folder / "further.toml"), folder / "further")
+    assert not (folder / "further" / "dataset").exists()
+
+
 def test_training_refuses_a_recipe_of_a_distillation(folder):
     (folder / "d.toml").write_text(RECIPE)
     with pytest.raises(ConfigError, match="use `histoloom distill`"):

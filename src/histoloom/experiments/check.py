@@ -43,6 +43,11 @@ def check_recipe(recipe: Recipe, edge: int, table: TissueTable, initial: Histolo
 
 
 def _check_initial(recipe: Recipe, initial: HistoloomPipeline, autoencoder: ModelMixin) -> None:
+    if initial.denoiser.student is not None:
+        raise ModelError(
+            f"initial_model {recipe.initial_model}: is a distilled model, which cannot be trained further; name its "
+            "teacher"
+        )
     found, wanted = initial.denoiser.config, recipe.denoiser
     pairs = {
         "conditioning": (found["conditioning"], wanted.conditioning),

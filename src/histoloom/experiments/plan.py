@@ -4,7 +4,6 @@ Rates are measured: a few real steps of each stage run on this machine, on some 
 temporary folder. The run folder is only read.
 """
 
-import resource
 import sys
 import tempfile
 import time
@@ -68,7 +67,7 @@ class TrainingPlan:
     stages: tuple[StageCost, ...]
     patches: int  # of the training split
     pixels: int  # bytes of their images and maps in memory
-    peak: int  # bytes of memory while measuring
+    peak: int | None  # bytes of memory while measuring; None where the system does not say
     unknown: tuple[str, ...]  # what was not measured
 
 
@@ -104,12 +103,13 @@ def describe(plan: TrainingPlan) -> str:
         f"| {stage.rate:,.1f} | {stage.hours:,.2f} | {byte_size(stage.disk)} |"
         for stage in plan.stages
     ]
+    peak = byte_size(plan.peak) if plan.peak else "an unknown amount"
     return "\n".join(
         [
             *lines,
             f"| all | | | | | {hours:,.2f} | {byte_size(disk)} |",
             "",
-            f"memory: {byte_size(plan.peak)} at the peak of measuring, and {byte_size(plan.pixels)} for all patches",
+            f"memory: {peak} at the peak of measuring, and {byte_size(plan.pixels)} for all patches",
             f"not measured: {', '.join(plan.unknown)}",
         ]
     )
@@ -223,6 +223,10 @@ def _not_measured(recipe: Recipe, folder: Path) -> tuple[str, ...]:
     return *data, *segmenter, "patches woven at each checkpoint", "the copy limit", "the finished model"
 
 
-def _peak_memory() -> int:
+def _peak_memory() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-BUNDLED = ("ebhi-seg",)
+BUNDLED = ("ebhi-seg", "ebhi-seg-guided")
 SMALL_ENCODER = Path(__file__).parent / "encoder"
 
 
