@@ -63,7 +63,7 @@ def test_maps_and_crops_that_cannot_be_used(fails, tiny_model, maps, crop_folder
         (("--tries", 0), "tries is 0; give a whole number from 1"),
         (("--copy-limit", 0), "copy_limit is 0.0; give a number above 0"),
         (("--copy-limit", "nan"), "copy_limit is nan; give a finite number"),
-        (("--sampler", "ddim"), "'ddim' does not fit objective 'flow'; known: unipc"),
+        (("--sampler", "ddim"), "'ddim' does not fit a model of kind 'flow'; known: unipc"),
         (("--layouts", 0), "layouts is 0; give a whole number from 1"),
         (("--size", 20), "20"),
         (("--size", 10**9), "size is 1000000000; give a whole number from 1 to 4096"),
