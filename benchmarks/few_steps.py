@@ -82,9 +82,9 @@ def weave_row(row: Row, task: Task, batch: int) -> tuple[np.ndarray, dict]:
 
 def likeness(real: np.ndarray, fake: np.ndarray, real_cases: list[str], fake_cases: list[str]) -> dict:
     """Distance, precision, recall, coverage, and whether a classifier tells them apart; of features."""
-    told = c2st(real, fake, real_cases, fake_cases)
+    accuracy = c2st(real, fake, real_cases, fake_cases)
     means = prdc(real, fake).means()
-    return {"distance": frechet_distance(real, fake), **means, "c2st": [told.accuracy, told.low, told.high]}
+    return {"distance": frechet_distance(real, fake), **means, "c2st": [accuracy.accuracy, accuracy.low, accuracy.high]}
 
 
 def halves(features: np.ndarray, cases: list[str], seed: int, draws: int = 5) -> dict:
@@ -111,7 +111,7 @@ def copies(task: Task, woven: np.ndarray, pairs: int, seed: int) -> dict:
 
 def line(name: str, what: str, found: dict) -> str:
     """One row of the table."""
-    told, low, high = found["c2st"]
+    accuracy, low, high = found["c2st"]
     cells = [name, what]
     if "cost" in found:
         cells += [f"{found['cost']['predictions']:g}", f"{found['cost']['cpu_seconds']:.3f}"]
@@ -127,7 +127,7 @@ def line(name: str, what: str, found: dict) -> str:
         cells += [ratios, stain, f"{100 * found['copies']['rate']:.1f} %"]
     else:
         cells += ["1", "-", "1 %"]
-    return "| " + " | ".join([*cells, f"{told:.2f} [{low:.2f}, {high:.2f}]"]) + " |"
+    return "| " + " | ".join([*cells, f"{accuracy:.2f} [{low:.2f}, {high:.2f}]"]) + " |"
 
 
 def measure(row: Row, task: Task, encoder: Encoder, real: np.ndarray, arguments: argparse.Namespace) -> dict:

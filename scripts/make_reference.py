@@ -128,7 +128,9 @@ def recipes(root: Path) -> str:
 
 def recipe_table(root: Path, name: str, kind: type, usual: object, absent: bool) -> list[str]:
     """A table of a recipe and those nested in it; `usual` holds the defaults that its place gives it."""
-    notes = comments(Path(importlib.import_module(kind.__module__).__file__ or ""), kind.__name__)
+    notes: dict[str, str] = {}
+    for base in reversed(kind.__mro__[:-1]):  # fields that are inherited are explained where they are declared
+        notes |= comments(Path(importlib.import_module(base.__module__).__file__ or ""), base.__name__)
     rows, nested = [], []
     for field in dataclasses.fields(kind):
         default = getattr(usual, field.name) if usual is not None else default_of_field(field)

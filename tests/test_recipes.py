@@ -1,4 +1,4 @@
-"""Recipes of the package: found by name, listed, copied, and told where their data are."""
+"""Recipes of the package: found by name, listed, copied, and said where their data are."""
 
 from pathlib import Path
 

@@ -15,26 +15,31 @@ _BROKEN = (OSError, pa.ArrowException, ValueError, TypeError, KeyError, IndexErr
 _MOST_GROUP_BYTES = 4 * 2**30  # that one group of rows claims when it is unpacked
 
 
-def open_parquet(path: Path | str, columns: Mapping[str, pa.DataType] | None = None) -> pq.ParquetFile:
+@contextmanager
+def open_parquet(path: Path | str, columns: Mapping[str, pa.DataType] | None = None) -> Iterator[pq.ParquetFile]:
     """A Parquet file to be read group by group: what was read is freed, where pyarrow's default keeps it all.
 
     `columns` maps names of columns that the file must have to their types. Raises InputError naming the file.
     """
     with guarded(path):
-        # Opened here, since pyarrow refuses names that are not UTF-8.
-        file = pq.ParquetFile(Path(path).open("rb"), pre_buffer=False)  # noqa: SIM115 (closed with the file)
-        groups = (file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
-        if max(groups, default=0) > _MOST_GROUP_BYTES:
-            raise InputError(f"{path}: a group of its rows claims more than 4 GB; write it with smaller groups")
-        schema = file.schema_arrow
-    for name, kind in (columns or {}).items():
-        if name not in schema.names:
-            raise InputError(f"{path}: has no column {name!r}; it is not a file of this kind, or of another version")
-        if _family(schema.field(name).type) != _family(kind):
-            raise InputError(
-                f"{path}: column {name!r} holds {schema.field(name).type}, not {kind}; make the file again"
-            )
-    return file
+        source = Path(path).open("rb")  # noqa: SIM115 (pyarrow refuses names that are not UTF-8)
+    with source:
+        with guarded(path):
+            file = pq.ParquetFile(source, pre_buffer=False)
+            groups = (file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+            if max(groups, default=0) > _MOST_GROUP_BYTES:
+                raise InputError(f"{path}: a group of its rows claims more than 4 GB; write it with smaller groups")
+            schema = file.schema_arrow
+        for name, kind in (columns or {}).items():
+            if name not in schema.names:
+                raise InputError(
+                    f"{path}: has no column {name!r}; it is not a file of this kind, or of another version"
+                )
+            if _family(schema.field(name).type) != _family(kind):
+                raise InputError(
+                    f"{path}: column {name!r} holds {schema.field(name).type}, not {kind}; make the file again"
+                )
+        yield file
 
 
 @contextmanager
@@ -50,6 +55,18 @@ def read_rows(path: Path | str, columns: list[str] | None = None, **how: Any) ->
         return pq.read_table(file, columns=columns, **how)
 
 
+def schema_of(path: Path | str) -> pa.Schema:
+    """The columns of a Parquet file, with their metadata; raises InputError naming the file."""
+    with open_parquet(path) as file:
+        return file.schema_arrow
+
+
+def count_rows(path: Path | str) -> int:
+    """The rows of a Parquet file; raises InputError naming the file."""
+    with open_parquet(path) as file:
+        return file.metadata.num_rows
+
+
 def read_batches(
     path: Path | str,
     rows: int = 64,
@@ -60,8 +77,7 @@ def read_batches(
 
     Raises InputError naming the file, also where it turns out to be damaged half-way.
     """
-    file = open_parquet(path, types)
-    try:
+    with open_parquet(path, types) as file:
         batches = file.iter_batches(rows, columns=columns)
         while True:
             with guarded(path):
@@ -71,8 +87,6 @@ def read_batches(
             if batch is None:
                 return
             yield batch
-    finally:
-        file.close(force=True)
 
 
 @contextmanager

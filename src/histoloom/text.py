@@ -4,6 +4,7 @@ Two programs spell one name differently: composed or decomposed umlauts, blanks 
 the one form in which names of slides, classes, cases and suffixes are compared.
 """
 
+import math
 import re
 import tomllib
 import unicodedata
@@ -38,6 +39,12 @@ def shorten(text: str, longest: int = _LONGEST) -> str:
 def one_line(text: str, longest: int = 2000) -> str:
     """A message in one printable line."""
     return shorten(" ".join(text.split()), longest)
+
+
+def byte_size(count: int) -> str:
+    """A number of bytes with the unit that suits it, in powers of 1,000."""
+    power = min(max(int(math.log(max(count, 1), 1000)), 0), 4)
+    return f"{count / 1000**power:,.1f} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def decode_text(data: bytes) -> str:

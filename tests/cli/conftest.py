@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit code, stdout, stderr, in a process of its own."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from histoloom.cli.main import run
 
 # Under a limit on the size of files, writing fails as on a full disk, but for the reason that is named.
 RUN = """
@@ -36,14 +39,28 @@ class Ended:
 def histoloom(start, tmp_path, tmp_path_factory) -> Callable[..., Ended]:
     """`histoloom("train", "mine.toml")`: the command, run in `tmp_path`."""
 
-    def run(*arguments: object, largest_file: int = 0) -> Ended:
+    def call(*arguments: object, largest_file: int = 0) -> Ended:
         records = tmp_path_factory.mktemp("records")
         names = {"folder": str(tmp_path), "records": str(records), "largest_file": largest_file}
         process = start(RUN, **names, arguments=[str(argument) for argument in arguments])
         process.join()
         return Ended(process.exitcode, *((records / name).read_text() for name in ("stdout", "stderr")))
 
-    return run
+    return call
+
+
+@pytest.fixture
+def call_here(monkeypatch, capfd) -> Callable[..., tuple[int, list[str], list[str]]]:
+    """`call_here(*arguments)`: the command, run in this process; exit code, lines of stdout, lines of stderr."""
+
+    def call(*arguments: str) -> tuple[int, list[str], list[str]]:
+        monkeypatch.setattr(sys, "argv", ["histoloom", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            run()
+        printed = capfd.readouterr()
+        return ended.value.code or 0, printed.out.splitlines(), printed.err.splitlines()
+
+    return call
 
 
 @pytest.fixture

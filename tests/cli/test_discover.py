@@ -1,7 +1,6 @@
 """What a user of `histoloom discover` types and reads, from slides to types; every bad input is one line."""
 
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import torch
 from conftest import draw_tissue
 from slide_files import write_tiled_tiff
 
-from histoloom.cli.main import run
 from histoloom.discovery.embedding_run import read_embedding
 from histoloom.discovery.embeddings import open_table
 from histoloom.discovery.tree import TypeTree
@@ -46,33 +44,25 @@ def project(made, tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def histoloom(monkeypatch, capfd):
+def histoloom(call_here):
     """`histoloom(*arguments)`: exit code, lines of stdout, lines of stderr."""
-
-    def call(*arguments: str) -> tuple[int, list[str], list[str]]:
-        monkeypatch.setattr(sys, "argv", ["histoloom", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            run()
-        told = capfd.readouterr()
-        return ended.value.code or 0, told.out.splitlines(), told.err.splitlines()
-
-    return call
+    return call_here
 
 
 def test_three_commands_lead_from_slides_to_types(project, histoloom):
-    code, told, errors = histoloom("discover", "embed", "slides", "--out", "found", "--encoder", "encoder", *CUT)
+    code, said, errors = histoloom("discover", "embed", "slides", "--out", "found", "--encoder", "encoder", *CUT)
     assert code == 3
     assert errors[-2].startswith(
         f"skipped: {project}/slides/glass.tif: no patch of 32 px at 0.5 um/px holds 50% tissue"
     )
     assert errors[-1] == "1 of 3 slides were skipped"
     count = open_table("found").rows
-    assert told == [f"wrote found: {count} patches in 2 parts; next: histoloom discover choose found"]
-    code, told, _ = histoloom("discover", "choose", "found", "--per-slide", "60")
-    assert (code, told) == (0, [f"chose 120 of {count} patches; next: histoloom discover cluster found"])
-    code, told, errors = histoloom("discover", "cluster", "found", "--levels", "3,6,100")
+    assert said == [f"wrote found: {count} patches in 2 parts; next: histoloom discover choose found"]
+    code, said, _ = histoloom("discover", "choose", "found", "--per-slide", "60")
+    assert (code, said) == (0, [f"chose 120 of {count} patches; next: histoloom discover cluster found"])
+    code, said, errors = histoloom("discover", "cluster", "found", "--levels", "3,6,100")
     assert code == 0
-    assert told[0].startswith("wrote found: types at levels 3, 6; the finest have ")
+    assert said[0].startswith("wrote found: types at levels 3, 6; the finest have ")
     assert errors[-1] == "120 different patches are too few for levels 100; embed more slides for them"
     assert TypeTree.load("found").levels == (3, 6)
 
@@ -82,8 +72,8 @@ def test_the_chosen_patches_can_be_embedded_by_another_encoder(project, histoloo
     histoloom("discover", "embed", "slides", "--out", "found", "--encoder", "encoder", *CUT)
     histoloom("discover", "choose", "found", "--per-slide", "7")
     again = ("discover", "embed", "slides", "--out", "fine", "--encoder", "encoder", "--of-chosen", "found")
-    code, told, _ = histoloom(*again, *CUT)
-    assert (code, told[0].split(";")[0]) == (0, "wrote fine: 14 patches in 2 parts")
+    code, said, _ = histoloom(*again, *CUT)
+    assert (code, said[0].split(";")[0]) == (0, "wrote fine: 14 patches in 2 parts")
     _, _, errors = histoloom(*again[:4], "wide", *again[5:], "--mpp", "0.5", "--size", "64")
     assert "span 64 level-0 pixels, not 128; give the --mpp and --size of the chosen patches" in errors[-1]
 
@@ -102,12 +92,12 @@ def test_an_encoder_in_a_folder_is_found_again_from_any_other(project, histoloom
 
 
 def test_a_plan_is_a_table(project, histoloom):
-    code, told, _ = histoloom("discover", "plan", "--slides", "11765", "--patches", "634000000", "--encoder", "uni")
+    code, said, _ = histoloom("discover", "plan", "--slides", "11765", "--patches", "634000000", "--encoder", "uni")
     assert code == 0
-    assert told[0] == "634,000,000 patches of 11,765 slides; 11,765,000 of them chosen for clustering"
-    assert told[-1].startswith("| uni | 812 |")
-    code, told, errors = histoloom("discover", "plan", "slides", "--size", "32", "--mpp", "0.5", "--per-slide", "50")
-    assert told[0].endswith(" patches of 2 slides; 100 of them chosen for clustering")
+    assert said[0] == "634,000,000 patches of 11,765 slides; 11,765,000 of them chosen for clustering"
+    assert said[-1].startswith("| uni | 812 |")
+    code, said, errors = histoloom("discover", "plan", "slides", "--size", "32", "--mpp", "0.5", "--per-slide", "50")
+    assert said[0].endswith(" patches of 2 slides; 100 of them chosen for clustering")
     assert errors[-1].startswith(f"skipped: {project}/slides/glass.tif: no patch")
 
 
@@ -143,7 +133,7 @@ def test_a_plan_is_a_table(project, histoloom):
     ],
 )
 def test_bad_input_is_one_line(project, histoloom, words, line):
-    code, told, errors = histoloom("discover", *words)
-    assert (code, told, len(errors)) == (1, [], 1)
+    code, said, errors = histoloom("discover", *words)
+    assert (code, said, len(errors)) == (1, [], 1)
     assert line in errors[0]
     assert not (project / "found").exists()  # nothing is left of a run that could not begin

@@ -97,7 +97,7 @@ def test_a_recipe_that_is_not_there(fails):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "said"),
     [
         (
             "[watch]",
@@ -116,9 +116,9 @@ def test_a_recipe_that_is_not_there(fails):
         ('source = "images"', 'source = "none"', "none: no such folder of images"),
     ],
 )
-def test_a_recipe_without_sense(fails, recipe, tmp_path, old, new, told):
+def test_a_recipe_without_sense(fails, recipe, tmp_path, old, new, said):
     change(recipe, old, new)
-    assert told in fails("train", recipe, "--out", "run", may_leave="run")
+    assert said in fails("train", recipe, "--out", "run", may_leave="run")
     assert not (tmp_path / "run" / "model").exists()
 
 
@@ -133,7 +133,7 @@ def test_a_recipe_that_is_no_toml(fails, tmp_path):
 
 
 def broken_images(folder: Path) -> dict[str, str]:
-    """What is wrong with the second picture, and what is told about it."""
+    """What is wrong with the second picture, and what is said about it."""
     image, semantic_map = folder / "images" / "P0" / "1.png", folder / "maps" / "P0" / "1.png"
     return {
         "a map of another size": (
@@ -151,10 +151,10 @@ def broken_images(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("fault", broken_images(Path()))
 def test_pictures_that_cannot_be_used(fails, recipe, tmp_path, fault):
-    breaks, told = broken_images(tmp_path)[fault]
+    breaks, said = broken_images(tmp_path)[fault]
     breaks()
-    assert told in fails("import", "images", "--maps", "maps", "--tissue", "tissue.toml", "--out", "dataset")
-    assert told in fails("train", recipe, "--out", "run", may_leave="run")
+    assert said in fails("import", "images", "--maps", "maps", "--tissue", "tissue.toml", "--out", "dataset")
+    assert said in fails("train", recipe, "--out", "run", may_leave="run")
     assert not (tmp_path / "run").exists()
 
 
@@ -168,8 +168,8 @@ def trained(histoloom, recipe, tmp_path) -> Path:
 def test_a_checkpoint_of_another_architecture(fails, recipe, trained):
     before = (trained / "denoiser" / "checkpoint.safetensors").read_bytes()
     change(recipe, "channels = [32, 64]", "channels = [32, 96]")
-    told = fails("train", recipe, "--out", "run", may_leave="run")
-    assert "run: was made by another run (denoiser.channels was [32, 64], is now [32, 96])" in told
+    said = fails("train", recipe, "--out", "run", may_leave="run")
+    assert "run: was made by another run (denoiser.channels was [32, 64], is now [32, 96])" in said
     assert (trained / "denoiser" / "checkpoint.safetensors").read_bytes() == before
 
 
@@ -177,18 +177,18 @@ def test_a_checkpoint_of_another_architecture(fails, recipe, trained):
 def test_a_damaged_or_pickled_checkpoint(fails, recipe, trained, stage):
     path = trained / stage / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:5000])
-    told = fails("train", recipe, "--out", "run", may_leave="run")
-    assert f"run/{stage}/checkpoint.safetensors: is not a readable checkpoint" in told
-    assert "delete it to start over" in told
+    said = fails("train", recipe, "--out", "run", may_leave="run")
+    assert f"run/{stage}/checkpoint.safetensors: is not a readable checkpoint" in said
+    assert "delete it to start over" in said
     torch.save({"weights": torch.ones(3)}, path)
     assert "is not a readable checkpoint" in fails("train", recipe, "--out", "run", may_leave="run")
 
 
 @pytest.mark.parametrize("largest_file", [400, 3_000, 40_000])
 def test_a_full_disk_while_training(fails, histoloom, recipe, tmp_path, largest_file):
-    told = fails("train", recipe, "--out", "run", largest_file=largest_file, may_leave="run")
-    assert "run" in told
-    assert "cannot" in told
+    said = fails("train", recipe, "--out", "run", largest_file=largest_file, may_leave="run")
+    assert "run" in said
+    assert "cannot" in said
     assert not (tmp_path / "run" / "model").exists()
     assert not list((tmp_path / "run").rglob("checkpoint.safetensors.partial"))
     assert histoloom("train", recipe, "--out", "run").code == 0

@@ -146,8 +146,8 @@ def test_the_scale_of_a_model_travels_to_layouts_index_and_pictures(histoloom, f
         out: (np.diff(read_woven(tmp_path / out).semantic_maps, axis=1) != 0).sum() for out in ("fine", "unknown")
     }
     assert borders["fine"] < 0.6 * borders["unknown"]  # glands are three times as wide as at 1.5 um per pixel
-    told = fails("generate", "model", "--maps", maps, "--mpp", 1.0, "--out", "woven", *QUICK)
-    assert "mpp is 1, but the model was trained at 0.5 um per pixel and draws tissue at that scale" in told
+    said = fails("generate", "model", "--maps", maps, "--mpp", 1.0, "--out", "woven", *QUICK)
+    assert "mpp is 1, but the model was trained at 0.5 um per pixel and draws tissue at that scale" in said
 
 
 def test_datasets_opens_a_woven_folder_with_a_column_of_images_and_one_of_maps(

@@ -48,13 +48,13 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_maps_and_crops_that_cannot_be_used(fails, tiny_model, maps, crop_folder, mistake):
-    make, told = MISTAKES[mistake]
+    make, said = MISTAKES[mistake]
     make(maps, crop_folder)
-    assert told in fails("generate", tiny_model, "--maps", maps, "--crops", crop_folder, "--out", "woven", *QUICK)
+    assert said in fails("generate", tiny_model, "--maps", maps, "--crops", crop_folder, "--out", "woven", *QUICK)
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "said"),
     [
         (("--steps", 0), "steps is 0; give a whole number from 1 to 1000"),
         (("--batch-size", 0), "batch_size is 0; give a whole number from 1"),
@@ -76,22 +76,22 @@ def test_maps_and_crops_that_cannot_be_used(fails, tiny_model, maps, crop_folder
         (("--maps", "wanted", "--layouts", 2), "--layouts 2 has no effect with --maps"),
     ],
 )
-def test_options_without_sense(fails, tiny_model, options, told):
-    assert told in fails("generate", tiny_model, "--out", "woven", *QUICK, *options)
+def test_options_without_sense(fails, tiny_model, options, said):
+    assert said in fails("generate", tiny_model, "--out", "woven", *QUICK, *options)
 
 
 @pytest.mark.parametrize(
-    ("options", "told"), [(("--tries", 0), "tries"), (("--keep", 0), "keep"), (("--seed", -1), "seed")]
+    ("options", "said"), [(("--tries", 0), "tries"), (("--keep", 0), "keep"), (("--seed", -1), "seed")]
 )
-def test_a_bank_of_nothing(fails, tiny_model, options, told):
-    assert told in fails("bank", tiny_model, "--out", "bank", "--tries", 2, *options)
+def test_a_bank_of_nothing(fails, tiny_model, options, said):
+    assert said in fails("bank", tiny_model, "--out", "bank", "--tries", 2, *options)
 
 
 def test_what_is_no_model(fails, tmp_path):
     for command in ("generate", "bank"):
         assert "absent: is not a folder; give the folder of a model" in fails(command, "absent", "--out", "woven")
-        told = fails(command, "someone/absent", "--out", "woven")
-        assert "someone/absent: is not a folder here, and the hub is not reachable: offline" in told
+        said = fails(command, "someone/absent", "--out", "woven")
+        assert "someone/absent: is not a folder here, and the hub is not reachable: offline" in said
 
 
 def test_weights_that_are_a_pickle(fails, tiny_model, tmp_path):
@@ -109,16 +109,16 @@ def test_weights_that_are_a_pickle(fails, tiny_model, tmp_path):
 def test_a_folder_that_holds_something_else(fails, tiny_model, tmp_path):
     (tmp_path / "woven").mkdir()
     (tmp_path / "woven" / "thesis.txt").write_text("mine")
-    told = fails("generate", tiny_model, "--layouts", 1, "--size", 64, "--out", "woven", *QUICK)
-    assert "woven: exists already; name another folder, or move it away" in told
+    said = fails("generate", tiny_model, "--layouts", 1, "--size", 64, "--out", "woven", *QUICK)
+    assert "woven: exists already; name another folder, or move it away" in said
 
 
 @pytest.mark.parametrize("largest_file", [300, 2_000])
 def test_a_full_disk_while_weaving(fails, histoloom, tiny_model, maps, tmp_path, largest_file):
     command = ("generate", tiny_model, "--maps", maps, "--out", "woven", *QUICK)
-    told = fails(*command, largest_file=largest_file, may_leave="woven.partial")
-    assert "cannot be written" in told
-    assert "free some space" in told
+    said = fails(*command, largest_file=largest_file, may_leave="woven.partial")
+    assert "cannot be written" in said
+    assert "free some space" in said
     assert not list(tmp_path.rglob("*.png*.partial"))
     assert histoloom(*command).code == 0
 
@@ -158,5 +158,5 @@ def test_a_run_cut_short_is_not_finished_with_other_maps(histoloom, fails, tiny_
 
 def test_crops_for_a_model_that_reads_none_are_refused(fails, make_pipeline, crop_folder, tmp_path):
     make_pipeline("map").save_pretrained(str(tmp_path / "model"))
-    told = fails("generate", "model", "--crops", crop_folder, "--layouts", 1, "--out", "woven", *QUICK)
-    assert "model: is a model that reads no crops; leave out --crops" in told
+    said = fails("generate", "model", "--crops", crop_folder, "--layouts", 1, "--out", "woven", *QUICK)
+    assert "model: is a model that reads no crops; leave out --crops" in said

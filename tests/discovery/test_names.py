@@ -55,7 +55,7 @@ def test_a_level_is_found_by_its_number_of_types(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "said"),
     [
         (row(id=6), "type 6 does not exist; ids run from 0 to 5"),
         (row(id=2, level=3, name="a") + row(id=3, level=3), "type 3 of level 3 does not exist; ids run from 0 to 2"),
@@ -74,11 +74,11 @@ def test_a_level_is_found_by_its_number_of_types(tmp_path):
         ("[[type\n", "cannot read the names"),
     ],
 )  # fmt: skip
-def test_a_names_file_that_makes_no_sense_says_what_to_mend(tmp_path, text, told):
+def test_a_names_file_that_makes_no_sense_says_what_to_mend(tmp_path, text, said):
     with pytest.raises(TissueError) as caught:
         named(tmp_path, text)
     assert str(caught.value).startswith(f"{tmp_path / 'discovered.toml'}: ")
-    assert told in str(caught.value)
+    assert said in str(caught.value)
 
 
 def test_more_types_than_a_map_can_hold_are_refused():

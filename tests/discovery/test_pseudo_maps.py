@@ -139,8 +139,8 @@ def test_settings_without_sense_are_refused():
 def test_a_file_that_is_no_map_is_refused(tmp_path, tree):
     tifffile.imwrite(tmp_path / "other.tif", np.zeros((8, 8), np.uint8))
     (tmp_path / "text.tif").write_text("no")
-    for name, told in (("other.tif", "is not a map of"), ("text.tif", "cannot be read")):
-        with pytest.raises(InputError, match=told):
+    for name, said in (("other.tif", "is not a map of"), ("text.tif", "cannot be read")):
+        with pytest.raises(InputError, match=said):
             relabel(
                 tmp_path / name,
                 tmp_path / "out.tif",

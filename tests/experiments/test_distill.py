@@ -66,6 +66,7 @@ def test_a_recipe_becomes_a_student_that_says_what_it_is(folder):
         ('initial_model = "teacher"\n', "", "a distillation needs a teacher"),
         (RECIPE[RECIPE.index("[distillation]") : RECIPE.index("[watch]")], "", "no table"),
         ("points = 2", "points = 1", "points is 1"),
+        ("steps = 2\nmap_fidelity", "steps = 3\nmap_fidelity", "steps is 3; this model was distilled for 1, 2"),
         ("steps = [1, 2]", "steps = []", r"steps is \[\]"),
         ("window = 64", "window = 4096", "window"),
     ],
@@ -74,6 +75,11 @@ def test_a_distillation_that_cannot_work_is_refused_before_any_work(folder, old,
     with pytest.raises(HistoloomError, match=reason):
         distill(folder, RECIPE.replace(old, new))
     assert not (folder / "run" / "dataset").exists()
+
+
+def test_the_watcher_takes_as_many_steps_as_the_student_knows(folder):
+    distill(folder, RECIPE.replace("steps = 2\nmap_fidelity", "map_fidelity"))
+    assert (folder / "run" / "samples" / "000002.png").is_file()
 
 
 def test_ids_that_mean_another_tissue_to_the_teacher_are_refused(folder):

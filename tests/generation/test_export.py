@@ -271,7 +271,7 @@ def test_an_index_that_leads_out_of_its_folder_is_refused_before_anything_is_ope
     secret = tmp_path / "secret.png"
     Image.fromarray(np.zeros((24, 24, 3 if column == "image" else 1), np.uint8).squeeze()).save(secret)
     (woven / "link.png").symlink_to(secret)
-    (woven / "images" / "00000.png").unlink()  # would be told of first, were files opened one by one
+    (woven / "images" / "00000.png").unlink()  # would be said of first, were files opened one by one
     index = pq.read_table(woven / "index.parquet")
     named = index.column(column).to_pylist()
     named[3] = name.format(tmp_path)
@@ -300,9 +300,9 @@ def test_a_folder_of_a_version_that_guided_at_all_times_is_read(woven):
     assert [row["guidance_interval"] for row in read_woven(woven).rows] == [[0.0, 1.0]] * COUNT
     path = woven / "images" / "00000.png"
     with Image.open(path) as opened:
-        image, told = opened.copy(), json.loads(opened.info["histoloom"])
-    del told["guidance_interval"]
+        image, said = opened.copy(), json.loads(opened.info["histoloom"])
+    del said["guidance_interval"]
     text = PngImagePlugin.PngInfo()
-    text.add_text("histoloom", json.dumps(told))
+    text.add_text("histoloom", json.dumps(said))
     image.save(path, pnginfo=text)
     assert read_provenance(path).guidance_interval == (0.0, 1.0)

@@ -59,9 +59,9 @@ BAD_CALLS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("call", "error", "told"), BAD_CALLS)
-def test_what_does_not_fit_is_one_clear_error(pipeline, call, error, told):
-    with pytest.raises(error, match=told) as caught:
+@pytest.mark.parametrize(("call", "error", "said"), BAD_CALLS)
+def test_what_does_not_fit_is_one_clear_error(pipeline, call, error, said):
+    with pytest.raises(error, match=said) as caught:
         call(pipeline)
     assert "\n" not in str(caught.value)
 

@@ -74,8 +74,9 @@ def test_rows_that_were_read_are_given_back(tmp_path):
             vectors = np.random.default_rng(number).random(1024 * 512, np.float32)
             writer.write_table(pa.table([pa.FixedSizeListArray.from_arrays(pa.array(vectors), 512)], schema=columns))
     before = pa.total_allocated_bytes()
-    for _ in open_parquet(tmp_path / "vectors.parquet").iter_batches(1024):
-        assert pa.total_allocated_bytes() - before < 20 * 2**20
+    with open_parquet(tmp_path / "vectors.parquet") as file:
+        for _ in file.iter_batches(1024):
+            assert pa.total_allocated_bytes() - before < 20 * 2**20
 
 
 def test_png_keeps_every_byte_of_images_and_maps():

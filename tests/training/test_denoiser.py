@@ -215,9 +215,9 @@ def test_a_trained_denoiser_can_be_the_start_of_another(small_patches, small_aut
         )
 
 
-@pytest.mark.parametrize(("window", "told"), [(72, "must be a multiple of 16 px"), (96, "at most 88 px")])
-def test_a_window_that_does_not_fit_is_refused(small_patches, small_autoencoder, tmp_path, window, told):
-    with pytest.raises(ConfigError, match=told):
+@pytest.mark.parametrize(("window", "said"), [(72, "must be a multiple of 16 px"), (96, "at most 88 px")])
+def test_a_window_that_does_not_fit_is_refused(small_patches, small_autoencoder, tmp_path, window, said):
+    with pytest.raises(ConfigError, match=said):
         prepare(small_patches, 3, small_autoencoder, replace(SMALL, window=window), tmp_path)
 
 

@@ -81,7 +81,7 @@ def test_the_teacher_is_guided_as_weaving_guides_it(teacher):
         asked = Teacher.read(denoiser, conditions)
         time = torch.tensor([0.6, 0.95])
         both, only_map, nothing = (denoiser(latents, time, c) for c in (asked.both, asked.only_map, asked.nothing))
-        found = asked.velocity(latents, time, guidance, Student())
+        found = asked.velocity(latents, time, guidance, Student().guidance_interval)
     expected = nothing[0] + 1.5 * (only_map[0] - nothing[0]) + 3 * (both[0] - only_map[0])
     torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found[1], both[1])

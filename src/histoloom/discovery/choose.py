@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int
 
-from histoloom.discovery.embeddings import CHOSEN, Table, count_rows, open_table, open_writer, vectors_of
+from histoloom.discovery.embeddings import CHOSEN, Table, open_table, open_writer, vectors_of
 from histoloom.discovery.made_by import record_in, with_record
 from histoloom.discovery.tree import unit
 from histoloom.disk import one_clear_line
@@ -24,7 +24,7 @@ from histoloom.distributed import ALONE, Workers, run_items
 from histoloom.errors import ConfigError, InputError
 from histoloom.files import remove_partials, run_folder, whole_file
 from histoloom.locks import locked
-from histoloom.parquet import read_rows
+from histoloom.parquet import count_rows, read_rows, schema_of
 from histoloom.progress import SILENT, Bar
 from histoloom.records import Record, fingerprint, refuse_other_run
 
@@ -122,7 +122,7 @@ def _choose_part(per_slide: int, aside: Path, path: Path) -> None:
 
 def _join(parts: list[Path], path: Path, record: Record) -> int:
     count = 0
-    columns = with_record(read_rows(parts[0]).schema, record)
+    columns = with_record(schema_of(parts[0]), record)
     with whole_file(path) as aside, open_writer(aside, columns) as writer:
         for part in parts:
             rows = read_rows(part)

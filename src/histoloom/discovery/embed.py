@@ -21,12 +21,13 @@ from jaxtyping import Float
 
 from histoloom.discovery.cutting import Batch, Read
 from histoloom.discovery.embedding_run import EmbedConfig, embedding_record, with_absolute_paths, write_paths
-from histoloom.discovery.embeddings import EMBEDDINGS, ROWS_PER_GROUP, count_rows, embedding_schema, open_writer
+from histoloom.discovery.embeddings import EMBEDDINGS, ROWS_PER_GROUP, embedding_schema, open_writer
 from histoloom.discovery.parts import Part
 from histoloom.distributed import ALONE, Workers, run_made
 from histoloom.encoders.encoder import open_encoder
 from histoloom.errors import InputError, ModelError
 from histoloom.files import run_folder, whole_file
+from histoloom.parquet import count_rows
 from histoloom.progress import SILENT, Bar
 
 

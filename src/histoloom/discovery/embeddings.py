@@ -69,11 +69,6 @@ def vectors_of(batch: pa.RecordBatch | pa.Table, name: str = "vector") -> Float[
     return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
 
 
-def count_rows(path: Path) -> int:
-    """Rows of a finished part; raises InputError where it is damaged."""
-    return open_parquet(path).metadata.num_rows
-
-
 def open_table(folder: Path | str) -> Table:
     """The embeddings in a folder of `histoloom discover embed`; raises InputError for none or for several encoders."""
     folder = Path(folder)
@@ -95,8 +90,8 @@ def _table_of(paths: list[Path], command: str) -> Table:
     first, rows = None, 0
     for path in paths:
         try:
-            file = open_parquet(path)
-            columns = file.schema_arrow
+            with open_parquet(path) as file:
+                columns, count = file.schema_arrow, file.metadata.num_rows
             metadata = columns.metadata or {}
             names = metadata[ENCODER].decode(), metadata[FINGERPRINT].decode()
             dimensions = columns.field("vector").type.list_size
@@ -115,6 +110,6 @@ def _table_of(paths: list[Path], command: str) -> Table:
                 f"{path}: was made by encoder {names[0]} ({names[1][:8]}), other files here by {first[0][0]} "
                 f"({first[0][1][:8]}); remove those of one encoder and run {command} again"
             )
-        rows += file.metadata.num_rows
+        rows += count
     assert first is not None
     return Table(tuple(paths), first[0][0], first[0][1], first[1], rows)

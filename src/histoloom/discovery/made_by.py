@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from histoloom.errors import InputError
-from histoloom.parquet import open_parquet
+from histoloom.parquet import schema_of
 from histoloom.records import Record
 from histoloom.version import VERSION
 
@@ -22,7 +22,7 @@ def with_record(columns: pa.Schema, record: Record) -> pa.Schema:
 def record_in(path: Path) -> dict:
     """The record in a file, empty where it has none; raises InputError for a damaged file."""
     try:
-        found = json.loads((open_parquet(path).schema_arrow.metadata or {}).get(KEY, b"{}"))
+        found = json.loads((schema_of(path).metadata or {}).get(KEY, b"{}"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: its record cannot be read ({error}); remove it and run the command again") from None
     return found if isinstance(found, dict) else {}

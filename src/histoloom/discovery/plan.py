@@ -24,6 +24,7 @@ from histoloom.errors import ConfigError, InputError
 from histoloom.progress import SILENT, Bar
 from histoloom.slides.reader import open_slide
 from histoloom.slides.tissue import find_tissue
+from histoloom.text import byte_size
 
 # 10^9 operations per patch, counted by benchmarks/encoder_cost.py
 COSTS = {
@@ -199,9 +200,3 @@ class _Counter:
             raise InputError(part.reason)
         with open_slide(part.slide, self.cutting.slide_mpp) as slide:
             return len(tissue_places(slide, find_tissue(slide), self.cutting))
-
-
-def byte_size(count: int) -> str:
-    """A number of bytes with the unit that suits it, in powers of 1,000."""
-    power = min(max(int(math.log(max(count, 1), 1000)), 0), 4)
-    return f"{count / 1000**power:,.1f} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"

@@ -21,7 +21,7 @@ from histoloom.discovery.pseudo_maps import MapConfig, draw_patch
 from histoloom.distributed import ALONE, Workers, run_made
 from histoloom.errors import ConfigError, InputError
 from histoloom.files import is_finished, resumable_folder, whole_file, write_text
-from histoloom.parquet import open_parquet, parquet_writer, read_batches
+from histoloom.parquet import count_rows, parquet_writer, read_batches
 from histoloom.patches.card import summarize, write_card
 from histoloom.patches.dataset import content_hash, read_description, write_description
 from histoloom.patches.heterogeneity import class_fractions, entropy, is_heterogeneous
@@ -167,7 +167,7 @@ def count_patches(dataset: Path) -> int:
 
 def _count(shard: Path) -> int:
     with suppress(InputError):  # a damaged shard is named when it is drawn
-        return open_parquet(shard).metadata.num_rows
+        return count_rows(shard)
     return 0
 
 

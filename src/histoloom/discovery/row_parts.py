@@ -132,14 +132,14 @@ def _rows_between(part: RowsPart) -> Iterator[dict]:
     for shard in shards_of(part.dataset, part.split):
         if shard.name in part.damaged:
             continue
-        file = open_parquet(shard)
-        for group in range(file.num_row_groups):
-            count = file.metadata.row_group(group).num_rows
-            if seen + count > part.start and seen < part.stop:
-                with guarded(shard):
-                    rows = file.read_row_group(group, columns).to_pylist()
-                yield from rows[max(part.start - seen, 0) : part.stop - seen]
-            seen += count
+        with open_parquet(shard) as file:
+            for group in range(file.num_row_groups):
+                count = file.metadata.row_group(group).num_rows
+                if seen + count > part.start and seen < part.stop:
+                    with guarded(shard):
+                        rows = file.read_row_group(group, columns).to_pylist()
+                    yield from rows[max(part.start - seen, 0) : part.stop - seen]
+                seen += count
 
 
 def _place_reader(dataset: Path) -> Callable[[dict], np.ndarray]:

@@ -105,7 +105,8 @@ class TypeTree:
             described = read_json(folder / DESCRIPTION)
             if described["sha256"] != fingerprint(folder / TABLE):
                 raise ValueError(f"{TABLE} belongs to another run than {DESCRIPTION}")
-            table = open_parquet(folder / TABLE).read()
+            with open_parquet(folder / TABLE) as file:
+                table = file.read()
             counts = {"sizes": table["size"].to_numpy(), "variances": table["variance"].to_numpy()}
             return cls(*_columns(table, described["levels"]), **_about(described), **counts)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException, InputError) as error:

@@ -47,7 +47,8 @@ def read_assigned(folder: Path) -> Assigned:
     path = folder / ASSIGNMENTS
     if not path.is_file():
         raise InputError(f"{folder}: its windows have no types yet; run `histoloom discover cluster` first")
-    open_parquet(path, dict.fromkeys(("x", "y", "size", "type"), pa.int64()) | {"slide": pa.string()})  # checks it
+    with open_parquet(path, dict.fromkeys(("x", "y", "size", "type"), pa.int64()) | {"slide": pa.string()}):
+        pass  # its columns are right
     open_chosen(folder)  # checks it
     found = read_rows(path, ["slide", "x", "y", "size", "type"], read_dictionary=["slide"])
     with guarded(path):

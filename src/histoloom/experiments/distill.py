@@ -27,6 +27,7 @@ from histoloom.experiments.watch import Watcher
 from histoloom.files import run_folder, whole_folder
 from histoloom.fitting.processes import process_state
 from histoloom.models.pipeline import HistoloomPipeline
+from histoloom.models.sampling import Sampling
 from histoloom.progress import Progress, silent
 from histoloom.training.distillation import Distillation, check_teacher, train_student, windows_of
 from histoloom.weights import find_model
@@ -84,6 +85,7 @@ def _teacher(recipe: Recipe) -> tuple[HistoloomPipeline, Distillation]:
     if teacher is None:
         raise ConfigError("a distillation needs a teacher; name a trained model as initial_model")
     check_teacher(teacher.denoiser)
+    recipe.distillation.resolve(Sampling(steps=recipe.watch.steps))  # the watcher weaves with the student
     return teacher, recipe.distillation
 
 

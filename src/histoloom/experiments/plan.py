@@ -15,7 +15,6 @@ from typing import Any
 
 from diffusers.models.modeling_utils import ModelMixin
 
-from histoloom.discovery.plan import byte_size
 from histoloom.errors import ConfigError
 from histoloom.experiments.check import check_recipe
 from histoloom.experiments.context import record_of
@@ -32,6 +31,7 @@ from histoloom.patches.importer import import_pictures
 from histoloom.patches.store import count_patches, read_table
 from histoloom.progress import SILENT, Bar
 from histoloom.records import refuse_other_run
+from histoloom.text import byte_size
 from histoloom.tissue import TissueTable
 from histoloom.training.autoencoder import train_autoencoder
 from histoloom.training.decoder import train_decoder

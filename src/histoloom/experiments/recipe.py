@@ -53,13 +53,13 @@ class Watch:
     """What the watcher does at each checkpoint: weave `patches`, and read them with a segmenter."""
 
     patches: int = 8
-    steps: int = 10  # of the sampler; those that a student was trained for
+    steps: int | None = None  # of the sampler; None: its usual number
     map_fidelity: bool = True  # train a segmenter on the same patches first, and read the woven patches with it
     segmenter: SegmenterConfig = field(default_factory=lambda: SegmenterConfig(steps=400))
 
     def __post_init__(self):
         check_numbers(self)
-        if self.patches < 1 or self.steps < 1:
+        if self.patches < 1 or (self.steps is not None and self.steps < 1):
             raise ConfigError(f"watch needs patches and steps of 1 or more, found {self.patches} and {self.steps}")
 
 

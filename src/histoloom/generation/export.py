@@ -29,7 +29,7 @@ from PIL import Image, PngImagePlugin
 
 from histoloom import files
 from histoloom.errors import ImageError, InputError, OutputError
-from histoloom.parquet import guarded, open_parquet
+from histoloom.parquet import count_rows, guarded, open_parquet
 from histoloom.patches.heterogeneity import class_fractions
 from histoloom.patches.preview import preview_html
 from histoloom.patches.store import read_table
@@ -157,7 +157,7 @@ def write_patches(
     """
     folder = Path(folder)
     if files.is_finished(folder, record):
-        return open_parquet(folder / "index.parquet").metadata.num_rows
+        return count_rows(folder / "index.parquet")
     with files.resumable_folder(folder, record) as aside:
         done = next(number for number in count() if not _image(aside, number).exists())
         for number, patch in enumerate(weave(done), start=done):
@@ -179,13 +179,13 @@ def read_index(folder: Path | str) -> list[dict]:
     """The rows of the index of woven patches; raises InputError with file and cure."""
     path = Path(folder) / "index.parquet"
     types = {field.name: field.type for field in COLUMNS if field.name not in ADDED | {"crops"}}
-    file = open_parquet(path, types)
-    if not _holds_crops(file.schema_arrow):
-        raise InputError(
-            f"{path}: has no column 'crops', so it is not an index of woven patches; name the right folder"
-        )
-    with guarded(path):
-        rows = file.read().to_pylist()
+    with open_parquet(path, types) as file:
+        if not _holds_crops(file.schema_arrow):
+            raise InputError(
+                f"{path}: has no column 'crops', so it is not an index of woven patches; name the right folder"
+            )
+        with guarded(path):
+            rows = file.read().to_pylist()
     if not rows:
         raise InputError(f"{path}: names no patches; weave the folder again")
     for row in rows:

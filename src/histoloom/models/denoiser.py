@@ -99,7 +99,7 @@ class Denoiser(ModelMixin, ConfigMixin):
         steps = list(pairwise(channels))
         self.shrink = nn.ModuleList(nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in steps)
         self.grow = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in steps)
-        outputs = inputs * (1 if self.student is None else self.student.points)
+        outputs = inputs * (1 if self.student is None else self.student.outputs)
         self.leave = nn.Sequential(
             nn.GroupNorm(16, finest), nn.SiLU(), zeroed(nn.Conv2d(finest, outputs, 3, padding=1))
         )

@@ -31,9 +31,9 @@ _USUAL = 4  # steps, where the student was trained for as many
 class Student:
     """What a student can be asked for."""
 
-    method: Method = "policy"
+    method: Method = "policy"  # what the student predicts: see histoloom.models.students
     steps: tuple[int, ...] = (1, 2, 4, 8)  # numbers of steps that it was trained for; without effect for guided
-    points: int = 8  # predictions of the patch per step of a policy; 1 for the others
+    points: int = 8  # predictions of the patch per step of a policy; without effect for the others
     map_guidance: tuple[float, float] = (1.0, 2.0)  # least and most
     crop_guidance: tuple[float, float] = (1.0, 4.0)  # least and most
     guidance_interval: tuple[float, float] = Sampling.guidance_interval  # in which the teacher's guidance acted
@@ -44,13 +44,18 @@ class Student:
             raise ConfigError(f"method {self.method!r} is unknown; known: {', '.join(METHODS)}")
         if not self.steps or not all(1 <= n <= MOST_STEPS for n in self.steps):
             raise ConfigError(f"steps is {list(self.steps)}; give numbers from 1 to {MOST_STEPS}")
-        if not 1 <= self.points <= 64 or (self.points > 1) != (self.method == "policy"):
-            raise ConfigError(f"points is {self.points}; give 2 to 64 for a policy, and 1 for another method")
+        if not (2 if self.method == "policy" else 1) <= self.points <= 64:
+            raise ConfigError(f"points is {self.points}; give 2 to 64")
         for name in ("map_guidance", "crop_guidance"):
             low, high = getattr(self, name)
             if not 0 <= low < high <= MOST_GUIDANCE:
                 raise ConfigError(f"{name} is {low:g} to {high:g}; give two numbers from 0 to {MOST_GUIDANCE:g}")
         Sampling(guidance_interval=self.guidance_interval)
+
+    @property
+    def outputs(self) -> int:
+        """How many velocities the network predicts at once."""
+        return self.points if self.method == "policy" else 1
 
     @property
     def family(self) -> str | None:

@@ -11,7 +11,7 @@ policy   the student's predictions are followed to some times within the step. T
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -22,7 +22,6 @@ from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from histoloom.config import check_numbers
 from histoloom.errors import ConfigError
 from histoloom.fitting.loop import LoopConfig, Step, fit, identity_of
 from histoloom.fitting.samples import Draw
@@ -30,7 +29,7 @@ from histoloom.models.autoencoder import weights_hash
 from histoloom.models.conditions import Conditions, Context
 from histoloom.models.denoiser import Denoiser
 from histoloom.models.sampling import Sampling
-from histoloom.models.students import Method, Student, clean_at, clean_points, follow
+from histoloom.models.students import Student, clean_at, clean_points, follow
 from histoloom.patches.store import Patches
 from histoloom.progress import SILENT, Bar
 from histoloom.training.denoiser import DenoiserTraining, collate, prepare, read_conditions
@@ -42,15 +41,9 @@ BETWEEN = 8  # substeps in which a policy is followed from one time to the next
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distillation:
-    """How a student is trained. Its windows and crops are those of `[denoiser]`."""
+class Distillation(Student):
+    """What a student can be asked for, and how it is trained. Its windows and crops are those of `[denoiser]`."""
 
-    method: Method = "policy"
-    steps: tuple[int, ...] = (1, 2, 4, 8)  # numbers of steps it learns to weave in
-    points: int = 8  # predictions of the patch per step of a policy
-    map_guidance: tuple[float, float] = (1.0, 2.0)  # least and most that it can be asked for
-    crop_guidance: tuple[float, float] = (1.0, 4.0)  # least and most that it can be asked for
-    guidance_interval: tuple[float, float] = Sampling.guidance_interval  # in which the teacher is guided
     usual_share: float = 0.5  # share of samples at the usual guidances; the others' are drawn from the ranges
     asked: int = 2  # times per step at which the teacher is asked, for a policy
     instant_share: float = 0.5  # share of samples that ask for a step without length, for average
@@ -60,8 +53,7 @@ class Distillation:
     )
 
     def __post_init__(self):
-        check_numbers(self)
-        self.student()
+        super().__post_init__()
         if not 0 <= self.usual_share <= 1 or not 0 <= self.instant_share <= 1 or not 0 <= self.power <= 2:
             raise ConfigError("usual_share and instant_share must be in [0, 1], power in [0, 2]")
         if not 1 <= self.asked <= 64:
@@ -70,15 +62,8 @@ class Distillation:
             raise ConfigError(f"steps of method average must be powers of 2 up to {2**FINEST}; found {self.steps}")
 
     def student(self) -> Student:
-        """What the student can be asked for; raises ConfigError."""
-        return Student(
-            method=self.method,
-            steps=self.steps,
-            points=self.points if self.method == "policy" else 1,
-            map_guidance=self.map_guidance,
-            crop_guidance=self.crop_guidance,
-            guidance_interval=self.guidance_interval,
-        )
+        """What the student can be asked for, without how it is trained."""
+        return Student(**{f.name: getattr(self, f.name) for f in fields(Student)})
 
 
 @dataclass(frozen=True)
@@ -138,12 +123,21 @@ class Teacher:
             denoiser.read(Conditions(type_map=empty)),
         )
 
+    def take(self, samples: Tensor) -> "Teacher":
+        """The teacher of some samples of the batch."""
+        contexts = (context.take(samples) for context in (self.both, self.only_map, self.nothing))
+        return Teacher(self.denoiser, *contexts)
+
     def velocity(
-        self, latents: Tensor, time: Float[Tensor, " b"], guidance: Float[Tensor, "b 2"], student: Student
+        self,
+        latents: Tensor,
+        time: Float[Tensor, " b"],
+        guidance: Float[Tensor, "b 2"],
+        interval: tuple[float, float],
     ) -> Tensor:
         """The guided velocity: v_00 + map (v_m0 - v_00) + crop (v_mc - v_m0) within the interval, v_mc outside."""
         found = self.denoiser(latents, time, self.both).float()
-        low, high = student.guidance_interval
+        low, high = interval
         acts = ((time >= low) & (time <= high)).nonzero()[:, 0]
         if len(acts):
             part, at = latents[acts], time[acts]
@@ -169,52 +163,54 @@ class DistillationObjective(nn.Module):
             asked = Teacher.read(teacher, conditions)
         context = self.student.read(conditions)
         latents, _ = flow(batch["latents"], batch["noise"], batch["start"])
-        way = {"guided": self._guided, "average": self._average, "policy": self._policy}[self.config.method]
+        way = self._policy if self.config.method == "policy" else self._velocity
         errors = way(latents, batch, context, asked)
         weights = (errors.detach() + 1e-3) ** -self.config.power
         return {"loss": (weights * errors).mean(), "error": errors.mean().detach()}
 
     def _predict(
-        self, latents: Tensor, start: Tensor, end: Tensor, batch: dict[str, Tensor], context: Context
-    ) -> Tensor:
-        assert self.student.student is not None
-        aim = self.student.student.aim(end, *batch["guidance"].T)
+        self, latents: Tensor, start: Tensor, end: Tensor, guidance: Tensor, context: Context
+    ) -> Float[Tensor, "b kc h w"]:
+        aim = self.config.aim(end, *guidance.T)
         return self.student(latents, start, context, aim).float()
 
-    def _guided(self, latents: Tensor, batch: dict[str, Tensor], context: Context, teacher: Teacher) -> Tensor:
-        assert self.student.student is not None
-        predicted = self._predict(latents, batch["start"], batch["end"], batch, context)
+    def _velocity(
+        self, latents: Tensor, batch: dict[str, Tensor], context: Context, teacher: Teacher
+    ) -> Float[Tensor, " b"]:
+        """Errors of the guided velocity, for steps without length, and of the mean velocity of the others."""
+        start, end, guidance = batch["start"], batch["end"], batch["guidance"]
+        predicted = self._predict(latents, start, end, guidance, context)
+        target, instant = torch.empty_like(predicted), start == end
         with torch.no_grad():
-            target = teacher.velocity(latents, batch["start"], batch["guidance"], self.student.student)
-        return _square(predicted - target)
-
-    def _average(self, latents: Tensor, batch: dict[str, Tensor], context: Context, teacher: Teacher) -> Tensor:
-        assert self.student.student is not None
-        start, end, middle = batch["start"], batch["end"], batch["asked"][:, 0]
-        predicted = self._predict(latents, start, end, batch, context)
-        instant = start == end
-        with torch.no_grad():
-            first = self._predict(latents, start, middle, batch, context)
-            halfway = latents - (start - middle)[:, None, None, None] * first
-            second = self._predict(halfway, middle, end, batch, context)
-            target = (first + second) / 2
-            if (at := instant.nonzero()[:, 0]).numel():
-                asked = replace(
-                    teacher, **{name: getattr(teacher, name).take(at) for name in ("both", "only_map", "nothing")}
+            if len(at := instant.nonzero()[:, 0]):
+                asked = teacher.take(at)
+                target[at] = asked.velocity(latents[at], start[at], guidance[at], self.config.guidance_interval)
+            if len(at := (~instant).nonzero()[:, 0]):
+                middle = batch["asked"][at, 0]
+                target[at] = self._mean_velocity(
+                    latents[at], start[at], middle, end[at], guidance[at], context.take(at)
                 )
-                student = self.student.student
-                target[at] = asked.velocity(latents[at], start[at], batch["guidance"][at], student)
         return _square(predicted - target)
 
-    def _policy(self, latents: Tensor, batch: dict[str, Tensor], context: Context, teacher: Teacher) -> Tensor:
-        assert self.student.student is not None
-        between = batch["start"], batch["end"]
-        points = clean_points(latents, self._predict(latents, *between, batch, context), batch["start"])
+    def _mean_velocity(
+        self, latents: Tensor, start: Tensor, middle: Tensor, end: Tensor, guidance: Tensor, context: Context
+    ) -> Tensor:
+        """The mean of what the student predicts for both halves of a step."""
+        first = self._predict(latents, start, middle, guidance, context)
+        halfway = latents - (start - middle)[:, None, None, None] * first
+        return (first + self._predict(halfway, middle, end, guidance, context)) / 2
+
+    def _policy(
+        self, latents: Tensor, batch: dict[str, Tensor], context: Context, teacher: Teacher
+    ) -> Float[Tensor, " b"]:
+        """Errors of the velocity of a policy, where it leads."""
+        between, guidance = (batch["start"], batch["end"]), batch["guidance"]
+        points = clean_points(latents, self._predict(latents, *between, guidance, context), batch["start"])
         followed, now, errors = points.detach(), batch["start"], []
         for then in batch["asked"].T:
             with torch.no_grad():
                 latents = follow(latents, followed, between, now, then, BETWEEN)
-                target = teacher.velocity(latents, then, batch["guidance"], self.student.student)
+                target = teacher.velocity(latents, then, guidance, self.config.guidance_interval)
             predicted = (latents - clean_at(points, *between, then)) / then[:, None, None, None]
             errors.append(_square(predicted - target))
             now = then
@@ -223,12 +219,12 @@ class DistillationObjective(nn.Module):
 
 def make_student(teacher: Denoiser, student: Student) -> Denoiser:
     """A student that predicts what its teacher predicts without guidance, whatever the step it is asked for."""
-    fields = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(student).items()}
+    asked = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(student).items()}
     config = {key: value for key, value in teacher.config.items() if not key.startswith("_")}
-    made = cast(Denoiser, Denoiser.from_config(config | {"student": fields}))
+    made = cast(Denoiser, Denoiser.from_config(config | {"student": asked}))
     weights = teacher.state_dict()
     for name in ("leave.2.weight", "leave.2.bias"):
-        weights[name] = weights[name].repeat(student.points, *[1] * (weights[name].ndim - 1))
+        weights[name] = weights[name].repeat(student.outputs, *[1] * (weights[name].ndim - 1))
     weights |= {name: value for name, value in made.state_dict().items() if name.startswith("aim.")}
     made.load_state_dict(weights)
     return made
@@ -260,6 +256,8 @@ def train_student(
     student = make_student(teacher, config.student())
     objective = DistillationObjective(student, teacher, autoencoder, config)
     identity = identity_of(config, patches=patches.fingerprint(), teacher=weights_hash(teacher), windows=str(shown))
+    if config.method == "average":
+        identity |= {"steps grow over": config.loop.steps}  # so a longer run is another run
     report = None if on_checkpoint is None else (lambda step, averaged: on_checkpoint(step, averaged.student))
     together = partial(collate, crop_edge=shown.crops.largest)
     averaged = fit(objective, StepSampler(sampler, config), together, config.loop, folder, identity, on_step, report)

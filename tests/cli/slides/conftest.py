@@ -1,13 +1,10 @@
 """A folder of two slides, and the commands that run in it, in this process."""
 
-import sys
 from pathlib import Path
 
 import pytest
 from slide_files import write_asap, write_qupath, write_tiled_tiff
 from slide_project import RIGHT, STROMA_AND_TUMOR, pixels
-
-from histoloom.cli.main import run
 
 
 @pytest.fixture
@@ -25,14 +22,6 @@ def project(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def histoloom(monkeypatch, capfd):
+def histoloom(call_here):
     """`histoloom(*arguments)`: exit code, lines of stdout, lines of stderr."""
-
-    def call(*arguments: str) -> tuple[int, list[str], list[str]]:
-        monkeypatch.setattr(sys, "argv", ["histoloom", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            run()
-        printed = capfd.readouterr()
-        return ended.value.code or 0, printed.out.splitlines(), printed.err.splitlines()
-
-    return call
+    return call_here

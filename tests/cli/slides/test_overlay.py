@@ -11,8 +11,8 @@ from histoloom.patches.store import iter_rows, splits
 def test_an_overlay_shows_what_a_dataset_took(project, histoloom):
     cut(histoloom)
     taken = sum(row["source"] == "a.tif" for split in splits("out") for row in iter_rows("out", split))
-    code, told, errors = histoloom("overlay", "slides/a.tif", "--dataset", "out", "--out", "a.png", "--edge", "300")
-    assert (code, told, errors) == (0, [f"wrote a.png: {taken} patches"], [])
+    code, said, errors = histoloom("overlay", "slides/a.tif", "--dataset", "out", "--out", "a.png", "--edge", "300")
+    assert (code, said, errors) == (0, [f"wrote a.png: {taken} patches"], [])
     picture = np.asarray(Image.open(project / "a.png")).astype(int)
     assert max(picture.shape[:2]) == 300
     assert (picture.max(-1) < 60).any()

@@ -14,13 +14,13 @@ from histoloom.patches.store import iter_rows, splits
 
 
 def test_slides_become_a_dataset_with_pictures_tables_and_a_card(project, histoloom):
-    code, told, errors = cut(histoloom)
+    code, said, errors = cut(histoloom)
     assert (code, errors) == (0, [])
     rows = [row for split in splits("out") for row in iter_rows("out", split)]
     assert {row["source"] for row in rows} == {"a.tif", "b.tif"}
-    assert sum(line.endswith("of 1 cases") for line in told) == 2
-    assert any("tumor" in line and "%" in line for line in told)
-    assert "overlays/" in told[-1]
+    assert sum(line.endswith("of 1 cases") for line in said) == 2
+    assert any("tumor" in line and "%" in line for line in said)
+    assert "overlays/" in said[-1]
     for name in ("a.tif", "b.tif"):
         with Image.open(project / "out" / "overlays" / f"{name}.jpg") as picture:
             assert picture.size == (WIDTH, HEIGHT)
@@ -31,9 +31,9 @@ def test_slides_become_a_dataset_with_pictures_tables_and_a_card(project, histol
 def test_the_same_command_again_does_nothing_and_another_asks_for_another_folder(project, histoloom):
     cut(histoloom)
     before = {path: path.stat().st_mtime_ns for path in (project / "out").rglob("*")}
-    code, told, _ = cut(histoloom)
+    code, said, _ = cut(histoloom)
     assert code == 0
-    assert "up to date" in told[-1]
+    assert "up to date" in said[-1]
     assert {path: path.stat().st_mtime_ns for path in (project / "out").rglob("*")} == before
     code, _, errors = cut(histoloom, "--seed", "1")
     assert (code, len(errors)) == (1, 1)
