@@ -13,11 +13,10 @@ from histoloom.training.denoiser import DenoiserTraining
 from histoloom.training.distillation import (
     Distillation,
     StepSampler,
-    Teacher,
-    check_teacher,
     make_student,
     train_student,
 )
+from histoloom.training.teacher import check_teacher, read_teacher
 
 LOOP = LoopConfig(
     steps=24, batch_size=8, learning_rate=3e-3, warmup_steps=2, workers=0, precision="fp32", average_decay=0.5,
@@ -78,10 +77,10 @@ def test_the_teacher_is_guided_as_weaving_guides_it(teacher):
     )
     latents, guidance = torch.randn(2, 4, 8, 8), torch.tensor([[1.5, 3.0], [2.0, 1.0]])
     with torch.no_grad():
-        asked = Teacher.read(denoiser, conditions)
+        asked = read_teacher(denoiser, conditions, Student().guidance_interval)
         time = torch.tensor([0.6, 0.95])
         both, only_map, nothing = (denoiser(latents, time, c) for c in (asked.both, asked.only_map, asked.nothing))
-        found = asked.velocity(latents, time, guidance, Student().guidance_interval)
+        found = asked.velocity(latents, time, guidance)
     expected = nothing[0] + 1.5 * (only_map[0] - nothing[0]) + 3 * (both[0] - only_map[0])
     torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found[1], both[1])
@@ -99,6 +98,24 @@ def test_a_student_comes_nearer_to_its_teacher(teacher, small_patches, tmp_path,
     assert student.student.method == method
     assert np.mean(errors[-8:]) < 0.95 * np.mean(errors[:8])
     assert not student.training
+
+
+@pytest.mark.parametrize("method", ["average", "policy"])
+def test_a_guided_student_teaches_what_it_predicts(teacher, small_patches, tmp_path, method):
+    guided = make_student(teacher.denoiser, Student(method="guided"))
+    torch.nn.init.normal_(guided.aim[2].weight, std=0.1)  # so that guidance matters
+    config = Distillation(
+        method=method, points=4, steps=(2,), instant_share=1.0, power=0.0, loop=replace(LOOP, steps=2)
+    )
+    errors = []
+    student = train_student(
+        small_patches, guided, teacher.autoencoder, config, WINDOWS, tmp_path,
+        on_step=lambda step: errors.append(step.losses["error"]),
+    )  # fmt: skip
+    assert student.student.method == method
+    if method == "average":  # steps without length: it starts as its teacher
+        assert errors[0] < 1e-6
+    torch.testing.assert_close(student.aim[0].weight, guided.aim[0].weight, rtol=0, atol=0.02)
 
 
 def test_a_finished_distillation_is_opened_and_another_teacher_is_refused(teacher, small_patches, tmp_path):
@@ -121,10 +138,18 @@ def test_only_a_model_of_flow_that_reads_maps_is_a_teacher(make_pipeline):
         (make_pipeline(objective="epsilon-l1").denoiser, "predicts noise"),
         (make_pipeline("unconditional").denoiser, "conditioning is unconditional"),
         (make_pipeline("crops-in-place").denoiser, "conditioning is crops-in-place"),
-        (make_student(make_pipeline().denoiser, Student()), "is a distilled model itself"),
+        (make_student(make_pipeline().denoiser, Student()), "is itself a student of method policy"),
+        (
+            make_student(make_pipeline().denoiser, Student(method="guided", crop_guidance=(1.0, 2.0))),
+            "1 to 4; the teach",
+        ),
     ):
         with pytest.raises(ConfigError, match=reason):
-            check_teacher(wrong)
+            check_teacher(wrong, Student())
+    guided = make_student(make_pipeline().denoiser, Student(method="guided"))
+    check_teacher(guided, Student())
+    with pytest.raises(ConfigError, match="only other methods"):
+        check_teacher(guided, Student(method="guided"))
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,8 @@ from histoloom.fitting.processes import process_state
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.sampling import Sampling
 from histoloom.progress import Progress, silent
-from histoloom.training.distillation import Distillation, check_teacher, train_student, windows_of
+from histoloom.training.distillation import Distillation, train_student, windows_of
+from histoloom.training.teacher import check_teacher
 from histoloom.weights import find_model
 
 BANK = "crops"  # folder of the crop bank in a model
@@ -84,7 +85,7 @@ def _teacher(recipe: Recipe) -> tuple[HistoloomPipeline, Distillation]:
         raise ConfigError("the recipe has no table [distillation]; add one, or use `histoloom train`")
     if teacher is None:
         raise ConfigError("a distillation needs a teacher; name a trained model as initial_model")
-    check_teacher(teacher.denoiser)
+    check_teacher(teacher.denoiser, recipe.distillation)
     recipe.distillation.resolve(Sampling(steps=recipe.watch.steps))  # the watcher weaves with the student
     return teacher, recipe.distillation
 

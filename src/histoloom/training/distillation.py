@@ -26,7 +26,7 @@ from histoloom.errors import ConfigError
 from histoloom.fitting.loop import LoopConfig, Step, fit, identity_of
 from histoloom.fitting.samples import Draw
 from histoloom.models.autoencoder import weights_hash
-from histoloom.models.conditions import Conditions, Context
+from histoloom.models.conditions import Context
 from histoloom.models.denoiser import Denoiser
 from histoloom.models.sampling import Sampling
 from histoloom.models.students import Student, clean_at, clean_points, follow
@@ -34,6 +34,7 @@ from histoloom.patches.store import Patches
 from histoloom.progress import SILENT, Bar
 from histoloom.training.denoiser import DenoiserTraining, collate, prepare, read_conditions
 from histoloom.training.objective import flow
+from histoloom.training.teacher import Teacher, check_teacher, read_teacher
 
 EARLIEST = 0.02  # share of noise below which the teacher is not asked: velocities of almost clean latents diverge
 FINEST = 5  # the shortest step of `average` has the length 2 ** -FINEST
@@ -102,51 +103,6 @@ class StepSampler:
         return start, start - 1 / parts, np.array([start - 0.5 / parts])
 
 
-@dataclass
-class Teacher:
-    """A frozen denoiser, and what it reads of a batch: everything, the map alone, nothing."""
-
-    denoiser: Denoiser
-    both: Context
-    only_map: Context
-    nothing: Context
-
-    @classmethod
-    def read(cls, denoiser: Denoiser, conditions: Conditions) -> "Teacher":
-        """Encode the conditions of a batch."""
-        assert conditions.type_map is not None
-        empty = torch.full_like(conditions.type_map, denoiser.num_types + 1)
-        return cls(
-            denoiser,
-            denoiser.read(conditions),
-            denoiser.read(Conditions(type_map=conditions.type_map)),
-            denoiser.read(Conditions(type_map=empty)),
-        )
-
-    def take(self, samples: Tensor) -> "Teacher":
-        """The teacher of some samples of the batch."""
-        contexts = (context.take(samples) for context in (self.both, self.only_map, self.nothing))
-        return Teacher(self.denoiser, *contexts)
-
-    def velocity(
-        self,
-        latents: Tensor,
-        time: Float[Tensor, " b"],
-        guidance: Float[Tensor, "b 2"],
-        interval: tuple[float, float],
-    ) -> Tensor:
-        """The guided velocity: v_00 + map (v_m0 - v_00) + crop (v_mc - v_m0) within the interval, v_mc outside."""
-        found = self.denoiser(latents, time, self.both).float()
-        low, high = interval
-        acts = ((time >= low) & (time <= high)).nonzero()[:, 0]
-        if len(acts):
-            part, at = latents[acts], time[acts]
-            with_map, without = (self.denoiser(part, at, c.take(acts)).float() for c in (self.only_map, self.nothing))
-            by_map, by_crop = (weight[:, None, None, None] for weight in guidance[acts].T)
-            found[acts] = without + by_map * (with_map - without) + by_crop * (found[acts] - with_map)
-        return found
-
-
 class DistillationObjective(nn.Module):
     """Losses of a batch of steps that `StepSampler` drew."""
 
@@ -160,7 +116,7 @@ class DistillationObjective(nn.Module):
         nn.Module.to(teacher, batch["latents"].device)
         conditions = read_conditions(batch, self.student, autoencoder)
         with torch.no_grad():
-            asked = Teacher.read(teacher, conditions)
+            asked = read_teacher(teacher, conditions, self.config.guidance_interval)
         context = self.student.read(conditions)
         latents, _ = flow(batch["latents"], batch["noise"], batch["start"])
         way = self._policy if self.config.method == "policy" else self._velocity
@@ -184,7 +140,7 @@ class DistillationObjective(nn.Module):
         with torch.no_grad():
             if len(at := instant.nonzero()[:, 0]):
                 asked = teacher.take(at)
-                target[at] = asked.velocity(latents[at], start[at], guidance[at], self.config.guidance_interval)
+                target[at] = asked.velocity(latents[at], start[at], guidance[at])
             if len(at := (~instant).nonzero()[:, 0]):
                 middle = batch["asked"][at, 0]
                 target[at] = self._mean_velocity(
@@ -210,7 +166,7 @@ class DistillationObjective(nn.Module):
         for then in batch["asked"].T:
             with torch.no_grad():
                 latents = follow(latents, followed, between, now, then, BETWEEN)
-                target = teacher.velocity(latents, then, guidance, self.config.guidance_interval)
+                target = teacher.velocity(latents, then, guidance)
             predicted = (latents - clean_at(points, *between, then)) / then[:, None, None, None]
             errors.append(_square(predicted - target))
             now = then
@@ -218,15 +174,17 @@ class DistillationObjective(nn.Module):
 
 
 def make_student(teacher: Denoiser, student: Student) -> Denoiser:
-    """A student that predicts what its teacher predicts without guidance, whatever the step it is asked for."""
+    """A student that predicts what its teacher predicts, whatever the step it is asked for.
+
+    It starts without guidance, unless the teacher is itself a student that reads guidance.
+    """
     asked = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(student).items()}
     config = {key: value for key, value in teacher.config.items() if not key.startswith("_")}
     made = cast(Denoiser, Denoiser.from_config(config | {"student": asked}))
     weights = teacher.state_dict()
     for name in ("leave.2.weight", "leave.2.bias"):
         weights[name] = weights[name].repeat(student.outputs, *[1] * (weights[name].ndim - 1))
-    weights |= {name: value for name, value in made.state_dict().items() if name.startswith("aim.")}
-    made.load_state_dict(weights)
+    made.load_state_dict(made.state_dict() | weights)
     return made
 
 
@@ -245,9 +203,9 @@ def train_student(
     """Distill `teacher`, resuming from `folder`; returns the averaged student in eval mode.
 
     `windows` says how windows and crops are drawn; its loop has no effect. Raises ConfigError for a teacher that
-    predicts no velocity, reads no map, or pastes crops in place.
+    cannot be distilled so: see `check_teacher`.
     """
-    check_teacher(teacher)
+    check_teacher(teacher, config)
     shown = replace(windows_of(windows, teacher), loop=config.loop)
     _, sampler = prepare(patches, teacher.num_types, autoencoder, shown, folder, caching)
     mean, std = (np.asarray(teacher.config[name], np.float32) for name in ("latent_mean", "latent_std"))
@@ -274,16 +232,6 @@ def windows_of(windows: DenoiserTraining, teacher: Denoiser) -> DenoiserTraining
         blocks=tuple(teacher.config["blocks"]),
         map_dropout=0.0,
     )
-
-
-def check_teacher(teacher: Denoiser) -> None:
-    """Raise ConfigError for a denoiser that cannot be distilled."""
-    if teacher.student is not None:
-        raise ConfigError("the teacher is a distilled model itself; name the model that it was distilled from")
-    if teacher.objective != "flow":
-        raise ConfigError(f"the teacher predicts noise ({teacher.objective}); only flow can be distilled")
-    if not teacher.reads.map or teacher.reads.canvas:
-        raise ConfigError(f"the teacher's conditioning is {teacher.config['conditioning']}, which cannot be distilled")
 
 
 def _square(difference: Tensor) -> Float[Tensor, " b"]:
