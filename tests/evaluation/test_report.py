@@ -25,7 +25,7 @@ TABLE = TissueTable.from_names(["stroma", "gland", "tumour"])
 def test_every_figure_stands_beside_its_floor_and_its_number(good):
     figures = {f.name: f for f in good.encoders[0].overall}
     assert list(figures) == [
-        "Fréchet distance", "Fréchet, n to infinity", "KID x 1000", "MMD (RBF) x 1000", "precision", "recall",
+        "Fréchet distance", "Fréchet, n to infinity", "MIND", "KID x 1000", "MMD (RBF) x 1000", "precision", "recall",
         "density", "coverage", "C2ST accuracy", "AuthPct",
         "nearest training image",
     ]  # fmt: skip
@@ -33,6 +33,17 @@ def test_every_figure_stands_beside_its_floor_and_its_number(good):
         assert figure.floor is not None, figure.name
         assert figure.n == 60
     assert figures["precision"].low <= figures["precision"].value <= figures["precision"].high
+
+
+def test_the_ratio_to_the_floor_is_a_mean_over_the_encoders_that_give_it(good, copied):
+    frechet, *figures = good.encoders[0].overall
+    assert good.frechet_ratio == {"mean": pytest.approx(frechet.value / frechet.floor), "encoders": 1}
+    other = replace(good.encoders[0], overall=[replace(frechet, value=3 * frechet.floor), *figures])
+    silent = replace(good.encoders[0], overall=[replace(frechet, value=None), *figures])
+    assert replace(good, encoders=[other, silent, other]).frechet_ratio == {"mean": pytest.approx(3), "encoders": 2}
+    assert to_json(good)["frechet_ratio"]["encoders"] == 1
+    assert "FDr, the Fréchet distance over its floor, is" in render_page(good)
+    assert "FDr, the Fréchet" not in render_page(replace(good, encoders=[silent]))
 
 
 def test_images_as_good_as_real_ones_score_as_real_ones_do(good):

@@ -22,10 +22,12 @@ from histoloom.metrics.intervals import (
 from histoloom.metrics.kernel import kid, median_distance, mmd_rbf
 from histoloom.metrics.memorization import Authenticity, authenticity
 from histoloom.metrics.prdc import prdc
+from histoloom.metrics.sliced import mind
 from histoloom.metrics.two_sample import TwoSample, c2st
 
 SIZES = 15  # of the draws that are extrapolated
-FRECHET, AT_INFINITY, KID, MMD = "Fréchet distance", "Fréchet, n to infinity", "KID x 1000", "MMD (RBF) x 1000"
+FRECHET, AT_INFINITY, MIND = "Fréchet distance", "Fréchet, n to infinity", "MIND"
+KID, MMD = "KID x 1000", "MMD (RBF) x 1000"
 Distance = Callable[[np.ndarray, np.ndarray], float]
 
 
@@ -207,6 +209,7 @@ def _distances(sets: Comparison, features: FeatureSets, seed: int) -> list[Figur
     width = median_distance(features.reference)
     return [
         *frechet_figures(sets, features, seed),
+        distance_figure(MIND, mind, sets, features, seed),
         distance_figure(KID, lambda a, b: 1000 * kid(a, b), sets, features, seed),
         distance_figure(MMD, lambda a, b: 1000 * mmd_rbf(a, b, width), sets, features, seed),
     ]

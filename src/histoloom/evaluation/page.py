@@ -22,6 +22,7 @@ MEANINGS = {
 READ_AS = {
     "Fréchet distance": "how far apart are the clouds? compare with the floor",
     "Fréchet, n to infinity": "the same, for any number of images; compare by the difference",
+    "MIND": "the same along random lines; steady at small n, compare with the floor",
     "KID x 1000": "how far apart are the clouds, unbiased at small n? compare by the difference",
     "MMD (RBF) x 1000": "as KID, with a kernel as wide as the distance of real images",
     "precision": "are synthetic images among real ones? 1: all are",

@@ -25,7 +25,7 @@ from histoloom.evaluation.copy_search import UNRELATED, CopySearch, search_copie
 from histoloom.evaluation.crop_search import CropSearch, num_pairs, search_crops
 from histoloom.evaluation.crop_sources import find_crops
 from histoloom.evaluation.map_figures import map_figures
-from histoloom.evaluation.measures import EncoderFigures, FeatureSets, Figure, measure_features
+from histoloom.evaluation.measures import FRECHET, EncoderFigures, FeatureSets, Figure, measure_features
 from histoloom.evaluation.plain import plain
 from histoloom.evaluation.probe import tissue_labels
 from histoloom.evaluation.segmenter import Segmenter
@@ -39,7 +39,7 @@ from histoloom.progress import Progress, silent
 from histoloom.records import Record
 from histoloom.version import VERSION
 
-FORMAT = 2  # of a report
+FORMAT = 3  # of a report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +78,14 @@ class Evaluation:
     maps: list[Figure]
     segmenter: str = ""  # its fingerprint; empty without one
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def frechet_ratio(self) -> dict | None:
+        """FDr (arXiv 2604.28190): the Fréchet distance over its floor, as a mean over the encoders that give both, and
+        the number of these encoders; None if there is none."""
+        figures = [figure for encoder in self.encoders for figure in encoder.overall if figure.name == FRECHET]
+        ratios = [f.measured / f.floor for f in figures if f.value is not None and f.floor]
+        return {"mean": sum(ratios) / len(ratios), "encoders": len(ratios)} if ratios else None
 
 
 def evaluate(
@@ -161,6 +169,7 @@ def to_json(evaluation: Evaluation) -> dict:
                 "woven": sets.fake.made,
                 "segmenter": evaluation.segmenter,
                 "notes": evaluation.notes,
+                "frechet_ratio": evaluation.frechet_ratio,
                 "identical_to_real": evaluation.shared,
                 "duplicates": evaluation.duplicates,
                 "encoders": {

@@ -30,6 +30,7 @@ from .map_fidelity import (
 from .memorization import Authenticity, authenticity
 from .neighbors import nearest
 from .prdc import Prdc, prdc
+from .sliced import mind
 from .stain_distance import StainDistance, stain_distance, stain_means, wasserstein
 from .stain_following import StainFollowing, stain_following
 from .two_sample import TwoSample, c2st
@@ -65,6 +66,7 @@ __all__ = [
     "median_distance",
     "median_interval",
     "merge_types",
+    "mind",
     "mmd_rbf",
     "nearest",
     "positive_interval",
