@@ -28,6 +28,7 @@ from histoloom.text import one_line
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp", ".jp2")
 MAX_PIXELS = 178_956_970  # of an image that is decoded whole: where Pillow refuses, 0.5 GB of RGB
 WHITE = 255
+RESAMPLING = Image.Resampling.LANCZOS  # of images, wherever their magnification changes
 # What Pillow raises for damaged files; MemoryError for sizes that no machine has.
 BROKEN = (
     OSError,

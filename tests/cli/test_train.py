@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -50,6 +51,17 @@ def test_a_recipe_becomes_a_model_that_weaves(histoloom, recipe, tmp_path):
     woven = histoloom("generate", run / "model", "--layouts", 2, "--size", 64, "--steps", 2, "--out", "woven")
     assert (woven.code, woven.stderr) == (0, "")
     assert pq.read_table(tmp_path / "woven" / "index.parquet").num_rows == 2
+
+
+def test_a_plan_prints_what_training_costs_and_leaves_nothing(histoloom, recipe, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    ended = histoloom("train", recipe, "--plan")
+    assert (ended.code, sorted(tmp_path.rglob("*"))) == (0, before)
+    for stage in ("autoencoder", "decoder", "denoiser"):
+        assert re.search(rf"{stage} .*\d", ended.stdout), stage
+    refused = histoloom("train", recipe, "--plan", "--finish")
+    assert (refused.code, refused.stdout) == (1, "")
+    assert "give --plan or --finish, not both" in refused.stderr
 
 
 def test_the_resolved_copy_of_a_recipe_trains_the_same_model(histoloom, recipe, tmp_path):

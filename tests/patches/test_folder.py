@@ -231,3 +231,46 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
 def test_an_mpp_that_no_slide_has_is_refused(mpp):
     with pytest.raises(ConfigError, match=r"mpp is .*; give micrometers per pixel in"):
         FolderImport(mpp=mpp)
+
+
+def test_images_of_another_magnification_are_resampled_and_maps_keep_their_ids(tmp_path):
+    for seed, name in enumerate("ab"):
+        save(tmp_path / "images" / f"{name}.png", np.kron(pixels(seed), np.ones((2, 2, 1), np.uint8)))
+        save(tmp_path / "maps" / f"{name}.png", np.kron(labels(seed), np.ones((2, 2), np.uint8)))
+    config = {"trim": 8, "mpp": 0.25, "to_mpp": 0.5, "size": 10}
+    first, _ = read(find(tmp_path, **config), **config)
+    assert (first["x"], first["y"], first["size"], first["mpp"]) == (14, 14, 20, 0.5)
+    np.testing.assert_array_equal(read_labels(first["semantic_map"]["bytes"], ""), labels(0)[7:17, 7:17])
+    assert abs(read_image(first["image"]["bytes"], "").astype(int) - pixels(0)[7:17, 7:17]).mean() < 25
+
+
+@pytest.mark.parametrize(
+    ("stride", "starts", "dropped"),
+    [(None, [2, 12], 1 - 20**2 / 24**2), (7, [0, 7, 14], 0), (14, [0, 14], 1 - 20**2 / 24**2)],
+)
+def test_a_stride_lets_patches_overlap_or_keep_apart(tmp_path, stride, starts, dropped):
+    write_pairs(tmp_path, ["a", "b"])
+    pictures = find(tmp_path, size=10, stride=stride)
+    assert sorted({x for x, _ in pictures[0].places}) == starts
+    assert dropped_share(pictures) == pytest.approx(dropped)
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"to_mpp": 0.5}, "mpp of the images is unknown"),
+        ({"stride": 5}, "needs the size of a patch"),
+        ({"stride": 0, "size": 8}, "stride is 0"),
+        ({"mpp": 0.5, "to_mpp": 0.0}, "to_mpp is 0.0; give micrometers"),
+    ],
+)
+def test_a_magnification_or_stride_that_cannot_be_is_refused(config, reason):
+    with pytest.raises(ConfigError, match=reason):
+        FolderImport(**config)
+
+
+@pytest.mark.parametrize(("mpp", "to_mpp"), [(1000.0, 0.01), (0.5, 900.0)])
+def test_a_magnification_that_leaves_nothing_or_too_much_is_refused(tmp_path, mpp, to_mpp):
+    write_pairs(tmp_path, ["a"])
+    with pytest.raises(ImageError, match="check --mpp and --to-mpp"):
+        find(tmp_path, mpp=mpp, to_mpp=to_mpp, size=8)

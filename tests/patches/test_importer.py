@@ -83,7 +83,7 @@ def test_an_image_that_changed_under_its_name_is_another_input(tmp_path, picture
 def test_what_is_left_out_is_said(tmp_path, pictures):
     blank = np.full((20, 20), 255, np.uint8)
     Image.fromarray(blank).save(pictures[0].map)
-    small = replace(pictures[1], places=())
+    small = replace(pictures[1], grid=replace(pictures[1].grid, size=1000))
     notes = import_pictures([pictures[0], small, *pictures[2:]], TABLE, CONFIG, tmp_path / "out")["notes"]
     assert "1 images are smaller than a patch and were left out" in notes
     assert "4 patches without any label were left out" in notes

@@ -27,6 +27,10 @@ def import_folder(
     size: Annotated[
         int | None, typer.Option(help="Patch edge in pixels; larger images become several patches.")
     ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(help="Pixels from one patch to the next; less than the size: overlap. Default: the size."),
+    ] = None,
     case_pattern: Annotated[
         str | None,
         typer.Option(help="Regular expression on file names; its one group is the case, as in '^(P[0-9]+)_'."),
@@ -37,7 +41,11 @@ def import_folder(
         typer.Option(help="Share of patches for validation, drawn by case. Default: split column, else 0.15."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
-    mpp: Annotated[float | None, typer.Option(help="Micrometers per pixel, if known.")] = None,
+    mpp: Annotated[float | None, typer.Option(help="Micrometers per pixel of the images, if known.")] = None,
+    to_mpp: Annotated[
+        float | None,
+        typer.Option(help="Micrometers per pixel of the patches: images and maps are resampled. Needs --mpp."),
+    ] = None,
     unlabelled: Annotated[
         list[str] | None,
         typer.Option(help="Map value (0) or color (#000000) that means no label, in addition to 255; repeatable."),
@@ -64,12 +72,14 @@ def import_folder(
     config = FolderImport(
         trim=trim,
         size=size,
+        stride=stride,
         case_column=case_column,
         case_pattern=case_pattern,
         map_suffix=map_suffix,
         val_share=val_share,
         seed=seed,
         mpp=mpp,
+        to_mpp=to_mpp,
         unlabelled=tuple(unlabelled or ()),
     )
     table = TissueTable.load(tissue)

@@ -1,7 +1,7 @@
 """Patches from one's own pictures: an image folder and a map folder, or a `manifest.csv` that names both.
 
-Images larger than a patch are cut into a centered grid of patches without overlap. No path leaves the folder that was
-named, so a foreign manifest reads nothing but its own data.
+Images may be resampled to another magnification. Those larger than a patch are cut in a centered grid. No path leaves
+the folder that was named, so a foreign manifest reads nothing but its own data.
 """
 
 import os
@@ -14,13 +14,14 @@ from pathlib import Path
 from histoloom.config import check_numbers
 from histoloom.errors import ConfigError, ImageError, InputError
 from histoloom.patches.cases import case_hints, same_spelling
+from histoloom.patches.grid import Grid
 from histoloom.patches.heterogeneity import class_fractions, entropy
+from histoloom.patches.manifest import manifest_rows
 from histoloom.patches.maps import MapReader, Tally
 from histoloom.patches.rules import check_case_pattern, check_seed
 from histoloom.patches.split import check_split, split_by_case
 from histoloom.patches.store import encode_png
-from histoloom.patches.table_files import read_csv
-from histoloom.pictures import IMAGE_SUFFIXES, opened_picture, read_image
+from histoloom.pictures import IMAGE_SUFFIXES, MAX_PIXELS, opened_picture, read_image
 from histoloom.text import canonical, printable, shorten
 from histoloom.tissue import UNLABELLED, TissueTable
 from histoloom.walk import Found, find_files, source_name, suffix_of
@@ -36,12 +37,14 @@ class FolderImport:
 
     trim: int = 0  # px cut from every edge of image and map, before anything else
     size: int | None = None  # edge of a patch in px; none: an image is one patch, and all must be squares of one size
+    stride: int | None = None  # px from one patch to the next; less than `size` lets patches overlap; none: `size`
     case_column: str = "case_id"  # of the manifest
     case_pattern: str | None = None  # searched in the file name; its one group is the case; wins over the column
     map_suffix: str = ""  # a.png goes with the map a{map_suffix}.png
     val_share: float | None = None  # of the patches, by case; none: the manifest's split column, else 0.15
     seed: int = 0  # of the split
-    mpp: float | None = None  # micrometers per pixel; none: unknown
+    mpp: float | None = None  # micrometers per pixel of the images; none: unknown
+    to_mpp: float | None = None  # micrometers per pixel of the patches; none: those of the images
     unlabelled: tuple[str, ...] = ()  # map values ("0") or colors ("#000000") that mean no label, besides 255
 
     def __post_init__(self):
@@ -50,18 +53,29 @@ class FolderImport:
             raise ConfigError(f"trim is {self.trim} and size {self.size}; trim is 0 or more, size 1 or more")
         if self.val_share is not None and not 0 <= self.val_share < 1:
             raise ConfigError(f"val_share is {self.val_share}; it must be at least 0 and below 1")
-        if self.mpp is not None and not 0.001 <= self.mpp <= 1000:
-            raise ConfigError(f"mpp is {self.mpp}; give micrometers per pixel in [0.001, 1000]")
+        if self.stride is not None and (self.size is None or not 1 <= self.stride <= 2**17):
+            raise ConfigError(f"stride is {self.stride}; it is 1 or more, and needs the size of a patch")
+        for name in ("mpp", "to_mpp"):
+            value = getattr(self, name)
+            if value is not None and not 0.001 <= value <= 1000:
+                raise ConfigError(f"{name} is {value}; give micrometers per pixel in [0.001, 1000]")
+        if self.to_mpp is not None and self.mpp is None:
+            raise ConfigError(f"to_mpp is {self.to_mpp}, but the mpp of the images is unknown; give that, too")
         try:
             check_case_pattern(self.case_pattern)
         except ConfigError as error:
             raise ConfigError(f"case_pattern: {error}") from None
         check_seed(self.seed)
 
+    @property
+    def scale(self) -> float:
+        """Pixels of an image per pixel of a patch."""
+        return 1.0 if self.mpp is None or self.to_mpp is None else self.to_mpp / self.mpp
+
 
 @dataclass(frozen=True)
 class Picture:
-    """An image with its map, its name, its case, its size, and the places of its patches."""
+    """An image with its map, its name, its case, its size, and the grid of its patches."""
 
     image: Path
     map: Path
@@ -70,8 +84,17 @@ class Picture:
     split: str  # empty until assigned
     width: int = 0
     height: int = 0
-    places: tuple[tuple[int, int], ...] = ()  # x, y of the top-left corner of each patch
-    size: int = 0  # edge of its patches in px
+    grid: Grid | None = None  # none until planned
+
+    @property
+    def places(self) -> tuple[tuple[int, int], ...]:
+        """x and y of each patch in its grid."""
+        return self.grid.places if self.grid else ()
+
+    @property
+    def size(self) -> int:
+        """Edge of a patch in px; 0 until planned."""
+        return self.grid.size if self.grid else 0
 
 
 def find_pictures(
@@ -120,9 +143,12 @@ def patch_rows(
     reader = MapReader(table, config.unlabelled)
     reader.tally = tally if tally is not None else reader.tally
     for picture in pictures:
-        image, semantic_map = read_image(picture.image), reader.read(picture.map)
-        for x, y in picture.places:
-            window = slice(y, y + picture.size), slice(x, x + picture.size)
+        grid = picture.grid
+        assert grid is not None, "find_pictures plans every picture"
+        image, semantic_map = grid.resampled(read_image(picture.image), reader.read(picture.map))
+        for x, y in grid.places:
+            window = slice(y, y + grid.size), slice(x, x + grid.size)
+            left, top, edge = grid.at_level_0(x, y)
             if (semantic_map[window] == UNLABELLED).all():
                 continue
             fractions = class_fractions(semantic_map[window], table.num_ids)
@@ -130,10 +156,10 @@ def patch_rows(
                 "image": encode_png(image[window]),
                 "semantic_map": encode_png(semantic_map[window]),
                 "source": picture.source,
-                "x": x,
-                "y": y,
-                "size": picture.size,
-                "mpp": config.mpp,
+                "x": left,
+                "y": top,
+                "size": edge,
+                "mpp": config.to_mpp or config.mpp,
                 "fractions": fractions.tolist(),
                 "entropy": float(entropy(fractions[None])[0]),
                 "case": picture.case,
@@ -145,7 +171,7 @@ def dropped_share(pictures: Iterable[Picture]) -> float:
     """Share of all pixels that are in no patch: trimmed, or left over where the grid ends."""
     pictures = list(pictures)
     area = sum(picture.width * picture.height for picture in pictures)
-    return 1 - sum(len(picture.places) * picture.size**2 for picture in pictures) / area
+    return 1 - sum(picture.grid.covered for picture in pictures if picture.grid) / area
 
 
 def _from_folders(images: Path, maps: Path, config: FolderImport, notes: list[str]) -> list[Picture]:
@@ -209,7 +235,7 @@ def _pair(found: list[Path], images: Path, drawn: list[Path], maps: Path, map_su
 def _from_manifest(manifest: Path, config: FolderImport, root: Path) -> list[Picture]:
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give the folder of the files in {manifest} with --root")
-    rows = _manifest_rows(manifest, root)
+    rows = manifest_rows(manifest, root)
     names = [row["image"] for row in rows.values()]
     cases = _cases(names, [row.get(config.case_column) for row in rows.values()], config)
     has_splits = config.val_share is None and any(row.get("split") for row in rows.values())
@@ -225,32 +251,6 @@ def _from_manifest(manifest: Path, config: FolderImport, root: Path) -> list[Pic
         image, semantic_map = (_inside(root / row[key], root, where) for key in ("image", "map"))
         pictures.append(Picture(image, semantic_map, printable(row["image"]), case, split))
     return pictures
-
-
-def _manifest_rows(manifest: Path, root: Path) -> dict[int, dict[str, str]]:
-    """Rows by the line they end on, their image paths relative and in one spelling."""
-    if not manifest.is_file():
-        raise InputError(f"{manifest}: neither a folder of images nor a readable manifest.csv (no such file)")
-    columns, rows = read_csv(manifest, "images")
-    if missing := [column for column in ("image", "map") if column not in columns]:
-        raise InputError(f"{manifest}: lacks the column {missing[0]!r}; a manifest has at least the columns image, map")
-    if not rows:
-        raise InputError(f"{manifest}: has no rows below its header; list an image and its map on each")
-    seen: dict[str, int] = {}
-    for line, row in rows.items():
-        where = f"{manifest} line {line}"
-        if not row["image"] or not row["map"]:
-            raise InputError(f"{where}: image or map is empty; name both, relative to {root}")
-        for column in ("image", "map"):
-            if "\0" in row[column] or Path(row[column]).is_absolute():
-                raise InputError(
-                    f"{where}: {shorten(row[column])} is not a relative path (absolute paths are refused); write it "
-                    f"relative to {root}"
-                )
-        row["image"] = Path(os.path.normpath(row["image"])).as_posix()
-        if (other := seen.setdefault(row["image"], line)) != line:
-            raise InputError(f"{where}: {shorten(row['image'])} is on line {other} already; keep one of the two rows")
-    return rows
 
 
 def _cases(names: list[str], column: Sequence[str | None], config: FolderImport) -> list[str]:
@@ -294,9 +294,15 @@ def _plan(pictures: list[Picture], config: FolderImport) -> list[Picture]:
         width, height = picture.width - 2 * config.trim, picture.height - 2 * config.trim
         if min(width, height) < 1:
             raise ImageError(f"{picture.image}: nothing is left of it after trimming {config.trim} px; trim less")
+        width, height = (round(length / config.scale) for length in (width, height))
+        if min(width, height) < 1 or width * height > MAX_PIXELS:
+            raise ImageError(
+                f"{picture.image}: would be {width} x {height} px at {config.to_mpp:g} mpp; check --mpp and --to-mpp"
+            )
         size = config.size or _edge(width, height, planned, picture)
-        xs, ys = _starts(width, size, config.trim), _starts(height, size, config.trim)
-        planned.append(replace(picture, size=size, places=tuple((x, y) for y in ys for x in xs)))
+        planned.append(
+            replace(picture, grid=Grid(config.trim, config.scale, width, height, size, config.stride or size))
+        )
     return planned
 
 
@@ -304,15 +310,10 @@ def _edge(width: int, height: int, planned: list[Picture], picture: Picture) -> 
     size = planned[0].size if planned else width
     if not width == height == size:
         raise ImageError(
-            f"{picture.image}: is {width} x {height} px after trimming where {size} x {size} is expected; cut "
-            "patches of one size with --size"
+            f"{picture.image}: is {width} x {height} px after trimming and resampling where {size} x {size} is "
+            "expected; cut patches of one size with --size"
         )
     return size
-
-
-def _starts(length: int, size: int, trim: int) -> range:
-    first = trim + length % size // 2 if length >= size else 0
-    return range(first, first + length // size * size, size)
 
 
 def _assign_splits(pictures: list[Picture], config: FolderImport) -> list[Picture]:

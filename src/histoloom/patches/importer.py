@@ -100,6 +100,9 @@ def _notes(pictures: list[Picture], written: int) -> list[str]:
     notes = [
         f"{100 * dropped_share(pictures):.1f} % of the pixels are in no patch (trimmed, or left over around the grid)"
     ]
+    enlarged = max((p.grid.scale for p in pictures if p.grid), default=1.0)
+    if enlarged < 1:
+        notes.append(f"images were enlarged {1 / enlarged:.2g} times to the mpp of the patches, which adds no detail")
     if small:
         notes.append(f"{small} images are smaller than a patch and were left out")
     if planned > written:

@@ -10,9 +10,10 @@ from scipy import ndimage
 
 from histoloom.errors import OutputError
 from histoloom.files import whole_file
+from histoloom.pictures import RESAMPLING
 from histoloom.slides.annotations import AnnotationMap
 from histoloom.slides.rasterize import overview_size
-from histoloom.slides.reader import RESAMPLING, Slide
+from histoloom.slides.reader import Slide
 from histoloom.slides.tissue import TissueMap
 from histoloom.tissue import UNLABELLED, TissueTable
 from histoloom.walk import MARK

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from histoloom.errors import SlideError
-from histoloom.pictures import WHITE
+from histoloom.pictures import RESAMPLING, WHITE
 from histoloom.slides.formats import READ_ERRORS, Source, damaged, open_source
 from histoloom.slides.pyramid import Level, find_levels
 
@@ -25,7 +25,6 @@ BLOCK = 4096  # level pixels read at a time along each axis: 64 MB, however larg
 SQUARE = 0.05  # pixels whose sides differ by more are refused
 SAME_MPP = 0.02  # of the given mpp: less is rounding
 UPSAMPLING = 1.1  # enlarging by less is not worth a note
-RESAMPLING = Image.Resampling.LANCZOS
 
 
 class Slide:
