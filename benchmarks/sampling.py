@@ -1,14 +1,15 @@
 """Seconds per woven patch: HTD's way, a plain loop, and our default, in one run.
 
-    python benchmarks/sampling.py MODEL [--patches 8] [--htd-steps 200] [--seed 0]
+    python benchmarks/sampling.py MODEL [MODEL:STEPS ...] [--patches 8] [--htd-steps 200] [--seed 0]
     python benchmarks/sampling.py MODEL --guidance 1 8
 
 (a) HTD's prototype (method.md; arXiv 2509.17847's public code) rebuilt from diffusers parts with random weights, since
 a network's speed does not depend on what it has learned: VQ-f4 autoencoder, 64 x 64 x 3 latents, the 215 M U-Net of
 latent diffusion's semantic synthesis, condition concatenated, 200 DDIM steps at eta 1, fp32, one patch of 256 px.
-(b) our network in a plain loop: fp32, 50 Euler steps, one patch of 224 px at a time, conditions encoded and the
-three predictions of the guidance made one after the other at every step.
-(c) `HistoloomPipeline` as it comes, in batches. Layouts are drawn, crops come from the model's own bank.
+(b) the network of the first model in a plain loop: fp32, 50 Euler steps, one patch of 224 px at a time, conditions
+encoded and the three predictions of the guidance made one after the other at every step.
+(c) `HistoloomPipeline` as it comes, in batches, of each model in as many steps as are named, or in its usual number.
+Layouts are drawn, crops come from the model's own bank.
 
 With `--guidance`, instead: (c) in batches of these sizes, the three predictions of a step made in one call or one after
 the other, in turns; seconds of the processor, ratios are medians over the rounds.
@@ -127,43 +128,56 @@ def seconds(run: Callable[[], None], repeats: int) -> float:
     return min(times)
 
 
+def weave(
+    pipeline: HistoloomPipeline, steps: int | None, maps: np.ndarray, crops: list, seed: int
+) -> tuple[float, float]:
+    """Predictions and seconds per patch of the pipeline as it comes."""
+    predictions: list[int] = []
+    hook = pipeline.denoiser.register_forward_pre_hook(lambda _, given: predictions.append(len(given[0])))
+    pipeline(list(maps), crops, steps=steps, seed=seed)
+    hook.remove()
+
+    def run() -> None:
+        pipeline(list(maps), crops, steps=steps, map_guidance=MAP_GUIDANCE, crop_guidance=CROP_GUIDANCE, seed=seed)
+
+    return sum(predictions) / len(maps), seconds(run, 3) / len(maps)
+
+
 def main() -> None:
-    """Print the three rows and their ratios."""
+    """Print the rows and their ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", default="ebhi-seg")
+    parser.add_argument("models", nargs="*", default=["ebhi-seg", "ebhi-seg-guided"], metavar="MODEL[:STEPS]")
     parser.add_argument("--patches", type=int, default=8)
     parser.add_argument("--htd-steps", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--guidance", type=int, nargs="+", metavar="BATCH", help="compare the ways to guide instead")
     arguments = parser.parse_args()
-    folder = find_model(arguments.model)
-    pipeline = HistoloomPipeline.load(folder)
+    first = find_model(arguments.models[0].partition(":")[0])
+    pipeline = HistoloomPipeline.load(first)
     maps = draw_layouts(LayoutConfig(), pipeline.table, count=arguments.patches, seed=arguments.seed, size=224)
-    bank = load_bank(f"{folder}/crops", pipeline.table)
+    bank = load_bank(f"{first}/crops", pipeline.table)
     crops = [bank.draw(m, np.random.default_rng(i)) for i, m in enumerate(maps)]
     print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     for size in arguments.guidance or ():
         compare_guidance(pipeline, maps[:size], crops[:size], arguments.seed, arguments.repeats)
     if arguments.guidance:
         return
-    default = seconds(
-        lambda: pipeline(
-            list(maps), crops, map_guidance=MAP_GUIDANCE, crop_guidance=CROP_GUIDANCE, seed=arguments.seed
-        ),
-        arguments.repeats,
-    ) / len(maps)  # fmt: skip
-    kind = pipeline.denoiser.dtype
-    print(f"(c) our default, {str(kind).removeprefix('torch.')}: {default:.3f} s per patch of 224 px")
+    htd = seconds(htd_patch(arguments.htd_steps, arguments.seed), 1)
+    print(f"(a) HTD, {arguments.htd_steps} DDIM steps, fp32: {htd:.1f} s per patch of 256 px", flush=True)
+    plain = None
     if pipeline.denoiser.student is None:  # a student has no three predictions to make one after the other
         few = maps[: max(1, len(maps) // 4)]
-        plain = seconds(plain_loop(HistoloomPipeline.load(folder), few, crops, arguments.seed), arguments.repeats)
+        plain = seconds(plain_loop(HistoloomPipeline.load(first), few, crops, arguments.seed), arguments.repeats)
         plain /= len(few)
-        ratio = plain / default
-        print(f"(b) plain loop, 50 Euler steps, fp32: {plain:.3f} s per patch of 224 px; (b)/(c) = {ratio:.1f}")
-    htd = seconds(htd_patch(arguments.htd_steps, arguments.seed), 1)
-    ratio = htd / default
-    print(f"(a) HTD, {arguments.htd_steps} DDIM steps, fp32: {htd:.1f} s per patch of 256 px; (a)/(c) = {ratio:.0f}")
+        print(f"(b) plain loop, 50 Euler steps, fp32: {plain:.3f} s per patch of 224 px; (a)/(b) = {htd / plain:.0f}")
+    for asked in arguments.models:
+        name, _, steps = asked.partition(":")
+        pipeline = HistoloomPipeline.load(find_model(name))
+        predictions, cost = weave(pipeline, int(steps) if steps else None, maps, crops, arguments.seed)
+        line = f"(c) {asked}, {str(pipeline.denoiser.dtype).removeprefix('torch.')}: {predictions:g} predictions, "
+        line += f"{cost:.3f} s per patch of 224 px; (a)/(c) = {htd / cost:.0f}"
+        print(line + (f", (b)/(c) = {plain / cost:.1f}" if plain else ""), flush=True)
 
 
 if __name__ == "__main__":
