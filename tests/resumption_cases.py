@@ -166,6 +166,15 @@ CASES = {
         out="crops",
         resumes=False,
     ),
+    "bank of real crops": Case(
+        words="bank --from dataset --out crops --per-type 1",
+        other="--seed 1",
+        change=lambda folder: drop_a_row(folder / "dataset" / "data" / "train-00000.parquet"),
+        needs=("dataset",),
+        out="crops",
+        kills=1,
+        resumes=False,
+    ),
     "train": Case(
         words="train r.toml --out run",
         change=change_recipe,

@@ -230,7 +230,7 @@ def test_the_bundled_student_weaves_what_its_teacher_weaves_by_half_the_predicti
         pipeline, counts = HistoloomPipeline.load(folder), []
         pipeline.denoiser.register_forward_pre_hook(lambda _, given, counts=counts: counts.append(len(given[0])))
         source = Source(maps=DrawnMaps(count=2), crops=folder / "crops")
-        orders = make_orders(source, pipeline.table, 0, None, own_bank=True).orders
+        orders = make_orders(source, pipeline.table, 0, None, own_bank=True)
         woven[name] = pipeline([o.semantic_map for o in orders], [o.crops for o in orders], seed=0).astype(int)
         predictions[name] = sum(counts) / len(orders)
     assert predictions == {"ebhi-seg": 22, "ebhi-seg-guided": 10}
@@ -240,7 +240,7 @@ def test_the_bundled_student_weaves_what_its_teacher_weaves_by_half_the_predicti
 def test_the_demo_shows_four_stains_and_four_tissue_types_at_least():
     folder = Path(find_model("ebhi-seg"))
     source, table = Source(maps=DrawnMaps(count=16), crops=folder / "crops"), HistoloomPipeline.load(folder).table
-    crops = [crop for order in make_orders(source, table, 0, None, own_bank=True).orders for crop in order.crops]
+    crops = [crop for order in make_orders(source, table, 0, None, own_bank=True) for crop in order.crops]
     colors: dict[str, list[np.ndarray]] = {}
     for crop in crops:
         colors.setdefault(crop.source.split("/")[0], []).append(crop.pixels.mean(axis=(0, 1)))

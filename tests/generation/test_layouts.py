@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from histoloom.errors import ConfigError, TissueError
-from histoloom.generation.layouts import STYLES, LayoutConfig, draw_layouts, smooth_noise
+from histoloom.generation.layouts import STYLES, LayoutConfig, background_of, draw_layouts, smooth_noise
 from histoloom.patches.heterogeneity import class_fractions, is_heterogeneous
 from histoloom.tissue import TissueTable, TissueType
 
@@ -86,6 +86,26 @@ def test_twice_the_resolution_shows_bodies_twice_as_large():
         for c in (LayoutConfig(mpp=mpp, styles=(("gland", "crypts"),)) for mpp in (3.0, 1.5))
     )
     assert 1.6 < coarse / fine < 2.4
+
+
+@pytest.mark.parametrize(
+    ("names", "background"),
+    [
+        (["gland", "stroma"], "stroma"),  # was all gland
+        (["tumor", "normal"], "normal"),
+        (["Adenocarcinoma", "Normal gland", "muscle"], "muscle"),
+        (["mucosa", "muscle"], "mucosa"),
+        (["polyp", "tumour"], "polyp"),  # nothing else is known
+    ],
+)
+def test_the_background_is_the_type_whose_name_says_so_wherever_it_stands_in_the_table(names, background):
+    table = TissueTable.from_names(names)
+    assert background_of(table).name == background
+    layout = draw_layouts(AT_SIZE, table, 1, seed=0, size=SIZE)[0]
+    assert (layout == table.find(background).id).any()
+    assert background_of(
+        TissueTable((TissueType(0, "gland", "#000000"), TissueType(1, "x", "#0000ff", ("Stroma",))))
+    ).id
 
 
 def test_smooth_noise_has_unit_variance_and_the_smoothness_asked_for():

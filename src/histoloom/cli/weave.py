@@ -2,16 +2,38 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from histoloom.errors import ConfigError
 from histoloom.files import check_out
-from histoloom.generation.settings import BankConfig, DrawnMaps, Source, WeaveConfig
+from histoloom.generation.settings import BankConfig, DrawnMaps, RealBankConfig, Source, WeaveConfig
 from histoloom.text import printable
 
 Model = Annotated[str, typer.Argument(help="Folder or hub name of a model, or the bundled ebhi-seg.")]
+Mpp = Annotated[
+    float | None, typer.Option(help="Micrometers per pixel of maps and patches. Default: those of the model.")
+]
+Background = Annotated[
+    str | None,
+    typer.Option(
+        help="Tissue type between the others in drawn layouts. Default: stroma or another name of ground, else the "
+        "first type that is no gland or tumor by its name."
+    ),
+]
+TwoTypes = Annotated[
+    float | None,
+    typer.Option(help="Share of drawn layouts with two types on the background. Default: 0.", show_default=False),
+]
+Styles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--style",
+        help="TYPE=STYLE draws a tissue type as crypts, glands, wide glands, villi or field; repeatable. Default: by "
+        "the name of the type, else any.",
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Patch i has seed + i; later attempts have seeds derived from it.")]
 
 
@@ -29,8 +51,12 @@ def generate(
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     maps: Annotated[
         Path | None,
-        typer.Option(help="Folder of label maps; values or colors as in tissue.toml. Default: drawn layouts."),
+        typer.Option(
+            help="Folder of label maps of any sizes, values or colors as in tissue.toml; or a patch dataset. Default: "
+            "drawn layouts."
+        ),
     ] = None,
+    split: Annotated[str, typer.Option(help="Split of the patch dataset whose maps are woven.")] = Source.split,
     layouts: Annotated[
         int | None, typer.Option(help=f"Number of layouts to draw. Default: {DrawnMaps.count}.", show_default=False)
     ] = None,
@@ -38,9 +64,10 @@ def generate(
         int | None,
         typer.Option(help=f"Edge of the drawn layouts, in pixels. Default: {DrawnMaps.size}.", show_default=False),
     ] = None,
-    mpp: Annotated[
-        float | None, typer.Option(help="Micrometers per pixel of maps and patches. Default: those of the model.")
-    ] = Source.mpp,
+    background: Background = None,
+    two_types: TwoTypes = None,
+    style: Styles = None,
+    mpp: Mpp = Source.mpp,
     crops: Annotated[
         Path | None,
         typer.Option(
@@ -102,20 +129,68 @@ def generate(
         copy_limit=copy_limit,
         tries=tries,
     )
-    source = Source(maps=_maps(maps, layouts, size), crops=crops, mpp=mpp, record_names=record_names)
+    drawing = {"count": layouts, "size": size, "background": background, "two_types": two_types, "styles": style}
+    source = Source(maps=_maps(maps, drawing), split=split, crops=crops, mpp=mpp, record_names=record_names)
     _generate(model, out, source, config)
 
 
 def bank(
-    model: Model,
     out: Annotated[Path, typer.Option(help="Folder to write; `generate --crops` reads it.")],
-    tries: Annotated[int, typer.Option(help="Patches to weave and choose from.")] = BankConfig.tries,
-    keep: Annotated[int, typer.Option(help="Stains to keep, as different as possible.")] = BankConfig.keep,
-    seed: Annotated[int, typer.Option(help="Patch i has seed + i.")] = BankConfig.seed,
+    model: Annotated[
+        str | None, typer.Argument(help="Folder or hub name of a model, or the bundled ebhi-seg; not with --from.")
+    ] = None,
+    dataset: Annotated[
+        Path | None, typer.Option("--from", help="Patch dataset from which real crops are cut.", show_default=False)
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Split of the dataset. Default: train.", show_default=False)] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="Real crops: a set per case, or per cluster of stains. Default: case.", show_default=False),
+    ] = None,
+    per_type: Annotated[
+        int | None, typer.Option(help="Real crops: crops of each type in a set. Default: 4.", show_default=False)
+    ] = None,
+    tries: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Woven crops: patches to weave and choose from. Default: {BankConfig.tries}.", show_default=False
+        ),
+    ] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Sets to keep, as different as possible. Default: {BankConfig.keep} woven, every case, "
+            f"{RealBankConfig.clusters} clusters.",
+            show_default=False,
+        ),
+    ] = None,
+    background: Background = None,
+    two_types: TwoTypes = None,
+    style: Styles = None,
+    mpp: Annotated[
+        float | None, typer.Option(help="Micrometers per pixel of the layouts. Default: those of the model.")
+    ] = BankConfig.mpp,
+    seed: Annotated[
+        int, typer.Option(help="Woven patch i has seed + i; places of real crops follow from it.")
+    ] = BankConfig.seed,
 ) -> None:
-    """Weave a bank of crops from maps alone, so that nothing in it comes from a patient's image."""
-    config = BankConfig(tries=tries, keep=keep, seed=seed)
+    """Make a bank of crops: woven from maps alone, so that nothing in it comes from a patient's image, or real ones.
+
+    With --from, crops are cut from the patches of a dataset, and those without texture, of glass, out of focus or near
+    another are left out. Real crops are patients' pixels: protect the bank as you protect its source.
+    """
+    woven = {"tries": tries, "background": background, "two_types": two_types, "styles": style, "mpp": mpp}
+    real = {"split": split, "by": by, "per_type": per_type}
+    if (model is None) == (dataset is None):
+        raise ConfigError("give a model that weaves the crops, or --from with a dataset that they are cut from")
+    for name in _given(woven if dataset else real):
+        option = {"styles": "style"}.get(name, name).replace("_", "-")
+        raise ConfigError(f"--{option} has no effect {'with' if dataset else 'without'} --from; leave it out")
     check_out(out)  # before libraries and model are loaded
+    if dataset is not None:
+        return _cut_bank(dataset, out, RealBankConfig(seed=seed, **_given(real | {"keep": keep})))
+    assert model is not None
+    config = BankConfig(seed=seed, **_given(woven | {"keep": keep}))
 
     from histoloom.cli.progress import bar
     from histoloom.generation.bank_folder import weave_bank_folder
@@ -124,6 +199,17 @@ def bank(
     pipeline = HistoloomPipeline.load(model)
     sets = weave_bank_folder(pipeline, config, out, bar)
     typer.echo(printable(f"wrote {sets} sets of crops to {out}"))
+
+
+def _cut_bank(dataset: Path, out: Path, config: RealBankConfig) -> None:
+    from histoloom.cli.progress import bar
+    from histoloom.generation.bank_folder import cut_bank_folder
+
+    report = cut_bank_folder(dataset, config, out, bar)
+    crops = ", ".join(f"{count} {name}" for name, count in report["crops"].items())
+    typer.echo(printable(f"wrote {report['sets']} sets of crops to {out}: {crops}"))
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(report["left_out"].items()))
+    typer.echo(f"left out: {reasons or 'none'}")
 
 
 def _generate(model: str, out: Path, source: Source, config: WeaveConfig) -> None:
@@ -147,17 +233,30 @@ def _generate(model: str, out: Path, source: Source, config: WeaveConfig) -> Non
     typer.echo(copy_report(rows, own_bank))
 
 
-def _maps(maps: Path | None, layouts: int | None, size: int | None) -> Path | DrawnMaps:
+def _maps(maps: Path | None, drawing: dict[str, Any]) -> Path | DrawnMaps:
     """The folder of maps, or the maps to draw; raises ConfigError for an option that would have no effect."""
+    given = _given(drawing)
     if maps is None:
-        given = {"count": layouts, "size": size}
-        return DrawnMaps(**{name: value for name, value in given.items() if value is not None})
-    for option, value in (("--layouts", layouts), ("--size", size)):
-        if value is not None:
-            raise ConfigError(
-                f"{option} {value} has no effect with --maps, whose maps have a number and a size; leave it out"
-            )
+        return DrawnMaps(**given)
+    for name in given:
+        option = {"count": "layouts", "styles": "style"}.get(name, name).replace("_", "-")
+        raise ConfigError(f"--{option} has no effect with --maps, whose maps have a number and a size; leave it out")
     return maps
+
+
+def _given(drawing: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given, with styles as pairs."""
+    given = {name: value for name, value in drawing.items() if value is not None}
+    if styles := given.pop("styles", None):
+        given["styles"] = tuple(_style(text) for text in styles)
+    return given
+
+
+def _style(text: str) -> tuple[str, str]:
+    tissue, _, style = text.rpartition("=")
+    if not tissue:
+        raise ConfigError(f"--style {text!r} names no style; write it as TYPE=STYLE, such as 'normal gland=crypts'")
+    return tissue.strip(), style.strip()
 
 
 def _bank_of(folder: str) -> Path | None:

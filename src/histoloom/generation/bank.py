@@ -6,7 +6,7 @@
 A model can weave a bank from maps alone; such a bank holds no patient's pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,15 +82,21 @@ def load_bank(folder: Path | str, table: TissueTable) -> CropBank:
 
 def save_bank(bank: CropBank, table: TissueTable, folder: Path) -> None:
     """Write a bank as `load_bank` reads it; raises TissueError for a type whose name cannot name a folder."""
+    for name, crop in crop_files(bank, table):
+        path, named = folder / name, {tissue.id: tissue.name for tissue in table.types}[crop.tissue]
+        # A table may come with a stranger's model: its names must not lead out of the folder.
+        if path.parent.resolve().parent.parent != folder.resolve() or not _knows(table, path.parent.name):
+            raise TissueError(f"tissue {named!r} cannot name a folder; rename it in the model's table")
+        with files.whole_file(path) as aside:
+            Image.fromarray(crop.pixels).save(aside, "PNG", optimize=True)
+
+
+def crop_files(bank: CropBank, table: TissueTable) -> Iterator[tuple[str, Crop]]:
+    """Each crop of a bank with the file that it is saved as, relative to the folder of the bank."""
     names = {tissue.id: tissue.name for tissue in table.types}
     for name, crops in bank.sets.items():
         for number, crop in enumerate(crops):
-            place = folder / name / names[crop.tissue]
-            # A table may come with a stranger's model: its names must not lead out of the folder.
-            if place.resolve().parent != (folder / name).resolve() or not _knows(table, place.name):
-                raise TissueError(f"tissue {names[crop.tissue]!r} cannot name a folder; rename it in the model's table")
-            with files.whole_file(place / f"{number:02d}.png") as aside:
-                Image.fromarray(crop.pixels).save(aside, "PNG", optimize=True)
+            yield f"{name}/{names[crop.tissue]}/{number:02d}.png", crop
 
 
 def weave_bank(

@@ -118,10 +118,16 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def _triptych(row: SheetRow, table: TissueTable, tile: int, font: ImageFont.FreeTypeFont) -> tuple[Image.Image, ...]:
-    size = (tile, tile)
-    drawn = Image.fromarray(table.colorize(row.semantic_map)).resize(size, Image.Resampling.NEAREST)
-    woven = Image.fromarray(row.image).resize(size, Image.Resampling.LANCZOS)
-    return drawn, _crop_canvas(row, table, tile, font), woven
+    drawn = _fitted(table.colorize(row.semantic_map), tile, Image.Resampling.NEAREST)
+    return drawn, _crop_canvas(row, table, tile, font), _fitted(row.image, tile, Image.Resampling.LANCZOS)
+
+
+def _fitted(pixels: UInt8[np.ndarray, "h w 3"], tile: int, how: Image.Resampling) -> Image.Image:
+    """A picture with its longer edge at `tile` pixels, in the middle of a square."""
+    height, width = (max(1, round(edge * tile / max(pixels.shape[:2]))) for edge in pixels.shape[:2])
+    square = Image.new("RGB", (tile, tile), EMPTY)
+    square.paste(Image.fromarray(pixels).resize((width, height), how), ((tile - width) // 2, (tile - height) // 2))
+    return square
 
 
 def _crop_canvas(row: SheetRow, table: TissueTable, tile: int, font: ImageFont.FreeTypeFont) -> Image.Image:

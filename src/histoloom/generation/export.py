@@ -16,9 +16,9 @@ Images are written last, so all images up to the first gap are finished, and an 
 
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -194,22 +194,39 @@ def read_index(folder: Path | str) -> list[dict]:
 
 
 def read_woven(folder: Path | str, most: int | None = None) -> Woven:
-    """Read a finished folder, or its first `most` patches; raises InputError or ImageError with file and cure.
+    """Read a finished folder, or its first `most` patches, which share one size.
+
+    Raises InputError or ImageError with file and cure. `iter_woven` reads patches of any sizes, one by one.
+    """
+    rows, images, maps = [], [], []
+    for row, image, semantic_map in islice(iter_woven(folder), most):
+        if maps and semantic_map.shape != maps[0].shape:
+            raise ImageError(
+                f"{Path(folder) / row['image']}: its map {semantic_map.shape} has not the size of the first map "
+                f"{maps[0].shape}; use iter_woven for patches of several sizes"
+            )
+        rows.append(row)
+        images.append(image)
+        maps.append(semantic_map)
+    return Woven(np.stack(images), np.stack(maps), rows, read_table(folder))
+
+
+def iter_woven(folder: Path | str) -> Iterator[tuple[dict, UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]]:
+    """Row, image and map of each patch of a finished folder; raises InputError or ImageError with file and cure.
 
     The index may come from anywhere: a path in it that leads out of the folder is refused before any file is opened.
     """
     folder = Path(folder)
-    rows = read_index(folder)[:most]
-    columns = ("image", "semantic_map")
+    rows, columns = read_index(folder), ("image", "semantic_map")
     places = [[_inside(folder, number, column, row[column]) for column in columns] for number, row in enumerate(rows)]
-    images, maps = [read_image(image) for image, _ in places], [read_labels(semantic_map) for _, semantic_map in places]
-    for row, image, semantic_map in zip(rows, images, maps, strict=True):
-        if image.shape != (*maps[0].shape, 3) or semantic_map.shape != maps[0].shape:
+    for row, (image_file, map_file) in zip(rows, places, strict=True):
+        image, semantic_map = read_image(image_file), read_labels(map_file)
+        if image.shape != (*semantic_map.shape, 3):
             raise ImageError(
-                f"{folder / row['image']}: image {image.shape} and map {semantic_map.shape} do not fit the first map "
-                f"{maps[0].shape}; weave the folder again"
+                f"{folder / row['image']}: image {image.shape} and map {semantic_map.shape} differ in size; weave the "
+                "folder again"
             )
-    return Woven(np.stack(images), np.stack(maps), rows, read_table(folder))
+        yield row, image, semantic_map
 
 
 def read_provenance(image: Path | str) -> Provenance:

@@ -5,13 +5,16 @@ The water level is then set so that the wanted share stands out of it. Sizes and
 1,640 colorectal training maps of EBHI-Seg; no map of it is in the package.
 """
 
+import contextlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from histoloom.errors import ConfigError
+from histoloom.config import check_numbers
+from histoloom.errors import ConfigError, TissueError
 from histoloom.patches.heterogeneity import class_fractions, is_heterogeneous
 from histoloom.tissue import TissueTable, TissueType
 
@@ -26,11 +29,12 @@ class LayoutConfig:
     """What to draw. `styles` pairs names of tissue types with names of `STYLES`, and overrides `STYLES_OF_TISSUE`."""
 
     mpp: float = 1.5  # micrometers per pixel of the maps
-    background: str = ""  # tissue type between the others; empty: the first of the table
+    background: str = ""  # tissue type between the others; empty: see `background_of`
     two_types: float = 0.25  # share of layouts with two types on the background instead of one
     styles: tuple[tuple[str, str], ...] = ()  # such as (("tumor", "field"), ("gland", "crypts"))
 
     def __post_init__(self):
+        check_numbers(self)
         if not 0.1 <= self.mpp <= 20:
             raise ConfigError(f"layout mpp is {self.mpp}; give 0.1 to 20 micrometers per pixel")
         if not 0 <= self.two_types <= 1:
@@ -128,24 +132,48 @@ STYLES_OF_TISSUE = {
 }
 
 
-def draw_layouts(
-    config: LayoutConfig, table: TissueTable, count: int, seed: int, size: int
-) -> UInt8[np.ndarray, "n h w"]:
-    """`count` square maps of `size` pixels, each the background and one or two other types within the 20-80 % rule.
+# Types that surround others, by name or alias, and words in the names of types that others surround.
+_GROUNDS = ("stroma", "connective tissue", "lamina propria", "submucosa", "background", "normal", "other")
+_BODIES = re.compile("gland|crypt|polyp|tumou?r|cancer|carcinoma|adenoma|neoplas|metasta|in situ|nest|vessel|lymphoid")
+
+
+class Layouts:
+    """Square maps of `size` pixels, by number, each the background and one or two other types within the 20-80 % rule.
 
     Layout i depends on (config, table, seed, size, i) alone; K layouts show all K types besides the background. Raises
     ConfigError for a table of one type or a size too small to hold a gland, TissueError where the config names a type
     that the table does not know.
     """
-    if len(table.types) < 2:
-        raise ConfigError(f"the tissue table has only {table.names[0]!r}; a layout needs at least two types")
-    if size < MIN_SIZE:
-        raise ConfigError(f"layouts of {size} pixels are too small; give at least {MIN_SIZE}")
-    background = table.find(config.background) if config.background else table.types[0]
-    styles = _styles_by_id(config, table)
-    others = [tissue for tissue in table.types if tissue != background]
-    layouts = [_draw_one(config, background, others, styles, (seed, index), size) for index in range(count)]
-    return np.stack(layouts) if layouts else np.zeros((0, size, size), np.uint8)
+
+    def __init__(self, config: LayoutConfig, table: TissueTable, seed: int, size: int):
+        if len(table.types) < 2:
+            raise ConfigError(f"the tissue table has only {table.names[0]!r}; a layout needs at least two types")
+        if size < MIN_SIZE:
+            raise ConfigError(f"layouts of {size} pixels are too small; give at least {MIN_SIZE}")
+        self.config, self.seed, self.size = config, seed, size
+        self.background = table.find(config.background) if config.background else background_of(table)
+        self.others = [tissue for tissue in table.types if tissue != self.background]
+        self._styles = _styles_by_id(config, table)
+
+    def draw(self, index: int) -> UInt8[np.ndarray, "h w"]:
+        """Layout `index`; raises ConfigError where no draw keeps the rule."""
+        return _draw_one(self.config, self.background, self.others, self._styles, (self.seed, index), self.size)
+
+
+def draw_layouts(
+    config: LayoutConfig, table: TissueTable, count: int, seed: int, size: int
+) -> UInt8[np.ndarray, "n h w"]:
+    """The first `count` of `Layouts`, as one array; raises what it raises."""
+    layouts = Layouts(config, table, seed, size)
+    return np.stack([layouts.draw(i) for i in range(count)]) if count else np.zeros((0, size, size), np.uint8)
+
+
+def background_of(table: TissueTable) -> TissueType:
+    """The type that most likely surrounds the others: one named as such, else the first that is not named as a body."""
+    for name in _GROUNDS:
+        with contextlib.suppress(TissueError):
+            return table.find(name)
+    return next((tissue for tissue in table.types if not _BODIES.search(tissue.name.lower())), table.types[0])
 
 
 def smooth_noise(rng: np.random.Generator, size: int, sigma: float) -> Float[np.ndarray, "h w"]:

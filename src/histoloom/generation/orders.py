@@ -1,96 +1,107 @@
 """Orders from a source: which maps are woven with which crops, and how they are named in what is written.
 
 File names of maps and crops may name patients. Unless they are asked for, what is written holds an id instead, which
-follows from the pixels; the file names go into a key file of their own.
+follows from the pixels; the file names go into a key file of their own. Orders are made when they are asked for, so
+that neither maps nor crops of all patches are in memory at once.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
 
+from histoloom.conditioning.crops import present_types
 from histoloom.conditioning.inputs import content_id
 from histoloom.errors import InputError
 from histoloom.generation.bank import CropBank, load_bank
-from histoloom.generation.layouts import LayoutConfig, draw_layouts
+from histoloom.generation.map_sources import MapSource, open_maps
 from histoloom.generation.patches import Order
-from histoloom.generation.settings import DrawnMaps, Source
-from histoloom.patches.maps import MapReader
+from histoloom.generation.settings import Source
 from histoloom.tissue import TissueTable
-from histoloom.walk import is_hidden, source_name, suffix_of
-
-_MAP_SUFFIXES = (".png", ".tif", ".tiff", ".webp", ".bmp")
-Maps = list[tuple[str, UInt8[np.ndarray, "h w"]]]  # by name
 
 
 @dataclass(frozen=True)
-class Orders:
-    """The patches to weave, fingerprints of the files that they come from, and the names of these files by id."""
+class Inputs:
+    """The files that orders come from: their fingerprints, and their names by id (maps or crops -> id -> names)."""
 
-    orders: list[Order]
-    inputs: dict[str, str]
-    sources: dict[str, dict[str, list[str]]]  # maps or crops -> id -> file names
+    fingerprints: dict[str, str]
+    sources: dict[str, dict[str, list[str]]]
+
+
+class Orders:
+    """One order per map of `maps`, by number; the crops of order i are a function of (seed, i).
+
+    With `record_names`, an order names the files of its map and crops; else it holds their ids. `own_bank` says that
+    the crops were woven by the model itself, so that their names are nobody's. `crops_from` names the bank in errors.
+    """
+
+    def __init__(
+        self,
+        maps: MapSource,
+        bank: CropBank,
+        seed: int,
+        record_names: bool = False,
+        own_bank: bool = False,
+        crops_from: str = "the bank",
+    ):
+        self.maps, self._seed, self._own_bank = maps, seed, own_bank
+        self._hides_maps = not record_names and not maps.is_drawn
+        self._hides_crops = not record_names and not own_bank
+        self._named, self.bank = bank, _with_ids(bank) if self._hides_crops else bank
+        self._crops_from = crops_from
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def __getitem__(self, number: int) -> Order:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        name, semantic_map = self.maps.read(number)
+        rng = np.random.default_rng((self._seed, number))
+        crops = self.bank.draw(semantic_map, rng) if self.bank.sets else []
+        return Order(semantic_map, content_id(semantic_map) if self._hides_maps else name, crops)
+
+    def inputs(self) -> Inputs:
+        """Fingerprints and names of all files, each of which is read once.
+
+        Raises InputError for crops whose tissues are on none of the maps, and what reading a map raises.
+        """
+        fingerprints, sources = {}, {}
+        shown = {crop.tissue for crops in self.bank.sets.values() for crop in crops}
+        is_of_use = not self.bank.sets
+        identities, names = [], []
+        for number in range(len(self)):
+            if self.maps.is_drawn and is_of_use:
+                break
+            name, semantic_map = self.maps.read(number)
+            is_of_use = is_of_use or not shown.isdisjoint(present_types(semantic_map))
+            names.append(name)
+            identities.append(content_id(semantic_map))
+        if not is_of_use:
+            raise InputError(
+                f"{self._crops_from}: none of its crops is of a tissue on the maps; add crops of those, or change the "
+                "maps"
+            )
+        if not self.maps.is_drawn:
+            fingerprints["maps"] = _hash(identities)
+            sources["maps"] = _names(zip(identities, names, strict=True))
+        if self.bank.sets:
+            crops = [(name, crop) for name, mine in self._named.sets.items() for crop in mine]
+            fingerprints["crops"] = _hash([(name, crop.tissue, content_id(crop.pixels)) for name, crop in crops])
+            if not self._own_bank:
+                sources["crops"] = _names((content_id(crop.pixels), crop.source) for _, crop in crops)
+        return Inputs(fingerprints, sources)
 
 
 def make_orders(source: Source, table: TissueTable, seed: int, mpp: float | None, own_bank: bool = False) -> Orders:
-    """One order per map; the crops of order i are a function of (seed, i).
+    """The orders of a source; drawn maps are at `mpp` micrometers per pixel where it is known.
 
-    Drawn maps show one type and the background, at `mpp` micrometers per pixel where it is known. `own_bank` says that
-    the crops were woven by the model itself, so that their names are nobody's. Raises InputError for crops whose
-    tissues are on none of the maps.
+    Raises InputError for maps or crops that cannot be used, TissueError for tissues that the table does not know.
     """
-    maps = _draw(source.maps, table, seed, mpp) if isinstance(source.maps, DrawnMaps) else read_maps(source.maps, table)
     bank = load_bank(source.crops, table) if source.crops is not None else CropBank({})
-    inputs, sources = {}, {}
-    if isinstance(source.maps, Path):
-        inputs["maps"] = _hash([content_id(semantic_map) for _, semantic_map in maps])
-        sources["maps"] = _names((content_id(semantic_map), name) for name, semantic_map in maps)
-        if not source.record_names:
-            maps = [(content_id(semantic_map), semantic_map) for _, semantic_map in maps]
-    if bank.sets:
-        crops = [(name, crop) for name, mine in bank.sets.items() for crop in mine]
-        inputs["crops"] = _hash([(name, crop.tissue, content_id(crop.pixels)) for name, crop in crops])
-    if bank.sets and not own_bank:
-        sources["crops"] = _names((content_id(crop.pixels), crop.source) for _, crop in crops)
-        if not source.record_names:
-            bank = _with_ids(bank)
-    orders = [
-        Order(semantic_map, name, bank.draw(semantic_map, np.random.default_rng((seed, i))) if bank.sets else [])
-        for i, (name, semantic_map) in enumerate(maps)
-    ]
-    if bank.sets and not any(order.crops for order in orders):
-        raise InputError(
-            f"{source.crops}: none of its crops is of a tissue on the maps; add crops of those, or change the maps"
-        )
-    return Orders(orders, inputs, sources)
-
-
-def read_maps(folder: Path | str, table: TissueTable) -> Maps:
-    """All maps of a folder by file name, in order; values and colors as in `tissue.toml`. They must share one size."""
-    folder = Path(folder)
-    paths = sorted(p for p in folder.glob("*") if suffix_of(p) in _MAP_SUFFIXES and not is_hidden(p.name))
-    if not paths:
-        raise InputError(f"{folder}: holds no maps (PNG, TIFF, WebP); give a folder of label images")
-    reader = MapReader(table)
-    maps = [(source_name(path, folder), reader.read(path)) for path in paths]
-    odd = [name for name, m in maps if m.shape != maps[0][1].shape]
-    if odd:
-        raise InputError(f"{folder / odd[0]}: differs in size from {maps[0][0]}; weave one size per folder")
-    return maps
-
-
-def layouts_at(mpp: float | None) -> LayoutConfig:
-    """Layouts of one type and the background, at `mpp` micrometers per pixel where that is known."""
-    return LayoutConfig(two_types=0.0) if mpp is None else LayoutConfig(two_types=0.0, mpp=mpp)
-
-
-def _draw(drawn: DrawnMaps, table: TissueTable, seed: int, mpp: float | None) -> Maps:
-    layouts = draw_layouts(layouts_at(mpp), table, drawn.count, seed, drawn.size)
-    return [(f"layout {i} of seed {seed}", layout) for i, layout in enumerate(layouts)]
+    return Orders(open_maps(source, table, seed, mpp), bank, seed, source.record_names, own_bank, str(source.crops))
 
 
 def _with_ids(bank: CropBank) -> CropBank:

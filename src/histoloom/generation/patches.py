@@ -6,6 +6,7 @@ at last from only the colors of that crop.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -30,9 +31,18 @@ class Order:
     crops: list[Crop]
 
 
+@runtime_checkable
+class OrderList(Protocol):
+    """Orders by number: a list, or orders that are made when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> Order: ...
+
+
 def weave(
     pipeline: HistoloomPipeline,
-    orders: Sequence[Order],
+    orders: OrderList,
     config: WeaveConfig | None = None,
     first: int = 0,
     bar: Bar = SILENT,
@@ -47,8 +57,9 @@ def weave(
     copies. The attempt least similar to its crops is kept, and its provenance says what it was woven from.
 
     Batches begin at multiples of `batch_size` whatever `first` is: on some processors the last bit of a patch depends
-    on how many are woven at once, and a resumed run must end with the bytes of an undisturbed one. Raises ModelError,
-    with the number of the patch, where the model yields pixels that are not finite.
+    on how many are woven at once, and a resumed run must end with the bytes of an undisturbed one. Maps of different
+    sizes may be mixed; those of one size are woven at once. Raises ModelError, with the number of the patch, where the
+    model yields pixels that are not finite.
     """
     config = config or WeaveConfig()
     scheduler, sampling = pipeline.resolve(config)
@@ -66,7 +77,7 @@ def weave(
         "mpp": mpp or pipeline.mpp,
     }
     for start in range(first - first % config.batch_size, len(orders), config.batch_size):
-        part = orders[start : start + config.batch_size]
+        part = [orders[number] for number in range(start, min(start + config.batch_size, len(orders)))]
         seeds = [config.seed + start + i for i in range(len(part))]
         try:
             attempts = _weave_unlike(pipeline, part, seeds, config, limit)
@@ -168,14 +179,26 @@ def _weave_once(
     config: WeaveConfig,
     limit: float | None,
 ) -> list[_Attempt]:
-    maps = [order.semantic_map for order in orders]
-    images = pipeline(maps, shown, seed=seeds, batch_size=len(orders), **_asked(config))
+    images = _images(pipeline, [order.semantic_map for order in orders], shown, seeds, config)
     is_searched = limit is not None and limit < 1
     attempts = []
     for order, crops, image, seed in zip(orders, shown, images, seeds, strict=True):
         similarity = [best_match(crop.pixels, image, device=pipeline.device) for crop in order.crops if is_searched]
         attempts.append(_Attempt(image, seed, crops, np.array(similarity)))
     return attempts
+
+
+def _images(
+    pipeline: HistoloomPipeline, maps: list[np.ndarray], shown: list[list[Crop]], seeds: list[int], config: WeaveConfig
+) -> list[UInt8[np.ndarray, "h w 3"]]:
+    """One image per map; maps of one size are woven at once."""
+    images: dict[int, np.ndarray] = {}
+    for shape in dict.fromkeys(semantic_map.shape for semantic_map in maps):
+        mine = [i for i, semantic_map in enumerate(maps) if semantic_map.shape == shape]
+        given = [maps[i] for i in mine], [shown[i] for i in mine]
+        woven = pipeline(*given, seed=[seeds[i] for i in mine], batch_size=len(mine), **_asked(config))
+        images |= dict(zip(mine, woven, strict=True))
+    return [images[i] for i in range(len(maps))]
 
 
 def _asked(config: WeaveConfig) -> dict:

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar, Literal
 
 from histoloom.config import check_numbers
 from histoloom.errors import ConfigError
 from histoloom.models.sampling import MOST_EDGE, Sampling
 
-MOST_PIXELS = 2**32  # of all drawn maps, which are kept in memory
+SMALLEST_CROP = 24  # px, as in histoloom.conditioning.inputs, which is heavy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,46 +29,84 @@ class WeaveConfig(Sampling):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BankConfig:
+class Drawing:
+    """How layouts are drawn; `histoloom.generation.layouts.LayoutConfig` explains and checks it."""
+
+    background: str = ""  # tissue type between the others; empty: the one whose name says so
+    two_types: float = 0.0  # share of layouts with two types on the background
+    styles: tuple[tuple[str, str], ...] = ()  # (tissue type, style)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BankConfig(Drawing):
     """How many crops a woven bank has."""
 
     tries: int = 96  # patches to weave and choose from
     keep: int = 24  # sets of crops to keep
     seed: int = 0  # patch i has seed + i
+    mpp: float | None = None  # micrometers per pixel of the layouts; None: the model's
 
     def __post_init__(self):
         check_numbers(self)
+        if self.mpp is not None:
+            check_mpp(self.mpp)
         for name in ("tries", "keep"):
             _check_whole(name, getattr(self, name), 1, 10_000)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawnMaps:
+class RealBankConfig:
+    """How a bank of real crops is cut from a patch dataset."""
+
+    clusters: ClassVar[int] = 12  # sets where `by` is cluster and `keep` is not given
+
+    split: str = "train"
+    by: Literal["case", "cluster"] = "case"  # a set of crops per case, or per cluster of stains
+    keep: int | None = None  # sets; None: one per case, or 12 clusters
+    per_type: int = 4  # crops of each type in a set
+    edge: int = 96  # px of a crop; smaller where its tissue is narrow
+    min_texture: float = 6.0  # gray levels, standard deviation
+    min_focus: float = 0.02  # of the patch; see histoloom.slides.tissue.focus
+    seed: int = 0  # draws the places
+
+    def __post_init__(self):
+        check_numbers(self)
+        _check_whole("per_type", self.per_type, 1, 1000)
+        _check_whole("edge", self.edge, SMALLEST_CROP, 1024)
+        if self.keep is not None:
+            _check_whole("keep", self.keep, 1, 10_000)
+        if self.by not in ("case", "cluster"):
+            raise ConfigError(f"by is {self.by!r}; give case or cluster")
+        if min(self.min_texture, self.min_focus) < 0:
+            raise ConfigError("min_texture and min_focus must be at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnMaps(Drawing):
     """Maps that are drawn rather than read."""
 
     count: int = 16
     size: int = 224  # px, edge
 
     def __post_init__(self):
+        check_numbers(self)
         _check_whole("layouts", self.count, 1, 10**6)
         _check_whole("size", self.size, 1, MOST_EDGE)
-        if self.count * self.size**2 > MOST_PIXELS:
-            raise ConfigError(
-                f"{self.count} layouts of {self.size} px do not fit in memory; draw at most "
-                f"{MOST_PIXELS // self.size**2}, and more with another seed"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """Where maps and crops come from."""
 
-    maps: Path | DrawnMaps = field(default_factory=DrawnMaps)  # a folder of label maps, or maps to draw
+    maps: Path | DrawnMaps = field(default_factory=DrawnMaps)  # a folder of maps, a patch dataset, or maps to draw
+    split: str = ""  # of the patch dataset
     crops: Path | None = None  # folder of a crop bank; None: no crops
     mpp: float | None = None  # micrometers per pixel of the maps; None: the model's
     record_names: bool = False  # file names of maps and crops in what is written, instead of ids
 
     def __post_init__(self):
+        if self.split and isinstance(self.maps, DrawnMaps):
+            raise ConfigError(f"split {self.split!r} has no effect without --maps, which names a patch dataset")
         if self.mpp is not None:
             check_mpp(self.mpp)
 

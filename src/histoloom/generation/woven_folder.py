@@ -4,13 +4,14 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 from histoloom import files, records
 from histoloom.errors import ConfigError, InputError, OutputError
 from histoloom.generation.card import write_card
 from histoloom.generation.contact_sheet import SheetRow, contact_sheet
-from histoloom.generation.export import FORMAT, SOURCES, AnnotatedPatch, read_index, read_woven, write_patches
+from histoloom.generation.export import FORMAT, SOURCES, AnnotatedPatch, iter_woven, read_index, write_patches
 from histoloom.generation.orders import Orders, make_orders
 from histoloom.generation.patches import copy_limit_of, weave
 from histoloom.generation.settings import DrawnMaps, Source, WeaveConfig
@@ -35,43 +36,44 @@ def weave_folder(
     An interrupted run resumes. `own_bank` says that the crops were woven by the model itself. Raises OutputError, with
     the name of the file, where `out` was made from other maps or crops.
     """
-    mpp = scale_of(pipeline, source)
-    made = make_orders(source, pipeline.table, config.seed, mpp, own_bank)
+    mpp = scale_of(pipeline, source.mpp)
+    orders = make_orders(source, pipeline.table, config.seed, mpp, own_bank)
+    inputs = orders.inputs()
     record = Record(
         command="generate",
         format=FORMAT,
         settings=_settings(pipeline, source, config, mpp),
-        inputs={"model": pipeline.fingerprint, "model_config": config_hash(pipeline)} | made.inputs,
+        inputs={"model": pipeline.fingerprint, "model_config": config_hash(pipeline)} | inputs.fingerprints,
     )
-    refuse_changed(out, made.sources)
+    refuse_changed(out, inputs.sources)
 
     def finish(aside: Path) -> None:
-        _draw_sheet(aside, made, pipeline)
+        _draw_sheet(aside, orders, pipeline)
         write_card(aside, pipeline)
 
-    with progress("weaving", len(made.orders), "patches") as bar:
+    with progress("weaving", len(orders), "patches") as bar:
 
         def resume(first: int) -> Iterator[AnnotatedPatch]:
             bar.advance(first)
-            return weave(pipeline, made.orders, config, first, bar, mpp)
+            return weave(pipeline, orders, config, first, bar, mpp)
 
-        write_patches(resume, pipeline.table, out, record, made.sources, finish)
+        write_patches(resume, pipeline.table, out, record, inputs.sources, finish)
     return read_index(out)
 
 
-def scale_of(pipeline: HistoloomPipeline, source: Source) -> float | None:
+def scale_of(pipeline: HistoloomPipeline, mpp: float | None) -> float | None:
     """Micrometers per pixel of what is woven, None where nobody knows; raises ConfigError where maps and model differ.
 
     A model draws tissue at the scale that it was trained at, whatever a map means by its pixels.
     """
-    if source.mpp is None or pipeline.mpp is None:
-        return source.mpp or pipeline.mpp
-    if abs(source.mpp / pipeline.mpp - 1) > SCALE_TOLERANCE:
+    if mpp is None or pipeline.mpp is None:
+        return mpp or pipeline.mpp
+    if abs(mpp / pipeline.mpp - 1) > SCALE_TOLERANCE:
         raise ConfigError(
-            f"mpp is {source.mpp:g}, but the model was trained at {pipeline.mpp:g} um per pixel and draws tissue at "
+            f"mpp is {mpp:g}, but the model was trained at {pipeline.mpp:g} um per pixel and draws tissue at "
             f"that scale; bring the maps to {pipeline.mpp:g}, or leave out --mpp"
         )
-    return source.mpp
+    return mpp
 
 
 def config_hash(pipeline: HistoloomPipeline) -> str:
@@ -126,14 +128,13 @@ def _settings(pipeline: HistoloomPipeline, source: Source, config: WeaveConfig, 
     _, resolved = pipeline.resolve(config)
     maps = asdict(source.maps) if isinstance(source.maps, DrawnMaps) else "folder"
     settings = asdict(resolved) | {"copy_limit": copy_limit_of(pipeline, config), "maps": maps, "mpp": mpp}
-    return settings | {"record_names": source.record_names}
+    return settings | {"record_names": source.record_names, "split": source.split}
 
 
-def _draw_sheet(folder: Path, made: Orders, pipeline: HistoloomPipeline) -> None:
-    woven = read_woven(folder, SHEET_ROWS)
+def _draw_sheet(folder: Path, orders: Orders, pipeline: HistoloomPipeline) -> None:
     rows = [
-        SheetRow(semantic_map, [(c.tissue, c.pixels) for c in order.crops], image)
-        for semantic_map, order, image in zip(woven.semantic_maps, made.orders, woven.images, strict=False)
+        SheetRow(semantic_map, [(c.tissue, c.pixels) for c in orders[number].crops], image)
+        for number, (_, image, semantic_map) in enumerate(islice(iter_woven(folder), SHEET_ROWS))
     ]
     sheet = contact_sheet(rows, pipeline.table, columns=2 if len(rows) <= 16 else 4)
     with files.whole_file(folder / "contact-sheet.png") as aside:

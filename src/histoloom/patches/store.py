@@ -206,7 +206,7 @@ def load_patches(
     images, maps, cases, sources, mpp, places = [], [], [], [], [], []
     columns = ["image", "semantic_map", "source", "x", "y", "size", "case", "mpp"]
     for row in islice(iter_rows(folder, split, columns, skip_damaged), most):
-        image, semantic_map = _pixels(row, read, f"{folder}: split {split!r}")
+        image, semantic_map = row_pixels(row, read, f"{folder}: split {split!r}")
         images.append(image)
         maps.append(semantic_map)
         cases.append(row["case"])
@@ -222,7 +222,11 @@ def load_patches(
     return Patches(np.stack(images), np.stack(maps), cases, sources, np.asarray(mpp), np.asarray(places, np.int64))
 
 
-def _pixels(row: dict, read: ReadPlace | None, where: str) -> tuple[np.ndarray, np.ndarray]:
+def row_pixels(row: dict, read: ReadPlace | None, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Image and map of a row, decoded, or from `read` where the row has none; `where` names the dataset in errors.
+
+    Raises InputError for a row without pixels where there is no `read`, ImageError for pixels that cannot be used.
+    """
     if row["image"] is None or row["semantic_map"] is None:
         if read is None:
             raise InputError(

@@ -1,0 +1,171 @@
+"""Where maps come from: drawn by a procedure, a folder of label maps, or one split of a patch dataset.
+
+A source gives one map at a time, by number, so that memory does not grow with their count.
+"""
+
+import contextlib
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import UInt8
+
+from histoloom.errors import ConfigError, InputError, TissueError
+from histoloom.generation.layouts import LayoutConfig, Layouts
+from histoloom.generation.settings import Drawing, DrawnMaps, Source
+from histoloom.parquet import guarded, open_parquet
+from histoloom.patches.maps import MapReader
+from histoloom.patches.schema import COLUMNS
+from histoloom.patches.store import read_table, shards_of, splits
+from histoloom.pictures import read_labels
+from histoloom.tissue import UNLABELLED, TissueTable, TissueType
+from histoloom.walk import is_hidden, source_name, suffix_of
+
+MAP_SUFFIXES = (".png", ".tif", ".tiff", ".webp", ".bmp")
+SemanticMap = UInt8[np.ndarray, "h w"]
+
+
+@runtime_checkable
+class MapSource(Protocol):
+    """Maps by number; `is_drawn` says that no file is behind them."""
+
+    is_drawn: bool
+
+    def __len__(self) -> int: ...
+
+    def read(self, number: int) -> tuple[str, SemanticMap]:
+        """Name and map."""
+        ...
+
+
+def open_maps(source: Source, table: TissueTable, seed: int, mpp: float | None) -> MapSource:
+    """The maps of a source, as ids of `table`; drawn ones are at `mpp` micrometers per pixel where it is known."""
+    if isinstance(source.maps, DrawnMaps):
+        return LayoutMaps(source.maps, table, seed, mpp)
+    if is_dataset(source.maps):
+        return DatasetMaps(source.maps, source.split, table)
+    if source.split:
+        raise ConfigError(f"split {source.split!r} has no effect: {source.maps} is not a patch dataset; leave it out")
+    return FolderMaps(source.maps, table)
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether `folder` is a patch dataset."""
+    return (folder / "tissue.toml").is_file() and (folder / "data").is_dir()
+
+
+def layouts_at(drawing: Drawing, mpp: float | None) -> LayoutConfig:
+    """How layouts are drawn, at `mpp` micrometers per pixel where that is known."""
+    known = {} if mpp is None else {"mpp": mpp}
+    return LayoutConfig(background=drawing.background, two_types=drawing.two_types, styles=drawing.styles, **known)
+
+
+class LayoutMaps:
+    """Maps that a procedure draws."""
+
+    is_drawn = True
+
+    def __init__(self, drawn: DrawnMaps, table: TissueTable, seed: int, mpp: float | None):
+        self._layouts = Layouts(layouts_at(drawn, mpp), table, seed, drawn.size)
+        self._count, self._seed = drawn.count, seed
+
+    def __len__(self) -> int:
+        return self._count
+
+    def read(self, number: int) -> tuple[str, SemanticMap]:
+        """Layout `number`."""
+        return f"layout {number} of seed {self._seed}", self._layouts.draw(number)
+
+
+class FolderMaps:
+    """The label maps of a folder in order of file name, of any sizes; values and colors as in `tissue.toml`."""
+
+    is_drawn = False
+
+    def __init__(self, folder: Path, table: TissueTable):
+        self._folder, self._reader = folder, MapReader(table)
+        self._paths = sorted(p for p in folder.glob("*") if suffix_of(p) in MAP_SUFFIXES and not is_hidden(p.name))
+        if not self._paths:
+            raise InputError(
+                f"{folder}: holds no maps (PNG, TIFF, WebP); give a folder of label images, or a patch dataset"
+            )
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def read(self, number: int) -> tuple[str, SemanticMap]:
+        """The map of one file; raises ImageError or TissueError naming it."""
+        path = self._paths[number]
+        return source_name(path, self._folder), self._reader.read(path)
+
+
+class DatasetMaps:
+    """The maps of one split of a patch dataset, in its order; tissue types are matched by name."""
+
+    is_drawn = False
+
+    def __init__(self, folder: Path, split: str, table: TissueTable):
+        known = splits(folder)
+        if split not in known:
+            said = f"has no split {split!r}" if split else "is a patch dataset"
+            raise InputError(f"{folder}: {said}; name one with --split: {', '.join(known) or 'it has none'}")
+        self._where = f"{folder}, split {split}"
+        self._table, self._theirs = table, {tissue.id: tissue for tissue in read_table(folder).types}
+        self._groups: list[tuple[Path, int, int]] = []  # shard, group of rows, first row
+        self._count = 0
+        for shard in shards_of(folder, split):
+            with open_parquet(shard, _TYPES) as file:
+                for group in range(file.metadata.num_row_groups):
+                    self._groups.append((shard, group, self._count))
+                    self._count += file.metadata.row_group(group).num_rows
+        self._firsts = np.array([first for _, _, first in self._groups])
+        if not self._count:
+            raise InputError(f"{self._where}: has no rows; make the dataset again")
+
+    def __len__(self) -> int:
+        return self._count
+
+    def read(self, number: int) -> tuple[str, SemanticMap]:
+        """The map of row `number`; raises InputError for an index without pixels."""
+        shard, group, first = self._groups[int(np.searchsorted(self._firsts, number, side="right")) - 1]
+        row = _rows(shard, group)[number - first]
+        if row["semantic_map"] is None:
+            raise InputError(f"{self._where}: is an index without pixels; make the dataset with --pixels")
+        name = f"{row['source']} ({row['x']}, {row['y']})"
+        semantic_map = read_labels(row["semantic_map"]["bytes"] or b"", f"{self._where}: {name}")
+        return name, self._translated(semantic_map, name)
+
+    def _translated(self, semantic_map: SemanticMap, name: str) -> SemanticMap:
+        """The map with the ids of the model's table."""
+        lookup = np.full(256, UNLABELLED, np.uint8)
+        for value in set(np.unique(semantic_map).tolist()) - {UNLABELLED}:
+            theirs = self._theirs.get(value)
+            if theirs is None:
+                raise InputError(f"{self._where}: {name}: its map holds {value}, which is not in its tissue.toml")
+            lookup[value] = _id_in(self._table, theirs, f"{self._where}: {name}")
+        return lookup[semantic_map]
+
+
+def _id_in(table: TissueTable, tissue: TissueType, where: str) -> int:
+    """The id of a type of another table, by name or alias; raises TissueError for a type that `table` lacks."""
+    names = [name for name in tissue.aliases if any(map(str.isalpha, name)) and not name.startswith("#")]
+    for name in (tissue.name, *names):
+        with contextlib.suppress(TissueError):
+            return table.find(name).id
+    raise TissueError(
+        f"{where}: holds {tissue.name!r}, which the model does not know ({', '.join(table.names)}); give it one of "
+        "these names as an alias in the tissue.toml of the dataset"
+    )
+
+
+_COLUMNS = ["semantic_map", "source", "x", "y"]
+_TYPES = {name: COLUMNS.field(name).type for name in _COLUMNS}
+
+
+@lru_cache(maxsize=8)  # groups have 64 rows; maps alone are small
+def _rows(shard: Path, group: int) -> list[dict]:
+    with open_parquet(shard) as file, guarded(shard):
+        rows: pa.Table = file.read_row_group(group, _COLUMNS)
+        return rows.to_pylist()
