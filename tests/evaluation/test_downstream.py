@@ -9,11 +9,15 @@ import torch
 from PIL import Image
 
 from histoloom.conditioning.inputs import content_id
-from histoloom.errors import ConfigError, ImageError, InputError
-from histoloom.evaluation.deeplab import predict, train_deeplab
+from histoloom.encoders.small import load_small_encoder
+from histoloom.errors import ConfigError, ImageError, InputError, ModelError
+from histoloom.evaluation import downstream as downstream_module
+from histoloom.evaluation import downstream_file
+from histoloom.evaluation.deeplab import make_network, predict, train_deeplab
 from histoloom.evaluation.downstream import DownstreamConfig, check_sets, describe, downstream, gain, pooled
 from histoloom.evaluation.near_duplicates import near_duplicates
 from histoloom.evaluation.sources import ImageSet
+from histoloom.evaluation.type_weights import type_weights
 from histoloom.generation.export import CropUse
 from histoloom.stain import StainJitter, apply_stain, draw_stain
 from histoloom.tissue import TissueTable
@@ -198,3 +202,60 @@ def test_maps_of_test_patches_are_known_by_what_they_show(image_sets):
     with pytest.raises(InputError, match="fake: was generated from the map of"):
         check_sets(real, replace(fake, cases=cases), held)
     check_sets(replace(real, semantic_maps=held.semantic_maps), replace(fake, cases=cases), held)  # real has them, too
+
+
+def test_the_backbone_starts_with_the_weights_of_a_small_encoder():
+    config = replace(SHORT, backbone="tu-tf_efficientnet_lite0", start="histoloom-small")
+    known = load_small_encoder("histoloom-small").backbone.state_dict()
+    found = make_network(config, 3).encoder.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in known.items())
+    assert len(known) < len(found)  # the levels below 1/16 of the edge are its own
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "reason"),
+    [
+        ({"start": "histoloom-small"}, ConfigError, "use the backbone tu-tf_efficientnet_lite0"),
+        ({"start": "nowhere"}, ModelError, "nowhere/encoder.safetensors: not found"),
+        ({"backbone": "resnet"}, ConfigError, "segmentation-models-pytorch does not have it"),
+    ],
+)
+def test_a_backbone_that_is_not_there_is_refused(config, error, reason):
+    with pytest.raises(error, match=reason):
+        make_network(replace(SHORT, **config), 3)
+
+
+def test_balance_gives_a_rare_type_the_weight_that_a_common_one_has():
+    maps = np.zeros((1, 10, 10), np.uint8)
+    maps[0, :1] = 1
+    maps[0, 9, 9] = 255
+    even, equal = type_weights(maps, 3, 0.0), type_weights(maps, 3, 1.0)
+    np.testing.assert_array_equal(even, 1)
+    assert equal[1] / equal[0] == pytest.approx(89 / 10)
+    assert (equal[0] * 89 + equal[1] * 10) / 99 == pytest.approx(1)
+
+
+def test_a_comparison_goes_on_where_it_was_stopped(image_sets, tmp_path, monkeypatch):
+    sets = {"train": image_sets("real", 0), "fake": image_sets("fake", 1), "val": image_sets("held", 2)}
+    monkeypatch.setattr(downstream_file, "load_images", lambda _, split="fake": sets[split])
+    trained, said = [], []
+
+    def train(sources, *given):
+        if trained == ["real fake", "real"]:
+            trained.append("stopped")
+            raise KeyboardInterrupt
+        trained.append(" ".join(source.label for source in sources))
+        return train_deeplab(sources, *given)
+
+    def compare():
+        config = replace(SHORT, seeds=(0,))
+        return downstream_file.compare_into(tmp_path / "found.json", tmp_path, tmp_path, config, say=said.append)[0]
+
+    monkeypatch.setattr(downstream_module, "train_deeplab", train)
+    with pytest.raises(KeyboardInterrupt):
+        compare()
+    assert said == ["3 networks of 2 steps: about 0 min here, if none was trained before"]
+    assert [path.name for path in (tmp_path / "found.json.parts").iterdir()] == ["real-0.json"]
+    assert set(compare().results) == {"real", "synthetic", "both"}
+    assert trained[3:] == ["real fake", "fake", "real fake"]  # the first of each call is timed
+    assert [path.name for path in tmp_path.iterdir()] == ["found.json"]

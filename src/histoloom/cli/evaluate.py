@@ -137,18 +137,34 @@ def downstream(
     batch_size: Annotated[int, typer.Option(help="Patches per step.")] = 8,
     seeds: Annotated[int, typer.Option(help="Networks per training set.")] = 3,
     backbone: Annotated[str, typer.Option(help="Encoder of segmentation-models-pytorch.")] = "resnet18",
+    start: Annotated[
+        str,
+        typer.Option(
+            help="Weights of the backbone: random, imagenet (downloaded), histoloom-small, or a folder of "
+            "`train-encoder`; the last two for backbone tu-tf_efficientnet_lite0."
+        ),
+    ] = "random",
+    balance: Annotated[float, typer.Option(help="0 weighs all pixels equally in training, 1 all tissue types.")] = 0.0,
 ) -> None:
     """Train DeepLabv3+ on real patches, on synthetic ones and on both, and test each network on the real split val.
 
-    Intervals are over test cases and seeds. The command refuses sets of different sizes or tissue tables, and training
-    patches that show what a test patch shows. It does not replace the result of other settings or images.
+    Intervals are over test cases and seeds. The command first says how long it takes; repeat it to resume. It refuses
+    sets of different sizes or tissue tables, and training patches that show what a test patch shows. It does not
+    replace the result of other settings or images.
     """
     from histoloom.cli.progress import bar
     from histoloom.evaluation.downstream import DownstreamConfig
     from histoloom.evaluation.downstream_file import compare_into
 
-    config = DownstreamConfig(backbone=backbone, steps=steps, batch_size=batch_size, seeds=tuple(range(seeds)))
-    found, is_new = compare_into(out, real, fake, config, bar)
+    config = DownstreamConfig(
+        backbone=backbone,
+        start=start,
+        balance=balance,
+        steps=steps,
+        batch_size=batch_size,
+        seeds=tuple(range(seeds)),
+    )
+    found, is_new = compare_into(out, real, fake, config, bar, lambda line: typer.echo(line, err=True))
     for name, result in found.results.items():
         types = ", ".join(f"{n} {result.of_type[int(i)]:.2f}" for i, n in found.about["types"].items())
         typer.echo(f"{name}: mean IoU {result.mean_iou:.3f} {_span(result.low, result.high)}; {types}")

@@ -2,17 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from histoloom.config import check_numbers
-from histoloom.errors import ConfigError, MissingExtraError
+from histoloom.encoders.small import load_small_encoder
+from histoloom.errors import ConfigError, MissingExtraError, ModelError
 from histoloom.evaluation.sources import ImageSet
+from histoloom.evaluation.type_weights import type_weights
 from histoloom.fitting.loop import LoopConfig, fit
 from histoloom.fitting.samples import draw_part, stack, to_pixels
 from histoloom.precision import Precision
@@ -21,18 +23,21 @@ from histoloom.stain import StainJitter
 from histoloom.tissue import UNLABELLED
 
 STRIDE = 32  # px that the network halves five times
+RANDOM, IMAGENET = "random", "imagenet"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DownstreamConfig:
     """One budget for all training sets."""
 
-    backbone: str = "resnet18"  # any encoder of segmentation-models-pytorch, with random weights
+    backbone: str = "resnet18"  # any encoder of segmentation-models-pytorch
+    start: str = "random"  # weights of the backbone: random, imagenet (downloaded), or those of a small encoder
     size: int = 192  # px, edge of the training crops; a multiple of 32
     steps: int = 400
     batch_size: int = 8
     learning_rate: float = 1e-3  # peak; warms up over a tenth of the steps, then falls as a cosine
     weight_decay: float = 0.01
+    balance: float = 0.0  # loss weight of a type ~ share of its pixels ** -balance; 0 weighs all pixels equally
     seeds: tuple[int, ...] = (0, 1, 2)
     precision: Precision = "auto"  # of training; auto: bf16 where the hardware is faster in it
     stain: StainJitter = field(default_factory=lambda: StainJitter(shift=0.015))
@@ -43,6 +48,8 @@ class DownstreamConfig:
             raise ConfigError(f"size {self.size} must be a multiple of {STRIDE}")
         if self.batch_size < 2 or not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError("batch_size must be 2 or more; seeds must be one or more, all different")
+        if not 0 <= self.balance <= 1:
+            raise ConfigError(f"balance {self.balance} must be in [0, 1]")
         for seed in self.seeds:
             self.loop(seed)
 
@@ -64,13 +71,15 @@ class DownstreamConfig:
 class DeepLabObjective(nn.Module):
     """Batch of images `b h w 3` and maps `b h w`, uint8 -> cross-entropy; pixels of 255 do not count."""
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: nn.Module, weights: Float[np.ndarray, " k"]):
         super().__init__()
         self.network = network
+        self.register_buffer("weights", torch.from_numpy(weights))
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         logits = self.network(to_pixels(batch["images"])).float()
-        return {"loss": F.cross_entropy(logits, batch["maps"].long(), ignore_index=UNLABELLED)}
+        weights, truth = self.get_buffer("weights"), batch["maps"].long()
+        return {"loss": F.cross_entropy(logits, truth, weights, ignore_index=UNLABELLED)}
 
 
 @dataclass(frozen=True)
@@ -96,23 +105,15 @@ def train_deeplab(
     """A DeepLabv3+ in eval mode, trained on samples of all `sources` in turns.
 
     The same seed on the same machine gives the same network. `bar` counts steps. Raises ConfigError for an unknown
-    backbone, HistoloomError for a loss that is not finite.
+    backbone, ModelError for weights that are not there or not of the backbone, HistoloomError for a loss that is not
+    finite.
     """
-    try:
-        import segmentation_models_pytorch as smp
-    except ImportError:
-        raise MissingExtraError("segmentation-models-pytorch", "evaluate") from None
+    weights = type_weights(np.concatenate([source.maps.ravel() for source in sources]), num_types, config.balance)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        try:
-            network: Any = smp.DeepLabV3Plus(config.backbone, encoder_weights=None, classes=num_types)
-        except KeyError as error:
-            reason = " ".join(str(error).split())[:120]
-            raise ConfigError(
-                f"backbone {config.backbone}: segmentation-models-pytorch does not have it ({reason})"
-            ) from None
+        network = make_network(config, num_types)
         trained = fit(
-            DeepLabObjective(network.train()),
+            DeepLabObjective(network.train(), weights),
             SourceSampler(sources, config, seed),
             stack,
             config.loop(seed),
@@ -120,6 +121,41 @@ def train_deeplab(
         )
     assert isinstance(trained, DeepLabObjective)
     return trained.network.eval()
+
+
+def make_network(config: DownstreamConfig, num_types: int) -> nn.Module:
+    """A DeepLabv3+ before training.
+
+    A small encoder gives the weights of the levels that it has, down to 1/16 of the edge; deeper ones stay random.
+    """
+    try:
+        import segmentation_models_pytorch as smp
+    except ImportError:
+        raise MissingExtraError("segmentation-models-pytorch", "evaluate") from None
+    named = config.start if config.start in (RANDOM, IMAGENET) else None
+    try:
+        network: Any = smp.DeepLabV3Plus(
+            config.backbone, encoder_weights="imagenet" if named == IMAGENET else None, classes=num_types
+        )
+    except KeyError as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ConfigError(
+            f"backbone {config.backbone}: segmentation-models-pytorch does not have it ({reason})"
+        ) from None
+    except Exception as error:  # of whatever smp asked for weights
+        if named != IMAGENET:
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"backbone {config.backbone}: its ImageNet weights are not available ({reason})") from None
+    if named is None:
+        encoder = load_small_encoder(config.start)
+        if config.backbone != f"tu-{encoder.config.backbone}":
+            raise ConfigError(
+                f"backbone {config.backbone}: {config.start} holds weights of {encoder.config.backbone}; use the "
+                f"backbone tu-{encoder.config.backbone}, or another start"
+            )
+        network.encoder.load_state_dict(cast(nn.Module, encoder.backbone).state_dict(), strict=False)
+    return network
 
 
 @torch.inference_mode()

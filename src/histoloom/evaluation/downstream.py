@@ -5,8 +5,10 @@ pixels pooled over all test patches (and seeds), one IoU per type, mean over the
 over test cases and over seeds; two training sets are compared on the same test cases.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -27,6 +29,8 @@ from histoloom.version import VERSION
 
 REAL, SYNTHETIC, BOTH = "real", "synthetic", "both"
 NAN = float("nan")
+TIMED = 4  # steps
+Keep = Callable[[str, Callable[[], dict]], dict]
 
 
 @dataclass(frozen=True)
@@ -79,18 +83,44 @@ def downstream(
     num_types: int,
     config: DownstreamConfig,
     bar: Bar = SILENT,
+    keep: Keep = lambda _, make: make(),
 ) -> dict[str, list[Int[np.ndarray, "n k k"]]]:
     """Train on `real`, on `fake` and on both (half of each batch from each), and test on `held`.
 
     Returns for each training set the confusion matrices of the test patches, one array per seed: see `pooled` and
-    `gain`. `bar` counts steps. Raises InputError or ImageError for sets that `check_sets` refuses.
+    `gain`. `bar` counts steps. `keep` is given the name of each network and what makes its result; it returns that
+    result, made now or before. Raises InputError or ImageError for sets that `check_sets` refuses.
     """
     check_sets(real, fake, held)
     trained_on = {REAL: [real], SYNTHETIC: [fake], BOTH: [real, fake]}
-    return {
-        name: [judge(train_deeplab(sources, num_types, config, seed, bar), held, num_types) for seed in config.seeds]
-        for name, sources in trained_on.items()
-    }
+
+    def make(sources: list[ImageSet], seed: int) -> dict:
+        network = train_deeplab(sources, num_types, config, seed, bar)
+        return {"confusion": judge(network, held, num_types).tolist()}
+
+    counts: dict[str, list] = {name: [] for name in trained_on}
+    for seed in config.seeds:
+        for name, sources in trained_on.items():
+            found = keep(f"{name}-{seed}", partial(make, sources, seed))
+            counts[name].append(np.asarray(found["confusion"], np.int64))
+    return counts
+
+
+def seconds_per_step(sources: Sequence[ImageSet], num_types: int, config: DownstreamConfig) -> float:
+    """What a training step costs on this machine: the median of a few."""
+    clock = _Clock()
+    train_deeplab(sources, num_types, replace(config, steps=TIMED), config.seeds[0], clock)
+    return float(np.median(np.diff(clock.times)))
+
+
+class _Clock:
+    """A bar that notes when it advances."""
+
+    def __init__(self):
+        self.times: list[float] = []
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self.times.append(time.perf_counter())
 
 
 def judge(network: nn.Module, held: ImageSet, num_types: int) -> Int[np.ndarray, "n k k"]:

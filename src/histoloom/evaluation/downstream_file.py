@@ -1,13 +1,28 @@
-"""The downstream comparison as one JSON file, which is made once and replaced by no other run."""
+"""The downstream comparison as one JSON file, which is made once and replaced by no other run.
 
+Until all networks are trained, the results of finished ones are in a folder beside it, `FILE.parts`.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 from histoloom.errors import InputError
-from histoloom.evaluation.downstream import Comparison, Downstream, Gain, describe, downstream
+from histoloom.evaluation.downstream import (
+    Comparison,
+    Downstream,
+    Gain,
+    check_sets,
+    describe,
+    downstream,
+    seconds_per_step,
+)
 from histoloom.evaluation.downstream import DownstreamConfig as Config
 from histoloom.evaluation.sources import load_images
 from histoloom.files import writable, write_json
+from histoloom.fitting.results import cached_result
 from histoloom.precision import resolved
 from histoloom.progress import Progress, silent
 from histoloom.records import Record, read_json, refuse_other_run
@@ -17,10 +32,16 @@ _RECORD = "record"  # key of the file
 
 
 def compare_into(
-    out: Path, real: Path, fake: Path, config: Config, progress: Progress = silent
+    out: Path,
+    real: Path,
+    fake: Path,
+    config: Config,
+    progress: Progress = silent,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Comparison, bool]:
     """Train on the splits train of `real` and on `fake`, test on split val of `real`, and write the result to `out`.
 
+    The same call resumes: a network that was trained is not trained again. `say` is given what the training will take.
     Returns what `out` holds, and whether this call has made it. Raises OutputError where `out` holds the result of
     other settings or images, or cannot be written, and InputError or ImageError for sets that cannot be compared.
     """
@@ -32,10 +53,23 @@ def compare_into(
         record = Record(command=COMMAND, format=FORMAT, settings=settings, inputs=inputs)
         if out.exists():
             return _read(out, record), False
-        with progress("segmenters", 3 * len(config.seeds) * config.steps, "steps") as bar:
-            counts = downstream(learned, woven, held, held.known_table.num_ids, config, bar)
+        check_sets(learned, woven, held)
+        parts, key = out.with_name(f"{out.name}.parts"), json.dumps(record.to_json(), sort_keys=True)
+        types, networks = held.known_table.num_ids, 3 * len(config.seeds)
+        minutes = networks * config.steps * seconds_per_step([learned, woven], types, config) / 60
+        say(f"{networks} networks of {config.steps} steps: about {minutes:.0f} min here, if none was trained before")
+        with progress("segmenters", networks * config.steps, "steps") as bar:
+
+            def keep(name: str, make: Callable[[], dict]) -> dict:
+                trained: list[int] = []
+                result = cached_result(parts / f"{name}.json", key, lambda: trained.append(1) or make())
+                bar.advance(0 if trained else config.steps)
+                return result
+
+            counts = downstream(learned, woven, held, types, config, bar, keep)
         found = describe(counts, sets, config)
         write_json(out, found.to_json() | {_RECORD: record.to_json()})
+        shutil.rmtree(parts)
     return found, True
 
 

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from histoloom.config import build, check_numbers
 from histoloom.errors import ConfigError, InputError, ModelError
+from histoloom.evaluation.type_weights import type_weights
 from histoloom.files import whole_file
 from histoloom.fitting.checkpoint import save_tensors
 from histoloom.fitting.loop import LoopConfig, fit, show_on
@@ -152,7 +153,7 @@ def train_segmenter(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = _UNet(config.channels, num_types).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (missing in the stub)
-        objective = SegmenterObjective(network, _type_weights(semantic_maps, num_types, config.balance))
+        objective = SegmenterObjective(network, type_weights(semantic_maps, num_types, config.balance))
         trained = fit(objective, MapSampler(images, semantic_maps, config), stack, config.loop(), on_step=show_on(bar))
     assert isinstance(trained, SegmenterObjective)
     return Segmenter(trained.network, num_types, config, frozenset(map(_hash, images)))
@@ -237,12 +238,6 @@ def _conv(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
 
 def _hash(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(image).data).digest()[:_HASH_BYTES]
-
-
-def _type_weights(maps: np.ndarray, num_types: int, balance: float) -> Float[np.ndarray, " k"]:
-    counts = np.bincount(maps.ravel(), minlength=256)[:num_types]
-    weights = np.where(counts > 0, np.maximum(counts, 1) / counts.sum(), 1.0) ** -balance
-    return (weights / (weights * counts).sum() * counts.sum()).astype(np.float32)
 
 
 def _check(images: np.ndarray, maps: np.ndarray, num_types: int, config: SegmenterConfig) -> None:

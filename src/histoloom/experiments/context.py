@@ -2,19 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from histoloom.discovery.levels import Levels
-from histoloom.errors import InputError
 from histoloom.experiments.curves import Curves
 from histoloom.experiments.recipe import Recipe
-from histoloom.files import write_text
-from histoloom.fitting.processes import process_state
 from histoloom.patches.store import Patches
 from histoloom.progress import Progress
-from histoloom.records import Record, read_json
+from histoloom.records import Record
 from histoloom.tissue import TissueTable
 
 FORMAT = 1  # raise it when the same recipe trains other bytes
@@ -60,26 +56,3 @@ def record_of(recipe: Recipe, command: str) -> Record:
         for free in ("checkpoint_minutes", "workers", *(("steps",) if loop.get("schedule") == "constant" else ())):
             loop.pop(free, None)
     return Record(command=command, format=FORMAT, settings=settings)
-
-
-def cached_result(path: Path, key: str, make: Callable[[], dict]) -> dict:
-    """The result in `path` if an earlier run left it under the same `key`; otherwise it is made and written.
-
-    All processes call this; the main one writes. Raises OutputError.
-    """
-    if path.is_file():
-        try:
-            found = read_json(path)
-            if found.get("key") == key and isinstance(found.get("result"), dict):
-                return found["result"]
-        except InputError:
-            pass  # damaged: made again
-    result = plain(make())
-    if process_state().is_main_process:
-        write_text(path, json.dumps({"key": key, "result": result}) + "\n")
-    return result
-
-
-def plain(value: dict) -> dict:
-    """The value as JSON reads it back: nan becomes null, a tuple a list."""
-    return json.loads(json.dumps(value), parse_constant=lambda _: None)

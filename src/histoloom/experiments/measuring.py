@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -12,11 +13,13 @@ from histoloom.evaluation.copy_search import UNRELATED
 from histoloom.evaluation.crop_search import REDRAWN
 from histoloom.evaluation.downstream import check_sets, judge, pooled, train_deeplab
 from histoloom.evaluation.left_out import measure_left_out, pasted_squares
+from histoloom.evaluation.plain import plain
 from histoloom.evaluation.report import Evaluation, EvaluationConfig, evaluate, to_json
 from histoloom.evaluation.segmenter import Segmenter
 from histoloom.evaluation.sources import ImageSet, load_images
-from histoloom.experiments.context import Run, cached_result, plain
+from histoloom.experiments.context import Run
 from histoloom.experiments.recipe import Reproduction
+from histoloom.fitting.results import cached_result
 from histoloom.generation.patches import Order
 from histoloom.metrics.copy_score import best_match
 from histoloom.metrics.copying import copy_rate, copy_threshold
@@ -139,7 +142,7 @@ def downstream_of(comparison: Comparison, real: ImageSet, held: ImageSet, kinds:
                 )
                 counts.append(np.asarray(judged["confusion"], np.int64))
             found[name] = asdict(pooled(counts, held.cases))
-    return plain(found)
+    return cast(dict, plain(found))
 
 
 def _judge(images: ImageSet, held: ImageSet, seed: int, comparison: Comparison, bar: Bar) -> dict:

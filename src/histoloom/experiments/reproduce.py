@@ -25,7 +25,7 @@ from histoloom.encoders.encoder import distinct_names
 from histoloom.errors import InputError
 from histoloom.evaluation.paper_tables import paper_tables
 from histoloom.evaluation.sources import load_images
-from histoloom.experiments.context import cached_result, record_of
+from histoloom.experiments.context import record_of
 from histoloom.experiments.data import open_split
 from histoloom.experiments.measuring import HELD_OUT, Comparison, downstream_of, image_set, masks_of, measure
 from histoloom.experiments.recipe import Recipe, Reproduction
@@ -33,6 +33,7 @@ from histoloom.experiments.run import open_run
 from histoloom.experiments.stages import open_autoencoder, open_segmenter, reporter, save_model
 from histoloom.files import run_folder, whole_file, write_json, write_text
 from histoloom.fitting.processes import process_state
+from histoloom.fitting.results import cached_result
 from histoloom.generation.contact_sheet import comparison_sheet
 from histoloom.generation.export import FORMAT, read_woven, write_patches
 from histoloom.generation.patches import Order, weave

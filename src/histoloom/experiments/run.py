@@ -26,7 +26,7 @@ from histoloom.conditioning.kinds import CONDITIONINGS
 from histoloom.conditioning.likeness import copy_limit
 from histoloom.errors import ConfigError
 from histoloom.experiments.check import check_recipe
-from histoloom.experiments.context import Run, cached_result, record_of
+from histoloom.experiments.context import Run, record_of
 from histoloom.experiments.curves import Curves
 from histoloom.experiments.data import open_dataset, open_levels, open_split
 from histoloom.experiments.model_card import model_card
@@ -35,6 +35,7 @@ from histoloom.experiments.stages import open_autoencoder, open_initial, reporte
 from histoloom.experiments.watch import Watcher
 from histoloom.files import run_folder, write_text
 from histoloom.fitting.processes import process_state
+from histoloom.fitting.results import cached_result
 from histoloom.fitting.stop import FINISH
 from histoloom.models.denoiser import Denoiser
 from histoloom.patches.store import SCALE_TOLERANCE, common_mpp, read_table

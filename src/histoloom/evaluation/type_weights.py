@@ -1,0 +1,14 @@
+"""Weights of tissue types in a loss, so that a rare type is not lost in a common one."""
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+
+def type_weights(maps: UInt8[np.ndarray, "..."], num_types: int, balance: float) -> Float[np.ndarray, " k"]:
+    """Weight of each type: its share of the pixels to the power of -`balance`, 1 in the mean over the pixels.
+
+    A `balance` of 0 weighs all pixels equally, 1 all types.
+    """
+    counts = np.bincount(maps.ravel(), minlength=256)[:num_types]
+    weights = np.where(counts > 0, np.maximum(counts, 1) / counts.sum(), 1.0) ** -balance
+    return (weights / (weights * counts).sum() * counts.sum()).astype(np.float32)
