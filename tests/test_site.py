@@ -12,9 +12,10 @@ import pytest
 
 import histoloom
 import histoloom.metrics
+import histoloom.readers
 
 ROOT = Path(__file__).parents[1]
-PAGES = {histoloom: "api", histoloom.metrics: "metrics"}
+PAGES = {histoloom: "api", histoloom.metrics: "metrics", histoloom.readers: "readers"}
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ EXTRAS = {
     "slides": {"defusedxml", "openslide", "scipy", "shapely", "tifffile"},
     "evaluate": {"matplotlib", "segmentation_models_pytorch", "sklearn", "timm"},
     "discover": {"faiss"},
+    "studio": {"krippendorff", "statsmodels"},
 }  # packages that are loaded only where they are needed
 
 HELP = {"help_option_names": ["-h", "--help"]}
