@@ -26,7 +26,7 @@ import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DModel, VQModel
 
 from histoloom import HistoloomPipeline, LayoutConfig, draw_layouts, find_model, load_bank
-from histoloom.models import pipeline as weaving
+from histoloom.models import guided
 from histoloom.models.autoencoder import decode
 from histoloom.models.schedulers import PAPER_SCHEDULE
 
@@ -101,7 +101,7 @@ def compare_guidance(pipeline: HistoloomPipeline, maps: np.ndarray, crops: list,
     ways, times, woven = {"one call": np.inf, "one after the other": 0}, {}, {}
     for turn in range(rounds + 1):  # the first warms up
         for way in list(ways)[:: 1 if turn % 2 else -1]:
-            weaving.TOGETHER = ways[way]
+            guided.TOGETHER = ways[way]
             start = time.process_time()
             woven[way] = pipeline(
                 list(maps), crops, steps=12, guidance_interval=(0.0, 1.0), seed=seed, batch_size=len(maps)

@@ -6,6 +6,7 @@ from weaving import KINDS, apart, grain, halves, weave
 from histoloom.conditioning.inputs import Crop
 from histoloom.errors import ModelError
 from histoloom.models.conditions import Context
+from histoloom.models.guided import predict
 from histoloom.models.sampling import Sampling
 from histoloom.models.schedulers import make_sampler
 
@@ -146,19 +147,19 @@ def test_guidance_adds_what_each_condition_changes(pipeline):
     latents = pipeline._noise([np.random.default_rng(0)], (64, 64))
     time = torch.tensor(400.0)
 
-    def predict(with_crops: bool, with_map: bool) -> torch.Tensor:
+    def plain(with_crops: bool, with_map: bool) -> torch.Tensor:
         context = pipeline._read(maps, crops if with_crops else [[]], with_map, seeds)
-        return pipeline._predict(latents, time, [([1.0], context)])
+        return predict(pipeline.denoiser, latents, time, [([1.0], context)])
 
     with torch.no_grad():
-        nothing, only_map, both = predict(False, False), predict(False, True), predict(True, True)
+        nothing, only_map, both = plain(False, False), plain(False, True), plain(True, True)
         weights = Sampling(map_guidance=2.0, crop_guidance=3.5).weights(pipeline.denoiser.reads, True)
         contexts = [pipeline._read(maps, crops if c else [[]], m, seeds) for m, c in weights]
         one_by_one = [([weight], context) for weight, context in zip(weights.values(), contexts, strict=True)]
         together = [(list(weights.values()), Context.batch(contexts))]
         for guided in (one_by_one, together):
             torch.testing.assert_close(
-                pipeline._predict(latents, time, guided),
+                predict(pipeline.denoiser, latents, time, guided),
                 nothing + 2.0 * (only_map - nothing) + 3.5 * (both - only_map),
                 rtol=1e-4,
                 atol=1e-4,

@@ -28,6 +28,7 @@ class Conditions:
     crop_types: Int[Tensor, " m"] | None = None
     crop_samples: Int[Tensor, " m"] | None = None  # which sample of the batch a crop belongs to
     crop_textured: Bool[Tensor, " m"] | None = None  # which crops show more than their colors; None: all
+    crop_shares: Float[Tensor, "m y x"] | None = None  # of its type in each cell; None: crops of a type share it
 
 
 @dataclass(eq=False)

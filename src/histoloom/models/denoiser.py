@@ -128,6 +128,14 @@ class Denoiser(ModelMixin, ConfigMixin):
         """Heights and widths of patches, in px, must be multiples of this."""
         return self.cell * 2 ** (self.num_levels - 1)
 
+    def margins(self, shape: tuple[int, ...]) -> list[tuple[int, int]]:
+        """Px that are generated beyond a map, above and below, left and right, and cut off again.
+
+        Up to `multiple`, and at least one cell, since the network draws speckles along the rim of its grid.
+        """
+        beyond = [2 * self.cell + -(edge + 2 * self.cell) % self.multiple for edge in shape]
+        return [(both // 2, both - both // 2) for both in beyond]
+
     def read(self, conditions: Conditions) -> Context:
         """Encode the conditions of a batch, once for all steps."""
         if not self.reads.map:
@@ -222,7 +230,8 @@ class Denoiser(ModelMixin, ConfigMixin):
         assert conditions.type_map is not None
         maps = conditions.type_map[owner]
         mine = (maps == crop_types[:, None, None]) | (maps == self.num_types + 1)
-        return F.avg_pool2d(mine.to(self.null_token.dtype), self.map_samples)
+        shares = F.avg_pool2d(mine.to(self.null_token.dtype), self.map_samples)
+        return shares if conditions.crop_shares is None else shares * conditions.crop_shares
 
     def _paint(
         self, features: Float[Tensor, "b c y x"], conditions: Conditions, shares: Float[Tensor, "m y x"] | None
@@ -235,8 +244,9 @@ class Denoiser(ModelMixin, ConfigMixin):
         assert crops is not None
         assert crop_types is not None
         assert owner is not None
-        rivals = count_rivals(crop_types, owner, self._mapless(conditions)[owner])
-        weight = shares / rivals[:, None, None]
+        weight = shares
+        if conditions.crop_shares is None:
+            weight = shares / count_rivals(crop_types, owner, self._mapless(conditions)[owner])[:, None, None]
         colors = self.colour(color_statistics(crops))  # codespell:ignore colour
         painted = weight[:, None] * (colors - self.no_colour)[:, :, None, None]
         return features + painted.new_zeros(features.shape).index_add(0, owner, painted)

@@ -13,26 +13,26 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from histoloom.conditioning.crops import place_crops
-from histoloom.conditioning.inputs import Crop, canvas, no_map, pack_crops, type_map
+from histoloom.conditioning.inputs import Crop, canvas
 from histoloom.errors import ModelError
 from histoloom.models.arguments import CropsByType, SemanticMap, as_count, as_crops, as_maps, as_seeds, refuse_unknown
 from histoloom.models.autoencoder import decode, quietly, to_images, weights_hash
-from histoloom.models.conditions import Conditions, Context, with_validity
-from histoloom.models.crop_encoder import embed_crops
+from histoloom.models.conditions import Conditions, Context
 from histoloom.models.denoiser import Denoiser
+from histoloom.models.field import Field, MapGround
+from histoloom.models.guided import aims_of, calls_of, conditions_of, denormalized, predict, shown_pixels, weights_of
 from histoloom.models.model_files import local_folder
-from histoloom.models.sampling import Sampling, Shown
+from histoloom.models.sampling import Sampling
 from histoloom.models.saved_pipeline import FILES, check_files, check_parts
 from histoloom.models.schedulers import S, Scheduler, noise_shares, resolve
 from histoloom.precision import best_device, bf16_is_faster
 from histoloom.progress import SILENT, Bar
 from histoloom.tissue import TissueTable
 
-Calls = list[tuple[list[float], Context]]  # weights, and the contexts that one call of the denoiser reads
 Maps = list[UInt8[np.ndarray, "h w"]]
 
+LARGE = 512  # px: a map with a longer edge is woven window by window
 HUB_OPTIONS = {"cache_dir", "revision", "token", "local_files_only", "force_download"}
-TOGETHER = 3200  # places, over samples and contexts: up to here one call for all contexts is faster on a CPU
 
 
 class HistoloomPipeline(DiffusionPipeline):
@@ -178,19 +178,22 @@ class HistoloomPipeline(DiffusionPipeline):
             guidance_interval=guidance_interval,
         )
         scheduler, sampling = self.resolve(asked)
+        if self._is_field(maps[0].shape):
+            batch_size = 1
         made = []
         for part in _batches(maps, batch_size):
-            made += self._generate(maps[part], per_map[part], seeds[part], scheduler, sampling)
+            weave = self._weave_field if self._is_field(maps[0].shape) else self._generate
+            made += weave(maps[part], per_map[part], seeds[part], scheduler, sampling)
             bar.advance(len(maps[part]))
         return np.stack(made)
 
     def _generate(
         self, maps: Maps, crops: list[list[Crop]], seeds: list[int], scheduler: Scheduler, sampling: Sampling
     ) -> list[UInt8[np.ndarray, "h w 3"]]:
-        rows, columns = self._margins(maps[0].shape)
+        rows, columns = self.denoiser.margins(maps[0].shape)
         height, width = maps[0].shape
         whole = height + sum(rows), width + sum(columns)
-        weights = {acts: self._weights(sampling, any(crops), acts) for acts in (True, False)}
+        weights = {acts: weights_of(self.denoiser, sampling, any(crops), acts) for acts in (True, False)}
         contexts = {
             (with_map, with_crops): self._read(maps, crops if with_crops else [[]] * len(maps), with_map, seeds)
             for with_map, with_crops in weights[True] | weights[False]
@@ -199,52 +202,33 @@ class HistoloomPipeline(DiffusionPipeline):
         latents = self._noise(draws, whole)
         scheduler.set_timesteps(sampling.steps, device=latents.device)
         latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
-        calls = {acts: self._calls(mine, contexts, latents[:, 0].numel()) for acts, mine in weights.items()}
+        calls = {acts: calls_of(mine, contexts, latents[:, 0].numel()) for acts, mine in weights.items()}
         shares = noise_shares(scheduler, self.denoiser.objective)
-        for t, share, aim in zip(scheduler.timesteps, shares, self._aims(shares, sampling), strict=True):
+        for t, share, aim in zip(scheduler.timesteps, shares, aims_of(self.denoiser, shares, sampling), strict=True):
             # The paper samples with eta 1: fresh noise at every step, here from the patch's own seed.
             is_ddim = isinstance(scheduler, DDIMScheduler)
             fresh = {"eta": 1.0, "variance_noise": self._noise(draws, whole)} if is_ddim else {}
-            predicted = self._predict(latents, t, calls[sampling.acts(share)], aim)
+            predicted = predict(self.denoiser, latents, t, calls[sampling.acts(share)], aim)
             latents = scheduler.step(predicted, t, latents, return_dict=False, **fresh)[0]
-        pixels = decode(self.autoencoder, self._denormalize(latents).to(self.autoencoder.dtype)).float()
+        pixels = decode(self.autoencoder, denormalized(self.denoiser, latents).to(self.autoencoder.dtype)).float()
         _refuse_not_finite(latents, pixels, seeds)
         images = to_images(pixels)[:, rows[0] : rows[0] + height, columns[0] : columns[0] + width]
         return list(images.cpu().numpy())
 
-    def _weights(self, sampling: Sampling, has_crops: bool, acts: bool) -> dict[Shown, float]:
-        """The weight of each prediction of a step; a student makes one, which is guided already."""
-        reads = self.denoiser.reads
-        if self.denoiser.student is None:
-            return sampling.weights(reads, has_crops, acts)
-        return {(True, has_crops and reads.crops): 1.0}
+    def _is_field(self, shape: tuple[int, ...]) -> bool:
+        """Whether a map is woven window by window; crops that are pasted at their place need the whole map."""
+        return max(shape) > LARGE and not self.denoiser.reads.canvas
 
-    def _aims(self, shares: list[float], sampling: Sampling) -> list[Tensor | None]:
-        """What a student reads besides the time of each step."""
-        student = self.denoiser.student
-        if student is None:
-            return [None] * len(shares)
-        asked = torch.tensor([[end, sampling.map_guidance, sampling.crop_guidance] for end in student.ends(shares)])
-        return list(student.aim(*asked.to(self.denoiser.device).T))
-
-    def _predict(self, latents: Tensor, t: Tensor, calls: Calls, aim: Tensor | None = None) -> Tensor:
-        """The weighted sum of the predictions in each context; one call per entry, for all contexts joined in it."""
-        dtype, total = self.denoiser.dtype, torch.zeros((), device=latents.device)
-        time = (t / 1000).to(latents.device, torch.float32)
-        for weights, context in calls:
-            repeated = latents.to(dtype).repeat(len(weights), 1, 1, 1)
-            aimed = None if aim is None else aim.expand(len(repeated), -1)
-            predicted = self.denoiser(repeated, time.expand(len(repeated)), context, aimed)
-            predicted = predicted.float().chunk(len(weights))
-            total = total + sum(weight * part for weight, part in zip(weights, predicted, strict=True))
-        return total
-
-    def _calls(self, weights: dict[Shown, float], contexts: dict[Shown, Context], places: int) -> Calls:
-        """What a step computes: all contexts in one call where they are few, else one after the other."""
-        mine = [contexts[shown] for shown in weights]
-        if len(mine) * places <= TOGETHER:
-            return [(list(weights.values()), Context.batch(mine))]
-        return [([weight], context) for weight, context in zip(weights.values(), mine, strict=True)]
+    def _weave_field(
+        self, maps: Maps, crops: list[list[Crop]], seeds: list[int], scheduler: Scheduler, sampling: Sampling
+    ) -> list[UInt8[np.ndarray, "h w 3"]]:
+        """As `_generate`, window by window: memory grows with the width of a map, not with its area."""
+        made = []
+        for semantic_map, mine, seed in zip(maps, crops, seeds, strict=True):
+            ground = MapGround(semantic_map, mine)
+            field = Field(self.denoiser, self.autoencoder, scheduler, sampling, ground, seed)
+            made.append(np.concatenate(list(field.pixels())))
+        return made
 
     def _read(self, maps: Maps, crops: list[list[Crop]], with_map: bool, seeds: list[int]) -> Context:
         # One by one: how far crops are padded must follow from a patch's own crops, not from its batch.
@@ -255,64 +239,24 @@ class HistoloomPipeline(DiffusionPipeline):
         self, semantic_map: UInt8[np.ndarray, "h w"], crops: list[Crop], with_map: bool, seed: int
     ) -> Conditions:
         """The conditions of one sample, as far as this conditioning reads them."""
-        reads, types = self.denoiser.reads, self.denoiser.num_types
-        if not reads.map:
-            return Conditions()
-        padded = np.pad(semantic_map, self._margins(semantic_map.shape), mode="edge")
-        grid = type_map(padded, types) if with_map else no_map(*padded.shape, num_types=types)
-        conditions = Conditions(type_map=torch.from_numpy(grid).long().to(self.denoiser.device)[None])
-        if reads.canvas:
-            conditions.canvas = self._canvas(semantic_map, crops, seed)
-        if reads.attends:
-            self._add_crops(conditions, crops)
-        return conditions
+        margins = self.denoiser.margins(semantic_map.shape)
+        in_place = self._canvas(semantic_map, crops, seed) if self.denoiser.reads.canvas else None
+        padded = np.pad(semantic_map, margins, mode="edge")
+        return conditions_of(self.denoiser, self.autoencoder, padded, crops, with_map, in_place)
 
     def _canvas(self, semantic_map: UInt8[np.ndarray, "h w"], crops: list[Crop], seed: int) -> Float[Tensor, "1 4 y x"]:
         """Crops in place; those without texture are left out, since a pasted crop shows more than its colors."""
-        margins = self._margins(semantic_map.shape)
+        margins = self.denoiser.margins(semantic_map.shape)
         placed = place_crops(semantic_map, [c for c in crops if c.texture], np.random.default_rng(seed))
         pixels, valid = canvas(semantic_map.shape, placed)
         pixels, valid = np.pad(pixels, (*margins, (0, 0))), np.pad(valid, margins)
-        return self._float(pixels[None], valid[None])
-
-    def _add_crops(self, conditions: Conditions, crops: list[Crop]) -> None:
-        """Add the crops that are read by cross-attention."""
-        packed = pack_crops([crops], self.denoiser.config["crop_edge"])
-        if packed is None:
-            return
-        device = self.denoiser.device
-        conditions.crops = self._float(packed.pixels, packed.valid)
-        conditions.crop_types = torch.from_numpy(packed.types).to(device)
-        conditions.crop_samples = torch.from_numpy(packed.samples).to(device)
-        conditions.crop_textured = torch.from_numpy(packed.textured).to(device)
-        if self.denoiser.reads.vectors:
-            vectors = embed_crops(self.autoencoder, conditions.crops.to(self.autoencoder.dtype))
-            conditions.crop_vectors = vectors.to(self.denoiser.dtype)
-
-    def _float(self, pixels: np.ndarray, valid: np.ndarray) -> Float[Tensor, "m 4 h w"]:
-        return with_validity(torch.from_numpy(pixels), torch.from_numpy(valid)).to(
-            self.denoiser.device, self.denoiser.dtype
-        )
+        return shown_pixels(self.denoiser, pixels[None], valid[None])
 
     def _noise(self, draws: list[np.random.Generator], shape: tuple[int, int]) -> Float[Tensor, "b c h w"]:
         factor = self.denoiser.latent_factor
         size = (self.denoiser.config["latent_channels"], shape[0] // factor, shape[1] // factor)
         drawn = [draw.standard_normal(size, dtype=np.float32) for draw in draws]
         return torch.from_numpy(np.stack(drawn)).to(self.denoiser.device)
-
-    def _denormalize(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        names = ("latent_mean", "latent_std")
-        mean, std = (torch.tensor(self.denoiser.config[name], device=latents.device) for name in names)
-        return latents * std[:, None, None] + mean[:, None, None]
-
-    def _margins(self, shape: tuple[int, ...]) -> list[tuple[int, int]]:
-        """Px that are generated beyond a map, above and below, left and right, and cut off again.
-
-        Up to the network's multiple, and at least one cell, since the network draws speckles along the rim of its grid.
-        """
-        cell, multiple = self.denoiser.cell, self.denoiser.multiple
-        beyond = [2 * cell + -(edge + 2 * cell) % multiple for edge in shape]
-        return [(both // 2, both - both // 2) for both in beyond]
 
 
 def _refuse_not_finite(latents: Tensor, pixels: Tensor, seeds: list[int]) -> None:

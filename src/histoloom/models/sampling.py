@@ -17,7 +17,7 @@ from histoloom.errors import ConfigError
 Shown = tuple[bool, bool]  # whether a prediction sees the map, and the crops
 MOST_STEPS = 1000  # the schedules have no more
 MOST_GUIDANCE = 100.0
-MOST_EDGE = 4096  # px of a patch; a larger one takes more than 4 GB
+MOST_EDGE = 4096  # px of a patch, which is held in memory whole; `histoloom canvas` weaves larger images
 
 
 @dataclass(frozen=True, kw_only=True)
