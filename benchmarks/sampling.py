@@ -146,7 +146,7 @@ def weave(
 def main() -> None:
     """Print the rows and their ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", default=["ebhi-seg", "ebhi-seg-guided"], metavar="MODEL[:STEPS]")
+    parser.add_argument("models", nargs="*", default=["ebhi-seg", "ebhi-seg-few-steps"], metavar="MODEL[:STEPS]")
     parser.add_argument("--patches", type=int, default=8)
     parser.add_argument("--htd-steps", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=3)

@@ -14,7 +14,7 @@ from histoloom import (
     weave,
 )
 
-folder = find_model("ebhi-seg")  # or the folder of a model of your own
+folder = find_model("ebhi-seg-few-steps")  # or the folder of a model of your own
 pipeline = HistoloomPipeline.load(folder)
 maps = draw_layouts(LayoutConfig(), pipeline.table, count=4, seed=0, size=224)  # uint8, 255 = unlabeled
 bank = load_bank(f"{folder}/crops", pipeline.table)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = {  # file of the repository: page of the site
     "README.md": "index.md",
     "src/histoloom/weights/ebhi-seg/README.md": "model-card.md",
-    "src/histoloom/weights/ebhi-seg-guided/README.md": "student-card.md",
+    "src/histoloom/weights/ebhi-seg-few-steps/README.md": "student-card.md",
     "src/histoloom/weights/encoder/README.md": "encoder-card.md",
     "benchmarks/README.md": "benchmarks-scripts.md",
     "CHANGELOG.md": "changelog.md",

@@ -223,9 +223,9 @@ def test_the_demo_weaves_with_the_bundled_model_and_its_bank(histoloom, tmp_path
     assert Image.open(tmp_path / "woven" / "images" / "00000.png").size == (224, 224)
 
 
-def test_the_bundled_student_weaves_what_its_teacher_weaves_by_half_the_predictions():
+def test_the_bundled_student_weaves_what_its_teacher_weaves_in_two_predictions():
     woven, predictions = {}, {}
-    for name in ("ebhi-seg", "ebhi-seg-guided"):
+    for name in ("ebhi-seg", "ebhi-seg-few-steps"):
         folder = Path(find_model(name))
         pipeline, counts = HistoloomPipeline.load(folder), []
         pipeline.denoiser.register_forward_pre_hook(lambda _, given, counts=counts: counts.append(len(given[0])))
@@ -233,8 +233,8 @@ def test_the_bundled_student_weaves_what_its_teacher_weaves_by_half_the_predicti
         orders = make_orders(source, pipeline.table, 0, None, own_bank=True)
         woven[name] = pipeline([o.semantic_map for o in orders], [o.crops for o in orders], seed=0).astype(int)
         predictions[name] = sum(counts) / len(orders)
-    assert predictions == {"ebhi-seg": 22, "ebhi-seg-guided": 10}
-    assert np.abs(np.subtract(*woven.values())).mean() < 8  # gray levels; patches of other orders differ by 70
+    assert predictions == {"ebhi-seg": 22, "ebhi-seg-few-steps": 2}
+    assert np.abs(np.subtract(*woven.values())).mean() < 15  # gray levels; patches of other orders differ by 70
 
 
 def test_the_demo_shows_four_stains_and_four_tissue_types_at_least():

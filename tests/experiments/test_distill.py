@@ -54,7 +54,7 @@ def test_a_recipe_becomes_a_student_that_says_what_it_is(folder):
     assert student.table == HistoloomPipeline.load(folder / "teacher").table
     assert (model / "crops" / "crop.png").read_bytes() == b"a crop"
     card = (model / "README.md").read_text()
-    assert "method `policy`, for 1, 2 steps; map guidance 1.0 to 2.0, crop guidance 1.0 to 4.0" in card
+    assert "method `average`, for 1, 2 steps; map guidance 1.0 to 2.0, crop guidance 1.0 to 4.0" in card
     assert "4 windows of 64 px, seed 0, distilled from `teacher`" in card
     written = [path for path in model.rglob("*") if path.suffix in (".json", ".md")]
     assert not [path for path in written if str(folder) in path.read_text()]
@@ -65,7 +65,7 @@ def test_a_recipe_becomes_a_student_that_says_what_it_is(folder):
     [
         ('initial_model = "teacher"\n', "", "a distillation needs a teacher"),
         (RECIPE[RECIPE.index("[distillation]") : RECIPE.index("[watch]")], "", "no table"),
-        ("points = 2", "points = 1", "points is 1"),
+        ('points = 2', 'points = 1\nmethod = "policy"', "points is 1"),
         ("steps = 2\nmap_fidelity", "steps = 3\nmap_fidelity", "steps is 3; this model was distilled for 1, 2"),
         ("steps = [1, 2]", "steps = []", r"steps is \[\]"),
         ("window = 64", "window = 4096", "window"),

@@ -106,8 +106,9 @@ def test_a_student_makes_one_prediction_per_step_and_opens_as_it_was_saved(make_
 
 def test_the_default_of_a_student_is_four_steps_of_its_own_sampler(make_student_pipeline):
     scheduler, sampling = make_student_pipeline().resolve(Sampling())
-    assert (type(scheduler).__name__, sampling.sampler, sampling.steps) == ("FewStepScheduler", "policy", 4)
+    assert (type(scheduler).__name__, sampling.sampler, sampling.steps) == ("FewStepScheduler", "average", 4)
     assert make_student_pipeline(steps=(1, 2)).resolve(Sampling())[1].steps == 2
+    assert make_student_pipeline(usual_steps=1).resolve(Sampling())[1].steps == 1
     assert make_student_pipeline(method="guided", points=1).resolve(Sampling())[1].sampler == "unipc"
 
 
@@ -117,7 +118,8 @@ def test_the_default_of_a_student_is_four_steps_of_its_own_sampler(make_student_
         {"method": "magic"},
         {"steps": []},
         {"steps": [0]},
-        {"points": 1},
+        {"points": 1, "method": "policy"},
+        {"usual_steps": 3},
         {"points": 10**9},
         {"map_guidance": [2.0, 1.0]},
         {"crop_guidance": [1.0, float("nan")]},

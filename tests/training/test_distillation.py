@@ -138,7 +138,7 @@ def test_only_a_model_of_flow_that_reads_maps_is_a_teacher(make_pipeline):
         (make_pipeline(objective="epsilon-l1").denoiser, "predicts noise"),
         (make_pipeline("unconditional").denoiser, "conditioning is unconditional"),
         (make_pipeline("crops-in-place").denoiser, "conditioning is crops-in-place"),
-        (make_student(make_pipeline().denoiser, Student()), "is itself a student of method policy"),
+        (make_student(make_pipeline().denoiser, Student()), "is itself a student of method average"),
         (
             make_student(make_pipeline().denoiser, Student(method="guided", crop_guidance=(1.0, 2.0))),
             "1 to 4; the teach",
@@ -154,7 +154,13 @@ def test_only_a_model_of_flow_that_reads_maps_is_a_teacher(make_pipeline):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"steps": (3,), "method": "average"}, {"points": 1}, {"asked": 0}, {"power": -1.0}, {"usual_share": 2.0}],
+    [
+        {"steps": (3,), "method": "average"},
+        {"points": 1, "method": "policy"},
+        {"asked": 0},
+        {"power": -1.0},
+        {"usual_share": 2.0},
+    ],
 )
 def test_settings_that_no_distillation_has_are_refused(wrong):
     with pytest.raises(ConfigError):

@@ -11,7 +11,12 @@ from histoloom.files import check_out
 from histoloom.generation.settings import BankConfig, DrawnMaps, RealBankConfig, Source, WeaveConfig
 from histoloom.text import printable
 
-Model = Annotated[str, typer.Argument(help="Folder or hub name of a model, or the bundled ebhi-seg.")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="Folder or hub name of a model, or a bundled one: ebhi-seg-few-steps, or its teacher ebhi-seg."
+    ),
+]
 Mpp = Annotated[
     float | None, typer.Option(help="Micrometers per pixel of maps and patches. Default: those of the model.")
 ]
@@ -43,7 +48,7 @@ def demo(
     seed: Seed = WeaveConfig.seed,
 ) -> None:
     """Weave annotated patches with the bundled model, from drawn layouts and synthetic crops: no patient's pixels."""
-    generate("ebhi-seg", out=out, layouts=count, seed=seed)
+    generate("ebhi-seg-few-steps", out=out, layouts=count, seed=seed)
 
 
 def generate(

@@ -24,15 +24,15 @@ Method = Literal["guided", "average", "policy"]
 S = TypeVar("S", bound=Sampling)
 METHODS: tuple[Method, ...] = ("guided", "average", "policy")
 SUBSTEPS = 16  # in which a step follows its policy; they ask no network
-_USUAL = 4  # steps, where the student was trained for as many
 
 
 @dataclass(frozen=True, kw_only=True)
 class Student:
     """What a student can be asked for."""
 
-    method: Method = "policy"  # what the student predicts: see histoloom.models.students
+    method: Method = "average"  # what the student predicts: see histoloom.models.students
     steps: tuple[int, ...] = (1, 2, 4, 8)  # numbers of steps that it was trained for; without effect for guided
+    usual_steps: int | None = None  # of these, where none are asked for; none: 4, or the most
     points: int = 8  # predictions of the patch per step of a policy; without effect for the others
     map_guidance: tuple[float, float] = (1.0, 2.0)  # least and most
     crop_guidance: tuple[float, float] = (1.0, 4.0)  # least and most
@@ -44,6 +44,8 @@ class Student:
             raise ConfigError(f"method {self.method!r} is unknown; known: {', '.join(METHODS)}")
         if not self.steps or not all(1 <= n <= MOST_STEPS for n in self.steps):
             raise ConfigError(f"steps is {list(self.steps)}; give numbers from 1 to {MOST_STEPS}")
+        if self.usual_steps is not None and self.usual_steps not in self.steps:
+            raise ConfigError(f"usual_steps is {self.usual_steps}; give one of steps, {list(self.steps)}")
         if not (2 if self.method == "policy" else 1) <= self.points <= 64:
             raise ConfigError(f"points is {self.points}; give 2 to 64")
         for name in ("map_guidance", "crop_guidance"):
@@ -76,7 +78,7 @@ class Student:
         if self.family is None:
             return sampling
         if sampling.steps is None:
-            return replace(sampling, steps=_USUAL if _USUAL in self.steps else max(self.steps))
+            return replace(sampling, steps=self.usual_steps or (4 if 4 in self.steps else max(self.steps)))
         if sampling.steps not in self.steps:
             known = ", ".join(map(str, self.steps))
             raise ConfigError(f"steps is {sampling.steps}; this model was distilled for {known}")

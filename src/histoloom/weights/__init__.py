@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-BUNDLED = ("ebhi-seg", "ebhi-seg-guided")
+BUNDLED = ("ebhi-seg", "ebhi-seg-few-steps")
 SMALL_ENCODER = Path(__file__).parent / "encoder"
 
 
