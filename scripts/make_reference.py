@@ -35,6 +35,7 @@ FOLDERS = {  # block in files.md: module whose docstring shows the folder
     "dataset folder": "patches/store.py",
     "run folder": "experiments/run.py",
     "woven folder": "generation/export.py",
+    "canvas files": "canvas/weave.py",
     "report folder": "evaluation/report.py",
     "encoder folder": "evaluation/encoder_run.py",
     "look folder": "discovery/look_files.py",

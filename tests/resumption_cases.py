@@ -159,6 +159,13 @@ CASES = {
         needs=("model", "maps"),
         out="woven",
     ),
+    "canvas": Case(
+        words="canvas model --map masks/b.png --out slide.tif --steps 2 --window 128 --mpp 0.5",
+        other="--seed 1",
+        change=lambda folder: turn(folder / "masks" / "b.png"),
+        needs=("model", "masks"),
+        out="slide",
+    ),
     "bank": Case(
         words="bank model --out crops --tries 4 --keep 1",
         other="--seed 1",

@@ -26,6 +26,7 @@ COMMANDS = {
 }
 FILES = {
     "downstream": "downstream --real nowhere --fake nowhere --out {}.json",
+    "canvas": "canvas nowhere --map none.png --out {}.tif",
     "overlay": "overlay nowhere --out {}.png",
 }
 

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from histoloom.cli import discover, discover_maps, evaluate, patches, recipes, slides, train, weave
+from histoloom.cli import canvas, discover, discover_maps, evaluate, patches, recipes, slides, train, weave
 from histoloom.errors import HistoloomError, Interrupted, MissingExtraError
 from histoloom.version import VERSION
 
@@ -128,6 +128,7 @@ COMMANDS = {
         "distill": train.distill,
         "generate": weave.generate,
         "bank": weave.bank,
+        "canvas": canvas.canvas,
         "evaluate": evaluate.evaluate,
         "reproduce": train.reproduce,
         "downstream": evaluate.downstream,

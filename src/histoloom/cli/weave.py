@@ -230,7 +230,7 @@ def _generate(model: str, out: Path, source: Source, config: WeaveConfig) -> Non
     if source.crops is not None and not pipeline.denoiser.reads.crops:
         raise ConfigError(f"{model}: is a model that reads no crops; leave out --crops")
     if own_bank:
-        source = replace(source, crops=_bank_of(pipeline.name_or_path))
+        source = replace(source, crops=bank_of(pipeline.name_or_path))
         if config.copy_limit is None:
             config = replace(config, copy_limit=1.0)  # the model's bank was woven: it holds nobody's pixels
     rows = weave_folder(pipeline, source, config, out, own_bank, bar)
@@ -264,7 +264,7 @@ def _style(text: str) -> tuple[str, str]:
     return tissue.strip(), style.strip()
 
 
-def _bank_of(folder: str) -> Path | None:
+def bank_of(folder: str) -> Path | None:
     """The bank in the folder of a model, which is that of its download for a model on the hub."""
     path = Path(folder) / "crops"
     return path if path.is_dir() else None

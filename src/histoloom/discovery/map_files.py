@@ -89,13 +89,27 @@ def write_polygons(
     per unit, and `slide_size` and `origin` in level-0 pixels.
     """
     semantic_map, described = read_map(map_path)
-    stride = max(1, int(np.ceil(np.sqrt(semantic_map.size / FULL))))
+    stride = polygon_stride(semantic_map.shape)
     semantic_map = semantic_map[stride // 2 :: stride, stride // 2 :: stride]
-    regions, ids = outlines(semantic_map, SIMPLER)
-    step = described["downsample"] * stride
-    regions = shapely.transform(regions, lambda points: points * step - np.asarray(origin))
-    named = {t.id: {"name": t.name, "color": list(bytes.fromhex(t.color[1:]))} for t in table.types}
     about = {"mpp": described["slide_mpp"], "slide_size": described["slide_size"], "origin": origin}
+    write_regions(path, semantic_map, described["downsample"] * stride, table, about)
+
+
+def polygon_stride(shape: tuple[int, ...]) -> int:
+    """Every how many pixels of a map polygons are made of."""
+    return max(1, int(np.ceil(np.sqrt(np.prod(shape, dtype=float) / FULL))))
+
+
+def write_regions(
+    path: Path, semantic_map: UInt8[np.ndarray, "h w"], step: int | float, table: TissueTable, about: dict
+) -> None:
+    """Write the regions of a map as GeoJSON for QuPath; `step` is level-0 pixels to a pixel of the map.
+
+    `about` is written into the collection; `origin` in it is subtracted from all coordinates.
+    """
+    regions, ids = outlines(semantic_map, SIMPLER)
+    regions = shapely.transform(regions, lambda points: points * step - np.asarray(about["origin"]))
+    named = {t.id: {"name": t.name, "color": list(bytes.fromhex(t.color[1:]))} for t in table.types}
     with whole_file(path) as aside, aside.open("w", encoding="utf-8") as file:
         file.write(json.dumps({"type": "FeatureCollection"} | about)[:-1] + ', "features": [')
         for number, (region, tissue) in enumerate(zip(regions, ids.tolist(), strict=True)):

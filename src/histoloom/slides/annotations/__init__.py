@@ -13,14 +13,14 @@ from jaxtyping import UInt8
 from histoloom.errors import AnnotationError
 from histoloom.slides.annotations.asap import read_asap
 from histoloom.slides.annotations.classes import EXCLUDED, ClassRule, paint_order, sort_polygons
-from histoloom.slides.annotations.masks import LabelRaster
+from histoloom.slides.annotations.masks import LabelRaster, labels_size
 from histoloom.slides.annotations.qupath import read_qupath
 from histoloom.slides.labeling import AnnotationConfig
 from histoloom.slides.polygon import Annotations, Polygon, check_on_slide, cut_out, is_off_slide
 from histoloom.slides.rasterize import PolygonMap
 from histoloom.tissue import UNLABELLED, TissueTable
 
-__all__ = ["AnnotationConfig", "AnnotationMap", "read_annotations", "read_polygons"]
+__all__ = ["AnnotationConfig", "AnnotationMap", "raster_size", "read_annotations", "read_polygons"]
 
 _STARTS = {
     "mask": (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+", b"\x89PNG"),
@@ -91,6 +91,12 @@ def read_annotations(
     order = paint_order(ids, table, config.order)
     notes = (*found.notes, *skipped, *border, *off, *(f"{path}: {note}" for note in left_out))
     return PolygonMap([kept[i] for i in order], [ids[i] for i in order], slide_size, slide_mpp, rest, notes)
+
+
+def raster_size(path: Path | str) -> tuple[int, int] | None:
+    """Width and height of a label raster; None for polygons, which have no extent. Raises AnnotationError."""
+    path = Path(path)
+    return labels_size(path) if _kind(path) == "mask" else None
 
 
 def read_polygons(path: Path | str, detections: bool = False) -> Annotations:

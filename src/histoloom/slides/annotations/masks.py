@@ -49,9 +49,7 @@ class LabelRaster:
         if self._colors:
             codes = np.array(sorted(self._colors), np.int32)
             self._codes, self._code_ids = codes, np.array([self._colors[int(c)] for c in codes], np.int16)
-        with path.open("rb") as file:
-            is_png = file.read(4) == b"\x89PNG"
-        self._raster = (_LabelPng if is_png else LabelTiff)(path, bool(self._colors))
+        self._raster = (_LabelPng if _is_png(path) else LabelTiff)(path, bool(self._colors))
         self._steps = [downsamples(slide_size, self._raster.sizes[0], path)]
         base_w, base_h = self._raster.sizes[0]
         for width, height in self._raster.sizes[1:]:
@@ -172,6 +170,22 @@ class _LabelPng:
     def read(self, level: int, left: int, top: int, right: int, bottom: int) -> Integer[np.ndarray, "h w"]:
         """Labels of a box; there is one level."""
         return self._labels[top:bottom, left:right]
+
+
+def labels_size(path: Path) -> tuple[int, int]:
+    """Width and height of a label raster in its own pixels; raises AnnotationError where it is broken."""
+    if not _is_png(path):
+        return LabelTiff(path, False).sizes[0]
+    try:
+        with opened_picture(path, limit=_MAX_PNG) as image:
+            return image.size
+    except ImageError as error:
+        raise AnnotationError(str(error)) from None
+
+
+def _is_png(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"\x89PNG"
 
 
 def downsamples(slide_size: tuple[int, int], raster_size: tuple[int, int], path: Path) -> tuple[float, float]:

@@ -1,0 +1,1 @@
+"""Canvases: annotated synthetic slides of any size."""

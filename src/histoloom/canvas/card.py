@@ -1,0 +1,84 @@
+"""The card of a canvas: what it holds, what it was made with, and whose license it inherits."""
+
+import json
+from pathlib import Path
+
+from jinja2 import Environment
+
+from histoloom import files
+from histoloom.canvas.layout import Layout, Regions
+from histoloom.conditioning.inputs import Crop, content_id
+from histoloom.models.card import ModelCard
+from histoloom.models.pipeline import HistoloomPipeline
+from histoloom.version import VERSION
+
+_ENVIRONMENT = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+_ENVIRONMENT.filters["yaml"] = json.dumps  # a JSON text is a YAML scalar
+_TEMPLATE = _ENVIRONMENT.from_string("""---
+pretty_name: {{ name|yaml|safe }}
+license: {{ card.license|yaml|safe }}
+tags:
+- histopathology
+- synthetic
+- histoloom
+---
+# {{ name }}
+
+A synthetic H&E slide of {{ width }} x {{ height }} px at {{ "%g"|format(mpp) }} um per pixel, woven by Histoloom
+{{ version }} with model `{{ model }}`. It shows no patient. It may resemble the crops that it was woven from; nobody
+has searched it for copies.
+
+| id | tissue | color | share of the labeled pixels | crops |
+|---|---|---|---|---|
+{% for type, share, crops in rows %}
+| {{ type.id }} | {{ type.name|replace("|", "\\\\|") }} | `{{ type.color }}` | {{ share }} % | {{ crops }} |
+{% endfor %}
+
+`maps` holds the labels; 255 is unlabeled. `geojson` holds the same as polygons for QuPath; those of a canvas of more
+than 4 million pixels follow a coarser level. Crops are named by a hash of their pixels; `record.json` holds all
+settings.
+
+```sh
+histoloom patches {{ name }} --annotations {{ folder }}/maps --tissue {{ folder }}/tissue.toml \\
+    --mpp {{ "%g"|format(mpp) }} --out patches
+```
+
+## License
+
+{% if card.attribution %}
+Inherited from the model: {{ card.license }}. Attribution: {{ card.attribution }}
+{% else %}
+Inherited from the model: {{ card.license }}.
+{% endif %}
+""")
+
+
+def write_card(
+    path: Path,
+    pipeline: HistoloomPipeline,
+    name: str,
+    layout: Layout,
+    regions: Regions,
+    crops: dict[int, list[Crop]],
+    mpp: float,
+) -> None:
+    """Write the card of the slide `name`; raises OutputError."""
+    labeled = max(int(regions.pixels[:255].sum()), 1)
+    names = {tissue: ", ".join(content_id(crop.pixels) for crop in mine) for tissue, mine in crops.items()}
+    rows = [
+        (tissue, f"{100 * regions.pixels[tissue.id] / labeled:.1f}", names.get(tissue.id, "none"))
+        for tissue in pipeline.table.types
+        if tissue.id in regions.labels
+    ]
+    text = _TEMPLATE.render(
+        name=name,
+        folder=name.split(".")[0],
+        rows=rows,
+        width=layout.shape[1],
+        height=layout.shape[0],
+        mpp=mpp,
+        model=pipeline.fingerprint,
+        card=ModelCard.of(pipeline),
+        version=VERSION,
+    )
+    files.write_text(path, text)

@@ -1,0 +1,107 @@
+"""`histoloom canvas`: an annotated synthetic slide of any size."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from histoloom.canvas.settings import CanvasConfig
+from histoloom.errors import ConfigError
+from histoloom.files import check_out, check_writable, writable
+from histoloom.generation.settings import check_mpp
+from histoloom.text import printable
+
+
+def canvas(
+    model: Annotated[str, typer.Argument(help="Folder or hub name of a model, or the bundled ebhi-seg.")],
+    map: Annotated[
+        Path, typer.Option(help="What is where: a label PNG or TIFF, or QuPath GeoJSON in pixels of the canvas.")
+    ],
+    out: Annotated[Path, typer.Option(help="Slide to write, *.tif; labels and record go into a folder of its name.")],
+    crops: Annotated[
+        Path | None,
+        typer.Option(help="Folder of crops, as for `generate`. Default: the model's bank."),
+    ] = None,
+    mpp: Annotated[
+        float | None, typer.Option(help="Micrometers per pixel of map and canvas. Default: those of the model.")
+    ] = None,
+    size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(help="Width and height of the canvas in pixels, for GeoJSON. Default: the size of the raster."),
+    ] = None,
+    rest: Annotated[str, typer.Option(help="Tissue type of all that is not annotated. Default: unlabeled.")] = "",
+    ome: Annotated[
+        bool,
+        typer.Option("--ome", help="Write an OME-TIFF with SubIFDs, of which OpenSlide sees the first level only."),
+    ] = CanvasConfig.ome,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of the sampler. Default: the sampler's usual number.")
+    ] = CanvasConfig.steps,
+    sampler: Annotated[
+        str | None, typer.Option(help="As for `generate`. Default: the model's.")
+    ] = CanvasConfig.sampler,
+    map_guidance: Annotated[
+        float, typer.Option(help="1 follows the map as learned, more exaggerates it, 0 ignores it.")
+    ] = CanvasConfig.map_guidance,
+    crop_guidance: Annotated[float, typer.Option(help="The same for crops.")] = CanvasConfig.crop_guidance,
+    guidance_interval: Annotated[
+        tuple[float, float],
+        typer.Option(help="Shares of noise between which guidance above 1 acts; 0 1: always."),
+    ] = CanvasConfig.guidance_interval,
+    window: Annotated[
+        int, typer.Option(help="Edge of the windows that the network sees, in pixels.")
+    ] = CanvasConfig.window,
+    overlap: Annotated[
+        float, typer.Option(help="Share of a window that the next one covers again.")
+    ] = CanvasConfig.overlap,
+    crop_cell: Annotated[
+        float, typer.Option(help="Edge of the cells in which each region chooses its crop, in micrometers.")
+    ] = CanvasConfig.crop_cell,
+    seed: Annotated[int, typer.Option(help="Seed of noise, windows and crops.")] = CanvasConfig.seed,
+) -> None:
+    """Weave an annotated synthetic slide of any size, with labels and polygons that fit it.
+
+    Memory grows with the width and not with the height. Unlabeled parts are woven without guidance. Repeat the command
+    to resume a killed run: it ends with the same bytes.
+    """
+    config = CanvasConfig(
+        steps=steps,
+        sampler=sampler,
+        map_guidance=map_guidance,
+        crop_guidance=crop_guidance,
+        guidance_interval=guidance_interval,
+        seed=seed,
+        window=window,
+        overlap=overlap,
+        crop_cell=crop_cell,
+        ome=ome,
+    )
+    if mpp is not None:
+        check_mpp(mpp)
+
+    from histoloom.canvas.weave import folder_of, weave_canvas
+
+    check_out(folder_of(out))  # before the model is loaded
+    check_writable(out)
+
+    from histoloom.canvas.layout import Layout
+    from histoloom.cli.progress import bar
+    from histoloom.cli.weave import bank_of
+    from histoloom.generation.bank import CropBank, load_bank
+    from histoloom.generation.woven_folder import scale_of
+    from histoloom.models.pipeline import HistoloomPipeline
+
+    pipeline = HistoloomPipeline.load(model)
+    scale = scale_of(pipeline, mpp)
+    if scale is None:
+        raise ConfigError(f"{model}: does not say at which scale it was trained; give micrometers per pixel with --mpp")
+    if crops is not None and not pipeline.denoiser.reads.crops:
+        raise ConfigError(f"{model}: is a model that reads no crops; leave out --crops")
+    folder = crops or (bank_of(pipeline.name_or_path) if pipeline.denoiser.reads.crops else None)
+    bank = load_bank(folder, pipeline.table) if folder is not None else CropBank({})
+    layout = Layout(map, pipeline.table, size, rest)
+    with writable(out):
+        weave_canvas(
+            pipeline, layout, bank, config, scale, out, bar, lambda line: typer.echo(printable(line), err=True)
+        )
+    typer.echo(printable(f"wrote {out}; labels and polygons are in {folder_of(out)}"))

@@ -1,0 +1,72 @@
+"""What `histoloom canvas` refuses, in one line."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from slide_files import write_qupath
+
+SQUARE = [(100, 50), (300, 50), (300, 200), (100, 200)]
+QUICK = ("--steps", 1, "--window", 64, "--mpp", 0.5, "--out", "new.tif")
+
+
+@pytest.fixture
+def layouts(tmp_path):
+    """Maps of several kinds, by name."""
+    folder = tmp_path / "layouts"
+    folder.mkdir()
+    semantic_map = np.zeros((96, 160), np.uint8)
+    semantic_map[40:] = 1
+    Image.fromarray(semantic_map).save(folder / "good.png")
+    Image.fromarray(semantic_map + 7).save(folder / "unknown.png")
+    Image.fromarray(np.full((96, 96), 255, np.uint8)).save(folder / "empty.png")
+    Image.fromarray(semantic_map[:24]).save(folder / "narrow.png")
+    (folder / "broken.png").write_bytes((folder / "good.png").read_bytes()[:60])
+    write_qupath(folder / "good.geojson", [("gland", [SQUARE])])
+    write_qupath(folder / "degrees.geojson", [("gland", [[(-71.1, 42.3), (-71.0, 42.3), (-71.0, 42.4)]])])
+    (folder / "none.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": []}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("good.geojson", (), "holds polygons, which have no extent; give that of the canvas with --size"),
+        ("good.geojson", ("--size", 250, 300), "reaches over the border of the slide, which is 250 x 300 px"),
+        ("degrees.geojson", ("--size", 400, 300), "is off the slide"),
+        ("none.geojson", ("--size", 400, 300), "labels no pixel of the canvas of 400 x 300 px"),
+        ("good.png", ("--size", 400, 300), "is 160 x 96 px, and --size 400 300 differs"),
+        ("unknown.png", (), "label(s) 7, 8 are in no tissue table"),
+        ("empty.png", (), "labels no pixel"),
+        ("narrow.png", (), "is 160 x 24 px, narrower than a window of 64 px"),
+        ("broken.png", (), "broken.png: cannot read the picture"),
+        ("absent.png", (), "absent.png: no such annotation file"),
+        ("good.png", ("--mpp", 0), "mpp is 0"),
+        ("good.png", ("--overlap", 0), "windows need an overlap above 0"),
+        ("good.png", ("--seed", -1), "seed is -1"),
+        ("good.png", ("--rest", "bone"), "unknown tissue 'bone'"),
+        ("good.png", ("--crops", "nowhere"), "nowhere: no such folder of crops"),
+        ("good.png", ("--out", "new.png"), "new.png: name the slide with .tif"),
+    ],
+)
+def test_what_makes_no_canvas_is_answered_in_one_line(fails, tiny_model, layouts, name, options, said):
+    assert said in fails("canvas", tiny_model, "--map", layouts / name, *QUICK, *options)
+
+
+def test_a_canvas_needs_a_scale_and_a_place_of_its_own(fails, tiny_model, layouts, tmp_path):
+    words = ("canvas", tiny_model, "--map", layouts / "good.png", "--window", 64, "--steps", 1)
+    assert "give micrometers per pixel with --mpp" in fails(*words, "--out", "new.tif")
+    (tmp_path / "there.tif").touch()
+    assert "there.tif: exists already" in fails(*words, "--mpp", 0.5, "--out", "there.tif")
+
+
+def test_a_canvas_of_polygons_is_woven(histoloom, tiny_model, layouts, tmp_path):
+    words = ("--map", layouts / "good.geojson", "--size", 320, 208, "--rest", "stroma")
+    ended = histoloom("canvas", tiny_model, *words, *QUICK)
+    assert ended.code == 0, ended.stderr
+    assert ended.stdout == "wrote new.tif; labels and polygons are in new\n"
+    assert "320 x 208 px" in ended.stderr
+    assert (tmp_path / "new" / "maps" / "new.tif").is_file()
+    again = histoloom("canvas", tiny_model, *words, *QUICK)
+    assert (again.code, again.stderr) == (0, "")
