@@ -23,6 +23,7 @@ COMMANDS = {
     "discover classify": "discover classify nowhere",
     "discover maps": "discover maps nowhere --by nowhere",
     "discover look": "discover look nowhere",
+    "study create": "study create --real nowhere --fake nowhere",
 }
 FILES = {
     "downstream": "downstream --real nowhere --fake nowhere --out {}.json",

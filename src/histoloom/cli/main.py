@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from histoloom.cli import canvas, discover, discover_maps, evaluate, patches, recipes, slides, train, weave
+from histoloom.cli import canvas, discover, discover_maps, evaluate, patches, recipes, slides, study, train, weave
 from histoloom.errors import HistoloomError, Interrupted, MissingExtraError
 from histoloom.version import VERSION
 
@@ -38,6 +38,12 @@ discovery = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     help="Discover tissue types in slides without annotations, step by step.",
+    epilog=EPILOG,
+)
+studies = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Let readers judge blind whether they can tell synthetic images from real ones.",
     epilog=EPILOG,
 )
 
@@ -143,11 +149,16 @@ COMMANDS = {
         "look": discover_maps.look,
         "plan": discover.plan,
     },
+    studies: {
+        "size": study.size,
+        "create": study.create,
+    },
 }
 for group, commands in COMMANDS.items():
     for name, function in commands.items():
         group.command(name, epilog=EPILOG)(function)
 app.add_typer(discovery, name="discover")
+app.add_typer(studies, name="study")
 
 if __name__ == "__main__":
     run()

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import norm
 
+from histoloom.config import check_numbers
 from histoloom.errors import ConfigError
 from histoloom.readers.equivalence import Answer, answer
 from histoloom.readers.u_statistics import one_shot, successes
@@ -21,6 +22,7 @@ class RoeMetz:
     levels: int = 6  # steps of the scale of confidence, equally often used; 0 for scores without steps
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if not 0 < self.auc < 1:
             raise ConfigError(f"auc must be between 0 and 1; got {self.auc}")
         if not 0 <= self.case <= 1:
