@@ -10,7 +10,7 @@ from PIL import Image
 
 from histoloom.augmentation import dihedral
 from histoloom.metrics import copy_score
-from histoloom.metrics.copy_score import best_match
+from histoloom.metrics.copy_score import best_match, best_matches
 from histoloom.stain import StainJitter, apply_stain, draw_stain
 
 
@@ -105,3 +105,10 @@ def test_real_tissue_a_paste_stands_out_and_patches_of_other_cases_do_not(shared
         unrelated.append(best_match(crop, second))
         pasted.append(best_match(crop, paste(np.rot90(crop), second)))
     assert np.nanmax(unrelated) < np.nanmin(pasted)
+
+
+def test_many_crops_are_searched_as_each_one_is():
+    crops, image = [tissue(40, 1), tissue(24, 2), tissue(40, 3)], tissue(120, 4)[:70]
+    image = paste(np.rot90(crops[2]), image, 20, 60)
+    assert best_matches(crops, image) == [best_match(crop, image) for crop in crops]
+    assert best_matches([], image) == []

@@ -15,7 +15,7 @@ from histoloom.conditioning.inputs import Crop
 from histoloom.errors import ModelError
 from histoloom.generation.export import AnnotatedPatch, CropUse, Provenance
 from histoloom.generation.settings import WeaveConfig
-from histoloom.metrics.copy_score import best_match
+from histoloom.metrics.copy_score import best_matches
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.sampling import Sampling
 from histoloom.progress import SILENT, Bar
@@ -183,7 +183,8 @@ def _weave_once(
     is_searched = limit is not None and limit < 1
     attempts = []
     for order, crops, image, seed in zip(orders, shown, images, seeds, strict=True):
-        similarity = [best_match(crop.pixels, image, device=pipeline.device) for crop in order.crops if is_searched]
+        searched = [crop.pixels for crop in order.crops] if is_searched else []
+        similarity = best_matches(searched, image, device=pipeline.device)
         attempts.append(_Attempt(image, seed, crops, np.array(similarity)))
     return attempts
 

@@ -1,6 +1,6 @@
 """The public names, for type checkers and, read by lazy_loader, for `histoloom/metrics/__init__.py` at run time."""
 
-from .copy_score import best_match
+from .copy_score import best_match, best_matches
 from .copying import CopyRate, CopyThreshold, copy_rate, copy_threshold, wilson_interval
 from .frechet import Extrapolated, frechet_at_infinity, frechet_distance
 from .intervals import (
@@ -47,6 +47,7 @@ __all__ = [
     "TwoSample",
     "authenticity",
     "best_match",
+    "best_matches",
     "bounded_interval",
     "c2st",
     "cases_of_types",
