@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from histoloom.errors import ConfigError, TissueError
-from histoloom.generation.layouts import STYLES, LayoutConfig, background_of, draw_layouts, smooth_noise
+from histoloom.generation.layouts import LayoutConfig, Layouts, background_of, draw_layouts
+from histoloom.generation.styles import STYLES, smooth_noise
 from histoloom.patches.heterogeneity import class_fractions, is_heterogeneous
 from histoloom.tissue import TissueTable, TissueType
 
@@ -106,6 +107,24 @@ def test_the_background_is_the_type_whose_name_says_so_wherever_it_stands_in_the
     assert background_of(
         TissueTable((TissueType(0, "gland", "#000000"), TissueType(1, "x", "#0000ff", ("Stroma",))))
     ).id
+
+
+def test_a_layout_covers_the_shares_that_are_asked_for():
+    layouts = Layouts(AT_SIZE, TABLE, 0, SIZE)
+    for index, shares in enumerate([{1: 0.3}, {2: 0.6}, {4: 0.75}, {1: 0.2, 4: 0.4}, {3: 0.35, 2: 0.1}]):
+        fractions = class_fractions(layouts.compose(index, shares), TABLE.num_ids)
+        for tissue, share in shares.items():
+            assert fractions[tissue] == pytest.approx(share, abs=0.03)
+        assert fractions[0] == pytest.approx(1 - sum(shares.values()), abs=0.04)
+
+
+def test_the_band_of_the_most_common_type_may_be_another():
+    layouts = draw_layouts(LayoutConfig(mpp=3.0, band=(0.5, 0.65)), TABLE, 8, seed=1, size=SIZE)
+    largest = [class_fractions(layout, TABLE.num_ids).max() for layout in layouts]
+    assert min(largest) >= 0.5
+    assert max(largest) <= 0.65
+    with pytest.raises(ConfigError, match=r"band is 0.8 to 0.2; give two shares"):
+        LayoutConfig(band=(0.8, 0.2))
 
 
 def test_smooth_noise_has_unit_variance_and_the_smoothness_asked_for():

@@ -10,7 +10,7 @@ from weaving import apart, halves
 
 from histoloom.errors import ConfigError, InputError, TissueError
 from histoloom.generation.export import iter_woven
-from histoloom.generation.map_sources import open_maps
+from histoloom.generation.orders import open_maps
 from histoloom.generation.patches import Order, weave
 from histoloom.generation.settings import DrawnMaps, Source, WeaveConfig
 from histoloom.generation.woven_folder import weave_folder
@@ -43,7 +43,7 @@ def dataset(tmp_path) -> Path:
 
 
 def test_maps_of_a_split_come_in_its_order_with_the_ids_of_the_model(dataset):
-    maps = open_maps(Source(maps=dataset, split="train"), TABLE, 0, None)
+    maps = open_maps(Source(maps=dataset, split="train", record_names=True), TABLE, 0, None)
     patches = load_patches(dataset, "train")
     assert len(maps) == len(patches) == 70
     for number in (69, 0, 63, 64):  # in any order, over the border of a group

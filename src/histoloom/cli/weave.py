@@ -8,6 +8,7 @@ import typer
 
 from histoloom.errors import ConfigError
 from histoloom.files import check_out
+from histoloom.generation.dataset_order import NONE, DatasetOrder, read_order, source_of
 from histoloom.generation.settings import BankConfig, DrawnMaps, RealBankConfig, Source, WeaveConfig
 from histoloom.text import printable
 
@@ -54,6 +55,10 @@ def demo(
 def generate(
     model: Model,
     out: Annotated[Path, typer.Option(help="Folder to write.")],
+    order: Annotated[
+        Path | None,
+        typer.Option(help="Order file: number, shares of tissue types, shapes and stains of the patches; TOML."),
+    ] = None,
     maps: Annotated[
         Path | None,
         typer.Option(
@@ -135,7 +140,14 @@ def generate(
         tries=tries,
     )
     drawing = {"count": layouts, "size": size, "background": background, "two_types": two_types, "styles": style}
-    source = Source(maps=_maps(maps, drawing), split=split, crops=crops, mpp=mpp, record_names=record_names)
+    if order is None:
+        source = Source(maps=_maps(maps, drawing), split=split, crops=crops, mpp=mpp, record_names=record_names)
+    else:
+        given = _given(drawing | {"maps": maps, "split": split or None, "crops": crops, "mpp": mpp})
+        for name in given:
+            option = {"count": "layouts", "styles": "style"}.get(name, name).replace("_", "-")
+            raise ConfigError(f"--{option} has no effect with --order; write it into {order}")
+        source = source_of(read_order(order), record_names)
     _generate(model, out, source, config)
 
 
@@ -222,20 +234,26 @@ def _generate(model: str, out: Path, source: Source, config: WeaveConfig) -> Non
 
     from histoloom.cli.progress import bar
     from histoloom.generation.copy_report import copy_report
+    from histoloom.generation.delivered import describe_delivered
     from histoloom.generation.woven_folder import weave_folder
     from histoloom.models.pipeline import HistoloomPipeline
 
     pipeline = HistoloomPipeline.load(model)
-    own_bank = source.crops is None
+    wants_none = isinstance(source.maps, DatasetOrder) and source.maps.crops == NONE
+    own_bank = source.crops is None and not wants_none
     if source.crops is not None and not pipeline.denoiser.reads.crops:
         raise ConfigError(f"{model}: is a model that reads no crops; leave out --crops")
     if own_bank:
         source = replace(source, crops=bank_of(pipeline.name_or_path))
         if config.copy_limit is None:
             config = replace(config, copy_limit=1.0)  # the model's bank was woven: it holds nobody's pixels
+    if source.stains and source.crops is None:
+        raise ConfigError("stains name sets of a crop bank, and the model has none; give crops in the order")
     rows = weave_folder(pipeline, source, config, out, own_bank, bar)
     typer.echo(printable(f"wrote {len(rows)} patches to {out}; look at {out / 'contact-sheet.png'}"))
     typer.echo(copy_report(rows, own_bank))
+    if report := describe_delivered(out):
+        typer.echo("\n".join(map(printable, report.splitlines())))
 
 
 def _maps(maps: Path | None, drawing: dict[str, Any]) -> Path | DrawnMaps:

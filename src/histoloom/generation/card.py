@@ -6,9 +6,11 @@ from pathlib import Path
 from jinja2 import Environment
 
 from histoloom import files
-from histoloom.generation.export import SOURCES, read_index
+from histoloom.generation.delivered import describe_delivered
+from histoloom.generation.export import SOURCES, iter_index
 from histoloom.models.card import ModelCard
 from histoloom.models.pipeline import HistoloomPipeline
+from histoloom.parquet import count_rows
 from histoloom.version import VERSION
 
 _ENVIRONMENT = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
@@ -33,8 +35,8 @@ configs:
 ---
 # {{ name }}
 
-{{ rows|length }} synthetic H&E patches with pixel-exact tissue maps, {{ scale }}, woven by Histoloom {{ version }} with
-model `{{ rows[0].model_hash }}`. No patch shows a patient; a patch may resemble the crops that it was woven from, see
+{{ count }} synthetic H&E patches with pixel-exact tissue maps, {{ scale }}, woven by Histoloom {{ version }} with
+model `{{ made.model_hash }}`. No patch shows a patient; a patch may resemble the crops that it was woven from, see
 `copy_score` in `index.parquet`.
 
 | id | tissue | color |
@@ -45,6 +47,14 @@ model `{{ rows[0].model_hash }}`. No patch shows a patient; a patch may resemble
 
 Map value 255 is unlabeled.
 
+{% if delivered %}
+## What was ordered, and what was obtained
+
+```text
+{{ delivered|safe }}
+```
+
+{% endif %}
 ## How it was made
 
 {{ made.scheduler }} with {{ made.steps }} steps; map guidance {{ "%g"|format(made.map_guidance) }}, crop guidance
@@ -83,15 +93,16 @@ Inherited from the model: {{ card.license }}.
 
 def write_card(folder: Path, pipeline: HistoloomPipeline) -> None:
     """Write `README.md` of the woven patches in `folder`; raises OutputError."""
-    rows = read_index(folder)
-    mpp = rows[0].get("mpp")
+    count, made = count_rows(folder / "index.parquet"), next(iter_index(folder))
+    mpp = made.get("mpp")
     text = _TEMPLATE.render(
-        name=f"{len(rows)} woven patches",
-        rows=rows,
-        made=rows[0],
+        name=f"{count} woven patches",
+        count=count,
+        made=made,
         table=pipeline.table,
         card=ModelCard.of(pipeline),
         scale="scale unknown" if mpp is None else f"{mpp:g} um per pixel",
+        delivered=describe_delivered(folder).replace("`", "'"),
         version=VERSION,
         sources=SOURCES,
         has_sources=(folder / SOURCES).is_file(),

@@ -7,6 +7,7 @@
       metadata.parquet       the same rows as `datasets.load_dataset` reads them: with an image and a map column
       tissue.toml            ids, names, colors
       contact-sheet.png      map, crops and result of the first patches
+      delivered.json         of an order: what was ordered and what was obtained
       README.md              dataset card
       record.json            settings and fingerprints of the inputs
       sources.local.json     file names of maps and crops, by the ids that the rows hold; not for sharing
@@ -23,21 +24,21 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import UInt8
 from PIL import Image, PngImagePlugin
 
 from histoloom import files
 from histoloom.errors import ImageError, InputError, OutputError
-from histoloom.parquet import count_rows, guarded, open_parquet
+from histoloom.parquet import count_rows, open_parquet, parquet_writer, read_batches
 from histoloom.patches.heterogeneity import class_fractions
 from histoloom.patches.preview import preview_html
 from histoloom.patches.store import read_table
 from histoloom.pictures import opened_picture, read_image, read_labels
 from histoloom.records import Record
-from histoloom.tissue import TissueTable
+from histoloom.tissue import UNLABELLED, TissueTable
 
 FORMAT = 1  # raised when the same settings and inputs give other bytes
+ROWS = 1024  # of the index, in memory at a time
 SOURCES = "sources.local.json"
 PROVENANCE_KEY = "histoloom"  # of the PNG text chunk
 
@@ -66,10 +67,18 @@ COLUMNS = pa.schema(
         pa.field("model_hash", pa.string(), nullable=False),
         pa.field("version", pa.string(), nullable=False),  # of Histoloom
         pa.field("fractions", pa.list_(pa.float32()), nullable=False),  # of the labeled pixels, by tissue id
+        pa.field("labeled", pa.int64()),  # pixels with a label
     ]
 )
 
-ADDED = {"copy_limit", "copy_score", "tries", "guidance_interval", "mpp"}  # columns that older folders do not have
+ADDED = {
+    "copy_limit",
+    "copy_score",
+    "tries",
+    "guidance_interval",
+    "mpp",
+    "labeled",
+}  # columns that older folders do not have
 
 
 @dataclass(frozen=True)
@@ -177,6 +186,11 @@ def write_patches(
 
 def read_index(folder: Path | str) -> list[dict]:
     """The rows of the index of woven patches; raises InputError with file and cure."""
+    return list(iter_index(folder))
+
+
+def iter_index(folder: Path | str) -> Iterator[dict]:
+    """The rows of the index one by one, so that memory does not grow with their number; raises as `read_index` does."""
     path = Path(folder) / "index.parquet"
     types = {field.name: field.type for field in COLUMNS if field.name not in ADDED | {"crops"}}
     with open_parquet(path, types) as file:
@@ -184,13 +198,12 @@ def read_index(folder: Path | str) -> list[dict]:
             raise InputError(
                 f"{path}: has no column 'crops', so it is not an index of woven patches; name the right folder"
             )
-        with guarded(path):
-            rows = file.read().to_pylist()
-    if not rows:
-        raise InputError(f"{path}: names no patches; weave the folder again")
-    for row in rows:
-        row["guidance_interval"] = row.get("guidance_interval") or [0.0, 1.0]  # older versions guided at all times
-    return rows
+        if not file.metadata.num_rows:
+            raise InputError(f"{path}: names no patches; weave the folder again")
+    for batch in read_batches(path, ROWS):
+        for row in batch.to_pylist():
+            row["guidance_interval"] = row.get("guidance_interval") or [0.0, 1.0]  # older versions guided at all times
+            yield row
 
 
 def read_woven(folder: Path | str, most: int | None = None) -> Woven:
@@ -217,10 +230,11 @@ def iter_woven(folder: Path | str) -> Iterator[tuple[dict, UInt8[np.ndarray, "h 
     The index may come from anywhere: a path in it that leads out of the folder is refused before any file is opened.
     """
     folder = Path(folder)
-    rows, columns = read_index(folder), ("image", "semantic_map")
-    places = [[_inside(folder, number, column, row[column]) for column in columns] for number, row in enumerate(rows)]
-    for row, (image_file, map_file) in zip(rows, places, strict=True):
-        image, semantic_map = read_image(image_file), read_labels(map_file)
+    for number, row in enumerate(iter_index(folder)):
+        for column in ("image", "semantic_map"):
+            _refuse_outside(folder, number, column, row[column])
+    for row in iter_index(folder):
+        image, semantic_map = read_image(folder / row["image"]), read_labels(folder / row["semantic_map"])
         if image.shape != (*semantic_map.shape, 3):
             raise ImageError(
                 f"{folder / row['image']}: image {image.shape} and map {semantic_map.shape} differ in size; weave the "
@@ -252,7 +266,7 @@ def _holds_crops(schema: pa.Schema) -> bool:
     return known - {"texture"} <= fields <= known
 
 
-def _inside(folder: Path, number: int, column: str, name: str) -> Path:
+def _refuse_outside(folder: Path, number: int, column: str, name: str) -> None:
     try:
         path = (folder / name).resolve()
     except (OSError, RuntimeError, ValueError):  # a loop of links, or a name with a zero byte
@@ -262,7 +276,6 @@ def _inside(folder: Path, number: int, column: str, name: str) -> Path:
             f"{folder / 'index.parquet'}, row {number}: {column} {name!r} leads out of the folder; copy the file into "
             "it and name it by a relative path, or weave the folder again"
         )
-    return folder / name
 
 
 def _check(patch: AnnotatedPatch, table: TissueTable, number: int) -> None:
@@ -290,22 +303,30 @@ def _write_patch(aside: Path, number: int, patch: AnnotatedPatch, table: TissueT
 
 def _write_index(aside: Path, done: int, table: TissueTable) -> None:
     """Rows come from the images themselves, so that an interrupted run and an undisturbed one write the same bytes."""
-    rows = [_row(aside, number, table) for number in range(done)]
     schema = COLUMNS.with_metadata({"histoloom.tissue": json.dumps(table.to_rows())})
-    index = pa.Table.from_pylist(rows, schema)
     # `datasets` opens the files that columns of these names point to.
-    names = [f"{name}_file_name" if name in ("image", "semantic_map") else name for name in index.column_names]
-    for name, rows_of in (("index", index), ("metadata", index.rename_columns(names))):
-        buffer = io.BytesIO()
-        pq.write_table(rows_of, buffer, compression="zstd")
-        files.write_bytes(aside / f"{name}.parquet", buffer.getvalue())
+    names = [f"{name}_file_name" if name in ("image", "semantic_map") else name for name in schema.names]
+    renamed = pa.schema(
+        [field.with_name(name) for name, field in zip(names, schema, strict=True)], metadata=schema.metadata
+    )
+    with (
+        files.whole_file(aside / "index.parquet") as index,
+        files.whole_file(aside / "metadata.parquet") as metadata,
+        parquet_writer(index, schema, compression="zstd") as write_index,
+        parquet_writer(metadata, renamed, compression="zstd") as write_metadata,
+    ):
+        for start in range(0, done, ROWS):
+            rows = [_row(aside, number, table) for number in range(start, min(start + ROWS, done))]
+            write_index.write_table(pa.Table.from_pylist(rows, schema))
+            write_metadata.write_table(pa.Table.from_pylist(rows, schema).rename_columns(names))
 
 
 def _row(aside: Path, number: int, table: TissueTable) -> dict:
     image, semantic_map = _image(aside, number), _map(aside, number)
     places = {"image": image.relative_to(aside).as_posix(), "semantic_map": semantic_map.relative_to(aside).as_posix()}
-    fractions = class_fractions(read_labels(semantic_map), table.num_ids)
-    return places | asdict(read_provenance(image)) | {"fractions": fractions.tolist()}
+    labels = read_labels(semantic_map)
+    shown = {"fractions": class_fractions(labels, table.num_ids).tolist(), "labeled": int((labels != UNLABELLED).sum())}
+    return places | asdict(read_provenance(image)) | shown
 
 
 def _image(folder: Path, number: int) -> Path:

@@ -4,6 +4,8 @@ A source gives one map at a time, by number, so that memory does not grow with t
 """
 
 import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -12,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import UInt8
 
+from histoloom.conditioning.inputs import content_id
 from histoloom.errors import ConfigError, InputError, TissueError
 from histoloom.generation.layouts import LayoutConfig, Layouts
-from histoloom.generation.settings import Drawing, DrawnMaps, Source
+from histoloom.generation.settings import Drawing
 from histoloom.parquet import guarded, open_parquet
 from histoloom.patches.maps import MapReader
 from histoloom.patches.schema import COLUMNS
@@ -29,26 +32,26 @@ SemanticMap = UInt8[np.ndarray, "h w"]
 
 @runtime_checkable
 class MapSource(Protocol):
-    """Maps by number; `is_drawn` says that no file is behind them."""
-
-    is_drawn: bool
+    """Maps by number, and the files behind them."""
 
     def __len__(self) -> int: ...
 
     def read(self, number: int) -> tuple[str, SemanticMap]:
-        """Name and map."""
+        """A map, and what it is called in what is written."""
+        ...
+
+    def files(self) -> Iterator[tuple[str, SemanticMap]]:
+        """Name and map of each file; nothing where maps are drawn."""
         ...
 
 
-def open_maps(source: Source, table: TissueTable, seed: int, mpp: float | None) -> MapSource:
-    """The maps of a source, as ids of `table`; drawn ones are at `mpp` micrometers per pixel where it is known."""
-    if isinstance(source.maps, DrawnMaps):
-        return LayoutMaps(source.maps, table, seed, mpp)
-    if is_dataset(source.maps):
-        return DatasetMaps(source.maps, source.split, table)
-    if source.split:
-        raise ConfigError(f"split {source.split!r} has no effect: {source.maps} is not a patch dataset; leave it out")
-    return FolderMaps(source.maps, table)
+def maps_in(folder: Path, split: str, table: TissueTable, record_names: bool = False) -> MapSource:
+    """The maps of a folder or of one split of a patch dataset, as ids of `table`."""
+    if is_dataset(folder):
+        return DatasetMaps(folder, split, table, record_names)
+    if split:
+        raise ConfigError(f"split {split!r} has no effect: {folder} is not a patch dataset; leave it out")
+    return FolderMaps(folder, table, record_names)
 
 
 def is_dataset(folder: Path) -> bool:
@@ -58,33 +61,56 @@ def is_dataset(folder: Path) -> bool:
 
 def layouts_at(drawing: Drawing, mpp: float | None) -> LayoutConfig:
     """How layouts are drawn, at `mpp` micrometers per pixel where that is known."""
-    known = {} if mpp is None else {"mpp": mpp}
-    return LayoutConfig(background=drawing.background, two_types=drawing.two_types, styles=drawing.styles, **known)
+    scale = LayoutConfig.mpp if mpp is None else mpp
+    return LayoutConfig(mpp=scale, background=drawing.background, two_types=drawing.two_types, styles=drawing.styles)
 
 
 class LayoutMaps:
     """Maps that a procedure draws."""
 
-    is_drawn = True
-
-    def __init__(self, drawn: DrawnMaps, table: TissueTable, seed: int, mpp: float | None):
-        self._layouts = Layouts(layouts_at(drawn, mpp), table, seed, drawn.size)
-        self._count, self._seed = drawn.count, seed
+    def __init__(self, layouts: Layouts, count: int):
+        self._layouts, self._count = layouts, count
 
     def __len__(self) -> int:
         return self._count
 
     def read(self, number: int) -> tuple[str, SemanticMap]:
         """Layout `number`."""
-        return f"layout {number} of seed {self._seed}", self._layouts.draw(number)
+        return f"layout {number} of seed {self._layouts.seed}", self._layouts.draw(number)
+
+    def files(self) -> Iterator[tuple[str, SemanticMap]]:
+        """Nothing: no file is behind a layout."""
+        return iter(())
 
 
-class FolderMaps:
+class _FileMaps(ABC):
+    """Maps of files. They are called by a hash of their pixels, or with `record_names` by their files."""
+
+    def __init__(self, record_names: bool):
+        self._record_names = record_names
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def named(self, number: int) -> tuple[str, SemanticMap]:
+        """The file of a map, and the map."""
+
+    def read(self, number: int) -> tuple[str, SemanticMap]:
+        """A map, and what it is called in what is written."""
+        name, semantic_map = self.named(number)
+        return name if self._record_names else content_id(semantic_map), semantic_map
+
+    def files(self) -> Iterator[tuple[str, SemanticMap]]:
+        """Name and map of each file."""
+        return map(self.named, range(len(self)))
+
+
+class FolderMaps(_FileMaps):
     """The label maps of a folder in order of file name, of any sizes; values and colors as in `tissue.toml`."""
 
-    is_drawn = False
-
-    def __init__(self, folder: Path, table: TissueTable):
+    def __init__(self, folder: Path, table: TissueTable, record_names: bool = False):
+        super().__init__(record_names)
         self._folder, self._reader = folder, MapReader(table)
         self._paths = sorted(p for p in folder.glob("*") if suffix_of(p) in MAP_SUFFIXES and not is_hidden(p.name))
         if not self._paths:
@@ -95,18 +121,17 @@ class FolderMaps:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def read(self, number: int) -> tuple[str, SemanticMap]:
+    def named(self, number: int) -> tuple[str, SemanticMap]:
         """The map of one file; raises ImageError or TissueError naming it."""
         path = self._paths[number]
         return source_name(path, self._folder), self._reader.read(path)
 
 
-class DatasetMaps:
+class DatasetMaps(_FileMaps):
     """The maps of one split of a patch dataset, in its order; tissue types are matched by name."""
 
-    is_drawn = False
-
-    def __init__(self, folder: Path, split: str, table: TissueTable):
+    def __init__(self, folder: Path, split: str, table: TissueTable, record_names: bool = False):
+        super().__init__(record_names)
         known = splits(folder)
         if split not in known:
             said = f"has no split {split!r}" if split else "is a patch dataset"
@@ -127,7 +152,7 @@ class DatasetMaps:
     def __len__(self) -> int:
         return self._count
 
-    def read(self, number: int) -> tuple[str, SemanticMap]:
+    def named(self, number: int) -> tuple[str, SemanticMap]:
         """The map of row `number`; raises InputError for an index without pixels."""
         shard, group, first = self._groups[int(np.searchsorted(self._firsts, number, side="right")) - 1]
         row = _rows(shard, group)[number - first]

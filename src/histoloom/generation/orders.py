@@ -9,16 +9,20 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from histoloom.conditioning.crops import present_types
 from histoloom.conditioning.inputs import content_id
-from histoloom.errors import InputError
+from histoloom.errors import ConfigError, InputError
 from histoloom.generation.bank import CropBank, load_bank
-from histoloom.generation.map_sources import MapSource, open_maps
+from histoloom.generation.dataset_order import DatasetOrder
+from histoloom.generation.layouts import Layouts
+from histoloom.generation.map_sources import LayoutMaps, MapSource, is_dataset, layouts_at, maps_in
+from histoloom.generation.ordered_maps import ordered_maps
 from histoloom.generation.patches import Order
-from histoloom.generation.settings import Source
+from histoloom.generation.settings import DrawnMaps, Source
 from histoloom.tissue import TissueTable
 
 
@@ -47,7 +51,6 @@ class Orders:
         crops_from: str = "the bank",
     ):
         self.maps, self._seed, self._own_bank = maps, seed, own_bank
-        self._hides_maps = not record_names and not maps.is_drawn
         self._hides_crops = not record_names and not own_bank
         self._named, self.bank = bank, _with_ids(bank) if self._hides_crops else bank
         self._crops_from = crops_from
@@ -61,7 +64,7 @@ class Orders:
         name, semantic_map = self.maps.read(number)
         rng = np.random.default_rng((self._seed, number))
         crops = self.bank.draw(semantic_map, rng) if self.bank.sets else []
-        return Order(semantic_map, content_id(semantic_map) if self._hides_maps else name, crops)
+        return Order(semantic_map, name, crops)
 
     def inputs(self) -> Inputs:
         """Fingerprints and names of all files, each of which is read once.
@@ -69,24 +72,17 @@ class Orders:
         Raises InputError for crops whose tissues are on none of the maps, and what reading a map raises.
         """
         fingerprints, sources = {}, {}
+        files = [(content_id(semantic_map), name) for name, semantic_map in self.maps.files()]
+        if files:
+            fingerprints["maps"] = _hash([identity for identity, _ in files])
+            sources["maps"] = _names(files)
         shown = {crop.tissue for crops in self.bank.sets.values() for crop in crops}
-        is_of_use = not self.bank.sets
-        identities, names = [], []
-        for number in range(len(self)):
-            if self.maps.is_drawn and is_of_use:
-                break
-            name, semantic_map = self.maps.read(number)
-            is_of_use = is_of_use or not shown.isdisjoint(present_types(semantic_map))
-            names.append(name)
-            identities.append(content_id(semantic_map))
-        if not is_of_use:
+        maps = (self.maps.read(number)[1] for number in range(len(self)))
+        if shown and all(shown.isdisjoint(present_types(semantic_map)) for semantic_map in maps):
             raise InputError(
                 f"{self._crops_from}: none of its crops is of a tissue on the maps; add crops of those, or change the "
                 "maps"
             )
-        if not self.maps.is_drawn:
-            fingerprints["maps"] = _hash(identities)
-            sources["maps"] = _names(zip(identities, names, strict=True))
         if self.bank.sets:
             crops = [(name, crop) for name, mine in self._named.sets.items() for crop in mine]
             fingerprints["crops"] = _hash([(name, crop.tissue, content_id(crop.pixels)) for name, crop in crops])
@@ -101,7 +97,36 @@ def make_orders(source: Source, table: TissueTable, seed: int, mpp: float | None
     Raises InputError for maps or crops that cannot be used, TissueError for tissues that the table does not know.
     """
     bank = load_bank(source.crops, table) if source.crops is not None else CropBank({})
-    return Orders(open_maps(source, table, seed, mpp), bank, seed, source.record_names, own_bank, str(source.crops))
+    return Orders(
+        open_maps(source, table, seed, mpp),
+        _of_stains(bank, source.stains, source.crops),
+        seed,
+        source.record_names,
+        own_bank,
+        str(source.crops),
+    )
+
+
+def open_maps(source: Source, table: TissueTable, seed: int, mpp: float | None) -> MapSource:
+    """The maps of a source, as ids of `table`; drawn ones are at `mpp` micrometers per pixel where it is known."""
+    wanted = source.maps
+    if isinstance(wanted, Path):
+        return maps_in(wanted, source.split, table, source.record_names)
+    if isinstance(wanted, DatasetOrder):
+        split = wanted.split if wanted.maps and is_dataset(wanted.maps) else ""
+        base = maps_in(wanted.maps, split, table, source.record_names) if wanted.maps else None
+        return ordered_maps(wanted, base, table, seed, mpp)
+    assert isinstance(wanted, DrawnMaps)
+    return LayoutMaps(Layouts(layouts_at(wanted, mpp), table, seed, wanted.size), wanted.count)
+
+
+def _of_stains(bank: CropBank, stains: tuple[str, ...], folder: Path | None) -> CropBank:
+    """The sets of a bank that are called `stains`; all where none is named."""
+    for name in stains:
+        if name not in bank.sets:
+            known = ", ".join(list(bank.sets)[:12]) or "none"
+            raise ConfigError(f"stain {name!r} is no set of crops in {folder}; known: {known}")
+    return CropBank({name: bank.sets[name] for name in stains}) if stains else bank
 
 
 def _with_ids(bank: CropBank) -> CropBank:

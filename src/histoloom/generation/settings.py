@@ -23,7 +23,7 @@ class WeaveConfig(Sampling):
     def __post_init__(self):
         super().__post_init__()
         for name in ("batch_size", "tries"):
-            _check_whole(name, getattr(self, name), 1, 2**20)
+            check_whole(name, getattr(self, name), 1, 2**20)
         if self.copy_limit is not None and not 0 < self.copy_limit <= 1:
             raise ConfigError(f"copy_limit is {self.copy_limit}; give a number above 0, up to 1 (no limit)")
 
@@ -51,7 +51,7 @@ class BankConfig(Drawing):
         if self.mpp is not None:
             check_mpp(self.mpp)
         for name in ("tries", "keep"):
-            _check_whole(name, getattr(self, name), 1, 10_000)
+            check_whole(name, getattr(self, name), 1, 10_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +71,10 @@ class RealBankConfig:
 
     def __post_init__(self):
         check_numbers(self)
-        _check_whole("per_type", self.per_type, 1, 1000)
-        _check_whole("edge", self.edge, SMALLEST_CROP, 1024)
+        check_whole("per_type", self.per_type, 1, 1000)
+        check_whole("edge", self.edge, SMALLEST_CROP, 1024)
         if self.keep is not None:
-            _check_whole("keep", self.keep, 1, 10_000)
+            check_whole("keep", self.keep, 1, 10_000)
         if self.by not in ("case", "cluster"):
             raise ConfigError(f"by is {self.by!r}; give case or cluster")
         if min(self.min_texture, self.min_focus) < 0:
@@ -90,25 +90,34 @@ class DrawnMaps(Drawing):
 
     def __post_init__(self):
         check_numbers(self)
-        _check_whole("layouts", self.count, 1, 10**6)
-        _check_whole("size", self.size, 1, MOST_EDGE)
+        check_whole("layouts", self.count, 1, 10**6)
+        check_whole("size", self.size, 1, MOST_EDGE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """Where maps and crops come from."""
 
-    maps: Path | DrawnMaps = field(default_factory=DrawnMaps)  # a folder of maps, a patch dataset, or maps to draw
+    maps: Path | Drawing = field(default_factory=DrawnMaps)  # a folder of maps, a patch dataset, `DrawnMaps`, or an
+    # order (histoloom.generation.dataset_order.DatasetOrder)
     split: str = ""  # of the patch dataset
     crops: Path | None = None  # folder of a crop bank; None: no crops
+    stains: tuple[str, ...] = ()  # sets of the bank, by name; (): all
     mpp: float | None = None  # micrometers per pixel of the maps; None: the model's
     record_names: bool = False  # file names of maps and crops in what is written, instead of ids
 
     def __post_init__(self):
-        if self.split and isinstance(self.maps, DrawnMaps):
+        if self.split and isinstance(self.maps, Drawing):
             raise ConfigError(f"split {self.split!r} has no effect without --maps, which names a patch dataset")
         if self.mpp is not None:
             check_mpp(self.mpp)
+
+
+def check_band(band: tuple[float, float]) -> None:
+    """Raise ConfigError unless the band is two shares in ascending order, between which a most common type can be."""
+    low, high = band
+    if not 0 <= low < high <= 1 or high < 0.5:
+        raise ConfigError(f"band is {low:g} to {high:g}; give two shares, such as 0.2 and 0.8, the second 0.5 or more")
 
 
 def check_mpp(mpp: float) -> None:
@@ -117,6 +126,7 @@ def check_mpp(mpp: float) -> None:
         raise ConfigError(f"mpp is {mpp}; give 0.01 to 100 micrometers per pixel")
 
 
-def _check_whole(name: str, value: int, low: int, high: int) -> None:
+def check_whole(name: str, value: int, low: int, high: int) -> None:
+    """Raise ConfigError for a number that is not whole or out of bounds."""
     if not (isinstance(value, int) and low <= value <= high):
         raise ConfigError(f"{name} is {value}; give a whole number from {low} to {high}")

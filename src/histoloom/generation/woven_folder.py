@@ -11,10 +11,12 @@ from histoloom import files, records
 from histoloom.errors import ConfigError, InputError, OutputError
 from histoloom.generation.card import write_card
 from histoloom.generation.contact_sheet import SheetRow, contact_sheet
+from histoloom.generation.dataset_order import DatasetOrder
+from histoloom.generation.delivered import DELIVERED, count_delivered
 from histoloom.generation.export import FORMAT, SOURCES, AnnotatedPatch, iter_woven, read_index, write_patches
 from histoloom.generation.orders import Orders, make_orders
 from histoloom.generation.patches import copy_limit_of, weave
-from histoloom.generation.settings import DrawnMaps, Source, WeaveConfig
+from histoloom.generation.settings import Source, WeaveConfig
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.store import SCALE_TOLERANCE
 from histoloom.progress import Progress, silent
@@ -49,6 +51,8 @@ def weave_folder(
 
     def finish(aside: Path) -> None:
         _draw_sheet(aside, orders, pipeline)
+        if isinstance(source.maps, DatasetOrder):
+            files.write_json(aside / DELIVERED, count_delivered(aside, source.maps, pipeline.table))
         write_card(aside, pipeline)
 
     with progress("weaving", len(orders), "patches") as bar:
@@ -126,9 +130,13 @@ def _ids_by_name(sources: dict) -> dict[str, str]:
 def _settings(pipeline: HistoloomPipeline, source: Source, config: WeaveConfig, mpp: float | None) -> dict:
     """All settings that decide the patches, as they were resolved."""
     _, resolved = pipeline.resolve(config)
-    maps = asdict(source.maps) if isinstance(source.maps, DrawnMaps) else "folder"
+    maps: str | dict = "folder"
+    if not isinstance(source.maps, Path):
+        maps = asdict(source.maps)
+    if isinstance(source.maps, DatasetOrder):  # the inputs say which maps and crops; a path names a machine
+        maps = asdict(source.maps) | {"maps": None if source.maps.maps is None else "folder", "crops": None}
     settings = asdict(resolved) | {"copy_limit": copy_limit_of(pipeline, config), "maps": maps, "mpp": mpp}
-    return settings | {"record_names": source.record_names, "split": source.split}
+    return settings | {"record_names": source.record_names, "split": source.split, "stains": list(source.stains)}
 
 
 def _draw_sheet(folder: Path, orders: Orders, pipeline: HistoloomPipeline) -> None:
