@@ -68,6 +68,7 @@ def test_a_recipe_becomes_a_student_that_says_what_it_is(folder):
         ('points = 2', 'points = 1\nmethod = "policy"', "points is 1"),
         ("steps = 2\nmap_fidelity", "steps = 3\nmap_fidelity", "steps is 3; this model was distilled for 1, 2"),
         ("steps = [1, 2]", "steps = []", r"steps is \[\]"),
+        ("[distillation]", "[decoder]\n\n[distillation]", r"\[decoder\] has no effect"),
         ("window = 64", "window = 4096", "window"),
     ],
 )  # fmt: skip

@@ -69,10 +69,10 @@ def first(image_folder) -> HistoloomPipeline:
 
 def test_a_model_of_other_types_is_trained_further_with_its_autoencoder(image_folder, first):
     further, said = train(image_folder, "second", 'initial_model = "first/model"', tissue="other.toml")
-    assert said[0].endswith(
+    assert said[1].endswith(
         "first/model: tissue types matched by name: gland, stroma; new, from the mean of its types: tumor"
     )
-    assert said[1].endswith("was trained at 0.5 um/px; the scale of these patches is unknown or mixed")
+    assert said[2].endswith("was trained at 0.5 um/px; the scale of these patches is unknown or mixed")
     before, after = first.denoiser.token_type.weight, further.denoiser.token_type.weight
     assert torch.equal(after[:2], before[[1, 0]])
     assert torch.allclose(after[2:], before.mean(0), rtol=1e-2)  # saved in bf16
@@ -83,9 +83,12 @@ def test_a_model_of_other_types_is_trained_further_with_its_autoencoder(image_fo
 
 def test_another_scale_is_said(image_folder, first):
     _, said = train(image_folder, "second", 'initial_model = "first/model"', pictures="mpp = 0.25")
-    assert said[1:] == [f"{image_folder}/first/model: was trained at 0.5 um/px; these patches have 0.25 um/px"]
+    model = f"{image_folder}/first/model"
+    idle = f"{model}: its autoencoder is used as it is; the table [autoencoder] has no effect"
+    assert said[0] == idle
+    assert said[2:] == [f"{model}: was trained at 0.5 um/px; these patches have 0.25 um/px"]
     _, said = train(image_folder, "third", 'initial_model = "first/model"', pictures="mpp = 0.51")
-    assert said[1:] == []
+    assert said[2:] == []
 
 
 def test_another_objective_and_other_latents_are_refused_before_any_work(image_folder, first):

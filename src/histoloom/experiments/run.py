@@ -40,6 +40,7 @@ from histoloom.fitting.stop import FINISH
 from histoloom.models.denoiser import Denoiser
 from histoloom.patches.store import SCALE_TOLERANCE, common_mpp, read_table
 from histoloom.progress import Progress, silent
+from histoloom.training.autoencoder import AutoencoderTraining
 from histoloom.training.denoiser import train_denoiser
 from histoloom.training.start import describe_match, match_types
 
@@ -114,8 +115,12 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress) -> tuple[Run, Pat
 
 
 def _say_start(run: Run, say: Callable[[str], None]) -> None:
-    """Say which types the initial model knows, and whether its scale is that of the patches."""
+    """Say which tables have no effect, which types the initial model knows, and whether its scale is that of the
+    patches."""
     name, initial = run.recipe.initial_model, open_initial(run.recipe.initial_model)
+    given = run.recipe.pretrained_autoencoder or name
+    if given and run.recipe.autoencoder != AutoencoderTraining():
+        say(f"{given}: its autoencoder is used as it is; the table [autoencoder] has no effect")
     if initial is None:
         return
     say(f"{name}: tissue types {describe_match(run.table, initial.table)}")
