@@ -14,6 +14,7 @@ from .errors import (
     MissingExtraError,
     ModelError,
     OutputError,
+    RequestError,
     SlideError,
     TissueError,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "Patches",
     "PlaceReader",
     "Recipe",
+    "RequestError",
     "SlideError",
     "TissueError",
     "TissueTable",

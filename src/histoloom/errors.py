@@ -10,6 +10,7 @@
     ├── ModelError        weights or a checkpoint of another kind
     ├── OutputError       a folder we cannot or must not write to
     │   └── LockedError       a folder that another process is writing
+    ├── RequestError      a request of a browser that a server refuses
     ├── Interrupted       a signal stopped a run, which the same command resumes
     └── MissingExtraError an optional dependency; names the extra
 
@@ -55,6 +56,14 @@ class OutputError(HistoloomError):
 
 class LockedError(OutputError):
     """A folder that another process is writing."""
+
+
+class RequestError(HistoloomError):
+    """A request of a browser that a server refuses; `status` is the HTTP status."""
+
+    def __init__(self, message: str, status: int):
+        super().__init__(message)
+        self.status = status
 
 
 class Interrupted(HistoloomError):

@@ -19,7 +19,7 @@ EXTRAS = {
     "slides": {"defusedxml", "openslide", "scipy", "shapely", "tifffile"},
     "evaluate": {"matplotlib", "segmentation_models_pytorch", "sklearn", "timm"},
     "discover": {"faiss"},
-    "studio": {"krippendorff", "statsmodels"},
+    "studio": {"krippendorff", "starlette", "statsmodels", "uvicorn"},
 }  # packages that are loaded only where they are needed
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -152,6 +152,7 @@ COMMANDS = {
     studies: {
         "size": study.size,
         "create": study.create,
+        "serve": study.serve,
     },
 }
 for group, commands in COMMANDS.items():

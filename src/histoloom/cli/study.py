@@ -87,3 +87,26 @@ def create(
         typer.echo(f"{out} is up to date")
         return
     typer.echo("\n".join([*lines, f"wrote {out}; start it with: histoloom study serve {out}"]))
+
+
+def serve(
+    study: Annotated[Path, typer.Argument(help="Folder of `histoloom study create`.")],
+    host: Annotated[str, typer.Option(help="Address to serve at; the default is reached from this machine only.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="Port to serve at; 0 takes a free one.")] = 8765,
+    name: Annotated[
+        str, typer.Option(help="Name by which browsers reach the server through a proxy, such as study.example.org.")
+    ] = "",
+    new_token: Annotated[
+        list[str] | None, typer.Option(help="Reader whose token is made again, such as reader-2; repeatable.")
+    ] = None,
+) -> None:
+    """Serve a study to its readers in the browser, until Ctrl-C.
+
+    The first start prints a token for each reader, once. Every answer is on the disk before the next item is shown, so
+    the server may be stopped at any time. The server never reads key/key.json.
+    """
+    from histoloom.study.serving import serve_study
+
+    serve_study(study, host, port, typer.echo, tuple(new_token or ()), name)

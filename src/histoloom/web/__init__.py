@@ -1,0 +1,1 @@
+"""What every page that Histoloom serves shares: the app, its security, tokens, and the server."""

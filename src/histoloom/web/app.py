@@ -1,0 +1,48 @@
+"""The app around a page: its file, its scripts and styles, its routes, and one line of JSON for each refusal."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from histoloom.errors import RequestError
+from histoloom.web.security import LOOPBACK, Guard
+
+STATIC = Path(__file__).parent / "static"
+
+
+def make_app(page: str, routes: Sequence[BaseRoute], hosts: frozenset[str] | None = LOOPBACK) -> Starlette:
+    """The app that serves `static/PAGE.html` at /, the static files, and `routes`; nothing else of the disk.
+
+    `hosts` are the names of the server (None: any). A RequestError becomes JSON with its status and message.
+    """
+
+    async def index(request: Request) -> FileResponse:
+        return FileResponse(STATIC / f"{page}.html")
+
+    return Starlette(
+        routes=[Route("/", index), Mount("/static", StaticFiles(directory=STATIC)), *routes],
+        middleware=[Middleware(Guard, hosts=hosts)],
+        exception_handlers={RequestError: _refused},
+    )
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    status = error.status if isinstance(error, RequestError) else 500
+    return JSONResponse({"error": str(error)}, status)
+
+
+async def read_object(request: Request) -> dict:
+    """The JSON object that a request holds; raises RequestError."""
+    try:
+        found = await request.json()
+    except (ValueError, RecursionError):
+        raise RequestError("the request holds no JSON", 400) from None
+    if not isinstance(found, dict):
+        raise RequestError("the request holds no JSON object", 400)
+    return found

@@ -1,0 +1,49 @@
+"""Serve an app from this process until it is stopped."""
+
+import contextlib
+import errno
+import ipaddress
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from histoloom.disk import reason
+from histoloom.errors import ConfigError
+from histoloom.web.security import LOOPBACK
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches `host`."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host in LOOPBACK
+
+
+@contextmanager
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that listens at an address; raises ConfigError for one that cannot be used. Port 0 takes a free one."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        why = "the port is in use" if getattr(error, "errno", None) == errno.EADDRINUSE else reason(error)
+        raise ConfigError(f"{host}:{port}: cannot be served ({why}); choose another --port") from None
+    with listener:
+        yield listener
+
+
+def address(host: str, listener: socket.socket) -> str:
+    """What to type into a browser."""
+    port = listener.getsockname()[1]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def serve(app: ASGIApp, listener: socket.socket) -> None:
+    """Answer requests until a signal stops the process. Nothing is logged but errors: no address, no token."""
+    settings = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=3
+    )
+    uvicorn.Server(settings).run(sockets=[listener])
