@@ -23,6 +23,8 @@ from histoloom.tissue import UNLABELLED
 STRIDE = 2  # px between the places that a crop may have
 PURE = 0.95  # smallest share of a crop that is its own tissue
 TRIES = 8  # most places drawn for one that looks like its tissue
+KEPT = 2048  # summed-area tables kept: 50 kB each for patches of 224 px
+Sums = Int[np.ndarray, "r1 c1"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +97,23 @@ def draw_box(
     Every pixel of it is `allowed`. None where not even SMALLEST_CROP px fit: then the type goes without a crop; the
     region is never used as a whole.
     """
+    return _box_of(_sums_of(mask), edge, rng, None if allowed is None else _closed_sums(allowed))
+
+
+def _sums_of(mask: Bool[np.ndarray, "h w"]) -> Sums:
     rows, columns = (length // STRIDE for length in mask.shape)
-    sums = _summed(mask[::STRIDE, ::STRIDE][:rows, :columns])
-    closed = None if allowed is None else _summed(np.asarray(_cells(~allowed, rows, columns).any((1, 3))))
+    return _summed(mask[::STRIDE, ::STRIDE][:rows, :columns])
+
+
+def _closed_sums(allowed: Bool[np.ndarray, "h w"]) -> Sums:
+    """Of the cells of which a pixel is not allowed."""
+    rows, columns = (length // STRIDE for length in allowed.shape)
+    return _summed(np.asarray(_cells(~allowed, rows, columns).any((1, 3))))
+
+
+def _box_of(sums: Sums, edge: int, rng: np.random.Generator, closed: Sums | None) -> Box | None:
+    """`draw_box` from the summed-area tables of the mask, and of the cells that are closed."""
+    rows, columns = (length - 1 for length in sums.shape)
     while (side := min(edge // STRIDE, rows, columns)) >= SMALLEST_CROP // STRIDE:
         fits = _per_box(sums, side) >= PURE * side * side
         places = np.flatnonzero(fits if closed is None else fits & (_per_box(closed, side) == 0))
@@ -157,6 +173,7 @@ class ReferenceCrops:
         self._holders: dict[tuple[str, int], list[int]] = {}
         self._colors: dict[tuple[int, int], np.ndarray] = {}
         self._edges: dict[tuple[int, int], float] = {}
+        self._sums: dict[tuple[int, int], Sums] = {}
         for index, (case, semantic_map) in enumerate(zip(patches.cases, patches.semantic_maps, strict=True)):
             for tissue in present_types(semantic_map, smallest_share):
                 self._holders.setdefault((case, tissue), []).append(index)
@@ -185,24 +202,25 @@ class ReferenceCrops:
             if rng.random() < self.config.drop_type:
                 continue
             others = self.lenders(index, tissue)
+            closed = None if others else _closed_sums(outside)
             for _ in range(count):
-                place = self._nearest_place(index, others or [index], tissue, outside, rng)
+                place = self._nearest_place(index, others or [index], tissue, closed, rng)
                 if place is not None:
                     crops.append(self._cut(*place, tissue, place[0] == index, stain, rng))
         return crops
 
     def _nearest_place(
-        self, index: int, sources: list[int], tissue: int, outside: np.ndarray, rng: np.random.Generator
+        self, index: int, sources: list[int], tissue: int, closed: Sums | None, rng: np.random.Generator
     ) -> tuple[int, Box] | None:
-        """Of several random places, the nearest in mean color to the tissue in patch `index`."""
+        """Of several random places, the nearest in mean color to the tissue in patch `index`; `closed` is of that
+        patch, where it lends to itself."""
         places = []
         for _ in range(self.config.candidates):
             source = int(rng.choice(sources))
             if (source, tissue) not in self._colors:  # too little of it
                 continue
-            allowed = outside if source == index else None
             box = typical_box(
-                lambda: self._draw_box(source, tissue, allowed, rng),  # noqa: B023 (called here)
+                lambda: self._draw_box(source, tissue, closed, rng),  # noqa: B023 (called here)
                 self.patches.images[source],
                 self._colors[source, tissue],
                 self.config.max_color_distance,
@@ -215,13 +233,17 @@ class ReferenceCrops:
         means = [box.of(self.patches.images[source]).mean(axis=(0, 1)) for source, box in places]
         return places[int(np.argmin([np.linalg.norm(mean - here) for mean in means]))]
 
-    def _draw_box(self, source: int, tissue: int, allowed: np.ndarray | None, rng: np.random.Generator) -> Box | None:
-        mask = self.patches.semantic_maps[source] == tissue
-        if (source, tissue) not in self._edges:
+    def _draw_box(self, source: int, tissue: int, closed: Sums | None, rng: np.random.Generator) -> Box | None:
+        key = source, tissue
+        if key not in self._edges or key not in self._sums:
+            mask = self.patches.semantic_maps[source] == tissue
             small = complexity(self.patches.images[source, ::4, ::4], mask[::4, ::4])
-            self._edges[source, tissue] = adaptive_edge(small, self.config)
-        edge = self._edges[source, tissue] * (1 + self.config.spread * rng.uniform(-1, 1))
-        return draw_box(mask, int(np.clip(edge, SMALLEST_CROP, self.config.largest)), rng, allowed)
+            self._edges[key] = adaptive_edge(small, self.config)
+            while len(self._sums) >= KEPT:
+                self._sums.pop(next(iter(self._sums)))
+            self._sums[key] = _sums_of(mask)
+        edge = self._edges[key] * (1 + self.config.spread * rng.uniform(-1, 1))
+        return _box_of(self._sums[key], int(np.clip(edge, SMALLEST_CROP, self.config.largest)), rng, closed)
 
     def _cut(
         self, source: int, box: Box, tissue: int, same_patch: bool, stain: StainShift | None, rng: np.random.Generator
