@@ -28,6 +28,7 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DMode
 from histoloom import HistoloomPipeline, LayoutConfig, draw_layouts, find_model, load_bank
 from histoloom.models import guided
 from histoloom.models.autoencoder import decode
+from histoloom.models.guided import denormalized
 from histoloom.models.schedulers import PAPER_SCHEDULE
 
 MAP_GUIDANCE, CROP_GUIDANCE = 1.5, 3.0  # the defaults
@@ -80,7 +81,7 @@ def plain_loop(pipeline: HistoloomPipeline, maps: np.ndarray, crops: list, seed:
         for index, semantic_map in enumerate(maps):
             scheduler = FlowMatchEulerDiscreteScheduler()
             scheduler.set_timesteps(50)
-            margins = pipeline._margins(semantic_map.shape)
+            margins = denoiser.margins(semantic_map.shape)
             whole = tuple(edge + sum(margin) for edge, margin in zip(semantic_map.shape, margins, strict=True))
             latents = pipeline._noise([np.random.default_rng(seed + index)], whole)
             for t in scheduler.timesteps:
@@ -91,7 +92,7 @@ def plain_loop(pipeline: HistoloomPipeline, maps: np.ndarray, crops: list, seed:
                 )
                 velocity = nothing + MAP_GUIDANCE * (only_map - nothing) + CROP_GUIDANCE * (both - only_map)
                 latents = scheduler.step(velocity, t, latents, return_dict=False)[0]
-            decode(autoencoder, pipeline._denormalize(latents))
+            decode(autoencoder, denormalized(denoiser, latents))
 
     return run
 

@@ -19,7 +19,7 @@ def test_the_squares_are_where_the_pipeline_pastes_the_crops(make_pipeline, smal
         crops = [Crop(small_patches.images[i, :40, :40], int(tissue)) for tissue in np.unique(semantic_map)]
         read, ((top, _), (left, _)) = (
             pipeline._conditions(semantic_map, crops, True, 7 + i),
-            pipeline._margins((90, 90)),
+            pipeline.denoiser.margins((90, 90)),
         )
         expected = read.canvas[0, 3].numpy()[top : top + 90, left : left + 90] > 0
         np.testing.assert_array_equal(pasted_squares(semantic_map, crops, 7 + i), expected)

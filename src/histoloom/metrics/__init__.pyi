@@ -30,6 +30,7 @@ from .map_fidelity import (
 from .memorization import Authenticity, authenticity
 from .neighbors import nearest
 from .prdc import Prdc, prdc
+from .seams import Seams, seams
 from .sliced import mind
 from .stain_distance import StainDistance, stain_distance, stain_means, wasserstein
 from .stain_following import StainFollowing, stain_following
@@ -41,6 +42,7 @@ __all__ = [
     "CopyThreshold",
     "Extrapolated",
     "Prdc",
+    "Seams",
     "Spread",
     "StainDistance",
     "StainFollowing",
@@ -73,6 +75,7 @@ __all__ = [
     "positive_interval",
     "prdc",
     "rgb_to_lab",
+    "seams",
     "share_interval",
     "stain_distance",
     "stain_following",

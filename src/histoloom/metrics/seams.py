@@ -1,0 +1,112 @@
+"""Does an image show the tiles that it was made of?
+
+A seam repeats: it is at one offset of the pitch of the tiles, in every row or column of tiles. So a figure of each line
+of pixels (gradient, color jump) is folded at the pitch, and the offset that stands out most is compared with those of
+the same lines in random order. Where no offset stands out, no seam repeats, wherever the first tile begins.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from histoloom.errors import InputError
+from histoloom.metrics.lab import rgb_to_lab
+
+STRIP = 8  # px on each side of a line whose mean colors are compared
+_FEWEST = 3  # tiles along each edge
+
+
+@dataclass(frozen=True)
+class Seams:
+    """Three figures, each with the share of random orders that reach it (p): small where there is a seam.
+
+    `gradient` is how far the mean gradient at the worst offset is from that of all lines, as a share of it; `jump` is
+    the same for the difference of the mean Lab colors on both sides of a line; `power` is the power of the gradient at
+    the frequency of the tiles and its multiples, over that of frequencies nearby.
+    """
+
+    gradient: float
+    gradient_p: float
+    jump: float
+    jump_p: float
+    power: float
+    power_p: float
+
+
+def seams(
+    image: UInt8[np.ndarray, "h w 3"], pitch: int, cell: int = 8, permutations: int = 999, seed: int = 0
+) -> Seams:
+    """Seams of tiles that are `pitch` px apart along both edges.
+
+    What repeats at `cell` px, a divisor of the pitch, is the grain of the decoder and no seam. Raises InputError for an
+    image of fewer than three tiles along an edge.
+    """
+    if pitch % cell or min(image.shape[:2]) <= _FEWEST * pitch:
+        raise InputError(
+            f"seams need more than {_FEWEST} tiles along each edge, and a pitch that is a multiple of {cell} "
+            f"px; got {image.shape[1]} x {image.shape[0]} px and a pitch of {pitch} px"
+        )
+    lab = rgb_to_lab(image)
+    gradients, jumps = [], []
+    for turned in (lab, lab.swapaxes(0, 1)):
+        gradients.append(_leveled(np.abs(np.diff(turned[..., 0], axis=1)).mean(0), pitch, cell))
+        jumps.append(_leveled(_color_jumps(turned, pitch), pitch, cell))
+    rng = np.random.default_rng(seed)
+    of_gradient = _tested(gradients, pitch, permutations, rng)
+    of_jump = _tested(jumps, pitch, permutations, rng)
+    return Seams(*of_gradient, *of_jump, *_power(gradients, pitch, cell, permutations, rng))
+
+
+def _color_jumps(lab: Float[np.ndarray, "h w 3"], pitch: int) -> Float[np.ndarray, " n"]:
+    """At each line, the distance of the mean colors of strips on both sides, averaged over rows of tiles."""
+    rows = lab[: len(lab) // pitch * pitch].reshape(-1, pitch, *lab.shape[1:]).mean(1)
+    sums = np.pad(rows.cumsum(1), ((0, 0), (1, 0), (0, 0)))
+    strips = (sums[:, STRIP:] - sums[:, :-STRIP]) / STRIP
+    return np.linalg.norm(strips[:, STRIP:] - strips[:, :-STRIP], axis=2).mean(0)
+
+
+def _leveled(lines: Float[np.ndarray, " n"], pitch: int, cell: int) -> Float[np.ndarray, " m"]:
+    """A figure of whole tiles, relative to its mean nearby and to that of its place in a cell."""
+    around = np.convolve(np.pad(lines, pitch // 2, mode="reflect"), np.ones(pitch) / pitch, mode="same")
+    relative = lines / np.maximum(around[pitch // 2 : pitch // 2 + len(lines)], 1e-9)
+    whole = relative[: len(relative) // pitch * pitch].reshape(-1, cell)
+    return (whole / np.maximum(whole.mean(0), 1e-9)).ravel()
+
+
+def _worst(lines: Float[np.ndarray, "b n"], pitch: int) -> Float[np.ndarray, " b"]:
+    """How far the offset that stands out most is from one."""
+    folded = lines.reshape(len(lines), -1, pitch).mean(1)
+    return np.abs(folded - 1).max(1)
+
+
+def _power(
+    axes: list[np.ndarray], pitch: int, cell: int, permutations: int, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Power at the multiples of 1 / pitch, relative to that of frequencies nearby, and the share of random frequencies,
+    each near a multiple, that reach it.
+
+    A sharp line has power at every multiple; those that are multiples of 1 / cell are left out.
+    """
+    found, by_chance = [], []
+    for lines in axes:
+        spectrum, tiles = np.abs(np.fft.rfft(lines - lines.mean())) ** 2, len(lines) // pitch
+        first = tiles - tiles // 2
+        bands = spectrum[first : first + (len(spectrum) - first) // tiles * tiles].reshape(-1, tiles)
+        bands = bands[np.arange(1, len(bands) + 1) % (pitch // cell) > 0]
+        bands = bands / np.maximum(bands.mean(1, keepdims=True), 1e-12)
+        found.append(float(bands[:, tiles // 2].mean()))
+        drawn = rng.integers(tiles, size=(permutations, len(bands)))
+        by_chance.append(bands[np.arange(len(bands)), drawn].mean(1))
+    return max(found), _share(np.max(by_chance, axis=0), max(found))
+
+
+def _tested(axes: list[np.ndarray], pitch: int, permutations: int, rng: np.random.Generator) -> tuple[float, float]:
+    """The larger figure of both axes, and the share of random orders of the lines that reach it."""
+    found = max(float(_worst(lines[None], pitch)[0]) for lines in axes)
+    orders = [rng.permuted(np.tile(lines, (permutations, 1)), axis=1) for lines in axes]
+    return found, _share(np.max([_worst(lines, pitch) for lines in orders], axis=0), found)
+
+
+def _share(by_chance: Float[np.ndarray, " n"], found: float) -> float:
+    return float((1 + (by_chance >= found).sum()) / (1 + len(by_chance)))
