@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from histoloom.generation.export import read_index
 from histoloom.generation.settings import DrawnMaps, Source, WeaveConfig
 from histoloom.generation.woven_folder import weave_folder
 from histoloom.models.pipeline import HistoloomPipeline
@@ -46,8 +47,9 @@ def main() -> None:
         weave_folder(pipeline, Source(maps=DrawnMaps(count=2), crops=crops), config, Path(place) / "warm")
         profile, begun = cProfile.Profile(time.process_time), time.process_time()
         source = Source(maps=DrawnMaps(count=arguments.patches), crops=crops)
-        rows = profile.runcall(weave_folder, pipeline, source, config, Path(place) / "out")
+        profile.runcall(weave_folder, pipeline, source, config, Path(place) / "out")
         total = time.process_time() - begun
+        rows = read_index(Path(place) / "out")
     stats: dict = vars(pstats.Stats(profile))["stats"]
     again = sum(row["tries"] > 1 for row in rows)
     print(f"{len(rows)} patches, {again} woven again, {torch.get_num_threads()} threads")

@@ -32,6 +32,12 @@ patches = 1
 steps = 1
 map_fidelity = false
 """
+ORDER = """
+count = 6
+size = 64
+band = [0.2, 0.95]
+maps = "maps"
+"""
 DISTILLATION = """
 initial_model = "model"
 [data]
@@ -165,6 +171,14 @@ CASES = {
         change=lambda folder: turn(folder / "masks" / "b.png"),
         needs=("model", "masks"),
         out="slide",
+    ),
+    "order": Case(
+        words="generate model --order order.toml --out woven --steps 1 --batch-size 2",
+        other="--seed 1",
+        change=lambda folder: turn(folder / "maps" / "P0_0.png"),
+        needs=("model", "maps", "order.toml"),
+        out="woven",
+        kills=1,
     ),
     "bank": Case(
         words="bank model --out crops --tries 4 --keep 1",

@@ -18,7 +18,7 @@ import torch
 from conftest import draw_tissue
 from killing import KILLED
 from PIL import Image
-from resumption_cases import CASES, DISTILLATION, RECIPE, Case
+from resumption_cases import CASES, DISTILLATION, ORDER, RECIPE, Case
 from slide_files import write_tiled_tiff
 
 from histoloom import files, locks
@@ -80,6 +80,7 @@ def inputs(tmp_path_factory, make_pipeline) -> Path:
     table = TissueTable.from_names(["stroma", "gland", "tumour"])
     (home / "tissue.toml").write_text(table.to_toml())
     (home / "r.toml").write_text(RECIPE.replace("STEPS", "2"))
+    (home / "order.toml").write_text(ORDER)
     (home / "d.toml").write_text(DISTILLATION.replace("STEPS", "2"))
     for name in "ab":
         image, semantic_map = draw_tissue(rng, 320, 3)

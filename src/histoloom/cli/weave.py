@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from histoloom.distributed import Workers
 from histoloom.errors import ConfigError
 from histoloom.files import check_out
 from histoloom.generation.dataset_order import NONE, DatasetOrder, read_order, source_of
@@ -122,11 +123,16 @@ def generate(
             help="Write file names of maps and crops into the patches, instead of ids with a key file.",
         ),
     ] = Source.record_names,
+    workers: Annotated[int, typer.Option(help="Processes that weave; each opens the model.")] = 1,
+    ray: Annotated[
+        str, typer.Option(help="Ray cluster to run on: auto, ray://host:10001, or local. It must see the same folders.")
+    ] = "",
 ) -> None:
     """Weave annotated patches: images, maps, provenance, and a contact sheet.
 
     Each patch is searched for parts of its crops. If one reappears, the patch is woven again, in the end with only the
-    colors of that crop. Repeat the command to resume a killed run: it ends with the same bytes.
+    colors of that crop. Repeat the command to resume a killed run: it ends with the same bytes, whatever the number of
+    workers.
     """
     config = WeaveConfig(
         steps=steps,
@@ -148,7 +154,7 @@ def generate(
             option = {"count": "layouts", "styles": "style"}.get(name, name).replace("_", "-")
             raise ConfigError(f"--{option} has no effect with --order; write it into {order}")
         source = source_of(read_order(order), record_names)
-    _generate(model, out, source, config)
+    _generate(model, out, source, config, Workers(workers, ray))
 
 
 def bank(
@@ -229,12 +235,13 @@ def _cut_bank(dataset: Path, out: Path, config: RealBankConfig) -> None:
     typer.echo(f"left out: {reasons or 'none'}")
 
 
-def _generate(model: str, out: Path, source: Source, config: WeaveConfig) -> None:
+def _generate(model: str, out: Path, source: Source, config: WeaveConfig, workers: Workers) -> None:
     check_out(out)  # before libraries and model are loaded
 
     from histoloom.cli.progress import bar
     from histoloom.generation.copy_report import copy_report
     from histoloom.generation.delivered import describe_delivered
+    from histoloom.generation.export import iter_index
     from histoloom.generation.woven_folder import weave_folder
     from histoloom.models.pipeline import HistoloomPipeline
 
@@ -249,9 +256,9 @@ def _generate(model: str, out: Path, source: Source, config: WeaveConfig) -> Non
             config = replace(config, copy_limit=1.0)  # the model's bank was woven: it holds nobody's pixels
     if source.stains and source.crops is None:
         raise ConfigError("stains name sets of a crop bank, and the model has none; give crops in the order")
-    rows = weave_folder(pipeline, source, config, out, own_bank, bar)
-    typer.echo(printable(f"wrote {len(rows)} patches to {out}; look at {out / 'contact-sheet.png'}"))
-    typer.echo(copy_report(rows, own_bank))
+    count = weave_folder(pipeline, source, config, out, own_bank, bar, workers)
+    typer.echo(printable(f"wrote {count} patches to {out}; look at {out / 'contact-sheet.png'}"))
+    typer.echo(copy_report(iter_index(out), own_bank))
     if report := describe_delivered(out):
         typer.echo("\n".join(map(printable, report.splitlines())))
 

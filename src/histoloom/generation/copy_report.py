@@ -1,30 +1,35 @@
 """One line on the search for copies of crops in woven patches."""
 
+from collections.abc import Iterable
 
-def copy_report(rows: list[dict], own_bank: bool = False) -> str:
+
+def copy_report(rows: Iterable[dict], own_bank: bool = False) -> str:
     """How many of the patches in the `rows` of an index were searched, woven again, and are still similar to a crop.
 
     Where none was searched, why that is fine. `own_bank`: the crops were woven by the model itself.
     """
-    searched = [row for row in rows if row["copy_score"] is not None]
+    total, searched, again, limit, with_crops = 0, 0, 0, None, False
+    similar, limits = [], set()
+    for row in rows:
+        total, with_crops = total + 1, with_crops or bool(row["crops"])
+        limits.add(row["copy_limit"])
+        if row["copy_score"] is None:
+            continue
+        searched, again, limit = searched + 1, again + (row["tries"] > 1), row["copy_limit"]
+        if row["copy_score"] > row["copy_limit"]:
+            similar.append(row["image"])
     if searched:
-        return _searched(rows, searched)
-    if not any(row["crops"] for row in rows):
+        named = f", such as {similar[0]}; see copy_score in index.parquet" if similar else ""
+        return (
+            f"copy check: searched {searched} of {total} patches; {again} exceeded the similarity limit {limit:.2f} "
+            f"and were woven again, {len(similar)} still exceed it{named}"
+        )
+    if not with_crops:
         return "copy check: not needed, since the patches were woven without crops"
     if own_bank:
         return "copy check: not needed, since the model's own crops are synthetic"
-    if all(row["copy_limit"] is None for row in rows):
+    if limits == {None}:
         return "copy check: skipped, since the model has no copy limit; set one with --copy-limit"
-    if all(row["copy_limit"] == 1 for row in rows):
+    if limits == {1}:
         return "copy check: skipped, since a copy limit of 1 accepts everything"
     return "copy check: nothing to compare, since crops or patches show no texture"
-
-
-def _searched(rows: list[dict], searched: list[dict]) -> str:
-    again = sum(row["tries"] > 1 for row in searched)
-    similar = [row["image"] for row in searched if row["copy_score"] > row["copy_limit"]]
-    named = f", such as {similar[0]}; see copy_score in index.parquet" if similar else ""
-    return (
-        f"copy check: searched {len(searched)} of {len(rows)} patches; {again} exceeded the similarity limit "
-        f"{searched[0]['copy_limit']:.2f} and were woven again, {len(similar)} still exceed it{named}"
-    )

@@ -62,6 +62,22 @@ def weave(
     model yields pixels that are not finite.
     """
     config = config or WeaveConfig()
+    for start in batch_starts(first, len(orders), config):
+        patches = weave_batch(pipeline, orders, config, start, mpp)
+        new = patches[max(0, first - start) :]
+        bar.advance(len(new))
+        yield from new
+
+
+def batch_starts(first: int, count: int, config: WeaveConfig) -> range:
+    """The number of the first order of each batch that holds orders from `first` on."""
+    return range(first - first % config.batch_size, count, config.batch_size)
+
+
+def weave_batch(
+    pipeline: HistoloomPipeline, orders: OrderList, config: WeaveConfig, start: int, mpp: float | None = None
+) -> list[AnnotatedPatch]:
+    """Weave the batch that begins with order `start`, whatever else is woven; raises as `weave` does."""
     scheduler, sampling = pipeline.resolve(config)
     limit = copy_limit_of(pipeline, config)
     shared = {
@@ -76,17 +92,16 @@ def weave(
         "copy_limit": limit,
         "mpp": mpp or pipeline.mpp,
     }
-    for start in range(first - first % config.batch_size, len(orders), config.batch_size):
-        part = [orders[number] for number in range(start, min(start + config.batch_size, len(orders)))]
-        seeds = [config.seed + start + i for i in range(len(part))]
-        try:
-            attempts = _weave_unlike(pipeline, part, seeds, config, limit)
-        except ModelError as error:
-            raise ModelError(f"patches {start} to {start + len(part) - 1}: {error}") from None
-        known = max(0, first - start)
-        bar.advance(len(part) - known)
-        for order, attempt in list(zip(part, attempts, strict=True))[known:]:
-            yield AnnotatedPatch(attempt.image, order.semantic_map, _provenance(order, attempt, shared))
+    part = [orders[number] for number in range(start, min(start + config.batch_size, len(orders)))]
+    seeds = [config.seed + start + i for i in range(len(part))]
+    try:
+        attempts = _weave_unlike(pipeline, part, seeds, config, limit)
+    except ModelError as error:
+        raise ModelError(f"patches {start} to {start + len(part) - 1}: {error}") from None
+    return [
+        AnnotatedPatch(attempt.image, order.semantic_map, _provenance(order, attempt, shared))
+        for order, attempt in zip(part, attempts, strict=True)
+    ]
 
 
 def copy_limit_of(pipeline: HistoloomPipeline, config: WeaveConfig) -> float | None:

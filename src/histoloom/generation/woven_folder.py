@@ -8,15 +8,17 @@ from itertools import islice
 from pathlib import Path
 
 from histoloom import files, records
+from histoloom.distributed import ALONE, Workers
 from histoloom.errors import ConfigError, InputError, OutputError
 from histoloom.generation.card import write_card
 from histoloom.generation.contact_sheet import SheetRow, contact_sheet
 from histoloom.generation.dataset_order import DatasetOrder
 from histoloom.generation.delivered import DELIVERED, count_delivered
-from histoloom.generation.export import FORMAT, SOURCES, AnnotatedPatch, iter_woven, read_index, write_patches
+from histoloom.generation.export import FORMAT, SOURCES, AnnotatedPatch, iter_woven, write_patches
 from histoloom.generation.orders import Orders, make_orders
 from histoloom.generation.patches import copy_limit_of, weave
 from histoloom.generation.settings import Source, WeaveConfig
+from histoloom.generation.weave_workers import Share, weave_elsewhere
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.store import SCALE_TOLERANCE
 from histoloom.progress import Progress, silent
@@ -32,11 +34,13 @@ def weave_folder(
     out: Path,
     own_bank: bool = False,
     progress: Progress = silent,
-) -> list[dict]:
-    """Weave `source` into the folder `out`, with contact sheet and card; returns the rows of its index.
+    workers: Workers = ALONE,
+) -> int:
+    """Weave `source` into the folder `out`, with contact sheet and card; returns the number of its patches.
 
-    An interrupted run resumes. `own_bank` says that the crops were woven by the model itself. Raises OutputError, with
-    the name of the file, where `out` was made from other maps or crops.
+    An interrupted run resumes. `own_bank` says that the crops were woven by the model itself. The bytes do not depend
+    on `workers`, each of which opens the model in its folder. Raises OutputError, with the name of the file, where
+    `out` was made from other maps or crops.
     """
     mpp = scale_of(pipeline, source.mpp)
     orders = make_orders(source, pipeline.table, config.seed, mpp, own_bank)
@@ -59,10 +63,12 @@ def weave_folder(
 
         def resume(first: int) -> Iterator[AnnotatedPatch]:
             bar.advance(first)
-            return weave(pipeline, orders, config, first, bar, mpp)
+            if workers.alone:
+                return weave(pipeline, orders, config, first, bar, mpp)
+            share = Share.of(pipeline, source, config, mpp, own_bank, workers)
+            return weave_elsewhere(share, first, len(orders), workers, bar)
 
-        write_patches(resume, pipeline.table, out, record, inputs.sources, finish)
-    return read_index(out)
+        return write_patches(resume, pipeline.table, out, record, inputs.sources, finish)
 
 
 def scale_of(pipeline: HistoloomPipeline, mpp: float | None) -> float | None:

@@ -1,0 +1,85 @@
+"""Weave batches in several processes or on a Ray cluster: the bytes of one process, in its order.
+
+A worker is told the number of a batch and nothing else. It opens model, maps and crops itself, so that neither is sent,
+and no more batches are in memory than workers need.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from histoloom.distributed import Workers, run_made
+from histoloom.errors import ConfigError, ModelError
+from histoloom.generation.dataset_order import DatasetOrder
+from histoloom.generation.export import AnnotatedPatch
+from histoloom.generation.orders import make_orders
+from histoloom.generation.patches import batch_starts, weave_batch
+from histoloom.generation.settings import Source, WeaveConfig
+from histoloom.models.pipeline import HistoloomPipeline
+from histoloom.progress import Bar
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a worker needs to weave its share; calling it opens the model, and returns what weaves a batch."""
+
+    model: str  # folder
+    model_hash: str
+    dtype: torch.dtype
+    source: Source
+    config: WeaveConfig
+    mpp: float | None
+    own_bank: bool
+    threads: int  # 0: as many as torch takes
+
+    @classmethod
+    def of(
+        cls,
+        pipeline: HistoloomPipeline,
+        source: Source,
+        config: WeaveConfig,
+        mpp: float | None,
+        own_bank: bool,
+        workers: Workers,
+    ) -> "Share":
+        """The share of workers that weave what `pipeline` would; raises ConfigError where no folder holds it."""
+        folder = Path(str(pipeline.name_or_path or ""))
+        if not (folder / "model_index.json").is_file():
+            raise ConfigError("the model is in no folder that workers could open; save it and load it, or use 1 worker")
+        threads = 0 if workers.ray else max(1, torch.get_num_threads() // workers.count)
+        dtype = pipeline.denoiser.dtype
+        source = _absolute(source)
+        return cls(str(folder.absolute()), pipeline.fingerprint, dtype, source, config, mpp, own_bank, threads)
+
+    def __call__(self) -> Callable[[int], list[AnnotatedPatch]]:
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        pipeline = HistoloomPipeline.load(self.model, self.dtype)
+        if pipeline.fingerprint != self.model_hash:
+            raise ModelError(f"{self.model}: holds other weights than those that weave; save the model and load it")
+        orders = make_orders(self.source, pipeline.table, self.config.seed, self.mpp, self.own_bank)
+        return lambda start: weave_batch(pipeline, orders, self.config, start, self.mpp)
+
+
+def weave_elsewhere(share: Share, first: int, count: int, workers: Workers, bar: Bar) -> Iterator[AnnotatedPatch]:
+    """The patches from number `first` on, in order; `bar` counts them. Raises what weaving a batch raises."""
+    starts = batch_starts(first, count, share.config)
+    for outcome in run_made(share, starts, workers, gpu=torch.cuda.is_available()):
+        if outcome.error is not None:
+            raise outcome.error
+        assert outcome.result is not None
+        new = outcome.result[max(0, first - outcome.item) :]
+        bar.advance(len(new))
+        yield from new
+
+
+def _absolute(source: Source) -> Source:
+    """The source with absolute folders: a worker may run elsewhere."""
+    maps = source.maps
+    if isinstance(maps, Path):
+        maps = maps.absolute()
+    elif isinstance(maps, DatasetOrder) and maps.maps is not None:
+        maps = replace(maps, maps=maps.maps.absolute())
+    return replace(source, maps=maps, crops=None if source.crops is None else source.crops.absolute())
