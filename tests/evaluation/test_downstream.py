@@ -205,9 +205,8 @@ def test_maps_of_test_patches_are_known_by_what_they_show(image_sets):
 
 
 def test_the_backbone_starts_with_the_weights_of_a_small_encoder():
-    config = replace(SHORT, backbone="tu-tf_efficientnet_lite0", start="histoloom-small")
     known = load_small_encoder("histoloom-small").backbone.state_dict()
-    found = make_network(config, 3).encoder.state_dict()
+    found = make_network(SHORT, 3).encoder.state_dict()
     assert all(torch.equal(found[name], value) for name, value in known.items())
     assert len(known) < len(found)  # the levels below 1/16 of the edge are its own
 
@@ -215,9 +214,9 @@ def test_the_backbone_starts_with_the_weights_of_a_small_encoder():
 @pytest.mark.parametrize(
     ("config", "error", "reason"),
     [
-        ({"start": "histoloom-small"}, ConfigError, "use the backbone tu-tf_efficientnet_lite0"),
+        ({"backbone": "resnet18"}, ConfigError, "use the backbone tu-tf_efficientnet_lite0"),
         ({"start": "nowhere"}, ModelError, "nowhere/encoder.safetensors: not found"),
-        ({"backbone": "resnet"}, ConfigError, "segmentation-models-pytorch does not have it"),
+        ({"backbone": "resnet", "start": "random"}, ConfigError, "segmentation-models-pytorch does not have it"),
     ],
 )
 def test_a_backbone_that_is_not_there_is_refused(config, error, reason):

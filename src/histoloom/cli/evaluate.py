@@ -136,14 +136,14 @@ def downstream(
     steps: Annotated[int, typer.Option(help="Training steps, the same for every training set.")] = 400,
     batch_size: Annotated[int, typer.Option(help="Patches per step.")] = 8,
     seeds: Annotated[int, typer.Option(help="Networks per training set.")] = 3,
-    backbone: Annotated[str, typer.Option(help="Encoder of segmentation-models-pytorch.")] = "resnet18",
+    backbone: Annotated[str, typer.Option(help="Encoder of segmentation-models-pytorch.")] = "tu-tf_efficientnet_lite0",
     start: Annotated[
         str,
         typer.Option(
             help="Weights of the backbone: random, imagenet (downloaded), histoloom-small, or a folder of "
             "`train-encoder`; the last two for backbone tu-tf_efficientnet_lite0."
         ),
-    ] = "random",
+    ] = "histoloom-small",
     balance: Annotated[float, typer.Option(help="0 weighs all pixels equally in training, 1 all tissue types.")] = 0.0,
 ) -> None:
     """Train DeepLabv3+ on real patches, on synthetic ones and on both, and test each network on the real split val.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from histoloom.config import check_numbers
-from histoloom.encoders.small import load_small_encoder
+from histoloom.encoders.small import SMALL, load_small_encoder
 from histoloom.errors import ConfigError, MissingExtraError, ModelError
 from histoloom.evaluation.sources import ImageSet
 from histoloom.evaluation.type_weights import type_weights
@@ -30,14 +30,14 @@ RANDOM, IMAGENET = "random", "imagenet"
 class DownstreamConfig:
     """One budget for all training sets."""
 
-    backbone: str = "resnet18"  # any encoder of segmentation-models-pytorch
-    start: str = "random"  # weights of the backbone: random, imagenet (downloaded), or those of a small encoder
+    backbone: str = "tu-tf_efficientnet_lite0"  # any encoder of segmentation-models-pytorch
+    start: str = SMALL  # weights of the backbone: random, imagenet (downloaded), or those of a small encoder
     size: int = 192  # px, edge of the training crops; a multiple of 32
     steps: int = 400
     batch_size: int = 8
     learning_rate: float = 1e-3  # peak; warms up over a tenth of the steps, then falls as a cosine
     weight_decay: float = 0.01
-    balance: float = 0.0  # loss weight of a type ~ share of its pixels ** -balance; 0 weighs all pixels equally
+    balance: float = 0.5  # loss weight of a type ~ share of its pixels ** -balance; 0 weighs all pixels equally
     seeds: tuple[int, ...] = (0, 1, 2)
     precision: Precision = "auto"  # of training; auto: bf16 where the hardware is faster in it
     stain: StainJitter = field(default_factory=lambda: StainJitter(shift=0.015))
