@@ -144,7 +144,7 @@ def downstream(
             "`train-encoder`; the last two for backbone tu-tf_efficientnet_lite0."
         ),
     ] = "histoloom-small",
-    balance: Annotated[float, typer.Option(help="0 weighs all pixels equally in training, 1 all tissue types.")] = 0.0,
+    balance: Annotated[float, typer.Option(help="0 weighs all pixels equally in training, 1 all tissue types.")] = 0.5,
 ) -> None:
     """Train DeepLabv3+ on real patches, on synthetic ones and on both, and test each network on the real split val.
 
