@@ -46,6 +46,7 @@ FOLDERS = {  # block in files.md: module whose docstring shows the folder
     "maps folder": "discovery/draw.py",
     "crop bank": "generation/bank.py",
     "study folder": "study/folder.py",
+    "study report": "study/report.py",
 }
 COLUMNS = {"patch columns": "patches/schema.py", "woven columns": "generation/export.py"}
 METAVARS = {Path: "PATH", int: "INT", float: "NUMBER", bool: ""}

@@ -24,6 +24,7 @@ COMMANDS = {
     "discover maps": "discover maps nowhere --by nowhere",
     "discover look": "discover look nowhere",
     "study create": "study create --real nowhere --fake nowhere",
+    "study report": "study report nowhere",
 }
 FILES = {
     "downstream": "downstream --real nowhere --fake nowhere --out {}.json",

@@ -93,10 +93,19 @@ def test_readers_who_say_the_same_of_every_case_have_no_interval():
     assert np.isnan(estimate.p_value(0.5))
 
 
+def test_readers_of_one_mind_have_the_interval_of_their_cases():
+    scores = np.repeat(np.random.default_rng(0).standard_normal((1, 40)), 3, axis=0)
+    success = successes(scores, np.arange(40) > 19)
+    together, alone = obuchowski_rockette(success).estimate, reader_estimates(success)[0]
+    assert together.freedom == np.inf
+    assert together.variance == pytest.approx(alone.variance)
+    assert together.interval()[1] == pytest.approx(alone.value + 1.96 * alone.error, abs=1e-3)
+
+
 def test_a_study_without_pairs_is_refused():
     with pytest.raises(InputError, match="need cases of both kinds; got 0 positive of 4"):
         successes(np.ones((2, 4)), np.zeros(4, bool))
-    with pytest.raises(InputError, match="got 1 readers, 2 negative and 2 positive cases"):
+    with pytest.raises(InputError, match="got 1 readers and 2 and 2 cases"):
         one_shot(np.ones((1, 2, 2)))
     with pytest.raises(InputError, match="every reader for every case"):
         obuchowski_rockette(np.full((2, 2, 2), np.nan))

@@ -153,6 +153,7 @@ COMMANDS = {
         "size": study.size,
         "create": study.create,
         "serve": study.serve,
+        "report": study.report,
     },
 }
 for group, commands in COMMANDS.items():

@@ -110,3 +110,22 @@ def serve(
     from histoloom.study.serving import serve_study
 
     serve_study(study, host, port, typer.echo, tuple(new_token or ()), name)
+
+
+def report(
+    study: Annotated[Path, typer.Argument(help="Folder of `histoloom study create`.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the report. Default: STUDY/report.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Key of the study. Default: STUDY/key/key.json.")] = None,
+) -> None:
+    """Report a study: can readers tell? One HTML page, and every figure and answer as CSV and JSON.
+
+    Readers cannot tell only where the interval of the AUC is below the margin that was recorded at creation. A report
+    replaces the one before. It says what each item is: keep it from readers who have not finished.
+    """
+    folder = out or study / "report"
+    check_out(folder)
+
+    from histoloom.study.report import sentence, write_report
+
+    analysis = write_report(study, folder, key)
+    typer.echo("\n".join([sentence(analysis), *analysis.notes, f"wrote {folder / 'report.html'}"]))

@@ -7,7 +7,7 @@ positive case give the variance. Pairs of reader and case that were not scored h
 
 from dataclasses import dataclass
 from itertools import combinations
-from math import floor, nan
+from math import nan
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -15,7 +15,7 @@ from scipy import stats
 
 from histoloom.errors import InputError
 
-READER, NEGATIVE, POSITIVE = 0, 1, 2  # axes of success values
+READER = 0  # axis of success values; those of cases follow
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Estimate:
         """Two-sided interval by Student's t; degrees of freedom are rounded down, as in iMRMC. Both ends are nan where
         the variance is not known."""
         error = self.error
-        half = float(stats.t.ppf((1 + level) / 2, max(floor(self.freedom), 1)) * error) if error == error else nan
+        half = float(stats.t.ppf((1 + level) / 2, self._whole_freedom) * error) if error == error else nan
         return self.value - half, self.value + half
 
     def p_value(self, chance: float) -> float:
@@ -38,7 +38,11 @@ class Estimate:
         if not self.error:
             return nan
         t = abs(self.value - chance) / self.error
-        return float(2 * stats.t.sf(t, max(floor(self.freedom), 1))) if t == t else nan
+        return float(2 * stats.t.sf(t, self._whole_freedom)) if t == t else nan
+
+    @property
+    def _whole_freedom(self) -> float:
+        return max(float(np.floor(self.freedom)), 1.0)
 
     @property
     def error(self) -> float:
@@ -58,36 +62,35 @@ def successes(scores: Float[np.ndarray, "r n"], positive: Bool[np.ndarray, " n"]
     return np.where(np.isnan(positives + negatives), nan, won)
 
 
-def reader_estimates(success: Float[np.ndarray, "r n0 n1"]) -> list[Estimate]:
+def reader_estimates(success: Float[np.ndarray, "r *cases"]) -> list[Estimate]:
     """The figure of each reader alone, with cases random; nan for a reader who scored nothing that can be compared."""
     return [_of_reader(of_reader) for of_reader in success]
 
 
-def one_shot(success: Float[np.ndarray, "r n0 n1"], biased: bool = False) -> Estimate:
+def one_shot(success: Float[np.ndarray, "r *cases"], biased: bool = False) -> Estimate:
     """Mean success with readers and cases random; for a difference of two modalities give a difference of successes.
 
-    `biased` takes moments with replacement (iMRMC's MLE), whose variance is never negative; so does a variance that is
-    not positive without it. Degrees of freedom after Satterthwaite from the parts of the variance that readers,
-    negative and positive cases take part in (iMRMC's BDG). Raises InputError for fewer than 2 readers, negative or
-    positive cases.
+    Successes of pairs of cases have three axes; the share of right answers has two, readers and cases. `biased` takes
+    moments with replacement (iMRMC's MLE), whose variance is never negative; so does a variance that is not positive
+    without it. Degrees of freedom after Satterthwaite from the parts of the variance that readers, negative and
+    positive cases take part in (iMRMC's BDG). Raises InputError for fewer than 2 readers, or 2 cases of a kind.
     """
     check_sizes(success)
     value, parts = variance_parts(success)
     variance = sum(parts.values())
     if biased or not variance > 0:
         variance = sum(variance_parts(success, biased=True)[1].values())
-    shares = [sum(part for axes, part in parts.items() if axis in axes) ** 2 for axis in (READER, NEGATIVE, POSITIVE)]
+    shares = [sum(part for axes, part in parts.items() if axis in axes) ** 2 for axis in range(success.ndim)]
     below = sum(share / (size - 1) for share, size in zip(shares, success.shape, strict=True))
     return Estimate(value, variance, variance**2 / below if below else nan)
 
 
-def check_sizes(success: Float[np.ndarray, "r n0 n1"]) -> None:
-    """Raise InputError for fewer than 2 readers, negative or positive cases."""
+def check_sizes(success: Float[np.ndarray, "r *cases"]) -> None:
+    """Raise InputError for fewer than 2 readers, or 2 cases of a kind."""
     if min(success.shape) < 2:
-        readers, negative, positive = success.shape
+        readers, *cases = success.shape
         raise InputError(
-            f"need 2 readers, 2 negative and 2 positive cases; got {readers} readers, {negative} negative and "
-            f"{positive} positive cases"
+            f"need 2 readers and 2 cases of each kind; got {readers} readers and {' and '.join(map(str, cases))} cases"
         )
 
 
@@ -120,7 +123,7 @@ def variance_parts(
 
 def _of_reader(success: np.ndarray) -> Estimate:
     value, parts = variance_parts(success)
-    sizes = (~np.isnan(success)).any(axis=1).sum(), (~np.isnan(success)).any(axis=0).sum()
+    sizes = [len(np.unique(places)) for places in np.nonzero(~np.isnan(success))]
     return Estimate(value, sum(parts.values()), float(min(sizes) - 1))
 
 
