@@ -35,7 +35,7 @@ has searched it for copies.
 {% endfor %}
 
 `maps` holds the labels; 255 is unlabeled. `geojson` holds the same as polygons for QuPath; those of a canvas of more
-than 4 million pixels follow a coarser level. Crops are named by a hash of their pixels; `record.json` holds all
+than a million pixels follow a coarser level. Crops are named by a hash of their pixels; `record.json` holds all
 settings.
 
 ```sh

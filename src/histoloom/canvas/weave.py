@@ -42,6 +42,7 @@ from histoloom.version import VERSION
 
 FORMAT = 1  # raised when the same settings and inputs give other bytes
 ROWS = "rows"  # folder of the finished rows
+POLYGON_PIXELS = 2**20  # polygons of a larger map come from a coarser level: outlining 4 million px takes 0.4 GB
 SLIDE = "slide.json"  # fingerprint of the slide, once it is written
 
 
@@ -201,7 +202,7 @@ def _write_map(aside: Path, name: str, layout: Layout, mpp: float, table: Tissue
     """Write the labels of a canvas, and polygons of them, of a coarser level where the canvas is large."""
     write_labels(aside / "maps" / f"{name}.tif", layout, mpp, table, about)
     files.write_text(aside / "tissue.toml", table.to_toml())
-    stride = polygon_stride(layout.shape)
+    stride = polygon_stride(layout.shape, POLYGON_PIXELS)
     level = min((stride - 1).bit_length(), len(level_sizes(layout.shape)) - 1)
     semantic_map = np.concatenate(list(label_rows(layout, level)))
     scale = {"mpp": mpp, "slide_size": [layout.shape[1], layout.shape[0]], "origin": [0.0, 0.0]}

@@ -95,9 +95,9 @@ def write_polygons(
     write_regions(path, semantic_map, described["downsample"] * stride, table, about)
 
 
-def polygon_stride(shape: tuple[int, ...]) -> int:
-    """Every how many pixels of a map polygons are made of."""
-    return max(1, int(np.ceil(np.sqrt(np.prod(shape, dtype=float) / FULL))))
+def polygon_stride(shape: tuple[int, ...], most: int = FULL) -> int:
+    """Every how many pixels of a map polygons are made of, so that they are made of at most `most`."""
+    return max(1, int(np.ceil(np.sqrt(np.prod(shape, dtype=float) / most))))
 
 
 def write_regions(
