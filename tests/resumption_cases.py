@@ -180,6 +180,15 @@ CASES = {
         out="woven",
         kills=1,
     ),
+    "inpaint": Case(
+        words="inpaint model --image images/P0_0.png --map maps/P0_0.png --mask maps/P0_1.png --out redrawn --steps 2",
+        other="--seed 1",
+        change=lambda folder: turn(folder / "maps" / "P0_0.png"),
+        needs=("model", "images", "maps"),
+        out="redrawn",
+        kills=1,
+        resumes=False,
+    ),
     "bank": Case(
         words="bank model --out crops --tries 4 --keep 1",
         other="--seed 1",

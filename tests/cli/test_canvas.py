@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from slide_files import write_qupath
+from slide_files import write_qupath, write_tiled_tiff
 
 SQUARE = [(100, 50), (300, 50), (300, 200), (100, 200)]
 QUICK = ("--steps", 1, "--window", 64, "--mpp", 0.5, "--out", "new.tif")
@@ -70,3 +70,41 @@ def test_a_canvas_of_polygons_is_woven(histoloom, tiny_model, layouts, tmp_path)
     assert (tmp_path / "new" / "maps" / "new.tif").is_file()
     again = histoloom("canvas", tiny_model, *words, *QUICK)
     assert (again.code, again.stderr) == (0, "")
+
+
+def test_a_region_of_a_picture_or_a_slide_is_redrawn(histoloom, tiny_model, tmp_path):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (200, 260, 3), dtype=np.uint8)
+    write_tiled_tiff(tmp_path / "slide.tif", pixels, 0.5)
+    Image.fromarray(pixels[40:136, 80:176]).save(tmp_path / "region.png")
+    Image.fromarray(np.ones((96, 96), np.uint8)).save(tmp_path / "map.png")
+    mask = np.zeros((96, 96), np.uint8)
+    mask[30:60, 30:60] = 1
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    words = ("inpaint", tiny_model, "--map", "map.png", "--mask", "mask.png", "--steps", 1)
+    ended = histoloom(*words, "--image", "region.png", "--out", "one")
+    assert ended.code == 0, ended.stderr
+    ended = histoloom(*words, "--image", "slide.tif", "--at", 80, 40, "--mpp", 0.5, "--out", "two")
+    assert ended.code == 0, ended.stderr
+    made, real = (np.asarray(Image.open(tmp_path / "one" / name)) for name in ("image.png", "real.png"))
+    np.testing.assert_array_equal(real == 255, mask == 0)
+    np.testing.assert_array_equal(made[mask == 0], pixels[40:136, 80:176][mask == 0])
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "two" / "image.png")), made)
+    assert "contains pixels of a patient" in (tmp_path / "one" / "README.md").read_text()
+    assert '"command": "inpaint"' in Image.open(tmp_path / "one" / "image.png").text["histoloom"]
+
+
+def test_what_cannot_be_redrawn_is_answered_in_one_line(fails, tiny_model, layouts):
+    pixels = np.random.default_rng(0).integers(0, 255, (96, 160, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(layouts / "image.png")
+    Image.fromarray(pixels[:24]).save(layouts / "small.png")
+    good = layouts / "good.png"
+    words = ("inpaint", tiny_model, "--out", "new", "--map", good, "--steps", 1)
+    image = ("--image", layouts / "image.png")
+    assert "is 160 x 96 px, and the image 160 x 24; give" in fails(
+        *words, "--image", layouts / "small.png", "--mask", good
+    )
+    assert "marks everything" in fails(*words, *image, "--mask", layouts / "unknown.png")
+    assert "narrow.png: is 160 x 24 px, and the image" in fails(*words, *image, "--mask", layouts / "narrow.png")
+    assert "give the scale with --mpp" in fails(*words, *image, "--at", 0, 0, "--mask", good)
+    assert "--slide-mpp" in fails(*words, *image, "--at", 0, 0, "--mpp", 1, "--mask", good)

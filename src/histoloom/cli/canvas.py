@@ -1,4 +1,4 @@
-"""`histoloom canvas`: an annotated synthetic slide of any size."""
+"""`histoloom canvas`: a synthetic slide of any size; `histoloom inpaint`: a region of a real image, redrawn."""
 
 from pathlib import Path
 from typing import Annotated
@@ -105,3 +105,79 @@ def canvas(
             pipeline, layout, bank, config, scale, out, bar, lambda line: typer.echo(printable(line), err=True)
         )
     typer.echo(printable(f"wrote {out}; labels and polygons are in {folder_of(out)}"))
+
+
+def inpaint(
+    model: Annotated[str, typer.Argument(help="Folder or hub name of a model, or the bundled ebhi-seg.")],
+    image: Annotated[Path, typer.Option(help="Picture to redraw a region of; or a slide, with --at.")],
+    map: Annotated[
+        Path, typer.Option(help="Label picture of the same size: the map to follow, around the region, too.")
+    ],
+    mask: Annotated[Path, typer.Option(help="Picture of the same size: what is not 0 is redrawn.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    crops: Annotated[
+        Path | None, typer.Option(help="Folder of crops, as for `generate`. Default: the model's bank.")
+    ] = None,
+    at: Annotated[
+        tuple[int, int] | None, typer.Option(help="Level-0 pixel (x, y) of a slide where the region of the map begins.")
+    ] = None,
+    mpp: Annotated[
+        float | None, typer.Option(help="Micrometers per pixel at which a slide is read. Default: those of the model.")
+    ] = None,
+    slide_mpp: Annotated[
+        float | None, typer.Option(help="Micrometers per level-0 pixel of a slide whose file does not say it.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of the sampler. Default: the sampler's usual number.")
+    ] = CanvasConfig.steps,
+    map_guidance: Annotated[
+        float, typer.Option(help="1 follows the map as learned, more exaggerates it, 0 ignores it.")
+    ] = CanvasConfig.map_guidance,
+    crop_guidance: Annotated[float, typer.Option(help="The same for crops.")] = CanvasConfig.crop_guidance,
+    seed: Annotated[int, typer.Option(help="Seed of noise and crops.")] = CanvasConfig.seed,
+) -> None:
+    """Redraw one region of a real image after a map and crops; every other pixel stays the same.
+
+    The result contains pixels of a patient. It says which pixels are real.
+    """
+    sampling = CanvasConfig(steps=steps, map_guidance=map_guidance, crop_guidance=crop_guidance, seed=seed)
+    if mpp is not None:
+        check_mpp(mpp)
+    check_out(out)  # before the model is loaded
+
+    import numpy as np
+
+    from histoloom.canvas.inpaint import read_mask, write_inpainted
+    from histoloom.cli.weave import bank_of
+    from histoloom.errors import InputError
+    from histoloom.generation.bank import CropBank, load_bank
+    from histoloom.models.pipeline import HistoloomPipeline
+    from histoloom.models.sampling import Sampling
+    from histoloom.patches.maps import MapReader
+    from histoloom.pictures import read_image
+    from histoloom.slides.reader import open_slide
+    from histoloom.tissue import UNLABELLED
+
+    pipeline = HistoloomPipeline.load(model)
+    semantic_map = MapReader(pipeline.table).read(map)
+    if at is None:
+        pixels = read_image(image)
+    else:
+        scale = mpp or pipeline.mpp
+        if scale is None:
+            raise ConfigError(f"{model}: does not say at which scale it was trained; give the scale with --mpp")
+        with open_slide(image, slide_mpp) as slide:
+            pixels = slide.read(*at, semantic_map.shape[::-1], scale)
+    if pixels.shape[:2] != semantic_map.shape:
+        raise InputError(
+            f"{map}: is {semantic_map.shape[1]} x {semantic_map.shape[0]} px, and the image {pixels.shape[1]} x "
+            f"{pixels.shape[0]}; give one pixel per pixel of the image"
+        )
+    region = read_mask(mask, pixels.shape)
+    folder = crops or (bank_of(pipeline.name_or_path) if pipeline.denoiser.reads.crops else None)
+    bank = load_bank(folder, pipeline.table) if folder is not None else CropBank({})
+    wanted = np.where(region, semantic_map, np.uint8(UNLABELLED))
+    mine = bank.draw(wanted, np.random.default_rng(seed)) if bank.sets else []
+    asked = Sampling(steps=steps, map_guidance=map_guidance, crop_guidance=crop_guidance)
+    write_inpainted(pipeline, pixels, semantic_map, region, mine, asked, sampling.seed, out)
+    typer.echo(printable(f"wrote {out / 'image.png'}; {out / 'real.png'} says which pixels are real"))

@@ -135,6 +135,7 @@ COMMANDS = {
         "generate": weave.generate,
         "bank": weave.bank,
         "canvas": canvas.canvas,
+        "inpaint": canvas.inpaint,
         "evaluate": evaluate.evaluate,
         "reproduce": train.reproduce,
         "downstream": evaluate.downstream,

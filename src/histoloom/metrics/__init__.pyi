@@ -30,7 +30,7 @@ from .map_fidelity import (
 from .memorization import Authenticity, authenticity
 from .neighbors import nearest
 from .prdc import Prdc, prdc
-from .seams import Seams, seams
+from .seams import Border, Seams, border, seams
 from .sliced import mind
 from .stain_distance import StainDistance, stain_distance, stain_means, wasserstein
 from .stain_following import StainFollowing, stain_following
@@ -38,6 +38,7 @@ from .two_sample import TwoSample, c2st
 
 __all__ = [
     "Authenticity",
+    "Border",
     "CopyRate",
     "CopyThreshold",
     "Extrapolated",
@@ -50,6 +51,7 @@ __all__ = [
     "authenticity",
     "best_match",
     "best_matches",
+    "border",
     "bounded_interval",
     "c2st",
     "cases_of_types",

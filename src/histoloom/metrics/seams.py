@@ -8,7 +8,7 @@ the same lines in random order. Where no offset stands out, no seam repeats, whe
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from histoloom.errors import InputError
 from histoloom.metrics.lab import rgb_to_lab
@@ -110,3 +110,50 @@ def _tested(axes: list[np.ndarray], pitch: int, permutations: int, rng: np.rando
 
 def _share(by_chance: Float[np.ndarray, " n"], found: float) -> float:
     return float((1 + (by_chance >= found).sum()) / (1 + len(by_chance)))
+
+
+@dataclass(frozen=True)
+class Border:
+    """The mean gradient across the border of a region, over that of its parallels, and their share that is as far off.
+
+    Without a seam, `gradient` is about 1; `p` is small where there is one.
+    """
+
+    gradient: float
+    p: float
+
+
+def border(image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"], reach: int = 16) -> Border:
+    """Whether the border of a region that was redrawn shows.
+
+    It is compared with its parallels at 3 to `reach` px on both sides, which are about as long. Raises
+    InputError for a region that has fewer than eight parallels.
+    """
+    lightness = rgb_to_lab(image)[..., 0]
+    steps = np.abs(np.diff(lightness, axis=1)), np.abs(np.diff(lightness, axis=0))
+    found, parallels = _across(steps, mask), []
+    for region in (mask, ~mask):
+        grown = region
+        for distance in range(1, reach + 1):
+            grown = _grown(grown)
+            if distance >= 3 and not grown.all():
+                parallels.append(_across(steps, grown))
+    if len(parallels) < 8 or not np.isfinite(found):
+        raise InputError("the region is too small, or too near to the rim of its image, for its border to be judged")
+    usual = np.array(parallels)
+    middle = float(np.median(usual))
+    off = np.abs(np.log(usual / middle)) >= abs(np.log(found / middle))
+    return Border(found / middle, float((1 + off.sum()) / (1 + len(usual))))
+
+
+def _across(steps: tuple[np.ndarray, np.ndarray], mask: Bool[np.ndarray, "h w"]) -> float:
+    """The mean step between neighbors of which one is in the mask."""
+    values = [step[np.diff(mask, axis=axis)] for step, axis in zip(steps, (1, 0), strict=True)]
+    joined = np.concatenate(values)
+    return float(joined.mean()) if joined.size else float("nan")
+
+
+def _grown(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """The mask and the neighbors of its pixels."""
+    padded = np.pad(mask, 1)
+    return mask | padded[2:, 1:-1] | padded[:-2, 1:-1] | padded[1:-1, 2:] | padded[1:-1, :-2]

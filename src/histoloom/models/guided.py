@@ -102,6 +102,17 @@ def shown_pixels(
 
 def denormalized(denoiser: Denoiser, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """Latents as the autoencoder knows them."""
+    mean, std = _moments(denoiser, latents.device)
+    return latents * std + mean
+
+
+def normalized(denoiser: Denoiser, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """Latents as the denoiser knows them: the inverse of `denormalized`."""
+    mean, std = _moments(denoiser, latents.device)
+    return (latents - mean) / std
+
+
+def _moments(denoiser: Denoiser, device: torch.device) -> tuple[Tensor, Tensor]:
     names = ("latent_mean", "latent_std")
-    mean, std = (torch.tensor(denoiser.config[name], device=latents.device) for name in names)
-    return latents * std[:, None, None] + mean[:, None, None]
+    mean, std = (torch.tensor(denoiser.config[name], device=device)[:, None, None] for name in names)
+    return mean, std
