@@ -66,7 +66,7 @@ def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize("name", ["ebhi-seg", "ebhi-seg-htd"])
+@pytest.mark.parametrize("name", ["ebhi-seg", "ebhi-seg-htd", "ebhi-seg-gpu"])
 def test_the_recipes_of_the_bundled_model_train_small_on_other_pictures(image_folder, trained, name):
     shipped = read_recipe(RECIPES / f"{name}.toml", image_folder)
     loop = replace(shipped.denoiser.loop, steps=2, batch_size=2, workers=0)

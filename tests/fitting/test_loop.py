@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from histoloom.errors import ConfigError, HistoloomError, ModelError, OutputError
+from histoloom.fitting import loop
 from histoloom.fitting.checkpoint import CHECKPOINT
 from histoloom.fitting.loop import LoopConfig, fit, identity_of, learning_rate_factor
 
@@ -188,3 +189,11 @@ def test_what_a_run_may_change_on_its_way_is_not_part_of_its_identity():
 def test_settings_without_sense_are_refused(values):
     with pytest.raises(ConfigError, match=r"must be|give|too large"):
         LoopConfig(**values)
+
+
+def test_a_device_that_must_not_wait_reports_every_few_steps_and_the_last(monkeypatch):
+    monkeypatch.setitem(loop.STEPS_PER_REPORT, "cpu", 4)
+    reported = []
+    config = LoopConfig(steps=10, batch_size=2, workers=0, precision="fp32")
+    fit(Line(), draw, collate, config, on_step=lambda step: reported.append(step.step))
+    assert reported == [4, 8, 10]

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
+# A processor that waits for a loss cannot prepare the next step. Elsewhere every step is reported.
+STEPS_PER_REPORT = {"cuda": 20}
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
     """How a stage is trained."""
@@ -60,7 +64,7 @@ class LoopConfig:
 
 @dataclass(frozen=True)
 class Step:
-    """What the loop reports after a step."""
+    """What the loop reports after a step; on a GPU after every 20th, and the last."""
 
     step: int
     steps: int
@@ -147,7 +151,7 @@ def fit(
             average.update_parameters(world.unwrap_model(model))
             clock.step()
             done = step + 1
-            if on_step:
+            if on_step and (done == config.steps or done % STEPS_PER_REPORT.get(world.device.type, 1) == 0):
                 means = {name: _number(world.reduce(value, "mean")) for name, value in losses.items()}
                 if world.is_main_process:
                     on_step(Step(done, config.steps, means, clock.rate, clock.share_waiting))
