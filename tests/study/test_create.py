@@ -75,6 +75,12 @@ def test_matched_images_show_the_same_tissue_and_nearly_the_same_stain(sides):
     assert max(uses.values()) - min(uses[case] for case in set(sides[0].cases)) <= 1
 
 
+def test_controls_show_the_tissue_that_the_key_says(study, sides):
+    real = dict(zip(sides[0].names, Matcher(*sides).real_tissues, strict=True))
+    items = read_key(study)["items"].values()
+    assert all(item["tissue"] == real[item["images"][0]["name"]] for item in items if item["kind"] != "synthetic")
+
+
 def properties(path: str) -> list[float]:
     """What a file gives away without a look at its pixels."""
     status, data = os.stat(path), Path(path).read_bytes()
@@ -141,7 +147,7 @@ def test_places_follow_what_strata_hold():
 def test_more_items_than_images_are_refused(sides, tmp_path):
     with pytest.raises(InputError, match=r"needs 202 synthetic images .* lower --n"):
         create_study(sides, StudyConfig(n=400), tmp_path / "study")
-    with pytest.raises(InputError, match="too few for the items, controls and practice"):
+    with pytest.raises(InputError, match="too few of one tissue for the controls"):
         create_study(sides, StudyConfig(n=72, controls=1.0), tmp_path / "study")
     assert not list(tmp_path.iterdir())
 

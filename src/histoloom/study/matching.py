@@ -54,6 +54,7 @@ class Matcher:
         self._real_colors, self._fake_colors = _colors(real), _colors(fake)
         self._free = dict.fromkeys(range(len(real)))
         self._uses: Counter[str] = Counter()
+        self._templates: Counter[int] = Counter()
 
     def draw_fakes(self, count: int, rng: np.random.Generator) -> list[int]:
         """Synthetic images whose tissue real ones show, too, spread over tissues and cases; raises InputError."""
@@ -72,21 +73,36 @@ class Matcher:
         return [drawn[i] for i in rng.permutation(len(drawn))]
 
     def draw_real(self, like: int) -> int:
-        """The real image for the synthetic one at `like`; raises InputError where no other is left."""
-        mine = [i for i in self._free if self.real_tissues[i] == self.fake_tissues[like]] or list(self._free)
-        if not mine:
+        """The real image for the synthetic one at `like`, of whose tissue one must be left."""
+        best = min(self._left(like), key=lambda i: (self._uses[self.real.cases[i]], self.difference(i, like), i))
+        del self._free[best]
+        self._uses[self.real.cases[best]] += 1
+        return best
+
+    def draw_template(self, fakes: Sequence[int], count: int) -> int:
+        """The one of `fakes` that a control is matched to: of the tissue with the largest share of real images left.
+
+        Raises InputError where fewer than `count` are left.
+        """
+
+        def share_left(fake: int) -> float:
+            return len(self._left(fake)) / self.real_tissues.count(self.fake_tissues[fake])
+
+        best = max(fakes, key=lambda fake: (share_left(fake), -self._templates[fake], -fake))
+        if len(self._left(best)) < count:
             raise InputError(
-                f"{self.real.where}: has {len(self.real)} images, too few for the items, controls and practice; lower "
-                "--n, --controls or --practice"
+                f"{self.real.where}: has {len(self.real)} images, too few of one tissue for the controls; lower --n or "
+                "--controls"
             )
-        chosen = min(mine, key=lambda i: (self._uses[self.real.cases[i]], self.difference(i, like), i))
-        del self._free[chosen]
-        self._uses[self.real.cases[chosen]] += 1
-        return chosen
+        self._templates[best] += 1
+        return best
 
     def difference(self, real: int, fake: int) -> float:
         """Difference of the mean colors, in Lab units (delta E)."""
         return float(np.linalg.norm(self._real_colors[real] - self._fake_colors[fake]))
+
+    def _left(self, like: int) -> list[int]:
+        return [i for i in self._free if self.real_tissues[i] == self.fake_tissues[like]]
 
 
 def _tissues(images: ImageSet) -> list[str]:

@@ -40,12 +40,12 @@ def draw_items(matcher: Matcher, config: StudyConfig, with_decoded: bool) -> lis
     fakes = matcher.draw_fakes(wanted + practice, rng)
     draw = _pair if config.is_pairs else _singles
     items = [item for fake in fakes[:wanted] for item in draw(matcher, fake, SYNTHETIC, rng)]
-    kinds = [CONTROL, DECODED] if with_decoded else [CONTROL]
-    for kind in kinds:
-        templates = [fakes[i % wanted] for i in range(config.num_controls)]
-        items += [draw(matcher, fake, kind, rng)[-1] for fake in templates]
     for fake in fakes[wanted:]:
         items += [replace(item, role=PRACTICE) for item in draw(matcher, fake, SYNTHETIC, rng)]
+    for kind in [CONTROL, DECODED] if with_decoded else [CONTROL]:
+        for _ in range(config.num_controls):
+            template = matcher.draw_template(fakes[:wanted], 2 if config.is_pairs else 1)
+            items += draw(matcher, template, kind, rng)
     items = [items[i] for i in rng.permutation(len(items))]
     return items + _repeats(items, config, rng)
 
