@@ -37,6 +37,7 @@ FOLDERS = {  # block in files.md: module whose docstring shows the folder
     "woven folder": "generation/export.py",
     "canvas files": "canvas/weave.py",
     "redrawn folder": "canvas/inpaint.py",
+    "pairs folder": "canvas/pairs.py",
     "report folder": "evaluation/report.py",
     "encoder folder": "evaluation/encoder_run.py",
     "look folder": "discovery/look_files.py",

@@ -189,6 +189,15 @@ CASES = {
         kills=1,
         resumes=False,
     ),
+    "pairs": Case(
+        words="pairs model --maps maps --tissue gland --out pairs --steps 1",
+        other="--seed 1",
+        change=lambda folder: turn(folder / "maps" / "P0_0.png"),
+        needs=("model", "maps"),
+        out="pairs",
+        kills=1,
+        resumes=False,
+    ),
     "bank": Case(
         words="bank model --out crops --tries 4 --keep 1",
         other="--seed 1",

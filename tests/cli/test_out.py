@@ -13,6 +13,7 @@ COMMANDS = {
     "demo": "demo",
     "generate": "generate nowhere",
     "bank": "bank nowhere",
+    "pairs": "pairs nowhere --maps nowhere --tissue gland",
     "inpaint": "inpaint nowhere --image none.png --map none.png --mask none.png",
     "import": "import nowhere --tissue none.toml",
     "patches": "patches nowhere --tissue none.toml",

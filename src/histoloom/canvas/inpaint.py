@@ -83,12 +83,14 @@ def inpaint(
     sampling: Sampling | None = None,
     seed: int = 0,
     bar: Bar = SILENT,
+    context: int = CONTEXT,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """`image` with the region `mask` redrawn after map and crops; all other pixels are the same.
 
-    `bar` counts windows. Raises ConfigError for a sampler or guidance that does not fit the model.
+    The network sees `context` px around the region. `bar` counts windows. Raises ConfigError for a sampler or guidance
+    that does not fit the model.
     """
-    box = _around(mask)
+    box = _around(mask, context)
     part, inside = image[box], mask[box]
     scheduler, resolved = pipeline.resolve(sampling or Sampling())
     ground = MapGround(semantic_map[box], crops)
@@ -128,18 +130,18 @@ def write_inpainted(
         text = PngInfo()
         text.add_text("histoloom", json.dumps(said, sort_keys=True))
         Image.fromarray(made).save(aside / "image.png", pnginfo=text)
-        _save_map(semantic_map, pipeline.table, aside / "map.png")
+        save_map(semantic_map, pipeline.table, aside / "map.png")
         Image.fromarray(np.where(mask, 0, 255).astype(np.uint8)).save(aside / "real.png")
         files.write_text(aside / "README.md", _card(pipeline, float(mask.mean())))
         files.write_record(aside, record)
 
 
-def _around(mask: Bool[np.ndarray, "h w"]) -> tuple[slice, slice]:
+def _around(mask: Bool[np.ndarray, "h w"], context: int) -> tuple[slice, slice]:
     """The box of the region and its context."""
     boxes = []
     for axis in (1, 0):
         places = np.flatnonzero(mask.any(axis))
-        boxes.append(slice(max(0, int(places[0]) - CONTEXT), int(places[-1]) + 1 + CONTEXT))
+        boxes.append(slice(max(0, int(places[0]) - context), int(places[-1]) + 1 + context))
     return boxes[0], boxes[1]
 
 
@@ -169,7 +171,8 @@ def _matched(
     return np.clip(np.rint(moved), 0, 255).astype(np.uint8)
 
 
-def _save_map(semantic_map: UInt8[np.ndarray, "h w"], table: TissueTable, path: Path) -> None:
+def save_map(semantic_map: UInt8[np.ndarray, "h w"], table: TissueTable, path: Path) -> None:
+    """Write a map as an indexed PNG in the colors of `table`."""
     picture = Image.fromarray(semantic_map, "P")
     picture.putpalette(table.palette())
     picture.save(path)

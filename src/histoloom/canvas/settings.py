@@ -1,11 +1,13 @@
-"""What `histoloom canvas` can be asked for. Imports nothing heavy: the command line reads its defaults here."""
+"""What `histoloom canvas` and `pairs` can be asked for. Imports nothing heavy: the command line reads defaults here."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from histoloom.config import check_numbers
 from histoloom.errors import ConfigError
 from histoloom.models.sampling import Sampling
 
+Rule = Literal["grow", "shrink", "merge", "change"]
 COARSE = 1000.0  # um: edge of the cells in which crops are chosen
 
 
@@ -26,3 +28,26 @@ class CanvasConfig(Sampling):
             raise ConfigError(f"seed is {self.seed}; give a whole number of 0 or more")
         if not 10 <= self.crop_cell <= 1e6:
             raise ConfigError(f"crop_cell is {self.crop_cell:g}; give 10 to 1,000,000 micrometers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit:
+    """A rule, the type that it is for, and by how much.
+
+    grow and shrink move the border of every region of the type outwards or inwards; merge fills what separates regions
+    of the type; change gives the largest region of the type another one.
+    """
+
+    rule: Rule = "grow"
+    tissue: str = ""  # the type that is edited
+    by: int = 6  # px: how far a border moves; merge fills gaps of up to twice that; without effect for change
+    to: str = ""  # the type that change gives
+
+    def __post_init__(self):
+        check_numbers(self)
+        if self.rule not in get_args(Rule):
+            raise ConfigError(f"rule {self.rule!r} is unknown; known: {', '.join(get_args(Rule))}")
+        if not 1 <= self.by <= 256:
+            raise ConfigError(f"by is {self.by}; give 1 to 256 px")
+        if (self.rule == "change") != bool(self.to):
+            raise ConfigError(f"rule {self.rule} {'needs' if self.rule == 'change' else 'takes no'} --to")

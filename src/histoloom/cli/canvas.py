@@ -1,11 +1,11 @@
-"""`histoloom canvas`: a synthetic slide of any size; `histoloom inpaint`: a region of a real image, redrawn."""
+"""`histoloom canvas`: a synthetic slide of any size; `inpaint`: a region of a real image, redrawn; `pairs`: edits."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
-from histoloom.canvas.settings import CanvasConfig
+from histoloom.canvas.settings import CanvasConfig, Edit, Rule
 from histoloom.errors import ConfigError
 from histoloom.files import check_out, check_writable, writable
 from histoloom.generation.settings import check_mpp
@@ -181,3 +181,56 @@ def inpaint(
     asked = Sampling(steps=steps, map_guidance=map_guidance, crop_guidance=crop_guidance)
     write_inpainted(pipeline, pixels, semantic_map, region, mine, asked, sampling.seed, out)
     typer.echo(printable(f"wrote {out / 'image.png'}; {out / 'real.png'} says which pixels are real"))
+
+
+def pairs(
+    model: Annotated[str, typer.Argument(help="Folder or hub name of a model, or the bundled ebhi-seg.")],
+    maps: Annotated[Path, typer.Option(help="Folder of label maps, or a patch dataset.")],
+    tissue: Annotated[str, typer.Option(help="Tissue type that is edited.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    rule: Annotated[
+        str, typer.Option(help="grow or shrink its regions, merge neighbors, or change the type of the largest.")
+    ] = Edit.rule,
+    by: Annotated[
+        int, typer.Option(help="Pixels by which borders move; merge fills gaps of up to twice that.")
+    ] = Edit.by,
+    to: Annotated[str, typer.Option(help="Tissue type that change gives.")] = Edit.to,
+    split: Annotated[str, typer.Option(help="Split of a patch dataset.")] = "",
+    crops: Annotated[
+        Path | None, typer.Option(help="Folder of crops, as for `generate`. Default: the model's bank.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of the sampler. Default: the sampler's usual number.")
+    ] = CanvasConfig.steps,
+    map_guidance: Annotated[
+        float, typer.Option(help="1 follows the map as learned, more exaggerates it, 0 ignores it.")
+    ] = CanvasConfig.map_guidance,
+    crop_guidance: Annotated[float, typer.Option(help="The same for crops.")] = CanvasConfig.crop_guidance,
+    seed: Annotated[int, typer.Option(help="Pair i has seed + i.")] = CanvasConfig.seed,
+) -> None:
+    """Weave pairs of patches, before and after an edit of their map, with everything else equal.
+
+    Pixels that are farther than 16 px from the edit are the same in both.
+    """
+    CanvasConfig(seed=seed)
+    edit = Edit(rule=cast(Rule, rule), tissue=tissue, by=by, to=to)
+    check_out(out)  # before the model is loaded
+
+    from histoloom.canvas.pairs import weave_pairs
+    from histoloom.cli.progress import bar
+    from histoloom.cli.weave import bank_of
+    from histoloom.generation.bank import CropBank, load_bank
+    from histoloom.generation.map_sources import maps_in
+    from histoloom.models.pipeline import HistoloomPipeline
+    from histoloom.models.sampling import Sampling
+
+    pipeline = HistoloomPipeline.load(model)
+    source = maps_in(maps, split, pipeline.table)
+    read = [source.read(number) for number in range(len(source))]
+    folder = crops or (bank_of(pipeline.name_or_path) if pipeline.denoiser.reads.crops else None)
+    bank = load_bank(folder, pipeline.table) if folder is not None else CropBank({})
+    asked = Sampling(steps=steps, map_guidance=map_guidance, crop_guidance=crop_guidance)
+    rows = weave_pairs(pipeline, read, bank, edit, asked, seed, out, bar)
+    unchanged = len(read) - len(rows)
+    rest = f"; the edit does not change {unchanged} maps, which are left out" if unchanged else ""
+    typer.echo(printable(f"wrote {len(rows)} pairs to {out}{rest}"))

@@ -136,6 +136,7 @@ COMMANDS = {
         "bank": weave.bank,
         "canvas": canvas.canvas,
         "inpaint": canvas.inpaint,
+        "pairs": canvas.pairs,
         "evaluate": evaluate.evaluate,
         "reproduce": train.reproduce,
         "downstream": evaluate.downstream,
