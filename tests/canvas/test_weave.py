@@ -14,14 +14,17 @@ from slide_files import write_qupath
 from typer.testing import CliRunner
 from weaving import grain
 
+from histoloom.canvas import strips
 from histoloom.canvas.layout import Layout
 from histoloom.canvas.parts import level_sizes
 from histoloom.canvas.settings import CanvasConfig
 from histoloom.canvas.weave import space, weave_canvas
 from histoloom.cli.main import app
 from histoloom.conditioning.inputs import Crop
-from histoloom.errors import OutputError
+from histoloom.distributed import Workers
+from histoloom.errors import ConfigError, OutputError
 from histoloom.generation.bank import CropBank
+from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.store import load_patches
 from histoloom.slides.annotations import read_annotations
 from histoloom.slides.reader import open_slide
@@ -167,3 +170,23 @@ def test_a_disk_without_space_is_found_before_the_work(make_pipeline, tmp_path, 
         make(make_pipeline(), tmp_path, CONFIG)
     assert not (tmp_path / "slide.partial").exists()
     assert space((4096, 4096)) > 7 * 4096**2
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_strips_of_two_processes_and_of_ray_are_those_of_one_process(woven, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(strips, "PARTS_ON_RAY", 1)
+    (tmp_path / "map.png").write_bytes((woven / "map.png").read_bytes())
+    pipeline, said = HistoloomPipeline.load(tiny_model), []
+    for name, workers in {"one": Workers(), "two": Workers(2), "ray": Workers(ray="local")}.items():
+        make(pipeline, tmp_path, CONFIG, f"{name}.tif", workers=workers, say=said.append)
+    assert "1100 x 530 px in 2 strips; 3 of 3 parts are left" in said
+    assert "1100 x 530 px in 3 strips; 3 of 3 parts are left" in said
+    one = tifffile.imread(tmp_path / "one.tif")
+    for name in ("two", "ray"):
+        np.testing.assert_array_equal(tifffile.imread(tmp_path / f"{name}.tif"), one)
+
+
+def test_strips_need_a_model_in_a_folder(woven, make_pipeline, tmp_path):
+    (tmp_path / "map.png").write_bytes((woven / "map.png").read_bytes())
+    with pytest.raises(ConfigError, match="the model is in no folder that workers could open"):
+        make(make_pipeline(), tmp_path, CONFIG, workers=Workers(2))

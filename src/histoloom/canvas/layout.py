@@ -33,6 +33,7 @@ class Layout:
             )
         width, height = found or size or (0, 0)
         self.path, self.shape = path, (height, width)
+        self.size, self.rest = size, rest
         self._map: AnnotationMap = read_annotations(path, table, (width, height), 1.0, AnnotationConfig(rest=rest))
         beyond = [note for note in self._map.notes if "over the border" in note]
         if beyond:

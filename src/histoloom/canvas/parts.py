@@ -22,22 +22,29 @@ class Parts:
         self.folder, self.shape = folder, shape
         self.count = -(-shape[0] // TILE)
 
-    def finished(self) -> int:
-        """Parts that are there, without a gap from the first on."""
-        return next((n for n in range(self.count) if not self._path(n).is_file()), self.count)
+    def finished(self, first: int = 0, last: int | None = None) -> int:
+        """The first part from `first` on, and before `last`, that is not there; `last` where all are."""
+        last = self.count if last is None else last
+        return next((n for n in range(first, last) if not self._path(n).is_file()), last)
 
-    def write(self, rows: Iterable[UInt8[np.ndarray, "r w 3"]]) -> None:
-        """Write the rows after those that are there."""
+    def missing(self) -> int:
+        """How many parts are not there."""
+        return sum(not self._path(n).is_file() for n in range(self.count))
+
+    def write(self, rows: Iterable[UInt8[np.ndarray, "r w 3"]], number: int, last: int | None = None) -> None:
+        """Write the parts from `number` on, up to `last`, from the rows that begin there."""
         held: list[np.ndarray] = []
-        number = self.finished()
+        last = self.count if last is None else last
         for part in rows:
             held.append(part)
-            while sum(map(len, held)) >= self._rows(number) > 0:
+            while number < last and sum(map(len, held)) >= self._rows(number):
                 pixels = np.concatenate(held)
                 mine, held = pixels[: self._rows(number)], [pixels[self._rows(number) :]]
                 with whole_file(self._path(number)) as aside, aside.open("wb") as file:
                     np.save(file, mine, allow_pickle=False)
                 number += 1
+            if number == last:
+                return
 
     def read(self, number: int) -> UInt8[np.ndarray, "r w 3"]:
         """A finished part; raises OutputError where it is damaged."""

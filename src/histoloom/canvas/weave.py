@@ -14,26 +14,28 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from histoloom import files
 from histoloom.canvas.card import write_card
-from histoloom.canvas.choices import Choices, candidates
-from histoloom.canvas.layout import Layout, Regions, find_regions
+from histoloom.canvas.choices import candidates
+from histoloom.canvas.ground import canvas_field
+from histoloom.canvas.layout import Layout, find_regions
 from histoloom.canvas.parts import TILE, Parts, level_sizes, rows_of_tiles
 from histoloom.canvas.pyramid import label_rows, write_labels, write_slide
 from histoloom.canvas.settings import CanvasConfig
+from histoloom.canvas.strips import Strips, weave_strips
 from histoloom.conditioning.inputs import Crop, content_id
 from histoloom.discovery.map_files import polygon_stride, write_regions
-from histoloom.errors import ConfigError, InputError, OutputError
+from histoloom.distributed import ALONE, Workers
+from histoloom.errors import ConfigError, OutputError
 from histoloom.generation.bank import CropBank
 from histoloom.generation.woven_folder import config_hash
-from histoloom.models.field import Area, Field
+from histoloom.models.field import Field
 from histoloom.models.pipeline import HistoloomPipeline
-from histoloom.models.windows import WindowConfig
 from histoloom.progress import Progress, silent
 from histoloom.records import Record, fingerprint, read_json
 from histoloom.text import byte_size
@@ -46,27 +48,6 @@ POLYGON_PIXELS = 2**20  # polygons of a larger map come from a coarser level: ou
 SLIDE = "slide.json"  # fingerprint of the slide, once it is written
 
 
-@dataclass(frozen=True, eq=False)
-class CanvasGround:
-    """A layout, and the crops that each of its places follows."""
-
-    layout: Layout
-    choices: Choices | None
-    cell: int  # px
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width in px."""
-        return self.layout.shape
-
-    def read(self, y: int, x: int, height: int, width: int) -> Area:
-        """The area whose corner is (y, x), in px."""
-        semantic_map = self.layout.read(y, x, height, width)
-        if self.choices is None:
-            return Area(semantic_map, [])
-        return Area(semantic_map, *self.choices.read(y, x, semantic_map, self.cell))
-
-
 def weave_canvas(
     pipeline: HistoloomPipeline,
     layout: Layout,
@@ -76,18 +57,19 @@ def weave_canvas(
     out: Path,
     progress: Progress = silent,
     say: Callable[[str], None] = lambda line: None,
+    workers: Workers = ALONE,
 ) -> None:
     """Weave the canvas of `layout` at `mpp` micrometers per px into the slide `out`, and what belongs to it next to it.
 
     An interrupted run resumes: what is finished stays, and ends with the same bytes. `say` gets a line with what the
-    canvas takes, before it begins. Raises InputError for a layout that is narrower than a window, OutputError where
-    `out` holds anything else or the disk has too little space.
+    canvas takes, before it begins. Several `workers` weave strips of it, with the same bytes. Raises InputError for a
+    layout that is narrower than a window, OutputError where `out` holds anything else or the disk has too little space.
     """
     folder = folder_of(out)
     regions = find_regions(layout)
     crops = candidates(bank, regions, config.seed)
-    field, config = _field(pipeline, layout, regions, crops, config, mpp)
-    record = _record(pipeline, layout, crops, config, mpp)
+    field, resolved = canvas_field(pipeline, layout, regions, crops, config, mpp)
+    record = _record(pipeline, layout, crops, resolved, mpp)
     if files.is_finished(folder, record):
         if not _is_written(out, folder):
             raise OutputError(f"{out}: is not the slide that {folder} belongs to; remove that folder to weave it again")
@@ -100,7 +82,11 @@ def weave_canvas(
             check_space(out, layout.shape)
             for note in layout.notes:
                 say(note)
-            _weave_rows(field, parts, progress, say)
+            if workers.alone:
+                _weave_rows(field, parts, progress, say)
+            else:
+                strips = Strips.of(pipeline, layout, regions, crops, config, mpp, parts, workers)
+                weave_strips(strips, parts, workers, progress, say)
             about = record.to_json()["settings"] | {"made_by": f"Histoloom {VERSION}", "synthetic": True}
             _write_map(aside, folder.name, layout, mpp, pipeline.table, about)
             write_card(aside / "README.md", pipeline, out.name, layout, regions, crops, mpp)
@@ -120,7 +106,8 @@ def _is_written(out: Path, folder: Path) -> bool:
 def _weave_rows(field: Field, parts: Parts, progress: Progress, say: Callable[[str], None]) -> None:
     """Weave the rows that are not there."""
     height, width = parts.shape
-    first = min(parts.finished() * TILE, height)
+    done = parts.finished()
+    first = min(done * TILE, height)
     windows = field.count(first) if first < height else 0
     rest = f"; {first} rows are finished" if first else ""
     say(
@@ -129,7 +116,7 @@ def _weave_rows(field: Field, parts: Parts, progress: Progress, say: Callable[[s
     )
     if windows:
         with progress("weaving", windows, "windows") as bar:
-            parts.write(field.pixels(first, bar))
+            parts.write(field.pixels(first, bar), done)
 
 
 def folder_of(out: Path) -> Path:
@@ -155,36 +142,6 @@ def space(shape: tuple[int, int]) -> int:
     """Bytes that a canvas takes at most while it is made: its rows, and slide and labels as if nothing compressed."""
     pixels = shape[0] * shape[1]
     return 3 * pixels + (3 + 1) * pixels * 4 // 3 + 2**20
-
-
-def _field(
-    pipeline: HistoloomPipeline,
-    layout: Layout,
-    regions: Regions,
-    crops: dict[int, list[Crop]],
-    config: CanvasConfig,
-    mpp: float,
-) -> tuple[Field, CanvasConfig]:
-    """The field of a canvas, and `config` as it was resolved."""
-    denoiser = pipeline.denoiser
-    if denoiser.reads.canvas:
-        raise ConfigError(
-            "the model pastes crops at their place, and cannot weave a canvas; take one that reads crops as reference"
-        )
-    if crops and not denoiser.reads.crops:
-        raise ConfigError("the model reads no crops; leave out --crops")
-    if min(layout.shape) + 2 * denoiser.cell < config.window:
-        height, width = layout.shape
-        raise InputError(
-            f"{layout.path}: is {width} x {height} px, narrower than a window of {config.window} px; weave it with "
-            "`histoloom generate`, or give a smaller --window"
-        )
-    scheduler, resolved = pipeline.resolve(config)
-    choices = Choices(crops, regions, config.crop_cell / mpp, config.seed) if crops else None
-    ground = CanvasGround(layout, choices, denoiser.cell)
-    windows = WindowConfig(edge=config.window, overlap=config.overlap)
-    field = Field(denoiser, pipeline.autoencoder, scheduler, resolved, ground, config.seed, windows)
-    return field, resolved
 
 
 def _record(

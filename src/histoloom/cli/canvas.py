@@ -58,11 +58,15 @@ def canvas(
         float, typer.Option(help="Edge of the cells in which each region chooses its crop, in micrometers.")
     ] = CanvasConfig.crop_cell,
     seed: Annotated[int, typer.Option(help="Seed of noise, windows and crops.")] = CanvasConfig.seed,
+    workers: Annotated[int, typer.Option(help="Processes that weave strips; each opens the model.")] = 1,
+    ray: Annotated[
+        str, typer.Option(help="Ray cluster to run on: auto, ray://host:10001, or local. It must see the same folders.")
+    ] = "",
 ) -> None:
     """Weave an annotated synthetic slide of any size, with labels and polygons that fit it.
 
     Memory grows with the width and not with the height. Unlabeled parts are woven without guidance. Repeat the command
-    to resume a killed run: it ends with the same bytes.
+    to resume a killed run: it ends with the same bytes, as it does with several workers.
     """
     config = CanvasConfig(
         steps=steps,
@@ -87,6 +91,7 @@ def canvas(
     from histoloom.canvas.layout import Layout
     from histoloom.cli.progress import bar
     from histoloom.cli.weave import bank_of
+    from histoloom.distributed import Workers
     from histoloom.generation.bank import CropBank, load_bank
     from histoloom.generation.woven_folder import scale_of
     from histoloom.models.pipeline import HistoloomPipeline
@@ -102,7 +107,15 @@ def canvas(
     layout = Layout(map, pipeline.table, size, rest)
     with writable(out):
         weave_canvas(
-            pipeline, layout, bank, config, scale, out, bar, lambda line: typer.echo(printable(line), err=True)
+            pipeline,
+            layout,
+            bank,
+            config,
+            scale,
+            out,
+            bar,
+            lambda line: typer.echo(printable(line), err=True),
+            Workers(workers, ray),
         )
     typer.echo(printable(f"wrote {out}; labels and polygons are in {folder_of(out)}"))
 
