@@ -9,6 +9,7 @@ import pytest
 
 from histoloom.errors import InputError, OutputError
 from histoloom.readers import Answer as Verdict
+from histoloom.readers import reader_estimates, successes
 from histoloom.study.analysis import analyze
 from histoloom.study.answers import RATINGS, Answer, opened_answers
 from histoloom.study.create import create_study
@@ -57,6 +58,8 @@ def test_figures_are_those_of_the_answers():
     assert of["specificity", "reader-0"].value == 3 / 4
     assert of["accuracy", "mean of readers"].value == 7 / 8
     assert of["AUC", "reader-1"].value == 1
+    alone = reader_estimates(successes(scores, np.array(readings.kinds) == "synthetic"))[0]
+    assert of["AUC", "reader-0"].variance == alone.variance > 0
     wins = sum((f > r) + (f == r) / 2 for f in (6, 6, 6, 3) for r in (1, 1, 4, 1)) / 16
     assert of["AUC", "reader-0"].value == wins
     assert found.auc.value == (1 + wins) / 2

@@ -31,6 +31,7 @@ class Figure:
     high: float
     n: int  # items
     p: float = float("nan")  # of the hypothesis of chance
+    variance: float = float("nan")  # with readers and items random; of one reader, with items random
 
 
 @dataclass(frozen=True)
@@ -172,12 +173,14 @@ def _mean(name: str, values: Float[np.ndarray, "r n"], ends: tuple[float, float]
     enough = min(values.shape) > (0 if len(values) == 1 else 1)
     estimate = _estimate(values) if enough and not np.isnan(values).all() else NOTHING
     low, high = _within(estimate.interval(), ends)
-    return Figure("all", name, "mean of readers", estimate.value, low, high, values.shape[1])
+    return Figure(
+        "all", name, "mean of readers", estimate.value, low, high, values.shape[1], variance=estimate.variance
+    )
 
 
 def _figure(scope: str, name: str, reader: str, estimate: Estimate, n: int) -> Figure:
     low, high = _within(estimate.interval(), (0.0, 1.0))
-    return Figure(scope, name, reader, estimate.value, low, high, n, estimate.p_value(0.5))
+    return Figure(scope, name, reader, estimate.value, low, high, n, estimate.p_value(0.5), estimate.variance)
 
 
 def _within(interval: tuple[float, float], ends: tuple[float, float]) -> tuple[float, float]:

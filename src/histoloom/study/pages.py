@@ -9,8 +9,6 @@ from histoloom.study.answers import BEST, RATINGS, STEPS, Answer, Answers
 from histoloom.study.folder import IMAGES, Study
 from histoloom.web.app import read_object
 
-COOKIE = "histoloom-study"
-
 
 class StudyPages:
     """The routes of one study. Requests run one after the other, in the thread that has opened the answers."""
@@ -36,14 +34,14 @@ class StudyPages:
         session = self._answers.log_in(token.strip())
         response = JSONResponse(self._state(self._answers.reader_of(session)))
         is_https = request.url.scheme == "https"
-        response.set_cookie(COOKIE, session, httponly=True, samesite="strict", secure=is_https, path="/")
+        response.set_cookie(_cookie(request), session, httponly=True, samesite="strict", secure=is_https, path="/")
         return response
 
     async def log_out(self, request: Request) -> Response:
         """End the session; the reader goes on where she was when she logs in again."""
         self._answers.log_out(self._reader(request))
         response = JSONResponse({})
-        response.delete_cookie(COOKIE, path="/")
+        response.delete_cookie(_cookie(request), path="/")
         return response
 
     async def state(self, request: Request) -> Response:
@@ -71,7 +69,7 @@ class StudyPages:
         return JSONResponse(self._state(reader))
 
     def _reader(self, request: Request) -> str:
-        reader = self._answers.reader_of(request.cookies.get(COOKIE, ""))
+        reader = self._answers.reader_of(request.cookies.get(_cookie(request), ""))
         if reader not in self._study.orders:
             raise RequestError("this study has no such reader", 403)
         return reader
@@ -101,6 +99,11 @@ class StudyPages:
         if not isinstance(ratings, dict):
             raise RequestError(f"ratings of {', '.join(RATINGS)} are missing", 400)
         return {name: _step(ratings.get(name), BEST, name) for name in RATINGS}
+
+
+def _cookie(request: Request) -> str:
+    """The name of the cookie: browsers share cookies between the ports of a host, and each may serve a study."""
+    return f"histoloom-study-{request.url.port or 0}"
 
 
 def _step(value: object, most: int, name: str) -> int:

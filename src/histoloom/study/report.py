@@ -3,7 +3,7 @@
     REPORT/
       report.html        the answer by the margin, then all figures
       report.json        the same figures
-      figures.csv        one row per figure: scope, figure, reader, value, low, high, n, p
+      figures.csv        one row per figure: scope, name, reader, value, low, high, n, p, variance
       answers.csv        one row per answer, with what the item was
       record.json        the answers and the key that the report is made of
 
