@@ -16,7 +16,8 @@ from PIL import Image
 
 from histoloom import HistoloomPipeline, LayoutConfig, draw_layouts
 from histoloom.conditioning.inputs import Crop
-from histoloom.generation.patches import Order, weave
+from histoloom.generation.order import Order
+from histoloom.generation.patches import weave
 from histoloom.generation.settings import WeaveConfig
 from histoloom.models.denoiser import Denoiser
 from histoloom.patches.store import Patches, load_patches

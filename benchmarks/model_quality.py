@@ -31,7 +31,8 @@ from histoloom.evaluation.segmenter import (
 )
 from histoloom.generation.contact_sheet import SheetRow, contact_sheet
 from histoloom.generation.export import FORMAT, read_woven, write_patches
-from histoloom.generation.patches import Order, WeaveConfig, copy_limit_of, weave
+from histoloom.generation.order import Order
+from histoloom.generation.patches import WeaveConfig, copy_limit_of, weave
 from histoloom.metrics.copy_score import best_match
 from histoloom.metrics.copying import CopyRate, copy_rate, copy_threshold
 from histoloom.metrics.frechet import frechet_distance

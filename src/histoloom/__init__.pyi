@@ -25,7 +25,8 @@ from .generation.bank import CropBank, load_bank
 from .generation.contact_sheet import contact_sheet
 from .generation.export import read_woven
 from .generation.layouts import LayoutConfig, draw_layouts
-from .generation.patches import Order, weave
+from .generation.order import Order
+from .generation.patches import weave
 from .generation.settings import WeaveConfig
 from .models.denoiser import Denoiser
 from .models.pipeline import HistoloomPipeline

@@ -9,7 +9,7 @@ from histoloom.conditioning.inputs import Crop
 from histoloom.experiments.context import Run
 from histoloom.experiments.measuring import Comparison, _crop_copies, image_set
 from histoloom.experiments.recipe import DataSource, Recipe
-from histoloom.generation.patches import Order
+from histoloom.generation.order import Order
 from histoloom.progress import silent
 from histoloom.tissue import TissueTable
 

@@ -9,7 +9,8 @@ import torch
 from histoloom.conditioning.crops import CropConfig, ReferenceCrops
 from histoloom.conditioning.inputs import Crop
 from histoloom.errors import ConfigError, ModelError
-from histoloom.generation.patches import Order, weave
+from histoloom.generation.order import Order
+from histoloom.generation.patches import weave
 from histoloom.generation.settings import WeaveConfig
 from histoloom.metrics.copy_score import best_match
 

@@ -141,6 +141,7 @@ COMMANDS = {
         "reproduce": train.reproduce,
         "downstream": evaluate.downstream,
         "train-encoder": evaluate.train_encoder,
+        "train-judge": evaluate.train_judge,
     },
     discovery: {
         "embed": discover.embed,

@@ -10,7 +10,7 @@ from histoloom.distributed import Workers
 from histoloom.errors import ConfigError
 from histoloom.files import check_out
 from histoloom.generation.dataset_order import NONE, DatasetOrder, read_order, source_of
-from histoloom.generation.settings import BankConfig, DrawnMaps, RealBankConfig, Source, WeaveConfig
+from histoloom.generation.settings import BankConfig, CheckConfig, DrawnMaps, RealBankConfig, Source, WeaveConfig
 from histoloom.text import printable
 
 Model = Annotated[
@@ -123,6 +123,18 @@ def generate(
             help="Write file names of maps and crops into the patches, instead of ids with a key file.",
         ),
     ] = Source.record_names,
+    self_check: Annotated[
+        bool,
+        typer.Option(
+            "--self-check",
+            help="Replace patches that still exceed the copy limit or miss their map (--judge); drop those that "
+            "cannot be replaced.",
+        ),
+    ] = False,
+    judge: Annotated[
+        Path | None,
+        typer.Option(help="With --self-check: folder of `train-judge`; pixels that miss their map become unlabeled."),
+    ] = None,
     workers: Annotated[int, typer.Option(help="Processes that weave; each opens the model.")] = 1,
     ray: Annotated[
         str, typer.Option(help="Ray cluster to run on: auto, ray://host:10001, or local. It must see the same folders.")
@@ -154,7 +166,10 @@ def generate(
             option = {"count": "layouts", "styles": "style"}.get(name, name).replace("_", "-")
             raise ConfigError(f"--{option} has no effect with --order; write it into {order}")
         source = source_of(read_order(order), record_names)
-    _generate(model, out, source, config, Workers(workers, ray))
+    if judge is not None and not self_check:
+        raise ConfigError("--judge has no effect without --self-check; give both, or leave it out")
+    check = CheckConfig(judge=judge) if self_check else None
+    _generate(model, out, source, config, Workers(workers, ray), check)
 
 
 def bank(
@@ -235,16 +250,26 @@ def _cut_bank(dataset: Path, out: Path, config: RealBankConfig) -> None:
     typer.echo(f"left out: {reasons or 'none'}")
 
 
-def _generate(model: str, out: Path, source: Source, config: WeaveConfig, workers: Workers) -> None:
+def _generate(
+    model: str, out: Path, source: Source, config: WeaveConfig, workers: Workers, check: CheckConfig | None
+) -> None:
     check_out(out)  # before libraries and model are loaded
 
     from histoloom.cli.progress import bar
-    from histoloom.generation.copy_report import copy_report
+    from histoloom.generation.copy_report import check_report, copy_report
     from histoloom.generation.delivered import describe_delivered
     from histoloom.generation.export import iter_index
     from histoloom.generation.woven_folder import weave_folder
     from histoloom.models.pipeline import HistoloomPipeline
 
+    checking = None
+    if check is not None:
+        from histoloom.evaluation.judge import load_judge
+        from histoloom.generation.self_check import Checking
+
+        if check.judge is not None:
+            load_judge(check.judge)  # a folder that holds none is found before the model is loaded
+        checking = Checking(check, load_judge)
     pipeline = HistoloomPipeline.load(model)
     wants_none = isinstance(source.maps, DatasetOrder) and source.maps.crops == NONE
     own_bank = source.crops is None and not wants_none
@@ -256,9 +281,11 @@ def _generate(model: str, out: Path, source: Source, config: WeaveConfig, worker
             config = replace(config, copy_limit=1.0)  # the model's bank was woven: it holds nobody's pixels
     if source.stains and source.crops is None:
         raise ConfigError("stains name sets of a crop bank, and the model has none; give crops in the order")
-    count = weave_folder(pipeline, source, config, out, own_bank, bar, workers)
+    count = weave_folder(pipeline, source, config, out, own_bank, bar, workers, checking)
     typer.echo(printable(f"wrote {count} patches to {out}; look at {out / 'contact-sheet.png'}"))
     typer.echo(copy_report(iter_index(out), own_bank))
+    if check is not None:
+        typer.echo(check_report(out))
     if report := describe_delivered(out):
         typer.echo("\n".join(map(printable, report.splitlines())))
 

@@ -93,6 +93,13 @@ class Segmenter:
             maps[start : start + batch_size] = logits.argmax(1).to(torch.uint8).cpu().numpy()
         return maps
 
+    @torch.inference_mode()
+    def chances(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "k h w"]:
+        """The probability of each type at every pixel of one image."""
+        part = torch.from_numpy(image[None].copy())  # a picture that was read cannot be written to
+        logits = self._logits(part.to(next(self.network.parameters()).device))
+        return logits.float().softmax(1)[0].cpu().numpy()
+
     def num_learned(self, images: UInt8[np.ndarray, "n h w 3"]) -> int | None:
         """How many of these images it learned from; None if that is not recorded."""
         return sum(_hash(image) in self.learned_from for image in images) if self.learned_from else None

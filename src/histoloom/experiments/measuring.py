@@ -20,7 +20,7 @@ from histoloom.evaluation.sources import ImageSet, load_images
 from histoloom.experiments.context import Run
 from histoloom.experiments.recipe import Reproduction
 from histoloom.fitting.results import cached_result
-from histoloom.generation.patches import Order
+from histoloom.generation.order import Order
 from histoloom.metrics.copy_score import best_match
 from histoloom.metrics.copying import copy_rate, copy_threshold
 from histoloom.patches.store import Patches

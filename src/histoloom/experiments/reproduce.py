@@ -36,7 +36,8 @@ from histoloom.fitting.processes import process_state
 from histoloom.fitting.results import cached_result
 from histoloom.generation.contact_sheet import comparison_sheet
 from histoloom.generation.export import FORMAT, read_woven, write_patches
-from histoloom.generation.patches import Order, weave
+from histoloom.generation.order import Order
+from histoloom.generation.patches import weave
 from histoloom.models.autoencoder import weights_hash
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.schedulers import make_sampler

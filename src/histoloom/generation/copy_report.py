@@ -1,6 +1,9 @@
-"""One line on the search for copies of crops in woven patches."""
+"""One line each on the search for copies of crops in woven patches, and on the self-check."""
 
 from collections.abc import Iterable
+from pathlib import Path
+
+from histoloom.generation.export import iter_index, read_dropped
 
 
 def copy_report(rows: Iterable[dict], own_bank: bool = False) -> str:
@@ -33,3 +36,22 @@ def copy_report(rows: Iterable[dict], own_bank: bool = False) -> str:
     if limits == {1}:
         return "copy check: skipped, since a copy limit of 1 accepts everything"
     return "copy check: nothing to compare, since crops or patches show no texture"
+
+
+def check_report(folder: Path) -> str:
+    """How many patches of a checked folder were replaced and dropped, why, and how many pixels became unlabeled."""
+    copies, maps, replaced, patches, lossy, judged = 0, 0, 0, 0, 0.0, 0
+    for row in iter_index(folder):
+        copies, maps = copies + row["rejected_copies"], maps + row["rejected_maps"]
+        replaced += row["rejected_copies"] + row["rejected_maps"] > 0
+        patches += 1
+        if row["lossy"] is not None:
+            lossy, judged = lossy + row["lossy"], judged + 1
+    dropped = read_dropped(folder)
+    copies += sum(one.rejected_copies for one in dropped)
+    maps += sum(one.rejected_maps for one in dropped)
+    unlabeled = f"; {lossy / judged:.1%} of the pixels became unlabeled" if judged else ""
+    return (
+        f"self-check: {copies + maps} patches failed ({copies} resembled a crop, {maps} missed their map); {replaced} "
+        f"of {patches} are replacements, {len(dropped)} could not be replaced and were dropped{unlabeled}"
+    )

@@ -9,10 +9,11 @@
       contact-sheet.png      map, crops and result of the first patches
       delivered.json         of an order: what was ordered and what was obtained
       README.md              dataset card
+      dropped/00007.json     of a self-check: a patch that did not pass, and neither did those in its place
       record.json            settings and fingerprints of the inputs
       sources.local.json     file names of maps and crops, by the ids that the rows hold; not for sharing
 
-Images are written last, so all images up to the first gap are finished, and an interrupted run resumes after them.
+Images are written last, so all up to the first number without one are finished, and an interrupted run resumes there.
 """
 
 import io
@@ -34,7 +35,7 @@ from histoloom.patches.heterogeneity import class_fractions
 from histoloom.patches.preview import preview_html
 from histoloom.patches.store import read_table
 from histoloom.pictures import opened_picture, read_image, read_labels
-from histoloom.records import Record
+from histoloom.records import Record, read_json
 from histoloom.tissue import UNLABELLED, TissueTable
 
 FORMAT = 1  # raised when the same settings and inputs give other bytes
@@ -68,17 +69,16 @@ COLUMNS = pa.schema(
         pa.field("version", pa.string(), nullable=False),  # of Histoloom
         pa.field("fractions", pa.list_(pa.float32()), nullable=False),  # of the labeled pixels, by tissue id
         pa.field("labeled", pa.int64()),  # pixels with a label
+        pa.field("rejected_copies", pa.int32()),  # patches before this one that were dropped for resembling a crop
+        pa.field("rejected_maps", pa.int32()),  # and for tissue that was not where the map says
+        pa.field("lossy", pa.float64()),  # share of pixels that a judge made unlabeled; null: not judged
     ]
 )
 
-ADDED = {
-    "copy_limit",
-    "copy_score",
-    "tries",
-    "guidance_interval",
-    "mpp",
-    "labeled",
-}  # columns that older folders do not have
+ADDED = {  # columns that older folders do not have
+    "copy_limit", "copy_score", "tries", "guidance_interval", "mpp",
+    "labeled", "rejected_copies", "rejected_maps", "lossy",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,17 @@ class Provenance:
     tries: int = 1
     guidance_interval: tuple[float, float] = (0.0, 1.0)  # older versions guided at all times
     mpp: float | None = None
+    rejected_copies: int = 0
+    rejected_maps: int = 0
+    lossy: float | None = None
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A patch that no attempt and no replacement made pass: how many resembled a crop, how many missed their map."""
+
+    rejected_copies: int
+    rejected_maps: int
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -150,7 +161,7 @@ class Woven:
 
 
 def write_patches(
-    weave: Callable[[int], Iterable[AnnotatedPatch]],
+    weave: Callable[[int], Iterable[AnnotatedPatch | Dropped]],
     table: TissueTable,
     folder: Path | str,
     record: Record,
@@ -168,20 +179,34 @@ def write_patches(
     if files.is_finished(folder, record):
         return count_rows(folder / "index.parquet")
     with files.resumable_folder(folder, record) as aside:
-        done = next(number for number in count() if not _image(aside, number).exists())
+        done = next(n for n in count() if not (_image(aside, n).exists() or _dropped(aside, n).exists()))
         for number, patch in enumerate(weave(done), start=done):
-            _check(patch, table, number)
+            if isinstance(patch, AnnotatedPatch):
+                _check(patch, table, number)
             if number == 0:
                 files.write_text(aside / "tissue.toml", table.to_toml())
                 if sources:
                     files.write_json(aside / SOURCES, sources)
-            _write_patch(aside, number, patch, table)
+            if isinstance(patch, Dropped):
+                files.write_json(_dropped(aside, number), asdict(patch))
+            else:
+                _write_patch(aside, number, patch, table)
             done = number + 1
         if not done:
             raise OutputError(f"{folder}: there is nothing to weave; ask for at least one patch")
-        _write_index(aside, done, table)
+        kept = [number for number in range(done) if _image(aside, number).exists()]
+        if not kept:
+            raise OutputError(
+                f"{folder}: all {done} patches failed the self-check; loosen it, or change crops or model"
+            )
+        _write_index(aside, kept, table)
         finish(aside)
-    return done
+    return len(kept)
+
+
+def read_dropped(folder: Path) -> list[Dropped]:
+    """The patches that were dropped."""
+    return [Dropped(**read_json(path)) for path in sorted((folder / "dropped").glob("*.json"))]
 
 
 def read_index(folder: Path | str) -> list[dict]:
@@ -301,7 +326,7 @@ def _write_patch(aside: Path, number: int, patch: AnnotatedPatch, table: TissueT
     files.write_bytes(_image(aside, number), _png(Image.fromarray(patch.image), mpp, text))
 
 
-def _write_index(aside: Path, done: int, table: TissueTable) -> None:
+def _write_index(aside: Path, numbers: list[int], table: TissueTable) -> None:
     """Rows come from the images themselves, so that an interrupted run and an undisturbed one write the same bytes."""
     schema = COLUMNS.with_metadata({"histoloom.tissue": json.dumps(table.to_rows())})
     # `datasets` opens the files that columns of these names point to.
@@ -315,8 +340,8 @@ def _write_index(aside: Path, done: int, table: TissueTable) -> None:
         parquet_writer(index, schema, compression="zstd") as write_index,
         parquet_writer(metadata, renamed, compression="zstd") as write_metadata,
     ):
-        for start in range(0, done, ROWS):
-            rows = [_row(aside, number, table) for number in range(start, min(start + ROWS, done))]
+        for start in range(0, len(numbers), ROWS):
+            rows = [_row(aside, number, table) for number in numbers[start : start + ROWS]]
             write_index.write_table(pa.Table.from_pylist(rows, schema))
             write_metadata.write_table(pa.Table.from_pylist(rows, schema).rename_columns(names))
 
@@ -335,6 +360,10 @@ def _image(folder: Path, number: int) -> Path:
 
 def _map(folder: Path, number: int) -> Path:
     return folder / "maps" / f"{number:05d}.png"
+
+
+def _dropped(folder: Path, number: int) -> Path:
+    return folder / "dropped" / f"{number:05d}.json"
 
 
 def _png(image: Image.Image, mpp: float | None, text: PngImagePlugin.PngInfo | None = None) -> bytes:

@@ -27,6 +27,7 @@ from histoloom.tissue import UNLABELLED, TissueTable, TissueType
 from histoloom.walk import is_hidden, source_name, suffix_of
 
 MAP_SUFFIXES = (".png", ".tif", ".tiff", ".webp", ".bmp")
+TURN = 10**7  # between the number of a layout and those in its place
 SemanticMap = UInt8[np.ndarray, "h w"]
 
 
@@ -36,8 +37,8 @@ class MapSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, number: int) -> tuple[str, SemanticMap]:
-        """A map, and what it is called in what is written."""
+    def read(self, number: int, turn: int = 0) -> tuple[str, SemanticMap]:
+        """A map, and what it is called in what is written; `turn` 1, 2, ... gives others in its place."""
         ...
 
     def files(self) -> Iterator[tuple[str, SemanticMap]]:
@@ -74,8 +75,9 @@ class LayoutMaps:
     def __len__(self) -> int:
         return self._count
 
-    def read(self, number: int) -> tuple[str, SemanticMap]:
-        """Layout `number`."""
+    def read(self, number: int, turn: int = 0) -> tuple[str, SemanticMap]:
+        """Layout `number`, or another in its place."""
+        number += TURN * turn
         return f"layout {number} of seed {self._layouts.seed}", self._layouts.draw(number)
 
     def files(self) -> Iterator[tuple[str, SemanticMap]]:
@@ -96,8 +98,8 @@ class _FileMaps(ABC):
     def named(self, number: int) -> tuple[str, SemanticMap]:
         """The file of a map, and the map."""
 
-    def read(self, number: int) -> tuple[str, SemanticMap]:
-        """A map, and what it is called in what is written."""
+    def read(self, number: int, turn: int = 0) -> tuple[str, SemanticMap]:
+        """A map, and what it is called in what is written; there is no other in its place."""
         name, semantic_map = self.named(number)
         return name if self._record_names else content_id(semantic_map), semantic_map
 

@@ -8,7 +8,7 @@ import numpy as np
 from histoloom.errors import ConfigError
 from histoloom.generation.dataset_order import DatasetOrder
 from histoloom.generation.layouts import LayoutConfig, Layouts, background_of
-from histoloom.generation.map_sources import LayoutMaps, MapSource, SemanticMap, layouts_at
+from histoloom.generation.map_sources import TURN, LayoutMaps, MapSource, SemanticMap, layouts_at
 from histoloom.generation.order_plan import MapPlan, plan_layouts, plan_maps, wanted_shares
 from histoloom.generation.warped_maps import joined, warped
 from histoloom.patches.heterogeneity import class_fractions, is_heterogeneous
@@ -34,9 +34,10 @@ class ComposedLayouts:
     def __len__(self) -> int:
         return len(self._plan.types)
 
-    def read(self, number: int) -> tuple[str, SemanticMap]:
-        """Layout `number`."""
-        return f"layout {number} of seed {self._seed}", self._layouts.compose(number, self._plan.of(number))
+    def read(self, number: int, turn: int = 0) -> tuple[str, SemanticMap]:
+        """Layout `number`, or another of the same shares in its place."""
+        drawn = number + TURN * turn
+        return f"layout {drawn} of seed {self._seed}", self._layouts.compose(drawn, self._plan.of(number))
 
     def files(self) -> Iterator[tuple[str, SemanticMap]]:
         """Nothing: no file is behind a layout."""
@@ -64,8 +65,8 @@ class OrderedMaps:
     def __len__(self) -> int:
         return len(self._plan.maps)
 
-    def read(self, number: int) -> tuple[str, SemanticMap]:
-        """Map `number`, and the map or maps that it was made from."""
+    def read(self, number: int, turn: int = 0) -> tuple[str, SemanticMap]:
+        """Map `number`, or another warp in its place, and the map or maps that it was made from."""
         one, other = self._plan.maps[number].tolist()
         name, semantic_map = self._maps.read(one)
         if not self._order.warp:
@@ -75,7 +76,7 @@ class OrderedMaps:
         name = f"{name} + {second[0]}" if second else name
         best, least = semantic_map, np.inf
         for attempt in range(TRIES):
-            rng = np.random.default_rng((self._seed, 7, number, attempt))
+            rng = np.random.default_rng((self._seed, 7, number, attempt + TRIES * turn))
             made = warped(semantic_map, self._order.size, rng, name)
             if second:
                 made = joined(made, warped(second[1], self._order.size, rng, name), rng)

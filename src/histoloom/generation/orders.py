@@ -20,8 +20,8 @@ from histoloom.generation.bank import CropBank, load_bank
 from histoloom.generation.dataset_order import DatasetOrder
 from histoloom.generation.layouts import Layouts
 from histoloom.generation.map_sources import LayoutMaps, MapSource, is_dataset, layouts_at, maps_in
+from histoloom.generation.order import Order
 from histoloom.generation.ordered_maps import ordered_maps
-from histoloom.generation.patches import Order
 from histoloom.generation.settings import DrawnMaps, Source
 from histoloom.tissue import TissueTable
 
@@ -61,8 +61,13 @@ class Orders:
     def __getitem__(self, number: int) -> Order:
         if not 0 <= number < len(self):
             raise IndexError(number)
-        name, semantic_map = self.maps.read(number)
-        rng = np.random.default_rng((self._seed, number))
+        return self.replacement(number, 0)
+
+    def replacement(self, number: int, turn: int) -> Order:
+        """The order that takes the place of order `number` in turn 1, 2, ...: another map where maps are made, and
+        other crops. In turn 0, the order itself."""
+        name, semantic_map = self.maps.read(number, turn)
+        rng = np.random.default_rng((self._seed, number, turn) if turn else (self._seed, number))
         crops = self.bank.draw(semantic_map, rng) if self.bank.sets else []
         return Order(semantic_map, name, crops)
 

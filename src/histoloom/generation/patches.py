@@ -6,14 +6,15 @@ at last from only the colors of that crop.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from histoloom.conditioning.inputs import Crop
 from histoloom.errors import ModelError
-from histoloom.generation.export import AnnotatedPatch, CropUse, Provenance
+from histoloom.generation.export import AnnotatedPatch, CropUse, Dropped, Provenance
+from histoloom.generation.order import Order, OrderList
+from histoloom.generation.self_check import SelfCheck
 from histoloom.generation.settings import WeaveConfig
 from histoloom.metrics.copy_score import best_matches
 from histoloom.models.pipeline import HistoloomPipeline
@@ -21,23 +22,7 @@ from histoloom.models.sampling import Sampling
 from histoloom.progress import SILENT, Bar
 from histoloom.version import VERSION
 
-
-@dataclass(frozen=True, eq=False)
-class Order:
-    """One patch to weave: its map, where that came from, and its crops."""
-
-    semantic_map: UInt8[np.ndarray, "h w"]
-    map_source: str
-    crops: list[Crop]
-
-
-@runtime_checkable
-class OrderList(Protocol):
-    """Orders by number: a list, or orders that are made when they are asked for."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, number: int, /) -> Order: ...
+REPLACED = 2**21  # added to the number of an attempt whose patch replaces another; `tries` are fewer
 
 
 def weave(
@@ -61,9 +46,24 @@ def weave(
     sizes may be mixed; those of one size are woven at once. Raises ModelError, with the number of the patch, where the
     model yields pixels that are not finite.
     """
-    config = config or WeaveConfig()
+    for patch in weave_checked(pipeline, orders, config or WeaveConfig(), first, bar, mpp):
+        assert isinstance(patch, AnnotatedPatch)
+        yield patch
+
+
+def weave_checked(
+    pipeline: HistoloomPipeline,
+    orders: OrderList,
+    config: WeaveConfig,
+    first: int = 0,
+    bar: Bar = SILENT,
+    mpp: float | None = None,
+    check: SelfCheck | None = None,
+) -> Iterator[AnnotatedPatch | Dropped]:
+    """As `weave`, with a check: a patch that is above the copy limit even at last, or whose tissue is not where the map
+    says, is replaced, and where no replacement passes, `Dropped` stands in its place."""
     for start in batch_starts(first, len(orders), config):
-        patches = weave_batch(pipeline, orders, config, start, mpp)
+        patches = weave_batch(pipeline, orders, config, start, mpp, check)
         new = patches[max(0, first - start) :]
         bar.advance(len(new))
         yield from new
@@ -75,8 +75,13 @@ def batch_starts(first: int, count: int, config: WeaveConfig) -> range:
 
 
 def weave_batch(
-    pipeline: HistoloomPipeline, orders: OrderList, config: WeaveConfig, start: int, mpp: float | None = None
-) -> list[AnnotatedPatch]:
+    pipeline: HistoloomPipeline,
+    orders: OrderList,
+    config: WeaveConfig,
+    start: int,
+    mpp: float | None = None,
+    check: SelfCheck | None = None,
+) -> list[AnnotatedPatch | Dropped]:
     """Weave the batch that begins with order `start`, whatever else is woven; raises as `weave` does."""
     scheduler, sampling = pipeline.resolve(config)
     limit = copy_limit_of(pipeline, config)
@@ -92,16 +97,30 @@ def weave_batch(
         "copy_limit": limit,
         "mpp": mpp or pipeline.mpp,
     }
-    part = [orders[number] for number in range(start, min(start + config.batch_size, len(orders)))]
-    seeds = [config.seed + start + i for i in range(len(part))]
-    try:
+
+    def woven(part: list[Order], seeds: list[int]) -> list[AnnotatedPatch]:
         attempts = _weave_unlike(pipeline, part, seeds, config, limit)
+        return [
+            AnnotatedPatch(attempt.image, order.semantic_map, _provenance(order, attempt, shared))
+            for order, attempt in zip(part, attempts, strict=True)
+        ]
+
+    numbers = range(start, min(start + config.batch_size, len(orders)))
+    seeds = [config.seed + number for number in numbers]
+    try:
+        patches = woven([orders[number] for number in numbers], seeds)
+        if check is None:
+            return list(patches)
+        again = dict(zip(numbers, seeds, strict=True))
+        return check.passed(
+            dict(zip(numbers, patches, strict=True)),
+            lambda which, turn: woven(
+                [check.replacement(number, turn) for number in which],
+                [_another_seed(again[number], REPLACED + turn) for number in which],
+            ),
+        )
     except ModelError as error:
-        raise ModelError(f"patches {start} to {start + len(part) - 1}: {error}") from None
-    return [
-        AnnotatedPatch(attempt.image, order.semantic_map, _provenance(order, attempt, shared))
-        for order, attempt in zip(part, attempts, strict=True)
-    ]
+        raise ModelError(f"patches {start} to {numbers[-1]}: {error}") from None
 
 
 def copy_limit_of(pipeline: HistoloomPipeline, config: WeaveConfig) -> float | None:

@@ -113,6 +113,24 @@ class Source:
             check_mpp(self.mpp)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig:
+    """When a patch is dropped."""
+
+    judge: Path | None = None  # folder of a judge; None: maps are not checked
+    lossy_above: float = 1.25  # loss of a pixel over the mean of its type on real tissue; FreeMask's factor
+    most_lossy: float = 0.5  # share of a patch's labeled pixels; more and the patch is dropped
+    replacements: int = 4  # patches that are tried in the place of one that fails
+
+    def __post_init__(self):
+        check_numbers(self)
+        check_whole("replacements", self.replacements, 0, 1000)
+        if self.lossy_above <= 0:
+            raise ConfigError(f"lossy_above is {self.lossy_above:g}; give a factor above 0, such as 1.25")
+        if not 0 < self.most_lossy <= 1:
+            raise ConfigError(f"most_lossy is {self.most_lossy:g}; give a share above 0, up to 1")
+
+
 def check_band(band: tuple[float, float]) -> None:
     """Raise ConfigError unless the band is two shares in ascending order, between which a most common type can be."""
     low, high = band

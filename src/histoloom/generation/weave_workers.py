@@ -13,9 +13,10 @@ import torch
 from histoloom.distributed import Workers, run_made
 from histoloom.errors import ConfigError, ModelError
 from histoloom.generation.dataset_order import DatasetOrder
-from histoloom.generation.export import AnnotatedPatch
+from histoloom.generation.export import AnnotatedPatch, Dropped
 from histoloom.generation.orders import make_orders
 from histoloom.generation.patches import batch_starts, weave_batch
+from histoloom.generation.self_check import Checking
 from histoloom.generation.settings import Source, WeaveConfig
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.progress import Bar
@@ -32,6 +33,7 @@ class Share:
     config: WeaveConfig
     mpp: float | None
     own_bank: bool
+    checking: Checking | None
     threads: int  # 0: as many as torch takes
 
     @classmethod
@@ -42,6 +44,7 @@ class Share:
         config: WeaveConfig,
         mpp: float | None,
         own_bank: bool,
+        checking: Checking | None,
         workers: Workers,
     ) -> "Share":
         """The share of workers that weave what `pipeline` would; raises ConfigError where no folder holds it."""
@@ -51,19 +54,24 @@ class Share:
         threads = 0 if workers.ray else max(1, torch.get_num_threads() // workers.count)
         dtype = pipeline.denoiser.dtype
         source = _absolute(source)
-        return cls(str(folder.absolute()), pipeline.fingerprint, dtype, source, config, mpp, own_bank, threads)
+        return cls(
+            str(folder.absolute()), pipeline.fingerprint, dtype, source, config, mpp, own_bank, checking, threads
+        )
 
-    def __call__(self) -> Callable[[int], list[AnnotatedPatch]]:
+    def __call__(self) -> Callable[[int], list[AnnotatedPatch | Dropped]]:
         if self.threads:
             torch.set_num_threads(self.threads)
         pipeline = HistoloomPipeline.load(self.model, self.dtype)
         if pipeline.fingerprint != self.model_hash:
             raise ModelError(f"{self.model}: holds other weights than those that weave; save the model and load it")
         orders = make_orders(self.source, pipeline.table, self.config.seed, self.mpp, self.own_bank)
-        return lambda start: weave_batch(pipeline, orders, self.config, start, self.mpp)
+        check = self.checking and self.checking.open(orders.replacement, pipeline.table)
+        return lambda start: weave_batch(pipeline, orders, self.config, start, self.mpp, check)
 
 
-def weave_elsewhere(share: Share, first: int, count: int, workers: Workers, bar: Bar) -> Iterator[AnnotatedPatch]:
+def weave_elsewhere(
+    share: Share, first: int, count: int, workers: Workers, bar: Bar
+) -> Iterator[AnnotatedPatch | Dropped]:
     """The patches from number `first` on, in order; `bar` counts them. Raises what weaving a batch raises."""
     starts = batch_starts(first, count, share.config)
     for outcome in run_made(share, starts, workers, gpu=torch.cuda.is_available()):

@@ -14,9 +14,11 @@ from histoloom.generation.card import write_card
 from histoloom.generation.contact_sheet import SheetRow, contact_sheet
 from histoloom.generation.dataset_order import DatasetOrder
 from histoloom.generation.delivered import DELIVERED, count_delivered
-from histoloom.generation.export import FORMAT, SOURCES, AnnotatedPatch, iter_woven, write_patches
+from histoloom.generation.export import FORMAT, SOURCES, AnnotatedPatch, Dropped, iter_woven, write_patches
+from histoloom.generation.order import Order
 from histoloom.generation.orders import Orders, make_orders
-from histoloom.generation.patches import copy_limit_of, weave
+from histoloom.generation.patches import copy_limit_of, weave_checked
+from histoloom.generation.self_check import Checking
 from histoloom.generation.settings import Source, WeaveConfig
 from histoloom.generation.weave_workers import Share, weave_elsewhere
 from histoloom.models.pipeline import HistoloomPipeline
@@ -35,21 +37,25 @@ def weave_folder(
     own_bank: bool = False,
     progress: Progress = silent,
     workers: Workers = ALONE,
+    checking: Checking | None = None,
 ) -> int:
     """Weave `source` into the folder `out`, with contact sheet and card; returns the number of its patches.
 
     An interrupted run resumes. `own_bank` says that the crops were woven by the model itself. The bytes do not depend
-    on `workers`, each of which opens the model in its folder. Raises OutputError, with the name of the file, where
-    `out` was made from other maps or crops.
+    on `workers`, each of which opens the model in its folder. With `checking`, patches that fail are replaced or
+    dropped. Raises OutputError, with the name of the file, where `out` was made from other maps or crops.
     """
     mpp = scale_of(pipeline, source.mpp)
     orders = make_orders(source, pipeline.table, config.seed, mpp, own_bank)
     inputs = orders.inputs()
+    check = checking and checking.open(orders.replacement, pipeline.table)
     record = Record(
         command="generate",
         format=FORMAT,
-        settings=_settings(pipeline, source, config, mpp),
-        inputs={"model": pipeline.fingerprint, "model_config": config_hash(pipeline)} | inputs.fingerprints,
+        settings=_settings(pipeline, source, config, mpp) | ({"check": _check_settings(checking)} if checking else {}),
+        inputs={"model": pipeline.fingerprint, "model_config": config_hash(pipeline)}
+        | inputs.fingerprints
+        | (checking.fingerprints() if checking else {}),
     )
     refuse_changed(out, inputs.sources)
 
@@ -61,11 +67,11 @@ def weave_folder(
 
     with progress("weaving", len(orders), "patches") as bar:
 
-        def resume(first: int) -> Iterator[AnnotatedPatch]:
+        def resume(first: int) -> Iterator[AnnotatedPatch | Dropped]:
             bar.advance(first)
             if workers.alone:
-                return weave(pipeline, orders, config, first, bar, mpp)
-            share = Share.of(pipeline, source, config, mpp, own_bank, workers)
+                return weave_checked(pipeline, orders, config, first, bar, mpp, check)
+            share = Share.of(pipeline, source, config, mpp, own_bank, checking, workers)
             return weave_elsewhere(share, first, len(orders), workers, bar)
 
         return write_patches(resume, pipeline.table, out, record, inputs.sources, finish)
@@ -147,9 +153,19 @@ def _settings(pipeline: HistoloomPipeline, source: Source, config: WeaveConfig, 
 
 def _draw_sheet(folder: Path, orders: Orders, pipeline: HistoloomPipeline) -> None:
     rows = [
-        SheetRow(semantic_map, [(c.tissue, c.pixels) for c in orders[number].crops], image)
-        for number, (_, image, semantic_map) in enumerate(islice(iter_woven(folder), SHEET_ROWS))
+        SheetRow(semantic_map, [(c.tissue, c.pixels) for c in _order_of(row, orders).crops], image)
+        for row, image, semantic_map in islice(iter_woven(folder), SHEET_ROWS)
     ]
     sheet = contact_sheet(rows, pipeline.table, columns=2 if len(rows) <= 16 else 4)
     with files.whole_file(folder / "contact-sheet.png") as aside:
         sheet.save(aside, "PNG")
+
+
+def _order_of(row: dict, orders: Orders) -> Order:
+    """The order of a patch: the one of its number, or the replacement that passed the check."""
+    return orders.replacement(int(Path(row["image"]).stem), row["rejected_copies"] + row["rejected_maps"])
+
+
+def _check_settings(checking: Checking) -> dict:
+    """The settings of a check; the inputs say which judge it has, since a path names a machine."""
+    return asdict(checking.config) | {"judge": None if checking.config.judge is None else "folder"}

@@ -1,0 +1,61 @@
+"""A judge gives each pixel its loss over the usual loss of its type on real tissue."""
+
+import numpy as np
+import pytest
+from conftest import draw_tissue
+
+from histoloom.errors import ModelError
+from histoloom.evaluation.judge import ABOUT, load_judge, pixel_loss, train_judge
+from histoloom.evaluation.segmenter import SegmenterConfig
+from histoloom.files import write_json
+from histoloom.patches.store import encode_png, write_shards
+from histoloom.tissue import TissueTable
+
+TABLE = TissueTable.from_names(["stroma", "gland"])
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory):
+    """A judge of thirty patches by five cases, trained in seconds, and its folder."""
+    home, rng = tmp_path_factory.mktemp("judge"), np.random.default_rng(0)
+    rows = []
+    for number in range(30):
+        image, semantic_map = draw_tissue(rng, 64, 2)
+        rows.append(
+            {"image": encode_png(image), "semantic_map": encode_png(semantic_map), "source": f"{number}.png", "x": 0,
+             "y": 0, "size": 64, "mpp": 0.5, "fractions": [0.5, 0.5], "entropy": 0.0, "case": f"{number % 5}",
+             "split": "train"}
+        )  # fmt: skip
+    write_shards(rows, TABLE, home / "dataset", "train")
+    (home / "dataset" / "tissue.toml").write_text(TABLE.to_toml())
+    config = SegmenterConfig(channels=(8, 16), size=32, steps=60, batch_size=8)
+    about = train_judge(home / "dataset", home / "judge", config)
+    assert train_judge(home / "dataset", home / "judge", config) == about
+    assert about["held_out_patches"] == 6
+    return load_judge(home / "judge"), home / "judge"
+
+
+def test_tissue_where_the_map_says_has_about_the_usual_loss_and_swapped_tissue_far_more(judge):
+    image, semantic_map = draw_tissue(np.random.default_rng(9), 64, 2)
+    right = judge[0].relative_loss(image, semantic_map)
+    wrong = judge[0].relative_loss(image, 1 - semantic_map)
+    assert right.mean() < 3
+    assert wrong.mean() > 5 * right.mean()
+
+
+def test_the_loss_is_the_cross_entropy_and_pixels_without_a_label_have_none(judge):
+    image, semantic_map = draw_tissue(np.random.default_rng(8), 64, 2)
+    semantic_map[:8] = 255
+    chances = judge[0].segmenter.chances(image)
+    loss = pixel_loss(judge[0].segmenter, image, semantic_map)
+    assert (loss[:8] == 0).all()
+    assert loss[20, 30] == pytest.approx(-np.log(chances[semantic_map[20, 30], 20, 30]), rel=1e-4)
+    np.testing.assert_allclose(chances.sum(axis=0), 1, rtol=1e-5)
+
+
+def test_a_folder_without_a_judge_is_refused(judge, tmp_path):
+    with pytest.raises(ModelError, match=r"holds no judge .* make one with `histoloom train-judge`"):
+        load_judge(tmp_path)
+    write_json(tmp_path / ABOUT, {"tissue": TABLE.to_rows(), "mean_loss": {"0": -1.0}})
+    with pytest.raises(ModelError, match="a mean loss is not a positive number"):
+        load_judge(tmp_path)
