@@ -47,7 +47,8 @@ def main() -> None:
             mine = [[c for c in crops if (m == c.tissue).any()] for m in (pair.map_before, pair.map_after)]
             plain = pipeline([pair.map_before, pair.map_after], mine, seed=[number, number])
             found["pairs"].append(pair.change())
-            found["one seed"].append(Pair(*plain, pair.map_before, pair.map_after, pair.parts).change())
+            before, after = plain
+            found["one seed"].append(Pair(before, after, pair.map_before, pair.map_after, pair.parts).change())
             if rule == "change":
                 borders.append(border(pair.after, pair.parts > 0))
             if arguments.out is not None:
