@@ -30,7 +30,7 @@ def study(sides, tmp_path_factory):
     return folder
 
 
-def test_items_are_balanced_and_each_reader_sees_all_in_an_order_of_her_own(study):
+def test_items_are_balanced_and_each_reader_sees_all_in_another_order(study):
     items, opened = read_key(study)["items"], open_study(study)
     assert Counter((item["role"], item["kind"]) for item in items.values()) == {
         ("main", "real"): 20,

@@ -36,7 +36,7 @@ def server(studies):
         yield running
 
 
-def test_a_reader_logs_in_by_token_and_sees_her_items_in_order(server):
+def test_a_reader_logs_in_by_token_and_sees_the_items_in_order(server):
     browser, order = Browser(server.port), open_study(server.folder).orders["reader-1"]
     assert browser.ask("/api/state")[0] == 401
     status, found, _ = browser.ask("/api/login", {"token": "wrong"})

@@ -1,4 +1,4 @@
-"""Agreement of readers with each other, and of a reader with herself."""
+"""Agreement of readers with each other."""
 
 from math import nan
 

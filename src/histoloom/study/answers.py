@@ -45,7 +45,7 @@ class Answers:
         return {name: self.new_token(name) for name in names if name not in known}
 
     def new_token(self, reader: str) -> str:
-        """A token that replaces the one of a reader, and ends her login."""
+        """A token that replaces the one of a reader, and ends their login."""
         token = new_token()
         with self._connection:
             self._connection.execute(

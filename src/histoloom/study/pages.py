@@ -38,14 +38,14 @@ class StudyPages:
         return response
 
     async def log_out(self, request: Request) -> Response:
-        """End the session; the reader goes on where she was when she logs in again."""
+        """End the session; the next login goes on at the same item."""
         self._answers.log_out(self._reader(request))
         response = JSONResponse({})
         response.delete_cookie(_cookie(request), path="/")
         return response
 
     async def state(self, request: Request) -> Response:
-        """How far the reader is, and her present item."""
+        """How far the reader is, and the present item."""
         return JSONResponse(self._state(self._reader(request)))
 
     async def image(self, request: Request) -> Response:

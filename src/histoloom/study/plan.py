@@ -51,7 +51,7 @@ def draw_items(matcher: Matcher, config: StudyConfig, with_decoded: bool) -> lis
 
 
 def orders(items: list[Item], config: StudyConfig) -> list[list[int]]:
-    """For each reader, the items in her order: practice first, then all others; a repeat is well behind its first."""
+    """For each reader, the items in order: practice first, then all others; a repeat is well behind its first."""
     return [_order(items, np.random.default_rng((config.seed, reader))) for reader in range(1, config.readers + 1)]
 
 

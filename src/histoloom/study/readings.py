@@ -14,8 +14,8 @@ from histoloom.study.plan import MAIN, PRACTICE, REAL, REPEAT
 class Readings:
     """Scores of readers and items, nan where there is none.
 
-    A score is high where a reader is sure that the item is synthetic; of a pair, where she is sure of the right side
-    (of a control pair: of the left one).
+    A score is high where a reader is sure that the item is synthetic; of a pair, where the reader is sure of the side
+    that is real (of a control pair: of the left one).
     """
 
     readers: list[str]

@@ -32,7 +32,7 @@ def serve_study(
         for reader, token in tokens.items():
             say(f"{reader}: {token}")
         if tokens:
-            say("each reader logs in with her token; it is not shown again, and --new-token READER makes another")
+            say("readers log in with these tokens, which are not shown again; --new-token READER makes another")
         if not is_loopback(host):
             say("anyone on the network can reach this page, and answers travel unencrypted: put a TLS proxy before it")
         say(f"serving {folder} at {address(host, listener)}; stop with Ctrl-C")

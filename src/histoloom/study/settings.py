@@ -15,7 +15,7 @@ class StudyConfig:
     n: int = (
         120  # items that count: half real, half synthetic; in mode pairs, pairs of one real and one synthetic image
     )
-    readers: int = 5  # each has an order of her own
+    readers: int = 5  # each has an order of their own
     mode: str = "single"  # single: one image at a time; pairs: which of two is real?
     margin: float = 0.6  # readers "cannot tell" where the interval of the AUC is below it; 0.5 to 1
     controls: float = 0.1  # real against real, as a share of n; as many decoded real images, where a model is given
