@@ -101,7 +101,7 @@ def test_crops_come_from_the_named_stains_alone(crop_sets, tmp_path):
     orders = make_orders(source_of(order, record_names=True), TABLE, 0, 3.0)
     used = {crop.source.split("/")[0] for number in range(8) for crop in orders[number].crops}
     assert used == {"pale", "dark"}
-    with pytest.raises(ConfigError, match=r"stain 'blue' is no set of crops in .*; known: dark, pale, red"):
+    with pytest.raises(ConfigError, match=r"stain 'blue' is not a set of crops in .*; known: dark, pale, red"):
         make_orders(source_of(DatasetOrder(crops=str(crop_sets), stains=("blue",))), TABLE, 0, 3.0)
 
 

@@ -102,8 +102,8 @@ def test_a_classifier_of_file_properties_guesses(study):
 
 
 def test_the_server_reads_nothing_that_tells_and_the_key_is_apart(study):
-    told = json.loads((study / "study.json").read_text())
-    assert set(told) == {"format", "pairs", "size", "practice", "orders"}
+    written = json.loads((study / "study.json").read_text())
+    assert set(written) == {"format", "pairs", "size", "practice", "orders"}
     assert {path.name for path in study.iterdir()} == {"study.json", "images", "key", "record.json"}
     assert [path.name for path in (study / "key").iterdir()] == ["key.json"]
     assert os.name == "nt" or (study / "key").stat().st_mode & 0o077 == 0

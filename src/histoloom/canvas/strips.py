@@ -18,8 +18,8 @@ from histoloom.canvas.parts import TILE, Parts
 from histoloom.canvas.settings import CanvasConfig
 from histoloom.conditioning.inputs import Crop
 from histoloom.distributed import Workers, run_made
-from histoloom.errors import ConfigError, ModelError
 from histoloom.models.pipeline import HistoloomPipeline
+from histoloom.models.saved_pipeline import check_same_weights, folder_for_workers
 from histoloom.progress import Bar, Progress
 
 PARTS_ON_RAY = 8  # of a strip on a cluster, whose number of workers is unknown here
@@ -56,11 +56,8 @@ class Strips:
         workers: Workers,
     ) -> "Strips":
         """The strips of the canvas that `pipeline` would weave; raises ConfigError where no folder holds it."""
-        folder = Path(str(pipeline.name_or_path or ""))
-        if not (folder / "model_index.json").is_file():
-            raise ConfigError("the model is in no folder that workers could open; save it and load it, or use 1 worker")
         return cls(
-            model=str(folder.absolute()),
+            model=str(folder_for_workers(pipeline)),
             model_hash=pipeline.fingerprint,
             dtype=pipeline.denoiser.dtype,
             path=layout.path.absolute(),
@@ -78,8 +75,7 @@ class Strips:
         if self.threads:
             torch.set_num_threads(self.threads)
         pipeline = HistoloomPipeline.load(self.model, self.dtype)
-        if pipeline.fingerprint != self.model_hash:
-            raise ModelError(f"{self.model}: holds other weights than those that weave; save the model and load it")
+        check_same_weights(pipeline, self.model_hash)
         layout = Layout(self.path, pipeline.table, self.size, self.rest)
         parts = Parts(self.rows, layout.shape)
 

@@ -99,7 +99,7 @@ class _FileMaps(ABC):
         """The file of a map, and the map."""
 
     def read(self, number: int, turn: int = 0) -> tuple[str, SemanticMap]:
-        """A map, and what it is called in what is written; there is no other in its place."""
+        """A map, and its name in what is written; these maps have no replacements."""
         name, semantic_map = self.named(number)
         return name if self._record_names else content_id(semantic_map), semantic_map
 

@@ -38,7 +38,7 @@ class Orders:
     """One order per map of `maps`, by number; the crops of order i are a function of (seed, i).
 
     With `record_names`, an order names the files of its map and crops; else it holds their ids. `own_bank` says that
-    the crops were woven by the model itself, so that their names are nobody's. `crops_from` names the bank in errors.
+    the model itself wove the crops, so that their names identify nobody. `crops_from` names the bank in errors.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ def _of_stains(bank: CropBank, stains: tuple[str, ...], folder: Path | None) -> 
     for name in stains:
         if name not in bank.sets:
             known = ", ".join(list(bank.sets)[:12]) or "none"
-            raise ConfigError(f"stain {name!r} is no set of crops in {folder}; known: {known}")
+            raise ConfigError(f"stain {name!r} is not a set of crops in {folder}; known: {known}")
     return CropBank({name: bank.sets[name] for name in stains}) if stains else bank
 
 

@@ -146,7 +146,7 @@ def _crops(row: dict, config: RealBankConfig, rng: np.random.Generator, left_out
 
 
 def _fault(pixels: UInt8[np.ndarray, "h w 3"], usual: Float[np.ndarray, " 3"], config: RealBankConfig) -> str:
-    """Why a crop is no exemplar of its tissue; empty if it is."""
+    """Why a crop does not show its tissue; empty if it does."""
     if (pixels.min(axis=2) >= BRIGHT).mean() > MOST_GLASS or pixels.mean() >= GLASS:
         return "glass"
     if np.linalg.norm(pixels.mean(axis=(0, 1)) - usual) > CropConfig.max_color_distance:

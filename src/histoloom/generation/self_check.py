@@ -102,7 +102,7 @@ class SelfCheck:
 
 @dataclass(frozen=True)
 class Checking:
-    """A check before its judge is opened: `load` opens the folder of a judge, in each worker anew."""
+    """A check before its judge is opened: `load` opens the folder of a judge; each worker calls it."""
 
     config: CheckConfig
     load: Callable[[Path], PixelJudge] | None = None

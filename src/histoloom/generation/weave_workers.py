@@ -1,6 +1,6 @@
 """Weave batches in several processes or on a Ray cluster: the bytes of one process, in its order.
 
-A worker is told the number of a batch and nothing else. It opens model, maps and crops itself, so that neither is sent,
+A worker gets the number of a batch and nothing else. It opens model, maps and crops itself, so that neither is sent,
 and no more batches are in memory than workers need.
 """
 
@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from histoloom.distributed import Workers, run_made
-from histoloom.errors import ConfigError, ModelError
 from histoloom.generation.dataset_order import DatasetOrder
 from histoloom.generation.export import AnnotatedPatch, Dropped
 from histoloom.generation.orders import make_orders
@@ -19,6 +18,7 @@ from histoloom.generation.patches import batch_starts, weave_batch
 from histoloom.generation.self_check import Checking
 from histoloom.generation.settings import Source, WeaveConfig
 from histoloom.models.pipeline import HistoloomPipeline
+from histoloom.models.saved_pipeline import check_same_weights, folder_for_workers
 from histoloom.progress import Bar
 
 
@@ -48,22 +48,16 @@ class Share:
         workers: Workers,
     ) -> "Share":
         """The share of workers that weave what `pipeline` would; raises ConfigError where no folder holds it."""
-        folder = Path(str(pipeline.name_or_path or ""))
-        if not (folder / "model_index.json").is_file():
-            raise ConfigError("the model is in no folder that workers could open; save it and load it, or use 1 worker")
         threads = 0 if workers.ray else max(1, torch.get_num_threads() // workers.count)
         dtype = pipeline.denoiser.dtype
-        source = _absolute(source)
-        return cls(
-            str(folder.absolute()), pipeline.fingerprint, dtype, source, config, mpp, own_bank, checking, threads
-        )
+        source, folder = _absolute(source), str(folder_for_workers(pipeline))
+        return cls(folder, pipeline.fingerprint, dtype, source, config, mpp, own_bank, checking, threads)
 
     def __call__(self) -> Callable[[int], list[AnnotatedPatch | Dropped]]:
         if self.threads:
             torch.set_num_threads(self.threads)
         pipeline = HistoloomPipeline.load(self.model, self.dtype)
-        if pipeline.fingerprint != self.model_hash:
-            raise ModelError(f"{self.model}: holds other weights than those that weave; save the model and load it")
+        check_same_weights(pipeline, self.model_hash)
         orders = make_orders(self.source, pipeline.table, self.config.seed, self.mpp, self.own_bank)
         check = self.checking and self.checking.open(orders.replacement, pipeline.table)
         return lambda start: weave_batch(pipeline, orders, self.config, start, self.mpp, check)
