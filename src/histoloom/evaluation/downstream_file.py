@@ -51,10 +51,13 @@ def compare_into(
         settings = asdict(config) | {"precision": resolved(config.precision)}
         inputs = {name: images.fingerprint() for name, images in sets.items()}
         record = Record(command=COMMAND, format=FORMAT, settings=settings, inputs=inputs)
+        parts = out.with_name(f"{out.name}.parts")
         if out.exists():
-            return _read(out, record), False
+            found = _read(out, record)
+            shutil.rmtree(parts, ignore_errors=True)  # of a run that was killed after it had written the file
+            return found, False
         check_sets(learned, woven, held)
-        parts, key = out.with_name(f"{out.name}.parts"), json.dumps(record.to_json(), sort_keys=True)
+        key = json.dumps(record.to_json(), sort_keys=True)
         types, networks = held.known_table.num_ids, 3 * len(config.seeds)
         minutes = networks * config.steps * seconds_per_step([learned, woven], types, config) / 60
         say(f"{networks} networks of {config.steps} steps: about {minutes:.0f} min here, if none was trained before")
