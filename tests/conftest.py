@@ -29,11 +29,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # a name that is no folder must fail here, n
 os.environ["ACCELERATE_USE_CPU"] = "true"
 
 
-def pytest_collection_modifyitems(items: list) -> None:
-    """The longest file first, so that no process waits for another at the end of `make test`."""
-    items.sort(key=lambda item: item.path.name != "test_resumption.py")
-
-
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real tissue beside the checkout."""
