@@ -104,6 +104,7 @@ def test_what_cannot_be_redrawn_is_answered_in_one_line(fails, tiny_model, layou
     assert "is 160 x 96 px, and the image 160 x 24; give" in fails(
         *words, "--image", layouts / "small.png", "--mask", good
     )
+    assert "--mpp 0.5 has no effect without --at" in fails(*words, *image, "--mask", good, "--mpp", 0.5)
     assert "marks everything" in fails(*words, *image, "--mask", layouts / "unknown.png")
     assert "narrow.png: is 160 x 24 px, and the image" in fails(*words, *image, "--mask", layouts / "narrow.png")
     assert "give the scale with --mpp" in fails(*words, *image, "--at", 0, 0, "--mask", good)

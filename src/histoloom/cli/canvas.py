@@ -154,6 +154,9 @@ def inpaint(
     The result contains pixels of a patient. It says which pixels are real.
     """
     sampling = CanvasConfig(steps=steps, map_guidance=map_guidance, crop_guidance=crop_guidance, seed=seed)
+    for option, value in (("--mpp", mpp), ("--slide-mpp", slide_mpp)):
+        if at is None and value is not None:
+            raise ConfigError(f"{option} {value:g} has no effect without --at, which says that the image is a slide")
     if mpp is not None:
         check_mpp(mpp)
     check_out(out)  # before the model is loaded

@@ -26,7 +26,7 @@ Background = Annotated[
     str | None,
     typer.Option(
         help="Tissue type between the others in drawn layouts. Default: stroma or another name of ground, else the "
-        "first type that is no gland or tumor by its name."
+        "first type whose name is not of a gland or tumor."
     ),
 ]
 TwoTypes = Annotated[

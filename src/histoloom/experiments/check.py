@@ -21,7 +21,7 @@ def check_recipe(recipe: Recipe, edge: int, table: TissueTable, initial: Histolo
     if not table.ids:
         raise InputError("the tissue table names no type; add one")
     if recipe.distillation is not None and recipe.decoder is not None:
-        raise ConfigError("[decoder] has no effect beside [distillation], which keeps the teacher's; leave it out")
+        raise ConfigError("[decoder] has no effect in a distillation, which keeps the teacher's decoder; leave it out")
     own_autoencoder = not recipe.pretrained_autoencoder and initial is None
     if own_autoencoder and recipe.autoencoder.size > edge:
         raise ConfigError(f"patches are {edge} px, smaller than autoencoder size {recipe.autoencoder.size}")
