@@ -6,6 +6,7 @@ from typing import Annotated, cast
 import typer
 
 from histoloom.canvas.settings import CanvasConfig, Edit, Rule
+from histoloom.cli.weave import CropGuidance, GuidanceInterval, MapGuidance, Steps, bank_of
 from histoloom.errors import ConfigError
 from histoloom.files import check_out, check_writable, writable
 from histoloom.generation.settings import check_mpp
@@ -34,20 +35,13 @@ def canvas(
         bool,
         typer.Option("--ome", help="Write an OME-TIFF with SubIFDs, of which OpenSlide sees the first level only."),
     ] = CanvasConfig.ome,
-    steps: Annotated[
-        int | None, typer.Option(help="Steps of the sampler. Default: the sampler's usual number.")
-    ] = CanvasConfig.steps,
+    steps: Steps = CanvasConfig.steps,
     sampler: Annotated[
         str | None, typer.Option(help="As for `generate`. Default: the model's.")
     ] = CanvasConfig.sampler,
-    map_guidance: Annotated[
-        float, typer.Option(help="1 follows the map as learned, more exaggerates it, 0 ignores it.")
-    ] = CanvasConfig.map_guidance,
-    crop_guidance: Annotated[float, typer.Option(help="The same for crops.")] = CanvasConfig.crop_guidance,
-    guidance_interval: Annotated[
-        tuple[float, float],
-        typer.Option(help="Shares of noise between which guidance above 1 acts; 0 1: always."),
-    ] = CanvasConfig.guidance_interval,
+    map_guidance: MapGuidance = CanvasConfig.map_guidance,
+    crop_guidance: CropGuidance = CanvasConfig.crop_guidance,
+    guidance_interval: GuidanceInterval = CanvasConfig.guidance_interval,
     window: Annotated[
         int, typer.Option(help="Edge of the windows that the network sees, in pixels.")
     ] = CanvasConfig.window,
@@ -90,7 +84,6 @@ def canvas(
 
     from histoloom.canvas.layout import Layout
     from histoloom.cli.progress import bar
-    from histoloom.cli.weave import bank_of
     from histoloom.distributed import Workers
     from histoloom.generation.bank import CropBank, load_bank
     from histoloom.generation.woven_folder import scale_of
@@ -140,13 +133,9 @@ def inpaint(
     slide_mpp: Annotated[
         float | None, typer.Option(help="Micrometers per level-0 pixel of a slide whose file does not say it.")
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Steps of the sampler. Default: the sampler's usual number.")
-    ] = CanvasConfig.steps,
-    map_guidance: Annotated[
-        float, typer.Option(help="1 follows the map as learned, more exaggerates it, 0 ignores it.")
-    ] = CanvasConfig.map_guidance,
-    crop_guidance: Annotated[float, typer.Option(help="The same for crops.")] = CanvasConfig.crop_guidance,
+    steps: Steps = CanvasConfig.steps,
+    map_guidance: MapGuidance = CanvasConfig.map_guidance,
+    crop_guidance: CropGuidance = CanvasConfig.crop_guidance,
     seed: Annotated[int, typer.Option(help="Seed of noise and crops.")] = CanvasConfig.seed,
 ) -> None:
     """Redraw one region of a real image after a map and crops; every other pixel stays the same.
@@ -164,7 +153,6 @@ def inpaint(
     import numpy as np
 
     from histoloom.canvas.inpaint import read_mask, write_inpainted
-    from histoloom.cli.weave import bank_of
     from histoloom.errors import InputError
     from histoloom.generation.bank import CropBank, load_bank
     from histoloom.models.pipeline import HistoloomPipeline
@@ -215,13 +203,9 @@ def pairs(
     crops: Annotated[
         Path | None, typer.Option(help="Folder of crops, as for `generate`. Default: the model's bank.")
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Steps of the sampler. Default: the sampler's usual number.")
-    ] = CanvasConfig.steps,
-    map_guidance: Annotated[
-        float, typer.Option(help="1 follows the map as learned, more exaggerates it, 0 ignores it.")
-    ] = CanvasConfig.map_guidance,
-    crop_guidance: Annotated[float, typer.Option(help="The same for crops.")] = CanvasConfig.crop_guidance,
+    steps: Steps = CanvasConfig.steps,
+    map_guidance: MapGuidance = CanvasConfig.map_guidance,
+    crop_guidance: CropGuidance = CanvasConfig.crop_guidance,
     seed: Annotated[int, typer.Option(help="Pair i has seed + i.")] = CanvasConfig.seed,
 ) -> None:
     """Weave pairs of patches, before and after an edit of their map, with everything else equal.
@@ -234,7 +218,6 @@ def pairs(
 
     from histoloom.canvas.pairs import weave_pairs
     from histoloom.cli.progress import bar
-    from histoloom.cli.weave import bank_of
     from histoloom.generation.bank import CropBank, load_bank
     from histoloom.generation.map_sources import maps_in
     from histoloom.models.pipeline import HistoloomPipeline

@@ -22,6 +22,13 @@ Model = Annotated[
 Mpp = Annotated[
     float | None, typer.Option(help="Micrometers per pixel of maps and patches. Default: those of the model.")
 ]
+Steps = Annotated[int | None, typer.Option(help="Steps of the sampler. Default: the sampler's usual number.")]
+MapGuidance = Annotated[float, typer.Option(help="1 follows the map as learned, more exaggerates it, 0 ignores it.")]
+CropGuidance = Annotated[float, typer.Option(help="The same for crops.")]
+GuidanceInterval = Annotated[
+    tuple[float, float],
+    typer.Option(help="Shares of noise between which guidance above 1 acts; 0 1: always."),
+]
 Background = Annotated[
     str | None,
     typer.Option(
@@ -85,21 +92,14 @@ def generate(
             help="Folder of crops: one folder per tissue type, or one such folder per set. Default: the model's bank."
         ),
     ] = Source.crops,
-    steps: Annotated[
-        int | None, typer.Option(help="Steps of the sampler. Default: the sampler's usual number.")
-    ] = WeaveConfig.steps,
+    steps: Steps = WeaveConfig.steps,
     sampler: Annotated[
         str | None,
         typer.Option(help="unipc, dpm++, euler or heun; ddim for noise prediction. Default: the model's."),
     ] = WeaveConfig.sampler,
-    map_guidance: Annotated[
-        float, typer.Option(help="1 follows the map as learned, more exaggerates it, 0 ignores it.")
-    ] = WeaveConfig.map_guidance,
-    crop_guidance: Annotated[float, typer.Option(help="The same for crops.")] = WeaveConfig.crop_guidance,
-    guidance_interval: Annotated[
-        tuple[float, float],
-        typer.Option(help="Shares of noise between which guidance above 1 acts; 0 1: always."),
-    ] = WeaveConfig.guidance_interval,
+    map_guidance: MapGuidance = WeaveConfig.map_guidance,
+    crop_guidance: CropGuidance = WeaveConfig.crop_guidance,
+    guidance_interval: GuidanceInterval = WeaveConfig.guidance_interval,
     seed: Seed = WeaveConfig.seed,
     batch_size: Annotated[int, typer.Option(help="Patches generated at once.")] = WeaveConfig.batch_size,
     copy_limit: Annotated[
