@@ -13,6 +13,7 @@ so that its border does not show, and the real pixels are put back outside.
 
 import json
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from histoloom.models.field import Field, MapGround
 from histoloom.models.guided import normalized
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.sampling import Sampling
+from histoloom.models.step_end import StepEnd
 from histoloom.pictures import label_pixels, open_picture
 from histoloom.progress import SILENT, Bar
 from histoloom.records import Record
@@ -84,10 +86,12 @@ def inpaint(
     seed: int = 0,
     bar: Bar = SILENT,
     context: int = CONTEXT,
+    callback_on_step_end: StepEnd | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """`image` with the region `mask` redrawn after map and crops; all other pixels are the same.
 
-    The network sees `context` px around the region. `bar` counts windows. Raises ConfigError for a sampler or guidance
+    The network sees `context` px around the region. `bar` counts windows, and `callback_on_step_end` is called after
+    each (see `histoloom.models.step_end`) with its place in the image. Raises ConfigError for a sampler or guidance
     that does not fit the model.
     """
     box = _around(mask, context)
@@ -95,7 +99,8 @@ def inpaint(
     scheduler, resolved = pipeline.resolve(sampling or Sampling())
     ground = MapGround(semantic_map[box], crops)
     known = _kept(pipeline, part, inside)
-    field = Field(pipeline.denoiser, pipeline.autoencoder, scheduler, resolved, ground, seed, known=known)
+    watch = None if callback_on_step_end is None else partial(_watched, callback_on_step_end, pipeline, box)
+    field = Field(pipeline.denoiser, pipeline.autoencoder, scheduler, resolved, ground, seed, known=known, watch=watch)
     woven = np.concatenate(list(field.pixels(bar=bar)))
     made = image.copy()
     made[box] = np.where(inside[..., None], _matched(woven, part, inside), part)
@@ -134,6 +139,13 @@ def write_inpainted(
         Image.fromarray(np.where(mask, 0, 255).astype(np.uint8)).save(aside / "real.png")
         files.write_text(aside / "README.md", _card(pipeline, float(mask.mean())))
         files.write_record(aside, record)
+
+
+def _watched(
+    step_end: StepEnd, pipeline: HistoloomPipeline, box: tuple[slice, slice], step: int, time: Tensor, given: dict
+) -> dict:
+    """Call `step_end` with places of the image, not of its box."""
+    return step_end(pipeline, step, time, given | {"y": given["y"] + box[0].start, "x": given["x"] + box[1].start})
 
 
 def _around(mask: Bool[np.ndarray, "h w"], context: int) -> tuple[slice, slice]:

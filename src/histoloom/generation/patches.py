@@ -19,6 +19,7 @@ from histoloom.generation.settings import WeaveConfig
 from histoloom.metrics.copy_score import best_matches
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.sampling import Sampling
+from histoloom.models.step_end import StepEnd
 from histoloom.progress import SILENT, Bar
 from histoloom.version import VERSION
 
@@ -32,10 +33,12 @@ def weave(
     first: int = 0,
     bar: Bar = SILENT,
     mpp: float | None = None,
+    callback_on_step_end: StepEnd | None = None,
 ) -> Iterator[AnnotatedPatch]:
     """Weave the orders from number `first` on, each with seed + its number; `bar` counts patches.
 
-    `mpp` is the scale of the maps, in micrometers per pixel, for the record; None: the model's.
+    `mpp` is the scale of the maps, in micrometers per pixel, for the record; None: the model's. `callback_on_step_end`
+    is called after each step of each attempt; see `histoloom.models.step_end`.
 
     A patch that is more similar to one of its crops than the copy limit is woven again: up to `config.tries` times in
     all, each with a new seed that follows from the first, and then as often with only the colors of the crops that it
@@ -46,7 +49,8 @@ def weave(
     sizes may be mixed; those of one size are woven at once. Raises ModelError, with the number of the patch, where the
     model yields pixels that are not finite.
     """
-    for patch in weave_checked(pipeline, orders, config or WeaveConfig(), first, bar, mpp):
+    step_end = callback_on_step_end
+    for patch in weave_checked(pipeline, orders, config or WeaveConfig(), first, bar, mpp, step_end=step_end):
         assert isinstance(patch, AnnotatedPatch)
         yield patch
 
@@ -59,11 +63,12 @@ def weave_checked(
     bar: Bar = SILENT,
     mpp: float | None = None,
     check: SelfCheck | None = None,
+    step_end: StepEnd | None = None,
 ) -> Iterator[AnnotatedPatch | Dropped]:
     """As `weave`, with a check: a patch that is above the copy limit even at last, or whose tissue is not where the map
     says, is replaced, and where no replacement passes, `Dropped` stands in its place."""
     for start in batch_starts(first, len(orders), config):
-        patches = weave_batch(pipeline, orders, config, start, mpp, check)
+        patches = weave_batch(pipeline, orders, config, start, mpp, check, step_end)
         new = patches[max(0, first - start) :]
         bar.advance(len(new))
         yield from new
@@ -81,10 +86,12 @@ def weave_batch(
     start: int,
     mpp: float | None = None,
     check: SelfCheck | None = None,
+    step_end: StepEnd | None = None,
 ) -> list[AnnotatedPatch | Dropped]:
     """Weave the batch that begins with order `start`, whatever else is woven; raises as `weave` does."""
     scheduler, sampling = pipeline.resolve(config)
     limit = copy_limit_of(pipeline, config)
+    how = _How(pipeline, config, limit, step_end)
     shared = {
         "conditioning": pipeline.denoiser.config["conditioning"],
         "map_guidance": sampling.map_guidance,
@@ -99,7 +106,7 @@ def weave_batch(
     }
 
     def woven(part: list[Order], seeds: list[int]) -> list[AnnotatedPatch]:
-        attempts = _weave_unlike(pipeline, part, seeds, config, limit)
+        attempts = _weave_unlike(how, part, seeds)
         return [
             AnnotatedPatch(attempt.image, order.semantic_map, _provenance(order, attempt, shared))
             for order, attempt in zip(part, attempts, strict=True)
@@ -126,6 +133,16 @@ def weave_batch(
 def copy_limit_of(pipeline: HistoloomPipeline, config: WeaveConfig) -> float | None:
     """The similarity above which `config` weaves again: its own limit, else the model's; None where neither has one."""
     return pipeline.copy_limit if config.copy_limit is None else config.copy_limit
+
+
+@dataclass(frozen=True, eq=False)
+class _How:
+    """What is the same for all attempts."""
+
+    pipeline: HistoloomPipeline
+    config: WeaveConfig
+    limit: float | None
+    step_end: StepEnd | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,25 +183,23 @@ def _provenance(order: Order, attempt: _Attempt, shared: dict) -> Provenance:
     )
 
 
-def _weave_unlike(
-    pipeline: HistoloomPipeline, orders: Sequence[Order], seeds: list[int], config: WeaveConfig, limit: float | None
-) -> list[_Attempt]:
-    """One image per order, woven again while it is more similar to a crop than `limit`.
+def _weave_unlike(how: _How, orders: Sequence[Order], seeds: list[int]) -> list[_Attempt]:
+    """One image per order, woven again while it is more similar to a crop than the limit.
 
     First with other seeds, then with only the colors of the crops that it copies. The least similar is kept.
     """
-    kept = _weave_once(pipeline, orders, [order.crops for order in orders], seeds, config, limit)
+    kept, limit = _weave_once(how, orders, [order.crops for order in orders], seeds), how.limit
     if limit is None:
         return kept
-    for number in range(1, 2 * config.tries):
+    for number in range(1, 2 * how.config.tries):
         again = [i for i, attempt in enumerate(kept) if attempt.exceeds(limit)]
         if not again:
             break
         others = [_another_seed(seeds[i], number) for i in again]
         shown = [kept[i].shown for i in again]
-        if number >= config.tries:
+        if number >= how.config.tries:
             shown = [_without_texture(kept[i], limit) for i in again]
-        new = _weave_once(pipeline, [orders[i] for i in again], shown, others, config, limit)
+        new = _weave_once(how, [orders[i] for i in again], shown, others)
         for i, attempt in zip(again, new, strict=True):
             kept[i] = replace(_less_similar(attempt, kept[i]), tries=number + 1)
     return kept
@@ -205,33 +220,27 @@ def _without_texture(attempt: _Attempt, limit: float) -> list[Crop]:
     ]
 
 
-def _weave_once(
-    pipeline: HistoloomPipeline,
-    orders: Sequence[Order],
-    shown: list[list[Crop]],
-    seeds: list[int],
-    config: WeaveConfig,
-    limit: float | None,
-) -> list[_Attempt]:
-    images = _images(pipeline, [order.semantic_map for order in orders], shown, seeds, config)
-    is_searched = limit is not None and limit < 1
+def _weave_once(how: _How, orders: Sequence[Order], shown: list[list[Crop]], seeds: list[int]) -> list[_Attempt]:
+    images = _images(how, [order.semantic_map for order in orders], shown, seeds)
+    is_searched = how.limit is not None and how.limit < 1
     attempts = []
     for order, crops, image, seed in zip(orders, shown, images, seeds, strict=True):
         searched = [crop.pixels for crop in order.crops] if is_searched else []
-        similarity = best_matches(searched, image, device=pipeline.device)
+        similarity = best_matches(searched, image, device=how.pipeline.device)
         attempts.append(_Attempt(image, seed, crops, np.array(similarity)))
     return attempts
 
 
 def _images(
-    pipeline: HistoloomPipeline, maps: list[np.ndarray], shown: list[list[Crop]], seeds: list[int], config: WeaveConfig
+    how: _How, maps: list[np.ndarray], shown: list[list[Crop]], seeds: list[int]
 ) -> list[UInt8[np.ndarray, "h w 3"]]:
     """One image per map; maps of one size are woven at once."""
     images: dict[int, np.ndarray] = {}
     for shape in dict.fromkeys(semantic_map.shape for semantic_map in maps):
         mine = [i for i, semantic_map in enumerate(maps) if semantic_map.shape == shape]
         given = [maps[i] for i in mine], [shown[i] for i in mine]
-        woven = pipeline(*given, seed=[seeds[i] for i in mine], batch_size=len(mine), **_asked(config))
+        asked = _asked(how.config) | {"batch_size": len(mine), "callback_on_step_end": how.step_end}
+        woven = how.pipeline(*given, seed=[seeds[i] for i in mine], **asked)
         images |= dict(zip(mine, woven, strict=True))
     return [images[i] for i in range(len(maps))]
 

@@ -27,8 +27,7 @@ _OURS = {
     "num_images_per_prompt": "one map per patch",
     "height": "maps of that height",
     "width": "maps of that width",
-    "callback": "bar",
-    "callback_on_step_end": "bar",
+    "callback": "callback_on_step_end",
 }  # argument names of diffusers and our own
 
 

@@ -26,9 +26,19 @@ from histoloom.models.bands import Band, Grid, sweep
 from histoloom.models.conditions import Context
 from histoloom.models.denoiser import Denoiser
 from histoloom.models.field_noise import BLOCK, field_noise, offset
-from histoloom.models.guided import aims_of, calls_of, conditions_of, denormalized, predict, weights_of
+from histoloom.models.guided import (
+    aims_of,
+    calls_of,
+    clean_latents,
+    conditions_of,
+    denormalized,
+    factors,
+    predict,
+    weights_of,
+)
 from histoloom.models.sampling import Sampling, Shown
 from histoloom.models.schedulers import Scheduler, noise_shares
+from histoloom.models.step_end import WindowEnd
 from histoloom.models.windows import Axis, WindowConfig
 from histoloom.progress import SILENT, Bar
 from histoloom.tissue import UNLABELLED
@@ -98,11 +108,13 @@ class Field:
         seed: int,
         windows: WindowConfig | None = None,
         known: Known | None = None,
+        watch: WindowEnd | None = None,
     ):
-        """`scheduler` and `sampling` are those of `HistoloomPipeline.resolve`."""
+        """`scheduler` and `sampling` are those of `HistoloomPipeline.resolve`; `watch` is called after each window."""
         windows = windows or WindowConfig()
         self.denoiser, self.autoencoder, self.sampling = denoiser, autoencoder, sampling
         self.ground, self.seed, self.known = ground, seed, known
+        self._watch, self._watched = watch, 0
         self._margins, self._size = _places(denoiser, ground.shape)
         scheduler.set_timesteps(sampling.steps, device=denoiser.device)
         self._scheduler = scheduler
@@ -199,8 +211,8 @@ class Field:
         if self.denoiser.objective == "flow":
             leading = (band.values - latents) / share
         else:
-            of_latents = (1 + (share / (1 - share)) ** 2) ** -0.5
-            leading = (band.values - of_latents * latents) / (1 - of_latents**2) ** 0.5
+            of_latents, of_noise = factors(share)
+            leading = (band.values - of_latents * latents) / of_noise
         return torch.lerp(band.total, leading.repeat(1, band.total.shape[1] // leading.shape[1], 1, 1), kept)
 
     def _work(self, step: int, bar: Bar):
@@ -222,6 +234,12 @@ class Field:
             if share.any():
                 predicted = predicted + share * self._ask(step, guided, latents, area, contexts)
         bar.advance()
+        if self._watch is not None:
+            clean = clean_latents(self.denoiser, latents, predicted, self._shares[step])
+            place = {"y": top * factor - above, "x": left * factor - before}
+            given = {"clean_latents": clean, "number": self._watched, "count": self.count()}
+            self._watch(step, self._scheduler.timesteps[step], given | place)
+            self._watched += 1
         return predicted
 
     def _ask(

@@ -100,6 +100,23 @@ def shown_pixels(
     return shown.to(denoiser.device, denoiser.dtype)
 
 
+def clean_latents(
+    denoiser: Denoiser, latents: Float[Tensor, "b c h w"], predicted: Float[Tensor, "b kc h w"], share: float
+) -> Float[Tensor, "b c h w"]:
+    """What a prediction says that latents with this share of noise become; of a policy, at the end of its step."""
+    ahead = predicted[:, -latents.shape[1] :]
+    if denoiser.objective == "flow":
+        return latents - share * ahead
+    of_latents, of_noise = factors(share)
+    return (latents - of_noise * ahead) / of_latents
+
+
+def factors(share: float) -> tuple[float, float]:
+    """The factors of latents and noise in a mixture with this share of noise whose variance is one."""
+    of_latents = (1 + (share / (1 - share)) ** 2) ** -0.5
+    return of_latents, (1 - of_latents**2) ** 0.5
+
+
 def denormalized(denoiser: Denoiser, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """Latents as the autoencoder knows them."""
     mean, std = _moments(denoiser, latents.device)

@@ -1,6 +1,7 @@
 """One pipeline: a semantic map and crops in, an annotated patch out."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,21 @@ from histoloom.models.autoencoder import decode, quietly, to_images, weights_has
 from histoloom.models.conditions import Conditions, Context
 from histoloom.models.denoiser import Denoiser
 from histoloom.models.field import Field, MapGround
-from histoloom.models.guided import aims_of, calls_of, conditions_of, denormalized, predict, shown_pixels, weights_of
+from histoloom.models.guided import (
+    aims_of,
+    calls_of,
+    clean_latents,
+    conditions_of,
+    denormalized,
+    predict,
+    shown_pixels,
+    weights_of,
+)
 from histoloom.models.model_files import local_folder
 from histoloom.models.sampling import Sampling
 from histoloom.models.saved_pipeline import FILES, check_files, check_parts
 from histoloom.models.schedulers import S, Scheduler, noise_shares, resolve
+from histoloom.models.step_end import StepEnd
 from histoloom.precision import best_device, bf16_is_faster
 from histoloom.progress import SILENT, Bar
 from histoloom.tissue import TissueTable
@@ -141,6 +152,7 @@ class HistoloomPipeline(DiffusionPipeline):
         seed: int | Sequence[int] = 0,
         batch_size: int = 8,
         bar: Bar = SILENT,
+        callback_on_step_end: StepEnd | None = None,
         **unknown: object,
     ) -> UInt8[np.ndarray, "b h w 3"]:
         """Generate one patch per map, without the search for copies that `histoloom.weave` makes.
@@ -161,6 +173,9 @@ class HistoloomPipeline(DiffusionPipeline):
         seed          one seed (patch i gets seed + i), or one per map. The batch changes the last bit at most.
         batch_size    patches generated at once.
         bar           counts patches.
+        callback_on_step_end
+                      called after each step, as diffusers does; see `histoloom.models.step_end`. What it raises stops
+                      the call.
 
         Returns uint8 `b h w 3`. Raises InputError for maps, crops or seeds that do not fit, ConfigError for a sampler
         or guidance that does not, ModelError where the model yields pixels that are not finite.
@@ -183,12 +198,23 @@ class HistoloomPipeline(DiffusionPipeline):
         made = []
         for part in _batches(maps, batch_size):
             weave = self._weave_field if self._is_field(maps[0].shape) else self._generate
-            made += weave(maps[part], per_map[part], seeds[part], scheduler, sampling)
+            made += weave(maps[part], per_map[part], seeds[part], scheduler, sampling, callback_on_step_end)
             bar.advance(len(maps[part]))
         return np.stack(made)
 
+    @torch.no_grad()
+    def decode_latents(self, latents: Float[Tensor, "b c y x"]) -> Float[Tensor, "b 3 h w"]:
+        """Pixels in [-1, 1] of latents as the denoiser knows them."""
+        return decode(self.autoencoder, denormalized(self.denoiser, latents).to(self.autoencoder.dtype)).float()
+
     def _generate(
-        self, maps: Maps, crops: list[list[Crop]], seeds: list[int], scheduler: Scheduler, sampling: Sampling
+        self,
+        maps: Maps,
+        crops: list[list[Crop]],
+        seeds: list[int],
+        scheduler: Scheduler,
+        sampling: Sampling,
+        step_end: StepEnd | None,
     ) -> list[UInt8[np.ndarray, "h w 3"]]:
         rows, columns = self.denoiser.margins(maps[0].shape)
         height, width = maps[0].shape
@@ -204,13 +230,18 @@ class HistoloomPipeline(DiffusionPipeline):
         latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
         calls = {acts: calls_of(mine, contexts, latents[:, 0].numel()) for acts, mine in weights.items()}
         shares = noise_shares(scheduler, self.denoiser.objective)
-        for t, share, aim in zip(scheduler.timesteps, shares, aims_of(self.denoiser, shares, sampling), strict=True):
+        aims = aims_of(self.denoiser, shares, sampling)
+        for step, (t, share, aim) in enumerate(zip(scheduler.timesteps, shares, aims, strict=True)):
             # The paper samples with eta 1: fresh noise at every step, here from the patch's own seed.
             is_ddim = isinstance(scheduler, DDIMScheduler)
             fresh = {"eta": 1.0, "variance_noise": self._noise(draws, whole)} if is_ddim else {}
             predicted = predict(self.denoiser, latents, t, calls[sampling.acts(share)], aim)
-            latents = scheduler.step(predicted, t, latents, return_dict=False, **fresh)[0]
-        pixels = decode(self.autoencoder, denormalized(self.denoiser, latents).to(self.autoencoder.dtype)).float()
+            before, latents = latents, scheduler.step(predicted, t, latents, return_dict=False, **fresh)[0]
+            if step_end is not None:
+                clean = clean_latents(self.denoiser, before, predicted, share)
+                given = {"latents": latents, "clean_latents": clean, "number": step, "count": len(shares)}
+                latents = step_end(self, step, t, given).get("latents", latents)
+        pixels = self.decode_latents(latents)
         _refuse_not_finite(latents, pixels, seeds)
         images = to_images(pixels)[:, rows[0] : rows[0] + height, columns[0] : columns[0] + width]
         return list(images.cpu().numpy())
@@ -220,13 +251,19 @@ class HistoloomPipeline(DiffusionPipeline):
         return max(shape) > LARGE and not self.denoiser.reads.canvas
 
     def _weave_field(
-        self, maps: Maps, crops: list[list[Crop]], seeds: list[int], scheduler: Scheduler, sampling: Sampling
+        self,
+        maps: Maps,
+        crops: list[list[Crop]],
+        seeds: list[int],
+        scheduler: Scheduler,
+        sampling: Sampling,
+        step_end: StepEnd | None,
     ) -> list[UInt8[np.ndarray, "h w 3"]]:
         """As `_generate`, window by window: memory grows with the width of a map, not with its area."""
-        made = []
+        made, watch = [], None if step_end is None else partial(step_end, self)
         for semantic_map, mine, seed in zip(maps, crops, seeds, strict=True):
             ground = MapGround(semantic_map, mine)
-            field = Field(self.denoiser, self.autoencoder, scheduler, sampling, ground, seed)
+            field = Field(self.denoiser, self.autoencoder, scheduler, sampling, ground, seed, watch=watch)
             made.append(np.concatenate(list(field.pixels())))
         return made
 
