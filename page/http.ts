@@ -10,7 +10,15 @@ export class Refused extends Error {
 /** The JSON at `path`; posts `body` where there is one. Throws Refused, or TypeError where no server answers. */
 export async function call<T>(path: string, body?: object): Promise<T> {
   const posted = { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
-  const response = await fetch(path, body === undefined ? {} : posted);
+  return answered<T>(await fetch(path, body === undefined ? {} : posted));
+}
+
+/** The JSON that the server answers to a file or a blob. Throws as `call` does. */
+export async function send<T>(path: string, body: Blob, type: string): Promise<T> {
+  return answered<T>(await fetch(path, { method: "POST", body, headers: { "Content-Type": type } }));
+}
+
+async function answered<T>(response: Response): Promise<T> {
   if (response.ok) return (await response.json()) as T;
   const found = await response.json().catch(() => ({}));
   throw new Refused(found.error ?? `the server answered with status ${response.status}`, response.status);

@@ -1,5 +1,6 @@
 // The page of a reader study: log in, look, answer, go on. It never learns what an item is.
 
+import { find, sentence } from "./dom";
 import { call, Refused } from "./http";
 import { Zoom } from "./zoom";
 
@@ -19,7 +20,6 @@ const PAIRS = ["surely left", "probably left", "perhaps left", "perhaps right", 
 const RATINGS = { detail: "Nuclear detail", stain: "Stain", architecture: "Architecture", quality: "Overall quality" };
 const SIDES = ["Left", "Right"];
 
-const find = <T extends HTMLElement>(id: string) => document.getElementById(id) as T;
 const [login, item, done] = [find<HTMLFormElement>("login"), find<HTMLFormElement>("item"), find("done")];
 const zoom = new Zoom(find<HTMLOutputElement>("scale"));
 let state: State | null = null;
@@ -128,10 +128,6 @@ async function ask(path: string, body: object | undefined, lost: string): Promis
   } finally {
     buttons.forEach((button) => (button.disabled = false));
   }
-}
-
-function sentence(reason: string): string {
-  return `${reason.charAt(0).toUpperCase()}${reason.slice(1)}.`;
 }
 
 login.addEventListener("submit", async (event) => {

@@ -1,0 +1,133 @@
+// The weave page: paint a tissue map, choose crops, weave, look.
+
+import { Crops } from "./crops";
+import { fillSelect, find } from "./dom";
+import { Editor } from "./editor";
+import { Canceled, Order, weave } from "./job";
+import { attempt, hashed, say, whenLoggedIn } from "./page";
+import { RegionDialog } from "./region_dialog";
+import { Results } from "./result";
+import { UNLABELED } from "./semantic_map";
+import { Model, readState, Start, State } from "./server";
+import { SettingsForm } from "./settings";
+import { Beginnings } from "./start";
+import { Tools } from "./tools";
+
+let state: State;
+let running: AbortController | null = null;
+const modelChoice = find<HTMLSelectElement>("model");
+const editor = new Editor(find("stage"));
+const tools = new Tools(editor);
+const regions = new RegionDialog(() => state.limits.upload_bytes, say);
+const crops = new Crops(regions);
+const settings = new SettingsForm();
+const results = new Results({ otherStain, otherMap });
+const beginnings = new Beginnings(editor, regions, { model, take, seed: () => settings.newSeed() });
+
+function model(): Model {
+  return state.models.find(({ name }) => name === modelChoice.value) ?? state.models[0];
+}
+
+function useModel(): void {
+  const { types } = model();
+  settings.start(model(), state.limits.variations);
+  tools.setTypes(types);
+  editor.setTypes(types);
+  crops.start(types, state.bank);
+  changed();
+}
+
+function changed(): void {
+  tools.show(editor.map);
+  crops.show(editor.map.present());
+  find("weave").textContent = editor.hasBackground ? "Redraw the painted part" : "Weave";
+}
+
+async function take(start: Start, atOnce: boolean): Promise<void> {
+  if (start.settings.model !== modelChoice.value) {
+    modelChoice.value = start.settings.model;
+    useModel();
+  }
+  settings.take(start.settings);
+  crops.take(start.crops);
+  await beginnings.take(start);
+  if (atOnce) await run();
+}
+
+function order(): Order {
+  const inpaint = beginnings.redrawn && { image: beginnings.redrawn.image, mask: editor.map.ids.map((id) => Number(id !== UNLABELED)) };
+  const { map } = editor;
+  return { map, crops: crops.used, settings: settings.read(model().name), variations: settings.variations, inpaint };
+}
+
+/** Weave what the page shows, one job at a time. */
+async function run(): Promise<void> {
+  running?.abort();
+  const [stop, place, bar] = [new AbortController(), find("place"), find<HTMLProgressElement>("bar")];
+  running = stop;
+  const asked = order();
+  find("progress").hidden = false;
+  place.textContent = "Sending the map…";
+  bar.removeAttribute("value");
+  results.begin(asked, model().types);
+  say("");
+  const went = await attempt(async () => {
+    try {
+      await weave(asked, {
+        place: (at) => (place.textContent = at > 0 ? `Waiting: ${at} before you` : "Weaving…"),
+        step: (variation, step, of, preview) => {
+          place.textContent = `${asked.variations > 1 ? `Variation ${variation} of ${asked.variations}, step` : "Step"} ${step} of ${of}`;
+          [bar.max, bar.value] = [asked.variations * of, (variation - 1) * of + step];
+          if (preview) results.preview(preview);
+        },
+        result: (result) => results.add(result),
+      }, stop.signal);
+    } catch (error) {
+      if (!(error instanceof Canceled)) throw error;
+      if (running === stop) say("Canceled.");
+    }
+  });
+  if (running !== stop) return; // a later job has the page
+  running = null;
+  results.end();
+  find("progress").hidden = true;
+  if (went && matchMedia("(max-width: 64rem)").matches) find("woven").scrollIntoView({ block: "nearest" });
+}
+
+function otherStain(): void {
+  if (crops.nextSet()) void run();
+  else say("The bank has no other stain for these types.");
+}
+
+/** Keep the crops and weave another map of the types that have crops. */
+function otherMap(): void {
+  const names = crops.used.map((crop) => crop.tissue);
+  const types = model().types.filter((type) => names.includes(type.name)).map((type) => type.id);
+  const [seed] = crypto.getRandomValues(new Uint32Array(1));
+  void attempt(async () => {
+    await beginnings.layout(seed, types);
+    await run();
+  });
+}
+
+whenLoggedIn(async () => {
+  state = await readState();
+  fillSelect(modelChoice, state.models.map(({ name }) => [name, name]));
+  find("work").hidden = false;
+  useModel();
+  await beginnings.start(state);
+});
+
+editor.onChange = changed;
+modelChoice.addEventListener("change", useModel);
+find("cancel").addEventListener("click", () => running?.abort());
+find("settings").addEventListener("submit", (event) => {
+  event.preventDefault();
+  void run();
+});
+for (const button of document.querySelectorAll<HTMLButtonElement>("dialog .close")) {
+  button.addEventListener("click", () => button.closest("dialog")!.close());
+}
+
+/** For tests: the ids as they are, not their colors. */
+Object.assign(window, { loom: { ids: () => hashed(editor.map.ids) } });
