@@ -108,7 +108,8 @@ def kinds() -> list[Kind]:
     from histoloom.evaluation.sources import load_images
     from histoloom.experiments.recipe import read_recipe
     from histoloom.generation.bank import load_bank
-    from histoloom.generation.export import read_provenance, read_woven
+    from histoloom.generation.woven_patch import read_provenance
+    from histoloom.generation.woven_reader import read_woven
     from histoloom.models.pipeline import HistoloomPipeline
     from histoloom.patches.dataset import read_description
     from histoloom.patches.folder import FolderImport, find_pictures, patch_rows

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from histoloom.generation.export import read_index
 from histoloom.generation.settings import DrawnMaps, Source, WeaveConfig
 from histoloom.generation.woven_folder import weave_folder
+from histoloom.generation.woven_reader import read_index
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.weights import find_model
 
@@ -27,7 +27,7 @@ PARTS = {  # what: (end of the file, function)
     "decoding": ("models/autoencoder.py", "decode"),
     "copy gate": ("metrics/copy_score.py", "best_matches"),
     "drawing layouts": ("generation/layouts.py", "draw"),
-    "writing patches": ("generation/export.py", "_write_patch"),
+    "writing patches": ("generation/woven_writer.py", "_write_patch"),
     "contact sheet": ("generation/contact_sheet.py", "contact_sheet"),
 }
 

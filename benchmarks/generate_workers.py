@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from histoloom.distributed import Workers
-from histoloom.generation.export import iter_index
+from histoloom.generation.woven_reader import iter_index
 from histoloom.generation.settings import DrawnMaps, Source, WeaveConfig
 from histoloom.generation.woven_folder import weave_folder
 from histoloom.models.pipeline import HistoloomPipeline

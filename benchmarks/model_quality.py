@@ -30,9 +30,11 @@ from histoloom.evaluation.segmenter import (
     train_segmenter,
 )
 from histoloom.generation.contact_sheet import SheetRow, contact_sheet
-from histoloom.generation.export import FORMAT, read_woven, write_patches
 from histoloom.generation.order import Order
 from histoloom.generation.patches import WeaveConfig, copy_limit_of, weave
+from histoloom.generation.woven_patch import FORMAT
+from histoloom.generation.woven_reader import read_woven
+from histoloom.generation.woven_writer import write_patches
 from histoloom.metrics.copy_score import best_match
 from histoloom.metrics.copying import CopyRate, copy_rate, copy_threshold
 from histoloom.metrics.frechet import frechet_distance

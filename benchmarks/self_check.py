@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from histoloom.evaluation.judge import HELD_OUT, load_judge
-from histoloom.generation.export import iter_woven
 from histoloom.generation.settings import CheckConfig
+from histoloom.generation.woven_reader import iter_woven
 from histoloom.patches.split import hold_out
 from histoloom.patches.store import load_patches
 

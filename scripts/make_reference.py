@@ -34,7 +34,7 @@ LONGEST = 92  # characters of a comment in the tree
 FOLDERS = {  # block in files.md: module whose docstring shows the folder
     "dataset folder": "patches/store.py",
     "run folder": "experiments/run.py",
-    "woven folder": "generation/export.py",
+    "woven folder": "generation/woven_patch.py",
     "canvas files": "canvas/weave.py",
     "redrawn folder": "canvas/inpaint.py",
     "pairs folder": "canvas/pairs.py",
@@ -50,7 +50,7 @@ FOLDERS = {  # block in files.md: module whose docstring shows the folder
     "study folder": "study/folder.py",
     "study report": "study/report.py",
 }
-COLUMNS = {"patch columns": "patches/schema.py", "woven columns": "generation/export.py"}
+COLUMNS = {"patch columns": "patches/schema.py", "woven columns": "generation/woven_patch.py"}
 METAVARS = {Path: "PATH", int: "INT", float: "NUMBER", bool: ""}
 TOML_TYPES = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path"}
 

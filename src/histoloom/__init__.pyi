@@ -23,11 +23,11 @@ from .experiments.recipe import Recipe, read_recipe
 from .experiments.run import run_recipe
 from .generation.bank import CropBank, load_bank
 from .generation.contact_sheet import contact_sheet
-from .generation.export import read_woven
 from .generation.layouts import LayoutConfig, draw_layouts
 from .generation.order import Order
 from .generation.patches import weave
 from .generation.settings import WeaveConfig
+from .generation.woven_reader import read_woven
 from .models.denoiser import Denoiser
 from .models.pipeline import HistoloomPipeline
 from .patches.places import PlaceReader

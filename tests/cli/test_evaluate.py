@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
-from histoloom.generation.export import AnnotatedPatch, CropUse, Provenance, write_patches
+from histoloom.generation.woven_patch import AnnotatedPatch, CropUse, Provenance
+from histoloom.generation.woven_writer import write_patches
 from histoloom.records import Record
 from histoloom.tissue import TissueTable
 

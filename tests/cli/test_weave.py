@@ -12,9 +12,9 @@ from scipy.spatial.distance import pdist
 
 from histoloom.conditioning.inputs import content_id
 from histoloom.generation.bank import farthest_first, load_bank
-from histoloom.generation.export import read_woven
 from histoloom.generation.orders import make_orders
 from histoloom.generation.settings import DrawnMaps, Source
+from histoloom.generation.woven_reader import read_woven
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.tissue import TissueTable
 from histoloom.weights import find_model

@@ -10,7 +10,7 @@ from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_smal
 from histoloom.evaluation.report import EvaluationConfig, evaluate
 from histoloom.evaluation.segmenter import SegmenterConfig, train_segmenter
 from histoloom.evaluation.sources import ImageSet
-from histoloom.generation.export import CropUse
+from histoloom.generation.woven_patch import CropUse
 from histoloom.tissue import TissueTable
 
 TABLE = TissueTable.from_names(["stroma", "gland", "tumour"])

@@ -12,7 +12,7 @@ from histoloom.evaluation.copy_search import UNRELATED
 from histoloom.evaluation.crop_search import num_pairs, search_crops
 from histoloom.evaluation.crop_sources import find_crops
 from histoloom.evaluation.sources import ImageSet
-from histoloom.generation.export import CropUse
+from histoloom.generation.woven_patch import CropUse
 
 EDGE = 40  # px of a crop
 

@@ -10,7 +10,7 @@ from histoloom.conditioning.inputs import Crop, content_id
 from histoloom.evaluation.crop_sources import OUTSIDE, SEVERAL, UNKNOWN, find_crops
 from histoloom.evaluation.sources import ImageSet
 from histoloom.generation.bank import load_bank
-from histoloom.generation.export import CropUse
+from histoloom.generation.woven_patch import CropUse
 from histoloom.tissue import TissueTable
 
 

@@ -18,7 +18,7 @@ from histoloom.evaluation.downstream import DownstreamConfig, check_sets, descri
 from histoloom.evaluation.near_duplicates import near_duplicates
 from histoloom.evaluation.sources import ImageSet
 from histoloom.evaluation.type_weights import type_weights
-from histoloom.generation.export import CropUse
+from histoloom.generation.woven_patch import CropUse
 from histoloom.stain import StainJitter, apply_stain, draw_stain
 from histoloom.tissue import TissueTable
 

@@ -19,7 +19,8 @@ from histoloom.evaluation.sources import (
     training_images,
     with_cases,
 )
-from histoloom.generation.export import AnnotatedPatch, CropUse, Provenance, write_patches
+from histoloom.generation.woven_patch import AnnotatedPatch, CropUse, Provenance
+from histoloom.generation.woven_writer import write_patches
 from histoloom.patches.dataset import write_description
 from histoloom.patches.store import encode_png, write_shards
 from histoloom.records import Record

@@ -9,7 +9,9 @@ from PIL import Image
 
 from histoloom.errors import HistoloomError
 from histoloom.generation.bank import load_bank
-from histoloom.generation.export import AnnotatedPatch, CropUse, Provenance, read_provenance, read_woven, write_patches
+from histoloom.generation.woven_patch import AnnotatedPatch, CropUse, Provenance, read_provenance
+from histoloom.generation.woven_reader import read_woven
+from histoloom.generation.woven_writer import write_patches
 from histoloom.records import Record
 from histoloom.tissue import TissueTable
 

@@ -9,12 +9,12 @@ from PIL import Image
 from weaving import apart, halves
 
 from histoloom.errors import ConfigError, InputError, TissueError
-from histoloom.generation.export import iter_woven
 from histoloom.generation.order import Order
 from histoloom.generation.orders import open_maps
 from histoloom.generation.patches import weave
 from histoloom.generation.settings import DrawnMaps, Source, WeaveConfig
 from histoloom.generation.woven_folder import weave_folder
+from histoloom.generation.woven_reader import iter_woven
 from histoloom.patches.store import encode_png, load_patches, write_shards
 from histoloom.tissue import TissueTable, TissueType
 

@@ -5,7 +5,8 @@ import pytest
 
 from histoloom.conditioning.inputs import Crop
 from histoloom.generation.bank import CropBank
-from histoloom.generation.export import AnnotatedPatch, Provenance, Woven
+from histoloom.generation.woven_patch import AnnotatedPatch, Provenance
+from histoloom.generation.woven_reader import Woven
 from histoloom.tissue import TissueTable
 
 PIXELS, MAP = np.full((40, 32, 3), 200, np.uint8), np.zeros((40, 32), np.uint8)

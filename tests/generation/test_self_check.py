@@ -11,10 +11,10 @@ from PIL import Image
 
 from histoloom.errors import ModelError, OutputError
 from histoloom.generation.copy_report import check_report
-from histoloom.generation.export import iter_woven, read_dropped
 from histoloom.generation.self_check import CheckConfig, Checking
 from histoloom.generation.settings import DrawnMaps, Source, WeaveConfig
 from histoloom.generation.woven_folder import weave_folder
+from histoloom.generation.woven_reader import iter_woven, read_dropped
 from histoloom.tissue import TissueTable
 
 QUICK = WeaveConfig(steps=1, batch_size=4, tries=1)

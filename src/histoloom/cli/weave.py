@@ -258,8 +258,8 @@ def _generate(
     from histoloom.cli.progress import bar
     from histoloom.generation.copy_report import check_report, copy_report
     from histoloom.generation.delivered import describe_delivered
-    from histoloom.generation.export import iter_index
     from histoloom.generation.woven_folder import weave_folder
+    from histoloom.generation.woven_reader import iter_index
     from histoloom.models.pipeline import HistoloomPipeline
 
     checking = None

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 from histoloom.conditioning.inputs import SMALLEST_CROP, Crop, content_id
 from histoloom.evaluation.sources import ImageSet
-from histoloom.generation.export import CropUse
+from histoloom.generation.woven_patch import CropUse
 
 UNKNOWN = "the name of no real patch, and of no file of a bank (--crops)"
 SEVERAL = "the name of several patches or files"

@@ -12,7 +12,8 @@ from jaxtyping import UInt8
 
 from histoloom.conditioning.inputs import content_id
 from histoloom.errors import ImageError, InputError
-from histoloom.generation.export import CropUse, read_woven
+from histoloom.generation.woven_patch import CropUse
+from histoloom.generation.woven_reader import read_woven
 from histoloom.patches.folder import SUFFIXES
 from histoloom.patches.slide_jobs import SLIDE_SUFFIXES
 from histoloom.patches.store import SCALE_TOLERANCE, common_mpp, iter_rows, load_patches, read_table, splits

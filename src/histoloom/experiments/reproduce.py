@@ -35,9 +35,11 @@ from histoloom.files import run_folder, whole_file, write_json, write_text
 from histoloom.fitting.processes import process_state
 from histoloom.fitting.results import cached_result
 from histoloom.generation.contact_sheet import comparison_sheet
-from histoloom.generation.export import FORMAT, read_woven, write_patches
 from histoloom.generation.order import Order
 from histoloom.generation.patches import weave
+from histoloom.generation.woven_patch import FORMAT
+from histoloom.generation.woven_reader import read_woven
+from histoloom.generation.woven_writer import write_patches
 from histoloom.models.autoencoder import weights_hash
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.schedulers import make_sampler

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from histoloom import files
 from histoloom.generation.bank import CropBank, crop_files, load_bank, save_bank, weave_bank
-from histoloom.generation.export import SOURCES
 from histoloom.generation.layouts import draw_layouts
 from histoloom.generation.map_sources import layouts_at
 from histoloom.generation.settings import BankConfig, DrawnMaps, RealBankConfig
 from histoloom.generation.woven_folder import config_hash, scale_of
+from histoloom.generation.woven_patch import SOURCES
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.store import read_table, shards_of
 from histoloom.progress import Progress, silent

@@ -7,7 +7,8 @@ from jinja2 import Environment
 
 from histoloom import files
 from histoloom.generation.delivered import describe_delivered
-from histoloom.generation.export import SOURCES, iter_index
+from histoloom.generation.woven_patch import SOURCES
+from histoloom.generation.woven_reader import iter_index
 from histoloom.models.card import ModelCard
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.parquet import count_rows

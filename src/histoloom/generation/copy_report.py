@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from histoloom.generation.export import iter_index, read_dropped
+from histoloom.generation.woven_reader import iter_index, read_dropped
 
 
 def copy_report(rows: Iterable[dict], own_bank: bool = False) -> str:

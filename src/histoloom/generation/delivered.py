@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from histoloom.generation.dataset_order import DatasetOrder
-from histoloom.generation.export import iter_index
+from histoloom.generation.woven_reader import iter_index
 from histoloom.records import read_json
 from histoloom.tissue import TissueTable
 

@@ -12,10 +12,10 @@ from jaxtyping import Float, UInt8
 
 from histoloom.conditioning.inputs import Crop
 from histoloom.errors import ModelError
-from histoloom.generation.export import AnnotatedPatch, CropUse, Dropped, Provenance
 from histoloom.generation.order import Order, OrderList
 from histoloom.generation.self_check import SelfCheck
 from histoloom.generation.settings import WeaveConfig
+from histoloom.generation.woven_patch import AnnotatedPatch, CropUse, Dropped, Provenance
 from histoloom.metrics.copy_score import best_matches
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.sampling import Sampling

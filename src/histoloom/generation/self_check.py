@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from histoloom.errors import ModelError, TissueError
-from histoloom.generation.export import AnnotatedPatch, Dropped
 from histoloom.generation.order import Order
 from histoloom.generation.settings import CheckConfig
+from histoloom.generation.woven_patch import AnnotatedPatch, Dropped
 from histoloom.records import fingerprint
 from histoloom.tissue import UNLABELLED, TissueTable
 

@@ -12,11 +12,11 @@ import torch
 
 from histoloom.distributed import Workers, run_made
 from histoloom.generation.dataset_order import DatasetOrder
-from histoloom.generation.export import AnnotatedPatch, Dropped
 from histoloom.generation.orders import make_orders
 from histoloom.generation.patches import batch_starts, weave_batch
 from histoloom.generation.self_check import Checking
 from histoloom.generation.settings import Source, WeaveConfig
+from histoloom.generation.woven_patch import AnnotatedPatch, Dropped
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.saved_pipeline import check_same_weights, folder_for_workers
 from histoloom.progress import Bar

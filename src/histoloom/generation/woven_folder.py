@@ -14,13 +14,15 @@ from histoloom.generation.card import write_card
 from histoloom.generation.contact_sheet import SheetRow, contact_sheet
 from histoloom.generation.dataset_order import DatasetOrder
 from histoloom.generation.delivered import DELIVERED, count_delivered
-from histoloom.generation.export import FORMAT, SOURCES, AnnotatedPatch, Dropped, iter_woven, write_patches
 from histoloom.generation.order import Order
 from histoloom.generation.orders import Orders, make_orders
 from histoloom.generation.patches import copy_limit_of, weave_checked
 from histoloom.generation.self_check import Checking
 from histoloom.generation.settings import Source, WeaveConfig
 from histoloom.generation.weave_workers import Share, weave_elsewhere
+from histoloom.generation.woven_patch import FORMAT, SOURCES, AnnotatedPatch, Dropped
+from histoloom.generation.woven_reader import iter_woven
+from histoloom.generation.woven_writer import write_patches
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.store import SCALE_TOLERANCE
 from histoloom.progress import Progress, silent

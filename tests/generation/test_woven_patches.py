@@ -17,14 +17,9 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from histoloom.errors import ImageError, InputError, OutputError, TissueError
-from histoloom.generation.export import (
-    AnnotatedPatch,
-    CropUse,
-    Provenance,
-    read_provenance,
-    read_woven,
-    write_patches,
-)
+from histoloom.generation.woven_patch import AnnotatedPatch, CropUse, Provenance, read_provenance
+from histoloom.generation.woven_reader import read_woven
+from histoloom.generation.woven_writer import write_patches
 from histoloom.records import Record
 from histoloom.tissue import TissueTable
 from histoloom.version import VERSION
@@ -144,7 +139,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_export import RECORD, TABLE, weave, write_patches
+from test_woven_patches import RECORD, TABLE, weave, write_patches
 
 def dies(source, target, replace=os.replace):
     if Path(target).match(sys.argv[3]):
