@@ -35,6 +35,7 @@ FOLDERS = {  # block in files.md: module whose docstring shows the folder
     "dataset folder": "patches/store.py",
     "run folder": "experiments/run.py",
     "woven folder": "generation/woven_patch.py",
+    "exports": "generation/export.py",
     "canvas files": "canvas/weave.py",
     "redrawn folder": "canvas/inpaint.py",
     "pairs folder": "canvas/pairs.py",

@@ -214,6 +214,15 @@ CASES = {
         kills=1,
         resumes=False,
     ),
+    "export": Case(
+        words="export woven --as coco --out out",
+        other="--as yolo",
+        change=lambda folder: turn(folder / "woven" / "maps" / "00000.png"),
+        needs=("woven",),
+        out="out",
+        kills=1,
+        resumes=False,
+    ),
     "train": Case(
         words="train r.toml --out run",
         change=change_recipe,

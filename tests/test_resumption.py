@@ -20,6 +20,7 @@ from killing import KILLED
 from PIL import Image
 from resumption_cases import CASES, DISTILLATION, ORDER, RECIPE, Case
 from slide_files import write_tiled_tiff
+from woven_folders import RECORD, TABLE, make_patch
 
 from histoloom import files, locks
 
@@ -69,6 +70,7 @@ def inputs(tmp_path_factory, make_pipeline) -> Path:
     from histoloom.discovery.embedding_run import EmbedConfig
     from histoloom.discovery.parts import find_parts
     from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
+    from histoloom.generation.woven_writer import write_patches
     from histoloom.patches.folder import FolderImport, find_pictures
     from histoloom.patches.importer import import_pictures
     from histoloom.tissue import TissueTable
@@ -101,6 +103,8 @@ def inputs(tmp_path_factory, make_pipeline) -> Path:
     config = FolderImport(mpp=0.5, val_share=0.0)
     other = find_pictures(home / "pictures", home / "maps of pictures", config)
     import_pictures(other, table, config, home / "other")
+    woven = [make_patch(number) for number in range(3)]
+    write_patches(lambda first: woven[first:], TABLE, home / "woven", RECORD)
     torch.manual_seed(0)
     save_small_encoder(SmallEncoder(SmallEncoderConfig(levels=(0, 1), told=3)), home / "encoder")
     make_pipeline().save_pretrained(str(home / "model"))

@@ -12,7 +12,9 @@ from histoloom.locks import locked
 COMMANDS = {
     "demo": "demo",
     "generate": "generate nowhere",
+    "generate --as": "generate nowhere --as coco",
     "bank": "bank nowhere",
+    "export": "export nowhere --as coco",
     "pairs": "pairs nowhere --maps nowhere --tissue gland",
     "inpaint": "inpaint nowhere --image none.png --map none.png --mask none.png",
     "import": "import nowhere --tissue none.toml",

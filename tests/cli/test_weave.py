@@ -11,6 +11,7 @@ from PIL import Image
 from scipy.spatial.distance import pdist
 
 from histoloom.conditioning.inputs import content_id
+from histoloom.experiments.data import open_split
 from histoloom.generation.bank import farthest_first, load_bank
 from histoloom.generation.orders import make_orders
 from histoloom.generation.settings import DrawnMaps, Source
@@ -171,6 +172,16 @@ def test_datasets_opens_a_woven_folder_with_a_column_of_images_and_one_of_maps(
     assert "UniPCMultistepScheduler with 2 steps; map guidance 1.5, crop guidance 3" in " ".join(written.split())
     assert "Inherited from the model: cc-by-4.0. Attribution: Doe et al. 2023" in written
     assert "`sources.local.json` holds the file names of the maps and crops" in written
+
+
+def test_generate_exports_what_it_wove_and_does_so_once(histoloom, tiny_model, maps, tmp_path):
+    command = ("generate", tiny_model, "--maps", maps, "--as", "dataset", "--out", "new", *QUICK)
+    for _ in range(2):
+        ended = histoloom(*command)
+        assert "wrote 3 patches as dataset to new" in ended.stdout, ended.stderr
+    assert len(open_split(tmp_path / "new", "train")) == 3
+    assert len(read_woven(tmp_path / "new.woven").rows) == 3
+    assert "--as jpeg is unknown" in histoloom(*command, "--as", "jpeg").stderr
 
 
 @pytest.mark.parametrize("moment", ["bank.partial/record.json", "gland", "bank"])

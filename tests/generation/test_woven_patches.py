@@ -15,38 +15,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image, PngImagePlugin
+from woven_folders import RECORD, TABLE, make_patch
 
 from histoloom.errors import ImageError, InputError, OutputError, TissueError
-from histoloom.generation.woven_patch import AnnotatedPatch, CropUse, Provenance, read_provenance
+from histoloom.generation.woven_patch import AnnotatedPatch, CropUse, read_provenance
 from histoloom.generation.woven_reader import read_woven
 from histoloom.generation.woven_writer import write_patches
-from histoloom.records import Record
 from histoloom.tissue import TissueTable
 from histoloom.version import VERSION
 
-TABLE = TissueTable.from_names(["stroma", "gland", "tumour"])
-RECORD = Record(command="generate", format=1, settings={"seed": 7, "steps": 20}, inputs={"model": "abc"})
 COUNT = 5
-
-
-def make_patch(number: int, size: int = 24) -> AnnotatedPatch:
-    rng = np.random.default_rng(number)
-    semantic_map = rng.integers(0, 3, (size, size)).astype(np.uint8)
-    semantic_map[0, :3] = 255
-    crops = (CropUse("bank/a.png", 1, 4, 8, 32, 40), CropUse("bank/b.png", 2, 0, 0, 24, 24))[: number % 3]
-    provenance = Provenance(
-        seed=2**40 + number,
-        map_source=f"layout {number}",
-        crops=crops,
-        conditioning="crops-as-reference",
-        map_guidance=1.5,
-        crop_guidance=2.0,
-        steps=20,
-        scheduler="DPMSolverMultistepScheduler",
-        model_hash="abc",
-        version="0.1.0",
-    )
-    return AnnotatedPatch(rng.integers(0, 256, (size, size, 3), dtype=np.uint8), semantic_map, provenance)
 
 
 def weave(first: int):
@@ -138,7 +116,7 @@ def test_a_run_stopped_anywhere_goes_on_and_gives_the_bytes_of_a_whole_one(woven
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]
 from test_woven_patches import RECORD, TABLE, weave, write_patches
 
 def dies(source, target, replace=os.replace):

@@ -9,7 +9,19 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from histoloom.cli import canvas, discover, discover_maps, evaluate, patches, recipes, slides, study, train, weave
+from histoloom.cli import (
+    canvas,
+    discover,
+    discover_maps,
+    evaluate,
+    export,
+    patches,
+    recipes,
+    slides,
+    study,
+    train,
+    weave,
+)
 from histoloom.errors import HistoloomError, Interrupted, MissingExtraError
 from histoloom.version import VERSION
 
@@ -134,6 +146,7 @@ COMMANDS = {
         "distill": train.distill,
         "generate": weave.generate,
         "bank": weave.bank,
+        "export": export.export,
         "canvas": canvas.canvas,
         "inpaint": canvas.inpaint,
         "pairs": canvas.pairs,

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from histoloom.cli.export import KINDS, write_export
 from histoloom.distributed import Workers
 from histoloom.errors import ConfigError
 from histoloom.files import check_out
@@ -135,6 +136,14 @@ def generate(
         Path | None,
         typer.Option(help="With --self-check: folder of `train-judge`; pixels that miss their map become unlabeled."),
     ] = None,
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--as",
+            help=f"Also export to another format: {KINDS}. The patches are then in OUT.woven, the export in OUT.",
+            show_default=False,
+        ),
+    ] = "",
     workers: Annotated[int, typer.Option(help="Processes that weave; each opens the model.")] = 1,
     ray: Annotated[
         str, typer.Option(help="Ray cluster to run on: auto, ray://host:10001, or local. It must see the same folders.")
@@ -169,7 +178,16 @@ def generate(
     if judge is not None and not self_check:
         raise ConfigError("--judge has no effect without --self-check; give both, or leave it out")
     check = CheckConfig(judge=judge) if self_check else None
-    _generate(model, out, source, config, Workers(workers, ray), check)
+    if not kind:
+        return _generate(model, out, source, config, Workers(workers, ray), check)
+
+    from histoloom.generation.export import check_kind
+
+    check_kind(kind)
+    check_out(out)
+    woven = out.with_name(f"{out.name}.woven")
+    _generate(model, woven, source, config, Workers(workers, ray), check)
+    write_export(woven, kind, out)
 
 
 def bank(

@@ -101,13 +101,19 @@ def polygon_stride(shape: tuple[int, ...], most: int = FULL) -> int:
 
 
 def write_regions(
-    path: Path, semantic_map: UInt8[np.ndarray, "h w"], step: int | float, table: TissueTable, about: dict
+    path: Path,
+    semantic_map: UInt8[np.ndarray, "h w"],
+    step: int | float,
+    table: TissueTable,
+    about: dict,
+    simpler: float = SIMPLER,
 ) -> None:
     """Write the regions of a map as GeoJSON for QuPath; `step` is level-0 pixels to a pixel of the map.
 
-    `about` is written into the collection; `origin` in it is subtracted from all coordinates.
+    `about` is written into the collection; `origin` in it is subtracted from all coordinates. `simpler` is that of
+    `outlines`.
     """
-    regions, ids = outlines(semantic_map, SIMPLER)
+    regions, ids = outlines(semantic_map, simpler)
     regions = shapely.transform(regions, lambda points: points * step - np.asarray(about["origin"]))
     named = {t.id: {"name": t.name, "color": list(bytes.fromhex(t.color[1:]))} for t in table.types}
     with whole_file(path) as aside, aside.open("w", encoding="utf-8") as file:

@@ -89,7 +89,7 @@ def iter_woven(folder: Path | str) -> Iterator[tuple[dict, UInt8[np.ndarray, "h 
     folder = Path(folder)
     for number, row in enumerate(iter_index(folder)):
         for column in ("image", "semantic_map"):
-            _refuse_outside(folder, number, column, row[column])
+            refuse_outside(folder, number, column, row[column])
     for row in iter_index(folder):
         image, semantic_map = read_image(folder / row["image"]), read_labels(folder / row["semantic_map"])
         if image.shape != (*semantic_map.shape, 3):
@@ -109,7 +109,8 @@ def _holds_crops(schema: pa.Schema) -> bool:
     return known - {"texture"} <= fields <= known
 
 
-def _refuse_outside(folder: Path, number: int, column: str, name: str) -> None:
+def refuse_outside(folder: Path, number: int, column: str, name: str) -> None:
+    """Raise InputError where a path of the index leads out of the folder."""
     try:
         path = (folder / name).resolve()
     except (OSError, RuntimeError, ValueError):  # a loop of links, or a name with a zero byte

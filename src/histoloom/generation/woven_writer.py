@@ -10,7 +10,9 @@ from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+from jaxtyping import UInt8
 from PIL import Image, PngImagePlugin
 
 from histoloom import files
@@ -90,10 +92,8 @@ def _check(patch: AnnotatedPatch, table: TissueTable, number: int) -> None:
 
 def _write_patch(aside: Path, number: int, patch: AnnotatedPatch, table: TissueTable) -> None:
     """Map first, image last: an image that exists has its map."""
-    semantic_map = Image.fromarray(patch.semantic_map)
-    semantic_map.putpalette(table.palette())  # gray becomes indexed; the pixels stay the ids
     mpp = patch.provenance.mpp
-    files.write_bytes(map_path(aside, number), _png(semantic_map, mpp))
+    files.write_bytes(map_path(aside, number), indexed_png(patch.semantic_map, table, mpp))
     text = PngImagePlugin.PngInfo()
     text.add_text(
         PROVENANCE_KEY, json.dumps(asdict(patch.provenance), sort_keys=True, default=lambda scalar: scalar.item())
@@ -127,6 +127,13 @@ def _row(aside: Path, number: int, table: TissueTable) -> dict:
     labels = read_labels(semantic_map)
     shown = {"fractions": class_fractions(labels, table.num_ids).tolist(), "labeled": int((labels != UNLABELLED).sum())}
     return places | asdict(read_provenance(image)) | shown
+
+
+def indexed_png(semantic_map: UInt8[np.ndarray, "h w"], table: TissueTable, mpp: float | None) -> bytes:
+    """A map as PNG in the colors of `table`, whose pixels stay the ids."""
+    image = Image.fromarray(semantic_map)
+    image.putpalette(table.palette())  # gray becomes indexed
+    return _png(image, mpp)
 
 
 def _png(image: Image.Image, mpp: float | None, text: PngImagePlugin.PngInfo | None = None) -> bytes:

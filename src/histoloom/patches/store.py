@@ -102,13 +102,19 @@ def common_mpp(mpp: Float[np.ndarray, " n"]) -> float | None:
     return float(np.median(mpp))
 
 
-def write_shards(rows: Iterable[dict], table: TissueTable, folder: Path, split: str) -> int:
-    """Write `rows` (dicts with the columns of `schema`) as `data/{split}-NNNNN.parquet`; returns their number."""
+def write_shards(
+    rows: Iterable[dict], table: TissueTable, folder: Path, split: str, schema: pa.Schema | None = None
+) -> int:
+    """Write `rows` as `data/{split}-NNNNN.parquet`; returns their number.
+
+    They are dicts with the columns of `schema`, which holds images as `image`; by default that of patch rows.
+    """
+    schema = schema or arrow_schema(table)
     count = 0
     for shard, batch in enumerate(_batches(rows)):
         group = 64 if batch[0]["image"] else 4096  # rows; small groups let a reader hold few images
         with whole_file(folder / "data" / f"{split}-{shard:05d}.parquet") as aside:
-            columns = pa.Table.from_pylist(batch, arrow_schema(table))
+            columns = pa.Table.from_pylist(batch, schema)
             with aside.open("wb") as file:  # pyarrow refuses names that are not UTF-8
                 pq.write_table(columns, file, compression="zstd", row_group_size=group)
         count += len(batch)

@@ -24,7 +24,7 @@ def outlines(
     Borders lose corners that cut off less than `simpler` px squared, on both sides alike, so that there is neither gap
     nor overlap.
     """
-    regions = _connected(semantic_map)
+    regions = connected_regions(semantic_map)
     rings, owners = _rings(regions)
     shells, holes = {}, {}
     for ring, owner in zip(rings, owners, strict=True):
@@ -41,8 +41,8 @@ def outlines(
     return list(polygons[kept]), ids[kept]
 
 
-def _connected(semantic_map: UInt8[np.ndarray, "h w"]) -> Int[np.ndarray, "h w"]:
-    """A number for each connected region, from 0 on."""
+def connected_regions(semantic_map: UInt8[np.ndarray, "h w"]) -> Int[np.ndarray, "h w"]:
+    """A number for each region that is connected by edges, from 0 on, unlabeled ones, too."""
     pixels = np.arange(semantic_map.size).reshape(semantic_map.shape)
     across, down = semantic_map[:, 1:] == semantic_map[:, :-1], semantic_map[1:] == semantic_map[:-1]
     one = np.concatenate([pixels[:, :-1][across], pixels[:-1][down]])
