@@ -29,7 +29,8 @@ export class Results {
     this.opacity.addEventListener("input", () => this.fade());
     const button = (text: string, act: () => void) => make("button", { type: "button", textContent: text, onclick: act });
     const others = [button("Same map, other stain", actions.otherStain), button("Same crops, other map", actions.otherMap)];
-    this.actions = make("div", { className: "actions" }, this.download, ...others);
+    const compare = make("a", { className: "button", href: "/compare", textContent: "Other settings" });
+    this.actions = make("div", { className: "actions" }, this.download, ...others, compare);
     const slider = make("label", { className: "slider", htmlFor: "overlay" }, "Map over image ", this.percent);
     const picture = make("figure", { className: "picture" }, this.image, this.overlay);
     find("result").append(picture, slider, this.opacity, this.gallery, this.actions, this.checks);
@@ -84,13 +85,18 @@ export class Results {
     this.download.href = `/api/results/${result.result}/zip`;
     this.download.download = `histoloom-${result.seed}.zip`;
     this.actions.hidden = false;
-    this.checks.replaceChildren(...checks(result).flatMap(([what, said]) => [make("dt", { textContent: what }), make("dd", { textContent: said })]));
+    showChecks(this.checks, result);
   }
 
   private fade(): void {
     this.overlay.style.opacity = String(Number(this.opacity.value) / 100);
     this.percent.textContent = `${this.opacity.value} %`;
   }
+}
+
+/** Fill a description list with the checks of a result. */
+export function showChecks(list: HTMLElement, result: Result): void {
+  list.replaceChildren(...checks(result).flatMap(([what, said]) => [make("dt", { textContent: what }), make("dd", { textContent: said })]));
 }
 
 /** Each question on a result with its answer, or why there is none. */

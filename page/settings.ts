@@ -1,23 +1,16 @@
 // The settings of a weaving, within what the model allows.
 
-import { find } from "./dom";
 import { Model, Settings } from "./server";
 
-const MOST_SEED = 2 ** 32;
-
+/** The fields whose ids begin with `prefix`; fields that a page has once are shared. */
 export class SettingsForm {
-  constructor(private readonly prefix = "") {
-    const other = document.getElementById(`${prefix}other-seed`);
-    other?.addEventListener("click", () => this.newSeed());
-  }
+  constructor(private readonly prefix = "") {}
 
   /** Take over the ranges and the defaults of a model. */
-  start({ defaults, steps, guidance }: Model, variations = 1): void {
+  start({ defaults, steps, guidance }: Model): void {
     this.set("steps", defaults.steps, steps.least, steps.most);
     this.set("map-guidance", defaults.map_guidance, guidance.least, guidance.most);
     this.set("crop-guidance", defaults.crop_guidance, guidance.least, guidance.most);
-    const count = document.getElementById(`${this.prefix}variations`) as HTMLInputElement | null;
-    if (count) count.max = String(variations);
   }
 
   take({ steps, map_guidance, crop_guidance, seed }: Settings): void {
@@ -32,21 +25,16 @@ export class SettingsForm {
     };
   }
 
-  get variations(): number {
-    return Number(this.input("variations").value);
-  }
-
-  newSeed(): number {
-    const [seed] = crypto.getRandomValues(new Uint32Array(1));
-    this.input("seed").value = String(seed % MOST_SEED);
-    return seed;
-  }
-
   private input(name: string): HTMLInputElement {
-    return find<HTMLInputElement>(`${this.prefix}${name}`);
+    return (document.getElementById(this.prefix + name) ?? document.getElementById(name)) as HTMLInputElement;
   }
 
   private set(name: string, value: number, least: number, most: number): void {
     Object.assign(this.input(name), { min: String(least), max: String(most), value: String(value) });
   }
+}
+
+/** A seed that nobody has chosen. */
+export function randomSeed(): number {
+  return crypto.getRandomValues(new Uint32Array(1))[0];
 }

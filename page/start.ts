@@ -6,6 +6,7 @@ import { isMissing, Model, State, Start, Uploaded, cut, drawLayout, mapAt, pictu
 import { RegionDialog } from "./region_dialog";
 import { SemanticMap, UNLABELED } from "./semantic_map";
 import { attempt, say } from "./page";
+import { randomSeed } from "./settings";
 
 const SMALLEST = 32; // px
 
@@ -13,7 +14,6 @@ export interface Host {
   model(): Model;
   /** A map with crops and settings has come; weave it where `atOnce`. */
   take(start: Start, atOnce: boolean): Promise<void>;
-  seed(): number;
 }
 
 export class Beginnings {
@@ -23,7 +23,7 @@ export class Beginnings {
   constructor(private readonly editor: Editor, private readonly regions: RegionDialog, private readonly host: Host) {
     const on = (id: string, act: () => void) => find(id).addEventListener("click", act);
     on("new", () => this.askSize());
-    on("layout", () => void attempt(() => this.layout(this.host.seed())));
+    on("layout", () => void attempt(() => this.layout()));
     on("open-map", () => find("map-file").click());
     on("open-region", () => this.askRegion());
     on("open-result", () => find("result-file").click());
@@ -51,9 +51,9 @@ export class Beginnings {
   }
 
   /** Load a drawn map of the present size, of these types. */
-  async layout(seed: number, types?: number[]): Promise<void> {
+  async layout(types?: number[]): Promise<void> {
     const { width, height } = this.editor.map;
-    this.load(await mapAt((await drawLayout(this.host.model().name, width, height, seed, types)).url));
+    this.load(await mapAt((await drawLayout(this.host.model().name, width, height, randomSeed(), types)).url));
   }
 
   /** Take over the map of an example or a saved result. */

@@ -4,25 +4,27 @@ import { Crops } from "./crops";
 import { fillSelect, find } from "./dom";
 import { Editor } from "./editor";
 import { Canceled, Order, weave } from "./job";
+import { keep } from "./kept_order";
 import { attempt, hashed, say, whenLoggedIn } from "./page";
 import { RegionDialog } from "./region_dialog";
 import { Results } from "./result";
 import { UNLABELED } from "./semantic_map";
 import { Model, readState, Start, State } from "./server";
-import { SettingsForm } from "./settings";
+import { randomSeed, SettingsForm } from "./settings";
 import { Beginnings } from "./start";
 import { Tools } from "./tools";
 
 let state: State;
 let running: AbortController | null = null;
 const modelChoice = find<HTMLSelectElement>("model");
+const [seed, variations] = [find<HTMLInputElement>("seed"), find<HTMLInputElement>("variations")];
 const editor = new Editor(find("stage"));
 const tools = new Tools(editor);
 const regions = new RegionDialog(() => state.limits.upload_bytes, say);
 const crops = new Crops(regions);
 const settings = new SettingsForm();
 const results = new Results({ otherStain, otherMap });
-const beginnings = new Beginnings(editor, regions, { model, take, seed: () => settings.newSeed() });
+const beginnings = new Beginnings(editor, regions, { model, take });
 
 function model(): Model {
   return state.models.find(({ name }) => name === modelChoice.value) ?? state.models[0];
@@ -30,7 +32,8 @@ function model(): Model {
 
 function useModel(): void {
   const { types } = model();
-  settings.start(model(), state.limits.variations);
+  settings.start(model());
+  variations.max = String(state.limits.variations);
   tools.setTypes(types);
   editor.setTypes(types);
   crops.start(types, state.bank);
@@ -57,7 +60,7 @@ async function take(start: Start, atOnce: boolean): Promise<void> {
 function order(): Order {
   const inpaint = beginnings.redrawn && { image: beginnings.redrawn.image, mask: editor.map.ids.map((id) => Number(id !== UNLABELED)) };
   const { map } = editor;
-  return { map, crops: crops.used, settings: settings.read(model().name), variations: settings.variations, inpaint };
+  return { map, crops: crops.used, settings: settings.read(model().name), variations: Number(variations.value), inpaint };
 }
 
 /** Weave what the page shows, one job at a time. */
@@ -70,6 +73,7 @@ async function run(): Promise<void> {
   place.textContent = "Sending the map…";
   bar.removeAttribute("value");
   results.begin(asked, model().types);
+  keep(asked);
   say("");
   const went = await attempt(async () => {
     try {
@@ -103,9 +107,8 @@ function otherStain(): void {
 function otherMap(): void {
   const names = crops.used.map((crop) => crop.tissue);
   const types = model().types.filter((type) => names.includes(type.name)).map((type) => type.id);
-  const [seed] = crypto.getRandomValues(new Uint32Array(1));
   void attempt(async () => {
-    await beginnings.layout(seed, types);
+    await beginnings.layout(types);
     await run();
   });
 }
@@ -121,6 +124,7 @@ whenLoggedIn(async () => {
 editor.onChange = changed;
 modelChoice.addEventListener("change", useModel);
 find("cancel").addEventListener("click", () => running?.abort());
+find("other-seed").addEventListener("click", () => (seed.value = String(randomSeed())));
 find("settings").addEventListener("submit", (event) => {
   event.preventDefault();
   void run();

