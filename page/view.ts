@@ -22,8 +22,8 @@ export class View {
   private top = 0;
   private fitted = true;
   private dirty: Box | null = null;
+  private isWhole = true; // draw everything, not only `dirty`
   private waits = false;
-  onDrawn: (() => void) | null = null;
 
   constructor(readonly stage: HTMLElement, private readonly painter: Painter) {
     stage.append(this.below, this.above);
@@ -92,8 +92,6 @@ export class View {
     requestAnimationFrame(() => this.draw());
   }
 
-  private isWhole = true;
-
   private draw(): void {
     this.waits = false;
     if (this.dirty && !isEmpty(this.dirty)) this.drawPicture(this.dirty);
@@ -103,7 +101,6 @@ export class View {
     context.clearRect(0, 0, this.above.width, this.above.height);
     context.setTransform(this.scale, 0, 0, this.scale, this.left, this.top);
     this.painter.marks(context, this.scale);
-    this.onDrawn?.();
   }
 
   private drawPicture(box: Box): void {

@@ -138,6 +138,24 @@ def tiny_model(make_pipeline, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser."""
+    from browser import launched
+
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_page(chromium):
+    """`open_page(port, size, path)`: a page of a server on this machine; see tests/browser.py."""
+    from browser import pages
+
+    with pages(chromium) as start:
+        yield start
+
+
 @pytest.fixture(scope="session")
 def ray_cluster():
     """A Ray cluster of two processors on this machine, which `ray="local"` then joins; started once."""

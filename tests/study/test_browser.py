@@ -1,12 +1,11 @@
 """The page in a real browser: two readers, the keyboard alone, a narrow screen, no address but the server."""
 
-import shutil
 import socket
 from collections import Counter
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
+from browser import DESK, SMALL, playwright, violations
 from study_server import served
 
 from histoloom.study.answers import opened_answers
@@ -14,49 +13,6 @@ from histoloom.study.create import create_study
 from histoloom.study.folder import ANSWERS, open_study, read_key
 from histoloom.study.settings import StudyConfig
 from histoloom.web.app import STATIC
-
-playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-AXE = Path(__file__).parents[2] / "page" / "node_modules" / "axe-core" / "axe.min.js"
-SMALL, DESK = {"width": 360, "height": 700}, {"width": 1280, "height": 900}
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """A browser, whose pages each have cookies of their own."""
-    if not CHROMIUM:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(chromium):
-    """`open_page(port, size)`: the page of a study; a fault in its console, or a request elsewhere, fails the test."""
-    faults, contexts = [], []
-
-    def start(port: int, size: dict = DESK):
-        context = chromium.new_context(viewport=size)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(8_000)
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda line: faults.append(line.text) if is_fault(line) else None)
-        page.on("request", lambda asked: None if f"127.0.0.1:{port}/" in asked.url else faults.append(asked.url))
-        page.goto(f"http://127.0.0.1:{port}/")
-        return page
-
-    yield start
-    for context in contexts:
-        context.close()
-    assert faults == []
-
-
-def is_fault(line) -> bool:
-    """Whether the browser complains of anything but a refused request or a server that is away: the page says those."""
-    return line.type in ("error", "warning") and "Failed to load resource" not in line.text
 
 
 def log_in(page, token: str) -> None:
@@ -210,21 +166,12 @@ def test_a_page_fits_a_narrow_screen_and_zooms_all_its_images(first_page, mode, 
 
 @pytest.mark.parametrize("mode", ["single", "pairs"])
 def test_labels_contrast_and_structure_pass_axe(first_page, mode):
-    if not AXE.is_file():
-        pytest.skip("needs axe-core: python scripts/build_page.py --check")
     with first_page(mode, DESK) as (page, enter):
         page.get_by_label("Your token").wait_for()
         faults = violations(page)
         enter()
         faults += violations(page)
     assert faults == []
-
-
-def violations(page) -> list[str]:
-    """What axe-core finds."""
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-    found = page.evaluate("axe.run().then(found => found.violations.map(v => [v.id, v.nodes.map(n => n.html)]))")
-    return [f"{rule}: {nodes}" for rule, nodes in found]
 
 
 def test_the_whole_page_is_small():
