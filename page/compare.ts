@@ -1,6 +1,7 @@
 // The compare page: one map, one seed, two settings or two models; and two evaluation reports.
 
 import { fillSelect, find, make } from "./dom";
+import { showExamples } from "./examples";
 import { Canceled, weave } from "./job";
 import { Kept, kept } from "./kept_order";
 import { MapPicture } from "./map_picture";
@@ -104,10 +105,7 @@ whenLoggedIn(async () => {
     const { map, crops, settings } = await readExample(name);
     use({ map: await mapAt(map), crops, settings });
   };
-  find("examples").replaceChildren(...state.examples.map(({ name, url_image }) => {
-    const picture = make("img", { src: url_image, alt: "" });
-    return make("li", {}, make("button", { type: "button", onclick: () => void attempt(() => example(name)) }, picture, name));
-  }));
+  await showExamples(state.examples, state.models[0].types, example);
   const before = kept();
   if (before) use(before);
   else if (state.examples.length) await example(state.examples[0].name);

@@ -3,11 +3,9 @@
 import { fillSelect, find, make, swatch } from "./dom";
 import { TissueType } from "./map_picture";
 import { RegionDialog } from "./region_dialog";
-import { BankCrop, Crop, cutCrop } from "./server";
+import { BankCrop, Crop, cutCrop, Model, State } from "./server";
 
-const LEAST = 24; // px of a crop
-const USUAL = 96;
-const MOST = 512;
+const USUAL = 96; // px of a crop
 const OF_A_SET = 2; // crops of a type that the choice of a stain takes over
 
 export class Crops {
@@ -15,6 +13,7 @@ export class Crops {
   private types: TissueType[] = [];
   private painted: TissueType[] = [];
   private bank: BankCrop[] = [];
+  private edge = { least: 1, most: 1 }; // px of a crop
   private met = new Set<string>(); // types that have been painted before
   private isAutomatic = true; // until somebody chooses a stain or a crop
   private set = "";
@@ -27,10 +26,10 @@ export class Crops {
     find("crop-upload").addEventListener("click", () => this.upload());
   }
 
-  start(types: TissueType[], bank: BankCrop[]): void {
+  start({ name, types }: Model, { bank, limits }: State): void {
     const names = new Set(types.map((type) => type.name));
-    this.types = types;
-    this.bank = bank.filter((crop) => names.has(crop.tissue));
+    [this.types, this.edge] = [types, limits.crop_edge];
+    this.bank = bank.filter((crop) => crop.model === name);
     this.chosen = this.chosen.filter((crop) => names.has(crop.tissue));
     this.met = new Set();
     this.isAutomatic = !this.chosen.length;
@@ -174,7 +173,7 @@ export class Crops {
     this.regions.open({
       title: `Box a crop of ${type.name}`,
       button: "Use this crop",
-      limits: { least: LEAST, most: MOST, multiple: 1 },
+      limits: { ...this.edge, multiple: 1 },
       size: USUAL,
       use: async ({ image }, _picture, { x, y, width, height }) => {
         const { crop, url, warning } = await cutCrop(image, x, y, width, height, type.name);

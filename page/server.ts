@@ -14,14 +14,17 @@ export interface Model {
   hash: string;
   mpp: number | null;
   types: TissueType[];
-  size: { default: number; multiple: number; most: number };
+  size: Range & { default: number; multiple: number };
   defaults: { steps: number; sampler: string; map_guidance: number; crop_guidance: number };
-  steps: Range;
-  guidance: Range;
-  copy_limit: number;
+  steps: Range & { choices: number[] | null };
+  map_guidance: Range;
+  crop_guidance: Range;
+  copy_limit: number | null;
+  reads_crops: boolean;
 }
 
 export interface BankCrop {
+  model: string;
   set: string;
   tissue: string;
   crop: string;
@@ -31,8 +34,8 @@ export interface BankCrop {
 export interface State {
   models: Model[];
   bank: BankCrop[];
-  examples: { name: string; url_map: string; url_image: string }[];
-  limits: { upload_bytes: number; upload_pixels: number; variations: number; queue: number };
+  examples: { name: string; url_map: string }[];
+  limits: { upload_bytes: number; upload_pixels: number; variations: number; queue: number; crops: number; crop_edge: Range };
 }
 
 /** A crop that is chosen: `url` shows it. */
@@ -76,8 +79,6 @@ export interface Result {
   nearest: { distance: number; of: string; explanation: string } | null;
   reasons: { map_agreement?: string; copy?: string; nearest?: string }; // of those that are null
 }
-
-export const isMissing = (error: unknown) => error instanceof Refused && error.status === 404;
 
 /** The ids of a gray PNG of the server. */
 export async function mapAt(url: string): Promise<SemanticMap> {

@@ -1,14 +1,13 @@
 // Where a map comes from: an example, an empty one, a layout, a file, a picture to redraw, a saved result.
 
-import { find, make } from "./dom";
+import { find } from "./dom";
 import { Editor } from "./editor";
-import { isMissing, Model, State, Start, Uploaded, cut, drawLayout, mapAt, pictureAt, readExample, reopen, sendImage, sendMap } from "./server";
+import { showExamples } from "./examples";
+import { Model, State, Start, Uploaded, cut, drawLayout, mapAt, pictureAt, readExample, reopen, sendImage, sendMap } from "./server";
 import { RegionDialog } from "./region_dialog";
 import { SemanticMap, UNLABELED } from "./semantic_map";
 import { attempt, say } from "./page";
 import { randomSeed } from "./settings";
-
-const SMALLEST = 32; // px
 
 export interface Host {
   model(): Model;
@@ -33,15 +32,9 @@ export class Beginnings {
   }
 
   async start({ examples }: State): Promise<void> {
-    find("examples").replaceChildren(
-      ...examples.map(({ name, url_image }) => {
-        const open = () => void attempt(async () => this.host.take(await readExample(name), true));
-        return make("li", {}, make("button", { type: "button", onclick: open }, make("img", { src: url_image, alt: "" }), name));
-      })
-    );
-    const { size, name } = this.host.model();
+    const { size, types } = this.host.model();
     this.editor.begin(new SemanticMap(size.default, size.default));
-    find("layout").hidden = await drawLayout(name, size.default, size.default, 0).then(() => false, isMissing);
+    await showExamples(examples, types, async (name) => this.host.take(await readExample(name), true));
   }
 
   /** Put a map into the editor; nothing is redrawn. */
@@ -50,7 +43,7 @@ export class Beginnings {
     this.editor.load(map);
   }
 
-  /** Load a drawn map of the present size, of these types. */
+  /** Load a drawn map of the present size, of these types or of all. */
   async layout(types?: number[]): Promise<void> {
     const { width, height } = this.editor.map;
     this.load(await mapAt((await drawLayout(this.host.model().name, width, height, randomSeed(), types)).url));
@@ -94,7 +87,7 @@ export class Beginnings {
   private askSize(): void {
     const { size } = this.host.model();
     for (const [id, value] of [["new-width", this.editor.map.width], ["new-height", this.editor.map.height]] as const) {
-      Object.assign(find(id), { min: SMALLEST, max: size.most, step: size.multiple, value });
+      Object.assign(find(id), { min: size.least, max: size.most, step: size.multiple, value });
     }
     find<HTMLDialogElement>("new-dialog").showModal();
   }
@@ -109,7 +102,7 @@ export class Beginnings {
     this.regions.open({
       title: "Redraw a part of a tissue image",
       button: "Paint on this region",
-      limits: { least: SMALLEST, most: size.most, multiple: size.multiple },
+      limits: { least: size.least, most: size.most, multiple: size.multiple },
       size: size.default,
       use: async (_uploaded, picture, { x, y, width, height }) => {
         const region = await sendImage(await cut(picture, x, y, width, height));

@@ -36,7 +36,7 @@ function useModel(): void {
   variations.max = String(state.limits.variations);
   tools.setTypes(types);
   editor.setTypes(types);
-  crops.start(types, state.bank);
+  crops.start(model(), state);
   changed();
 }
 
@@ -60,7 +60,7 @@ async function take(start: Start, atOnce: boolean): Promise<void> {
 function order(): Order {
   const inpaint = beginnings.redrawn && { image: beginnings.redrawn.image, mask: editor.map.ids.map((id) => Number(id !== UNLABELED)) };
   const { map } = editor;
-  return { map, crops: crops.used, settings: settings.read(model().name), variations: Number(variations.value), inpaint };
+  return { map, crops: model().reads_crops ? crops.used : [], settings: settings.read(model().name), variations: Number(variations.value), inpaint };
 }
 
 /** Weave what the page shows, one job at a time. */
