@@ -50,10 +50,10 @@ class Browser:
     cookie: str = ""
 
     def ask(self, path: str, body: object = None, **headers: str) -> tuple[int, dict, dict]:
-        """Status, JSON and headers; a `body` is posted."""
+        """Status, JSON and headers; a `body` is posted, as it is if it is bytes."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         sent = {"Cookie": self.cookie, "Content-Type": "application/json"} | headers
-        data = None if body is None else json.dumps(body)
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body)
         connection.request("GET" if body is None else "POST", path, data, sent)
         response = connection.getresponse()
         found, got = response.read(), {name.lower(): value for name, value in response.getheaders()}

@@ -113,19 +113,28 @@ def write_regions(
     `about` is written into the collection; `origin` in it is subtracted from all coordinates. `simpler` is that of
     `outlines`.
     """
+    with whole_file(path) as aside, aside.open("w", encoding="utf-8") as file:
+        file.writelines(regions_text(semantic_map, step, table, about, simpler))
+
+
+def regions_text(
+    semantic_map: UInt8[np.ndarray, "h w"],
+    step: int | float,
+    table: TissueTable,
+    about: dict,
+    simpler: float = SIMPLER,
+) -> Iterator[str]:
+    """What `write_regions` writes, region by region."""
     regions, ids = outlines(semantic_map, simpler)
     regions = shapely.transform(regions, lambda points: points * step - np.asarray(about["origin"]))
     named = {t.id: {"name": t.name, "color": list(bytes.fromhex(t.color[1:]))} for t in table.types}
-    with whole_file(path) as aside, aside.open("w", encoding="utf-8") as file:
-        file.write(json.dumps({"type": "FeatureCollection"} | about)[:-1] + ', "features": [')
-        for number, (region, tissue) in enumerate(zip(regions, ids.tolist(), strict=True)):
-            properties = {"objectType": "annotation", "classification": named[tissue]}
-            rings = [
-                np.round(shapely.get_coordinates(ring), 1).tolist() for ring in (region.exterior, *region.interiors)
-            ]
-            feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": rings}}
-            file.write((",\n" if number else "\n") + json.dumps(feature | {"properties": properties}))
-        file.write("\n]}\n")
+    yield json.dumps({"type": "FeatureCollection"} | about)[:-1] + ', "features": ['
+    for number, (region, tissue) in enumerate(zip(regions, ids.tolist(), strict=True)):
+        properties = {"objectType": "annotation", "classification": named[tissue]}
+        rings = [np.round(shapely.get_coordinates(ring), 1).tolist() for ring in (region.exterior, *region.interiors)]
+        feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": rings}}
+        yield (",\n" if number else "\n") + json.dumps(feature | {"properties": properties})
+    yield "\n]}\n"
 
 
 def described_in(tiff: tifffile.TiffFile, path: Path) -> dict:

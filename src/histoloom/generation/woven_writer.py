@@ -92,13 +92,21 @@ def _check(patch: AnnotatedPatch, table: TissueTable, number: int) -> None:
 
 def _write_patch(aside: Path, number: int, patch: AnnotatedPatch, table: TissueTable) -> None:
     """Map first, image last: an image that exists has its map."""
-    mpp = patch.provenance.mpp
-    files.write_bytes(map_path(aside, number), indexed_png(patch.semantic_map, table, mpp))
+    drawn = indexed_png(patch.semantic_map, table, patch.provenance.mpp)
+    files.write_bytes(map_path(aside, number), drawn)
+    files.write_bytes(image_path(aside, number), image_png(patch))
+
+
+def image_png(patch: AnnotatedPatch) -> bytes:
+    """The image of a patch as a PNG whose text chunk holds the provenance."""
+    return explained_png(patch.image, asdict(patch.provenance), patch.provenance.mpp)
+
+
+def explained_png(image: UInt8[np.ndarray, "h w 3"], said: dict, mpp: float | None = None) -> bytes:
+    """An image as a PNG whose text chunk says how it was made."""
     text = PngImagePlugin.PngInfo()
-    text.add_text(
-        PROVENANCE_KEY, json.dumps(asdict(patch.provenance), sort_keys=True, default=lambda scalar: scalar.item())
-    )
-    files.write_bytes(image_path(aside, number), _png(Image.fromarray(patch.image), mpp, text))
+    text.add_text(PROVENANCE_KEY, json.dumps(said, sort_keys=True, default=lambda scalar: scalar.item()))
+    return _png(Image.fromarray(image), mpp, text)
 
 
 def _write_index(aside: Path, numbers: list[int], table: TissueTable) -> None:

@@ -1,6 +1,6 @@
 """The app around a page: its file, its scripts and styles, its routes, and one line of JSON for each refusal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -16,10 +16,16 @@ from histoloom.web.security import LOOPBACK, Guard
 STATIC = Path(__file__).parent / "static"
 
 
-def make_app(page: str, routes: Sequence[BaseRoute], hosts: frozenset[str] | None = LOOPBACK) -> Starlette:
+def make_app(
+    page: str,
+    routes: Sequence[BaseRoute],
+    hosts: frozenset[str] | None = LOOPBACK,
+    body_limits: Mapping[str, int] | None = None,
+) -> Starlette:
     """The app that serves `static/PAGE.html` at /, the static files, and `routes`; nothing else of the disk.
 
-    `hosts` are the names of the server (None: any). A RequestError becomes JSON with its status and message.
+    `hosts` are the names of the server (None: any), `body_limits` most bytes of requests to paths that take more than
+    others. A RequestError becomes JSON with its status and message.
     """
 
     async def index(request: Request) -> FileResponse:
@@ -27,7 +33,7 @@ def make_app(page: str, routes: Sequence[BaseRoute], hosts: frozenset[str] | Non
 
     return Starlette(
         routes=[Route("/", index), Mount("/static", StaticFiles(directory=STATIC)), *routes],
-        middleware=[Middleware(Guard, hosts=hosts)],
+        middleware=[Middleware(Guard, hosts=hosts, body_limits=body_limits)],
         exception_handlers={RequestError: _refused},
     )
 

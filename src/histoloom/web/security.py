@@ -4,6 +4,7 @@ Scripts and styles come from the server's own files only, nothing is loaded from
 page, send it a form, or read an answer; nothing is cached.
 """
 
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -22,17 +23,24 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
+MOST_BYTES = 2**16  # of a request
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class Guard:
     """Middleware around an app; requests that name the server by none of `hosts` are refused, unless that is None.
 
-    Otherwise another site could make its own name mean this machine, and read what a browser gets from it.
+    Otherwise another site could make its own name mean this machine, and read what a browser gets from it. Requests
+    have at most MOST_BYTES; those to the paths in `body_limits` may have more.
     """
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None = LOOPBACK, most_bytes: int = 2**16):
-        self._app, self._hosts, self._most_bytes = app, hosts, most_bytes
+    def __init__(
+        self,
+        app: ASGIApp,
+        hosts: frozenset[str] | None = LOOPBACK,
+        body_limits: Mapping[str, int] | None = None,
+    ):
+        self._app, self._hosts, self._limits = app, hosts, body_limits or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -45,11 +53,11 @@ class Guard:
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        fault = self._fault(scope["method"], Headers(scope=scope))
+        fault = self._fault(scope["method"], scope["path"], Headers(scope=scope))
         answer = self._app if fault is None else JSONResponse({"error": fault[1]}, fault[0])
         await answer(scope, receive, send_guarded)
 
-    def _fault(self, method: str, headers: Headers) -> tuple[int, str] | None:
+    def _fault(self, method: str, path: str, headers: Headers) -> tuple[int, str] | None:
         """Status and reason where a request is refused: another site has sent it, or it is too large."""
         host = headers.get("host", "")
         if self._hosts is not None and urlsplit(f"//{host}").hostname not in self._hosts:
@@ -59,7 +67,7 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
             return 403, "the request comes from another site"
-        size = headers.get("content-length", "")
-        if not size.isdecimal() or int(size) > self._most_bytes:
-            return 413, f"the request must say its size, of at most {self._most_bytes} bytes"
+        size, most = headers.get("content-length", ""), self._limits.get(path, MOST_BYTES)
+        if not size.isdecimal() or int(size) > most:
+            return 413, f"the request must say its size, of at most {most} bytes"
         return None

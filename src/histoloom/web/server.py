@@ -41,9 +41,14 @@ def address(host: str, listener: socket.socket) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-def serve(app: ASGIApp, listener: socket.socket) -> None:
-    """Answer requests until a signal stops the process. Nothing is logged but errors: no address, no token."""
+def make_server(app: ASGIApp) -> uvicorn.Server:
+    """A server of an app. Nothing is logged but errors: no address, no token."""
     settings = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=3
     )
-    uvicorn.Server(settings).run(sockets=[listener])
+    return uvicorn.Server(settings)
+
+
+def serve(app: ASGIApp, listener: socket.socket) -> None:
+    """Answer requests until a signal stops the process."""
+    make_server(app).run(sockets=[listener])

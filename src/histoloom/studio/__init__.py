@@ -1,0 +1,1 @@
+"""The studio: a server that weaves what is painted in a browser."""

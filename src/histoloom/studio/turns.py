@@ -1,0 +1,93 @@
+"""One queue with fair turns: users take turns, one picture each, whatever they have asked for."""
+
+import threading
+from collections import OrderedDict, deque
+
+from histoloom.errors import RequestError
+from histoloom.studio.job import Job
+
+
+class Turns:
+    """The jobs that wait, by owner, in the order of the owners' next turns. At most `most` per owner."""
+
+    def __init__(self, most: int):
+        self._most, self._waiting = most, OrderedDict[int, deque[Job]]()
+        self._running: Job | None = None
+        self._changed, self.is_over = threading.Condition(), False
+
+    def add(self, job: Job) -> int:
+        """Line up a job, and return its place; raises RequestError where its owner has too many."""
+        with self._changed:
+            mine = self._waiting.get(id(job.owner), deque())
+            running = self._running is not None and self._running.owner is job.owner and self._running not in mine
+            if len(mine) + running >= self._most:
+                raise RequestError(
+                    f"{len(mine) + running} of your requests are in line; wait for one, or cancel it", 429
+                )
+            self._waiting.setdefault(id(job.owner), deque()).append(job)
+            place = self.place(job)
+            job.post("place", {"place": place})
+            self._changed.notify()
+        return place
+
+    def take(self, wait: bool = True) -> Job | None:
+        """The job whose turn it is: one of its variations is to be woven. None once it is over, or, without `wait`,
+        where nothing is in line."""
+        with self._changed:
+            self._running = None
+            self._tidy()
+            while wait and not self._waiting and not self.is_over:
+                self._changed.wait()
+                self._tidy()
+            if self.is_over or not self._waiting:
+                return None
+            owner, mine = next(iter(self._waiting.items()))
+            self._waiting.move_to_end(owner)
+            self._running = job = mine[0]
+            job.begun += 1
+            if job.begun == job.variations:
+                mine.popleft()
+            self._tidy()
+            self._tell()
+            return job
+
+    def canceled(self) -> None:
+        """Let those behind move up after a job was canceled."""
+        with self._changed:
+            self._tidy()
+            self._tell()
+
+    def end(self) -> None:
+        """Cancel all jobs; `take` returns None."""
+        with self._changed:
+            self.is_over = True
+            for job in [*(one for line in self._waiting.values() for one in line), *filter(None, [self._running])]:
+                job.cancel()
+            self._changed.notify_all()
+
+    def place(self, job: Job) -> int:
+        """How many pictures are woven before the first or next one of this job, the running one included."""
+        with self._changed:
+            before = int(self._running is not None)
+            owners = list(self._waiting)
+            mine = self._waiting[id(job.owner)]
+            ahead = sum(one.variations - one.begun for one in list(mine)[: mine.index(job)])
+            here = owners.index(id(job.owner))
+            for number, owner in enumerate(owners):
+                wanted = sum(one.variations - one.begun for one in self._waiting[owner])
+                before += ahead if number == here else min(wanted, ahead + (number < here))
+            return before
+
+    def _tell(self) -> None:
+        """Tell all that wait where they are."""
+        for job in (one for line in self._waiting.values() for one in line if one is not self._running):
+            job.post("place", {"place": self.place(job)})
+
+    def _tidy(self) -> None:
+        """Remove jobs that are closed, and owners without jobs."""
+        for owner, mine in list(self._waiting.items()):
+            kept = deque(job for job in mine if not job.closed)
+            if kept:
+                self._waiting[owner] = kept
+            else:
+                del self._waiting[owner]
