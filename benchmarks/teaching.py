@@ -1,68 +1,68 @@
-"""How well does a segmenter learn: which start of its backbone, which loss, how many steps, and from which patches?
+"""How well do sets of patches teach a segmenter? A DeepLabv3+ per set and seed, all tested on the same real patches.
 
-    python benchmarks/teaching.py DATASET --out DIR --train train --test test --steps 200 800 --seeds 2
-    python benchmarks/teaching.py DATASET --out DIR --ways 3 --woven DIR
+    python benchmarks/teaching.py DATA@test --out DIR --seeds 5 --set real=DATA@train --set woven=WOVEN \\
+        --set decoded=DATA@train,decoded=ebhi-seg --set mixed=DATA@train+WOVEN
 
-Every row is a DeepLabv3+ trained on the real patches of one split and tested on those of another, whose cases no
-training has seen. With `--woven`, a folder of patches woven from the maps of the first split, more rows train on these
-alone, and on both in turns. Finished networks are kept in OUT, one JSON file each, so that an interrupted run goes on.
-Binary is the IoU of type 0 (stroma in EBHI-Seg) against all other types.
+A set is one source or several in turns, joined by +: a patch dataset with its split, or a folder of woven patches. What
+follows a comma changes a source: `decoded=MODEL` passes its images through the autoencoder of a model, `cases=N` keeps
+that many of its cases, `woven=KEY:VALUE;...` weaves its maps again (`teaching_woven.py`), `border=N` leaves N px on either side of borders between types out of the maps, and
+`oversampled` or `pasted` are the classic remedies for rare types (`teaching_controls.py`). `--order then` trains on the
+sources one after the other, not in turns.
+
+Finished networks are kept in OUT, one JSON file each, so that an interrupted run goes on. "Of the first" is the mean IoU
+divided by that of the first set; "gain" is the difference, with its interval over test cases and seeds. Binary is the
+IoU of type 0 (stroma in EBHI-Seg) against all other types.
 """
 
 import argparse
 import json
 import time
-from dataclasses import asdict, dataclass
-from itertools import product
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+from teaching_controls import CHANGES
+from teaching_woven import Way, woven
 
 from histoloom.cli.progress import bar
 from histoloom.evaluation.deeplab import DownstreamConfig, train_deeplab
-from histoloom.evaluation.downstream import check_sets, judge, pooled
+from histoloom.evaluation.downstream import check_sets, gain, judge, pooled
 from histoloom.evaluation.sources import ImageSet, load_images
 from histoloom.fitting.results import cached_result
 from histoloom.metrics import iou
 
-LITE0, SMALL = "tu-tf_efficientnet_lite0", "histoloom-small"
+
+def load_source(text: str, kept: Path) -> ImageSet:
+    """A set of images from FOLDER[@SPLIT][,CHANGE[=VALUE]]..."""
+    where, *changes = text.split(",")
+    folder, _, split = where.partition("@")
+    images = load_images(Path(folder), split or None)
+    for change in changes:
+        name, _, value = change.partition("=")
+        images = woven(images, Way.read(value), kept) if name == "woven" else CHANGES[name](images, value)
+    return images
 
 
-@dataclass(frozen=True)
-class Way:
-    """One way to train."""
+def train(
+    name: str, sources: list[ImageSet], held: ImageSet, config: DownstreamConfig, out: Path
+) -> list[np.ndarray]:
+    """The confusion matrices of each seed, made now or before."""
+    types, kept = held.known_table.num_ids, []
+    for seed in config.seeds:
+        key = json.dumps(
+            [asdict(replace(config, seeds=(seed,))), *(images.fingerprint() for images in sources), held.fingerprint()]
+        )
 
-    backbone: str
-    start: str
-    balance: float
+        def make(seed: int = seed) -> dict:
+            begun = time.process_time()
+            with bar(f"{name}, seed {seed}", config.steps, "steps") as running:
+                network = train_deeplab(sources, types, config, seed, running)
+            return {"cpu_seconds": time.process_time() - begun, "confusion": judge(network, held, types).tolist()}
 
-    @property
-    def name(self) -> str:
-        """In one cell of the table."""
-        return f"{self.backbone}, {self.start}, balance {self.balance:g}"
-
-
-WAYS = (
-    Way("resnet18", "random", 0.0),
-    Way(LITE0, "random", 0.0),
-    Way(LITE0, SMALL, 0.0),
-    Way(LITE0, SMALL, 0.5),
-)
-
-
-def train(way: Way, steps: int, seed: int, learned: list[ImageSet], kind: str, held: ImageSet, out: Path) -> dict:
-    """The confusion matrices of one network, and what its training cost."""
-    config = DownstreamConfig(backbone=way.backbone, start=way.start, balance=way.balance, steps=steps, seeds=(seed,))
-    key = json.dumps([asdict(config), *(images.fingerprint() for images in learned), held.fingerprint()])
-    name = f"{way.backbone}-{way.start}-{way.balance:g}-{steps}-{seed}{kind}.json"
-
-    def make() -> dict:
-        types, begun = held.known_table.num_ids, time.process_time()
-        with bar(name, steps, "steps") as running:
-            network = train_deeplab(learned, types, config, seed, running)
-        return {"cpu_seconds": time.process_time() - begun, "confusion": judge(network, held, types).tolist()}
-
-    return cached_result(out / name, key, make)
+        found = cached_result(out / f"{name}-{config.depth}-{config.size}-{config.steps}-{seed}.json", key, make)
+        kept.append(np.asarray(found["confusion"], np.int64))
+    return kept
 
 
 def binary(confusion: np.ndarray) -> float:
@@ -75,33 +75,45 @@ def binary(confusion: np.ndarray) -> float:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", type=Path)
-    parser.add_argument("--train", default="train")
-    parser.add_argument("--test", default="test")
-    parser.add_argument("--steps", type=int, nargs="+", default=[400])
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--ways", type=int, nargs="+", default=list(range(len(WAYS))), help="rows to make, by number")
-    parser.add_argument("--woven", type=Path)
+    parser.add_argument("test", help="FOLDER@SPLIT")
+    parser.add_argument("--set", action="append", required=True, metavar="NAME=SOURCE[+SOURCE]", dest="sets")
     parser.add_argument("--out", type=Path, required=True)
+    for name in ("size", "steps", "batch_size", "learning_rate", "balance", "backbone", "start", "depth"):
+        default = getattr(DownstreamConfig, name)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
+    parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
-    learned, held = (load_images(arguments.dataset, split) for split in (arguments.train, arguments.test))
-    print(f"{len(learned)} patches to learn from, {len(held)} of {len(set(held.cases))} cases to test on")
-    print("| backbone, start, balance | steps | CPU s | mean IoU [95 %] | of seeds | type 0 or not |")
-    print("|---|---|---|---|---|---|")
-    sets = {"": [learned]}
-    if arguments.woven:
-        woven = load_images(arguments.woven)
-        check_sets(learned, woven, held)
-        sets |= {"-woven": [woven], "-both": [learned, woven]}
-    rows = product(arguments.steps, (WAYS[number] for number in arguments.ways), sets.items())
-    for steps, way, (kind, sources) in rows:
-        kept = [train(way, steps, seed, sources, kind, held, arguments.out) for seed in range(arguments.seeds)]
-        counts = [np.asarray(one["confusion"], np.int64) for one in kept]
-        found, cost = pooled(counts, held.cases), np.mean([one["cpu_seconds"] for one in kept])
-        seeds = ", ".join(f"{value:.3f}" for value in found.of_seed)
-        both = np.mean([binary(one) for one in counts])
-        name, span = way.name + kind.replace("-", ", "), f"[{found.low:.3f}, {found.high:.3f}]"
-        print(f"| {name} | {steps} | {cost:.0f} | {found.mean_iou:.3f} {span} | {seeds} | {both:.3f} |", flush=True)
+    config = DownstreamConfig(
+        **{
+            name: getattr(arguments, name)
+            for name in ("size", "steps", "batch_size", "learning_rate", "balance", "backbone", "start", "depth")
+        },
+        seeds=tuple(range(arguments.seeds)),
+    )
+    held = load_source(arguments.test, arguments.out)
+    print(f"{len(held)} patches of {len(set(held.cases))} cases to test on; {config}")
+    print("| set | patches | mean IoU [95 %] | of the first | gain [95 %] | of seeds | binary | of types |")
+    print("|---|---|---|---|---|---|---|---|")
+    first = None
+    for text in arguments.sets:
+        name, _, parts = text.partition("=")
+        sources = [load_source(part, arguments.out) for part in parts.split("+")]
+        for images in sources:
+            check_sets(sources[0], images, held)
+        counts = train(name, sources, held, config, arguments.out)
+        first = first or counts
+        found, ours, base = pooled(counts, held.cases), gain(counts, first, held.cases), pooled(first, held.cases)
+        cells = [
+            name,
+            " + ".join(str(len(images)) for images in sources),
+            f"{found.mean_iou:.3f} [{found.low:.3f}, {found.high:.3f}]",
+            f"{np.mean(found.of_seed) / np.mean(base.of_seed):.2f}",
+            f"{ours.difference:+.3f} [{ours.low:+.3f}, {ours.high:+.3f}]",
+            ", ".join(f"{value:.3f}" for value in found.of_seed),
+            f"{np.mean([binary(one) for one in counts]):.3f}",
+            ", ".join(f"{value:.2f}" for value in found.of_type),
+        ]
+        print("| " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":

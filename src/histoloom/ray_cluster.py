@@ -120,8 +120,8 @@ def _cluster(address: str) -> Iterator[Any]:
         raise MissingExtraError("ray", "ray") from None
     connected = ray.is_initialized()
     try:
+        _check_reachable(address)
         if not connected:
-            _check_reachable(address)
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else it warns of how Ray Data restarts actors
             _connect(ray, address)
     except Exception as error:  # Ray has no class of its own for this, and raises Exception itself

@@ -112,17 +112,9 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(slides, encoder, tmp_pa
     )
 
 
-@pytest.mark.usefixtures("ray_cluster")
-def test_two_ray_workers_write_the_same_bytes_as_one_process(slides, encoder, tmp_path):
-    config = EmbedConfig(encoder, CUTTING)
-    run(slides, tmp_path / "one", config)
-    run(slides, tmp_path / "ray", config, workers=Workers(ray="local"))
-    assert files(tmp_path / "ray") == files(tmp_path / "one")
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for the worker in /proc")
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_ray_worker_killed_in_the_middle_costs_time_and_nothing_else(slides, encoder, tmp_path):
+def test_ray_writes_the_bytes_of_one_process_even_where_a_worker_is_killed_in_the_middle(slides, encoder, tmp_path):
     killed = []
 
     def kill_a_worker(count: int) -> None:

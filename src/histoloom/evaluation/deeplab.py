@@ -32,6 +32,7 @@ class DownstreamConfig:
 
     backbone: str = "tu-tf_efficientnet_lite0"  # any encoder of segmentation-models-pytorch
     start: str = SMALL  # weights of the backbone: random, imagenet (downloaded), or those of a small encoder
+    depth: int = 5  # stages of the backbone, each of which halves the edge: 3, 4 or 5
     size: int = 192  # px, edge of the training crops; a multiple of 32
     steps: int = 400
     batch_size: int = 8
@@ -135,7 +136,10 @@ def make_network(config: DownstreamConfig, num_types: int) -> nn.Module:
     named = config.start if config.start in (RANDOM, IMAGENET) else None
     try:
         network: Any = smp.DeepLabV3Plus(
-            config.backbone, encoder_weights="imagenet" if named == IMAGENET else None, classes=num_types
+            config.backbone,
+            encoder_depth=config.depth,  # pyright: ignore[reportArgumentType]
+            encoder_weights="imagenet" if named == IMAGENET else None,
+            classes=num_types,
         )
     except KeyError as error:
         reason = " ".join(str(error).split())[:120]
