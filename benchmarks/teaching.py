@@ -60,7 +60,7 @@ def train(
                 network = train_deeplab(sources, types, config, seed, running)
             return {"cpu_seconds": time.process_time() - begun, "confusion": judge(network, held, types).tolist()}
 
-        found = cached_result(out / f"{name}-{config.depth}-{config.size}-{config.steps}-{seed}.json", key, make)
+        found = cached_result(out / f"{name}-{config.size}-{config.steps}-{seed}.json", key, make)
         kept.append(np.asarray(found["confusion"], np.int64))
     return kept
 
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("test", help="FOLDER@SPLIT")
     parser.add_argument("--set", action="append", required=True, metavar="NAME=SOURCE[+SOURCE]", dest="sets")
     parser.add_argument("--out", type=Path, required=True)
-    for name in ("size", "steps", "batch_size", "learning_rate", "balance", "backbone", "start", "depth"):
+    for name in ("size", "steps", "batch_size", "learning_rate", "balance", "backbone", "start"):
         default = getattr(DownstreamConfig, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     parser.add_argument("--seeds", type=int, default=5)
@@ -86,7 +86,7 @@ def main() -> None:
     config = DownstreamConfig(
         **{
             name: getattr(arguments, name)
-            for name in ("size", "steps", "batch_size", "learning_rate", "balance", "backbone", "start", "depth")
+            for name in ("size", "steps", "batch_size", "learning_rate", "balance", "backbone", "start")
         },
         seeds=tuple(range(arguments.seeds)),
     )

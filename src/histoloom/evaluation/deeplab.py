@@ -22,7 +22,8 @@ from histoloom.progress import SILENT, Bar
 from histoloom.stain import StainJitter
 from histoloom.tissue import UNLABELLED
 
-STRIDE = 32  # px that the network halves five times
+STRIDE = 32  # px that the network halves five times at most
+LEAST_STAGES, MOST_STAGES = 3, 5  # of the backbone of a DeepLabv3+; each halves the edge
 RANDOM, IMAGENET = "random", "imagenet"
 
 
@@ -32,7 +33,6 @@ class DownstreamConfig:
 
     backbone: str = "tu-tf_efficientnet_lite0"  # any encoder of segmentation-models-pytorch
     start: str = SMALL  # weights of the backbone: random, imagenet (downloaded), or those of a small encoder
-    depth: int = 5  # stages of the backbone, each of which halves the edge: 3, 4 or 5
     size: int = 192  # px, edge of the training crops; a multiple of 32
     steps: int = 400
     batch_size: int = 8
@@ -127,19 +127,24 @@ def train_deeplab(
 def make_network(config: DownstreamConfig, num_types: int) -> nn.Module:
     """A DeepLabv3+ before training.
 
-    A small encoder gives the weights of the levels that it has, down to 1/16 of the edge; deeper ones stay random.
+    Where a small encoder gives the weights, the backbone ends with its last level, at 1/16 of the edge as a rule: a
+    further stage would start at random, and costs more than all the others.
     """
     try:
         import segmentation_models_pytorch as smp
     except ImportError:
         raise MissingExtraError("segmentation-models-pytorch", "evaluate") from None
     named = config.start if config.start in (RANDOM, IMAGENET) else None
+    encoder = None if named else load_small_encoder(config.start)
+    if encoder is not None and config.backbone != f"tu-{encoder.config.backbone}":
+        raise ConfigError(
+            f"backbone {config.backbone}: {config.start} holds weights of {encoder.config.backbone}; use the "
+            f"backbone tu-{encoder.config.backbone}, or another start"
+        )
+    stages: Any = MOST_STAGES if encoder is None else max(LEAST_STAGES, min(MOST_STAGES, 1 + encoder.config.levels[-1]))
     try:
         network: Any = smp.DeepLabV3Plus(
-            config.backbone,
-            encoder_depth=config.depth,  # pyright: ignore[reportArgumentType]
-            encoder_weights="imagenet" if named == IMAGENET else None,
-            classes=num_types,
+            config.backbone, stages, encoder_weights="imagenet" if named == IMAGENET else None, classes=num_types
         )
     except KeyError as error:
         reason = " ".join(str(error).split())[:120]
@@ -151,13 +156,7 @@ def make_network(config: DownstreamConfig, num_types: int) -> nn.Module:
             raise
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"backbone {config.backbone}: its ImageNet weights are not available ({reason})") from None
-    if named is None:
-        encoder = load_small_encoder(config.start)
-        if config.backbone != f"tu-{encoder.config.backbone}":
-            raise ConfigError(
-                f"backbone {config.backbone}: {config.start} holds weights of {encoder.config.backbone}; use the "
-                f"backbone tu-{encoder.config.backbone}, or another start"
-            )
+    if encoder is not None:
         network.encoder.load_state_dict(cast(nn.Module, encoder.backbone).state_dict(), strict=False)
     return network
 
