@@ -3,21 +3,21 @@
     python benchmarks/teaching.py DATA@test --out DIR --seeds 5 --set real=DATA@train --set woven=WOVEN \\
         --set decoded=DATA@train,decoded=ebhi-seg --set mixed=DATA@train+WOVEN
 
-A set is one source or several in turns, joined by +: a patch dataset with its split, or a folder of woven patches. What
-follows a comma changes a source: `decoded=MODEL` passes its images through the autoencoder of a model, `cases=N` keeps
-that many of its cases, `woven=KEY:VALUE;...` weaves its maps again (`teaching_woven.py`), `border=N` leaves N px on either side of borders between types out of the maps, and
-`oversampled` or `pasted` are the classic remedies for rare types (`teaching_controls.py`). `--order then` trains on the
-sources one after the other, not in turns.
+A set is one source, or several joined by +: a patch dataset with its split, or a folder of woven patches. What follows
+a comma changes a source: `decoded=MODEL` passes its images through the autoencoder of a model,
+`woven=KEY:VALUE;KEY:VALUE` weaves its maps again (`teaching_woven.py`), `cases=N` keeps that many of its cases,
+`border=N` leaves N px on either side of borders between types out of the maps, `oversampled` and `pasted` are the
+classic remedies for rare types (`teaching_controls.py`). Several sources teach in turns, or with `--in-sequence` one
+after the other.
 
-Finished networks are kept in OUT, one JSON file each, so that an interrupted run goes on. "Of the first" is the mean IoU
-divided by that of the first set; "gain" is the difference, with its interval over test cases and seeds. Binary is the
-IoU of type 0 (stroma in EBHI-Seg) against all other types.
+Finished networks are kept in OUT, one JSON file each, so that an interrupted run goes on. "Of the first" is the mean
+IoU divided by that of the first set; "gain" is the difference, with its interval over test cases and seeds. Binary is
+the IoU of type 0 (stroma in EBHI-Seg) against all other types.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -44,9 +44,7 @@ def load_source(text: str, kept: Path) -> ImageSet:
     return images
 
 
-def train(
-    name: str, sources: list[ImageSet], held: ImageSet, config: DownstreamConfig, out: Path
-) -> list[np.ndarray]:
+def train(name: str, sources: list[ImageSet], held: ImageSet, config: DownstreamConfig, out: Path) -> list[np.ndarray]:
     """The confusion matrices of each seed, made now or before."""
     types, kept = held.known_table.num_ids, []
     for seed in config.seeds:
@@ -82,6 +80,7 @@ def main() -> None:
         default = getattr(DownstreamConfig, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--in-sequence", action="store_true")
     arguments = parser.parse_args()
     config = DownstreamConfig(
         **{
@@ -89,6 +88,7 @@ def main() -> None:
             for name in ("size", "steps", "batch_size", "learning_rate", "balance", "backbone", "start")
         },
         seeds=tuple(range(arguments.seeds)),
+        in_turns=not arguments.in_sequence,
     )
     held = load_source(arguments.test, arguments.out)
     print(f"{len(held)} patches of {len(set(held.cases))} cases to test on; {config}")

@@ -56,9 +56,7 @@ def pasted(images: ImageSet, threshold: str) -> ImageSet:
         mask = semantic_map == min(types, key=lambda t: shares[t])
         made[0][index][mask], made[1][index][mask] = lent[mask], semantic_map[mask]
     both = images.select(np.tile(np.arange(len(images)), 2))
-    return replace(
-        both, images=np.concatenate([images.images, made[0]]), semantic_maps=np.concatenate([maps, made[1]])
-    )
+    return replace(both, images=np.concatenate([images.images, made[0]]), semantic_maps=np.concatenate([maps, made[1]]))
 
 
 def _shown(maps: np.ndarray) -> np.ndarray:

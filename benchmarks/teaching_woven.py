@@ -1,4 +1,4 @@
-"""Patches woven from the maps of real ones, for `teaching.py`; they are kept in a folder, since weaving takes minutes."""
+"""Patches woven from the maps of real ones, for `teaching.py`; weaving takes minutes, so they are kept."""
 
 import hashlib
 import json

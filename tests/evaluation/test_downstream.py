@@ -13,7 +13,7 @@ from histoloom.encoders.small import load_small_encoder
 from histoloom.errors import ConfigError, ImageError, InputError, ModelError
 from histoloom.evaluation import downstream as downstream_module
 from histoloom.evaluation import downstream_file
-from histoloom.evaluation.deeplab import make_network, predict, train_deeplab
+from histoloom.evaluation.deeplab import SourceSampler, make_network, predict, train_deeplab
 from histoloom.evaluation.downstream import DownstreamConfig, check_sets, describe, downstream, gain, pooled
 from histoloom.evaluation.near_duplicates import near_duplicates
 from histoloom.evaluation.sources import ImageSet
@@ -185,6 +185,14 @@ def test_crops_of_test_patches_are_refused_as_their_maps_are(image_sets):
     line = r"^fake: was generated from a crop of 'held 03\.png' of the test images; use maps and crops of split train"
     with pytest.raises(InputError, match=line):
         check_sets(real, woven_with("held 03.png"), held)
+
+
+@pytest.mark.parametrize(("in_turns", "expected"), [(True, [0, 9] * 4), (False, [0] * 4 + [9] * 4)])
+def test_sources_teach_in_turns_or_one_after_the_other(image_sets, in_turns, expected):
+    real = image_sets("real", 0)
+    sources = [replace(real, semantic_maps=np.full_like(real.maps, value)) for value in (0, 9)]
+    sampler = SourceSampler(sources, replace(SHORT, in_turns=in_turns, steps=4), seed=0)
+    assert [sampler(n)["maps"].max() for n in range(8)] == expected
 
 
 def test_a_budget_without_sense_is_refused(image_sets):

@@ -39,6 +39,7 @@ class DownstreamConfig:
     learning_rate: float = 1e-3  # peak; warms up over a tenth of the steps, then falls as a cosine
     weight_decay: float = 0.01
     balance: float = 0.5  # loss weight of a type ~ share of its pixels ** -balance; 0 weighs all pixels equally
+    in_turns: bool = True  # samples of several sources mixed; False: one source after the other, in equal shares
     seeds: tuple[int, ...] = (0, 1, 2)
     precision: Precision = "auto"  # of training; auto: bf16 where the hardware is faster in it
     stain: StainJitter = field(default_factory=lambda: StainJitter(shift=0.015))
@@ -85,7 +86,7 @@ class DeepLabObjective(nn.Module):
 
 @dataclass(frozen=True)
 class SourceSampler:
-    """Sample n: a random part of a patch, turned, mirrored and restained; sources take turns."""
+    """Sample n: a random part of a patch, turned, mirrored and restained; of the source whose turn it is."""
 
     sources: Sequence[ImageSet]
     config: DownstreamConfig
@@ -93,7 +94,9 @@ class SourceSampler:
 
     def __call__(self, n: int) -> dict:
         rng = np.random.default_rng((self.seed, n))
-        source = self.sources[n % len(self.sources)]
+        number = len(self.sources)
+        total = self.config.steps * self.config.batch_size
+        source = self.sources[n % number if self.config.in_turns else n * number // total]
         size = min(self.config.size, *(edge // STRIDE * STRIDE for edge in source.images.shape[1:3]))
         index = int(rng.integers(len(source)))
         image, semantic_map = draw_part(source.images, index, size, self.config.stain, rng, source.maps)
@@ -103,7 +106,7 @@ class SourceSampler:
 def train_deeplab(
     sources: Sequence[ImageSet], num_types: int, config: DownstreamConfig, seed: int, bar: Bar = SILENT
 ) -> nn.Module:
-    """A DeepLabv3+ in eval mode, trained on samples of all `sources` in turns.
+    """A DeepLabv3+ in eval mode, trained on samples of all `sources`.
 
     The same seed on the same machine gives the same network. `bar` counts steps. Raises ConfigError for an unknown
     backbone, ModelError for weights that are not there or not of the backbone, HistoloomError for a loss that is not
