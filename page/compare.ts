@@ -27,6 +27,7 @@ const model = (side: Side): Model => state.models.find(({ name }) => name === ch
 
 function use(next: Kept): void {
   base = next;
+  find<HTMLButtonElement>("weave").disabled = false;
   const { width, height } = next.map;
   const [canvas, colors] = [find<HTMLCanvasElement>("map"), new MapPicture()];
   [canvas.width, canvas.height] = [width, height];
@@ -35,8 +36,12 @@ function use(next: Kept): void {
   colors.draw(canvas.getContext("2d")!);
   find("map-size").textContent = `${width} x ${height} px`;
   find("crops").replaceChildren(...next.crops.map(({ url, tissue }) => make("li", {}, make("img", { src: url, alt: `Crop of ${tissue}`, title: tissue }))));
-  for (const side of SIDES) if (choices[side].value === next.settings.model) forms[side].take(next.settings);
-  find<HTMLInputElement>("seed").value = String(next.settings.seed);
+}
+
+/** Begin with the settings of the weave page on both sides. */
+function take(settings: Settings): void {
+  for (const side of SIDES) if (choices[side].value === settings.model) forms[side].take(settings);
+  find<HTMLInputElement>("seed").value = String(settings.seed);
 }
 
 /** Why the two models cannot weave one map, or an empty line. */
@@ -75,6 +80,7 @@ async function woven(side: Side, settings: Settings, signal: AbortSignal): Promi
     place: (at) => (place.textContent = at > 0 ? `${title}: waiting, ${at} before you` : `${title}: weaving…`),
     step: (_variation, step, of) => (place.textContent = `${title}: step ${step} of ${of}`),
     result: (result) => (found = result),
+    lost: () => (place.textContent = "The server does not answer; trying again…"),
   }, signal);
   return found!;
 }
@@ -107,8 +113,10 @@ whenLoggedIn(async () => {
   };
   await showExamples(state.examples, state.models[0].types, example);
   const before = kept();
-  if (before) use(before);
-  else if (state.examples.length) await example(state.examples[0].name);
+  if (before) {
+    use(before);
+    take(before.settings);
+  } else if (state.examples.length) await example(state.examples[0].name);
 });
 
 for (const side of SIDES) choices[side].addEventListener("change", () => forms[side].start(model(side)));

@@ -35,20 +35,32 @@ export class Crops {
     this.isAutomatic = !this.chosen.length;
   }
 
-  /** The map shows these ids now: types that are new get crops, of one stain that has them all if nobody has chosen. */
-  show(ids: number[]): void {
+  /**
+   * The map shows these ids now: types that are new get crops, of one stain that has them all if nobody has chosen.
+   * Where a real image is redrawn they get none: the model sees the stain around them.
+   */
+  show(ids: number[], isRedrawn: boolean): void {
     this.painted = this.types.filter((type) => ids.includes(type.id));
     const added = this.painted.filter((type) => !this.met.has(type.name));
     added.forEach((type) => this.met.add(type.name));
-    if (added.length && this.isAutomatic && this.bank.length) this.useSet(this.sets()[0]);
-    for (const { name } of added) if (!this.of(name).length) this.chosen.push(...this.inSet(this.set, name));
+    if (!isRedrawn) this.addFor(added);
     this.render();
   }
 
-  /** Take over the crops of an example or of a saved result. */
+  private addFor(types: TissueType[]): void {
+    if (types.length && this.isAutomatic && this.bank.length) this.useSet(this.sets()[0]);
+    for (const { name } of types) if (!this.of(name).length) this.chosen.push(...this.inSet(this.set, name));
+  }
+
+  /** Begin without crops, and without a choice. */
+  forget(): void {
+    [this.chosen, this.met, this.isAutomatic, this.set] = [[], new Set(), true, ""];
+  }
+
+  /** Take over the crops of an example or of a saved result, whose map is shown already. */
   take(crops: Crop[]): void {
     [this.chosen, this.isAutomatic] = [[...crops], false];
-    this.met = new Set(this.types.map((type) => type.name));
+    this.met = new Set([...this.painted.map((type) => type.name), ...crops.map((crop) => crop.tissue)]);
     this.set = this.bank.find(({ crop }) => crops.some((one) => one.crop === crop))?.set ?? "";
     this.render();
   }

@@ -16,6 +16,8 @@ export interface Watcher {
   place(place: number): void;
   step(variation: number, step: number, of: number, preview: string | null): void;
   result(result: Result): void;
+  /** The connection is lost; the browser tries again. */
+  lost(): void;
 }
 
 export class Canceled extends Error {}
@@ -41,7 +43,10 @@ export async function weave(order: Order, watcher: Watcher, signal: AbortSignal)
     });
     on("failed", (data) => end(new Error(data.error)));
     on("canceled", () => end(new Canceled()));
-    events.onerror = () => events.readyState === EventSource.CLOSED && end(new Error("the server no longer knows this job"));
+    events.onerror = () => {
+      if (events.readyState === EventSource.CLOSED) end(new Error("the server no longer knows this job; weave again"));
+      else watcher.lost();
+    };
     const cancel = () => {
       void call(`/api/jobs/${job}/cancel`, {}).catch(() => {});
       end(new Canceled());

@@ -13,31 +13,48 @@ export async function attempt(act: () => Promise<void>): Promise<boolean> {
     await act();
     return true;
   } catch (error) {
-    if (error instanceof Refused && error.status === 401) askToken();
-    else if (error instanceof Refused || !(error instanceof TypeError)) say(sentence((error as Error).message));
-    else say("The server does not answer. Is it still running? Your map stays on this page.");
+    if (error instanceof Refused && error.status === 401) await renew();
+    else if (error instanceof TypeError) say("The server does not answer. Is it still running? Your map stays on this page.");
+    else say(sentence((error as Error).message));
     return false;
   }
 }
 
-function askToken(): void {
-  find("login").hidden = false;
-  find("token").focus();
+/** Begin a new session where the server gives one without a token, and ask for the token otherwise. */
+async function renew(): Promise<void> {
+  try {
+    await call("/api/state");
+    say("Your session had ended, and what you had uploaded is gone. Your map is still here. Try again.");
+  } catch {
+    find("login").hidden = false;
+    find("token").focus();
+  }
 }
 
-/** Run `start` now, and again after the login where a token is needed. */
+/** Run `start` now, or after the login where a token is needed. A later login keeps the page as it is. */
 export function whenLoggedIn(start: () => Promise<void>): void {
   const [form, field] = [find<HTMLFormElement>("login"), find<HTMLInputElement>("token")];
-  form.addEventListener("submit", (event) => {
+  let isStarted = false;
+  const begin = async () => {
+    if (isStarted) return;
+    await start();
+    isStarted = true;
+  };
+  form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    void attempt(async () => {
-      await call("/api/login", { token: field.value }).finally(() => (field.value = ""));
-      form.hidden = true;
-      say("");
-      await start();
-    }).then((went) => went || (form.hidden ? undefined : say("This is not the token that the server printed.")));
+    try {
+      await call("/api/login", { token: field.value });
+    } catch (error) {
+      say(error instanceof Refused ? sentence(error.message) : "The server does not answer. Try again.");
+      return;
+    } finally {
+      field.value = "";
+    }
+    form.hidden = true;
+    say("");
+    await attempt(begin);
   });
-  void attempt(start);
+  void attempt(begin);
 }
 
 /** SHA-256 of ids, as hexadecimal digits; browsers compute it on this machine's own pages and over HTTPS only. */

@@ -22,6 +22,7 @@ export class Results {
   private readonly checks = make("dl", { className: "checks" });
   private readonly download = make("a", { className: "button", textContent: "Download zip" });
   private readonly actions: HTMLElement;
+  private readonly wholeMap: HTMLElement[]; // what makes no sense for a part of a real image
 
   constructor(actions: Actions) {
     this.overlay.setAttribute("aria-hidden", "true");
@@ -30,6 +31,7 @@ export class Results {
     const button = (text: string, act: () => void) => make("button", { type: "button", textContent: text, onclick: act });
     const others = [button("Same map, other stain", actions.otherStain), button("Same crops, other map", actions.otherMap)];
     const compare = make("a", { className: "button", href: "/compare", textContent: "Other settings" });
+    this.wholeMap = [others[1], compare];
     this.actions = make("div", { className: "actions" }, this.download, ...others, compare);
     const slider = make("label", { className: "slider", htmlFor: "overlay" }, "Map over image ", this.percent);
     const picture = make("figure", { className: "picture" }, this.image, this.overlay);
@@ -48,6 +50,7 @@ export class Results {
     this.gallery.replaceChildren();
     this.checks.replaceChildren();
     this.actions.hidden = true;
+    for (const action of this.wholeMap) action.hidden = order.inpaint !== null;
     find("none").hidden = true;
   }
 

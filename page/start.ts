@@ -13,6 +13,8 @@ export interface Host {
   model(): Model;
   /** A map with crops and settings has come; weave it where `atOnce`. */
   take(start: Start, atOnce: boolean): Promise<void>;
+  /** Crops of before do not fit what comes. */
+  forget(): void;
 }
 
 export class Beginnings {
@@ -106,6 +108,7 @@ export class Beginnings {
       size: size.default,
       use: async (_uploaded, picture, { x, y, width, height }) => {
         const region = await sendImage(await cut(picture, x, y, width, height));
+        this.host.forget();
         this.redraw(region, await pictureAt(region.url), new SemanticMap(width, height));
         return region.warning;
       },

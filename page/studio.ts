@@ -4,12 +4,12 @@ import { Crops } from "./crops";
 import { fillSelect, find } from "./dom";
 import { Editor } from "./editor";
 import { Canceled, Order, weave } from "./job";
-import { keep } from "./kept_order";
+import { keep, kept } from "./kept_order";
 import { attempt, hashed, say, whenLoggedIn } from "./page";
 import { RegionDialog } from "./region_dialog";
 import { Results } from "./result";
 import { UNLABELED } from "./semantic_map";
-import { Model, readState, Start, State } from "./server";
+import { Model, readState, Settings, Start, State } from "./server";
 import { randomSeed, SettingsForm } from "./settings";
 import { Beginnings } from "./start";
 import { Tools } from "./tools";
@@ -24,7 +24,7 @@ const regions = new RegionDialog(() => state.limits.upload_bytes, say);
 const crops = new Crops(regions);
 const settings = new SettingsForm();
 const results = new Results({ otherStain, otherMap });
-const beginnings = new Beginnings(editor, regions, { model, take });
+const beginnings = new Beginnings(editor, regions, { model, take, forget: () => crops.forget() });
 
 function model(): Model {
   return state.models.find(({ name }) => name === modelChoice.value) ?? state.models[0];
@@ -42,18 +42,22 @@ function useModel(): void {
 
 function changed(): void {
   tools.show(editor.map);
-  crops.show(editor.map.present());
+  crops.show(editor.map.present(), editor.hasBackground);
   find("weave").textContent = editor.hasBackground ? "Redraw the painted part" : "Weave";
 }
 
-async function take(start: Start, atOnce: boolean): Promise<void> {
-  if (start.settings.model !== modelChoice.value) {
-    modelChoice.value = start.settings.model;
+function useSettings(next: Settings): void {
+  if (next.model !== modelChoice.value) {
+    modelChoice.value = next.model;
     useModel();
   }
-  settings.take(start.settings);
-  crops.take(start.crops);
+  settings.take(next);
+}
+
+async function take(start: Start, atOnce: boolean): Promise<void> {
+  useSettings(start.settings);
   await beginnings.take(start);
+  crops.take(start.crops);
   if (atOnce) await run();
 }
 
@@ -85,6 +89,7 @@ async function run(): Promise<void> {
           if (preview) results.preview(preview);
         },
         result: (result) => results.add(result),
+        lost: () => (place.textContent = "The server does not answer; trying again…"),
       }, stop.signal);
     } catch (error) {
       if (!(error instanceof Canceled)) throw error;
@@ -113,12 +118,25 @@ function otherMap(): void {
   });
 }
 
+/** Take up the map that this tab had before it was reloaded, or showed another page. */
+async function restore(): Promise<void> {
+  const before = kept();
+  if (!before || !state.models.some(({ name }) => name === before.settings.model)) return;
+  const isHeld = await Promise.all(before.crops.map(({ url }) => fetch(url).then((answer) => answer.ok)));
+  useSettings(before.settings);
+  editor.begin(before.map);
+  crops.take(before.crops.filter((_, i) => isHeld[i]));
+}
+
+addEventListener("pagehide", () => state && editor.map.present().length && keep(order()));
+
 whenLoggedIn(async () => {
   state = await readState();
   fillSelect(modelChoice, state.models.map(({ name }) => [name, name]));
-  find("work").hidden = false;
+  find("work").hidden = find("begin").hidden = false;
   useModel();
   await beginnings.start(state);
+  await restore();
 });
 
 editor.onChange = changed;

@@ -101,8 +101,9 @@ def read_task(found: dict, catalog: Catalog, shelf: Shelf, config: StudioConfig)
     variations = whole(found.get("variations", 1), "variations", 1, config.variations)
     asked = {name: found[name] for name in ("steps", "map_guidance", "crop_guidance") if found.get(name) is not None}
     for name, value in asked.items():
-        if type(value) not in ((int,) if name == "steps" else (int, float)):
+        if type(value) not in ((int,) if name == "steps" else (int, float)) or not abs(value) < 1e9:
             raise RequestError(f"{name} must be a {'whole ' if name == 'steps' else ''}number", 400)
+        asked[name] = value if name == "steps" else float(value)  # a page writes 3.0 as 3
     try:
         weaving = WeaveConfig(seed=seed, **asked)
         model.pipeline.resolve(weaving)
