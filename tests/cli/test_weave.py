@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -174,14 +175,32 @@ def test_datasets_opens_a_woven_folder_with_a_column_of_images_and_one_of_maps(
     assert "`sources.local.json` holds the file names of the maps and crops" in written
 
 
-def test_generate_exports_what_it_wove_and_does_so_once(histoloom, tiny_model, maps, tmp_path):
-    command = ("generate", tiny_model, "--maps", maps, "--as", "dataset", "--out", "new", *QUICK)
+def test_generate_exports_what_it_wove_and_does_so_once(call_here, tiny_model, maps, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = ("generate", str(tiny_model), "--maps", str(maps), "--as", "dataset", "--out", "new", "--steps", "2")
     for _ in range(2):
-        ended = histoloom(*command)
-        assert "wrote 3 patches as dataset to new" in ended.stdout, ended.stderr
+        assert call_here(*command)[1][-1] == "wrote 3 patches as dataset to new"
     assert len(open_split(tmp_path / "new", "train")) == 3
     assert len(read_woven(tmp_path / "new.woven").rows) == 3
-    assert "--as jpeg is unknown" in histoloom(*command, "--as", "jpeg").stderr
+    assert "--as jpeg is unknown" in call_here(*command, "--as", "jpeg")[2][0]
+
+
+def test_a_plan_says_what_is_left_and_writes_nothing(call_here, tiny_model, maps, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = ("generate", str(tiny_model), "--maps", str(maps), "--out", "new", "--steps", "2")
+    code, said, _ = call_here(*command, "--plan", "--as", "coco")
+    assert code == 0
+    assert said[0].startswith("3 patches, 3 left; measured on 3 of them, in one process")
+    hours, rate = (float(word) for word in re.findall(r"[\d.]+", said[1]))
+    assert hours == pytest.approx(3 / rate / 3600, abs=0.01)
+    assert re.fullmatch(r"disk: [\d.]+ kB of [\d.,]+ GB that are free", said[2])
+    assert said[3] == "not measured: the export"
+    assert not list(tmp_path.glob("new*"))
+    assert call_here(*command)[0] == 0
+    assert call_here(*command, "--plan")[1] == ["3 patches, all of which are woven"]
+    code, _, said = call_here(*command, "--seed", "1", "--plan")
+    assert (code, len(said)) == (1, 1)
+    assert "made by another run (seed was 0, is now 1" in said[0]
 
 
 @pytest.mark.parametrize("moment", ["bank.partial/record.json", "gland", "bank"])

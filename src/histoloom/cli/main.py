@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from histoloom.cli import (
+    bank,
     canvas,
     discover,
     discover_maps,
@@ -146,7 +147,7 @@ COMMANDS = {
         "train": train.train,
         "distill": train.distill,
         "generate": weave.generate,
-        "bank": weave.bank,
+        "bank": bank.bank,
         "export": export.export,
         "canvas": canvas.canvas,
         "inpaint": canvas.inpaint,

@@ -1,4 +1,4 @@
-"""`histoloom demo`, `generate` and `bank`: annotated patches from a model."""
+"""`histoloom demo` and `generate`: annotated patches from a model."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from histoloom.distributed import Workers
 from histoloom.errors import ConfigError
 from histoloom.files import check_out
 from histoloom.generation.dataset_order import NONE, DatasetOrder, read_order, source_of
-from histoloom.generation.settings import BankConfig, CheckConfig, DrawnMaps, RealBankConfig, Source, WeaveConfig
+from histoloom.generation.settings import CheckConfig, DrawnMaps, Source, WeaveConfig
 from histoloom.text import printable
 
 Model = Annotated[
@@ -136,6 +136,12 @@ def generate(
         Path | None,
         typer.Option(help="With --self-check: folder of `train-judge`; pixels that miss their map become unlabeled."),
     ] = None,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan", help="Weave a few patches, print what the rest costs in time and disk, and write nothing."
+        ),
+    ] = False,
     kind: Annotated[
         str,
         typer.Option(
@@ -170,106 +176,30 @@ def generate(
     if order is None:
         source = Source(maps=_maps(maps, drawing), split=split, crops=crops, mpp=mpp, record_names=record_names)
     else:
-        given = _given(drawing | {"maps": maps, "split": split or None, "crops": crops, "mpp": mpp})
-        for name in given:
+        asked = given(drawing | {"maps": maps, "split": split or None, "crops": crops, "mpp": mpp})
+        for name in asked:
             option = {"count": "layouts", "styles": "style"}.get(name, name).replace("_", "-")
             raise ConfigError(f"--{option} has no effect with --order; write it into {order}")
         source = source_of(read_order(order), record_names)
     if judge is not None and not self_check:
         raise ConfigError("--judge has no effect without --self-check; give both, or leave it out")
     check = CheckConfig(judge=judge) if self_check else None
-    if not kind:
-        return _generate(model, out, source, config, Workers(workers, ray), check)
+    woven = out
+    if kind:
+        from histoloom.generation.export import check_kind
 
-    from histoloom.generation.export import check_kind
-
-    check_kind(kind)
-    check_out(out)
-    woven = out.with_name(f"{out.name}.woven")
-    _generate(model, woven, source, config, Workers(workers, ray), check)
-    write_export(woven, kind, out)
-
-
-def bank(
-    out: Annotated[Path, typer.Option(help="Folder to write; `generate --crops` reads it.")],
-    model: Annotated[
-        str | None, typer.Argument(help="Folder or hub name of a model, or the bundled ebhi-seg; not with --from.")
-    ] = None,
-    dataset: Annotated[
-        Path | None, typer.Option("--from", help="Patch dataset from which real crops are cut.", show_default=False)
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Split of the dataset. Default: train.", show_default=False)] = None,
-    by: Annotated[
-        str | None,
-        typer.Option(help="Real crops: a set per case, or per cluster of stains. Default: case.", show_default=False),
-    ] = None,
-    per_type: Annotated[
-        int | None, typer.Option(help="Real crops: crops of each type in a set. Default: 4.", show_default=False)
-    ] = None,
-    tries: Annotated[
-        int | None,
-        typer.Option(
-            help=f"Woven crops: patches to weave and choose from. Default: {BankConfig.tries}.", show_default=False
-        ),
-    ] = None,
-    keep: Annotated[
-        int | None,
-        typer.Option(
-            help=f"Sets to keep, as different as possible. Default: {BankConfig.keep} woven, every case, "
-            f"{RealBankConfig.clusters} clusters.",
-            show_default=False,
-        ),
-    ] = None,
-    background: Background = None,
-    two_types: TwoTypes = None,
-    style: Styles = None,
-    mpp: Annotated[
-        float | None, typer.Option(help="Micrometers per pixel of the layouts. Default: those of the model.")
-    ] = BankConfig.mpp,
-    seed: Annotated[
-        int, typer.Option(help="Woven patch i has seed + i; places of real crops follow from it.")
-    ] = BankConfig.seed,
-) -> None:
-    """Make a bank of crops: woven from maps alone, so that nothing in it comes from a patient's image, or real ones.
-
-    With --from, crops are cut from the patches of a dataset, and those without texture, of glass, out of focus or near
-    another are left out. Real crops are patients' pixels: protect the bank as you protect its source.
-    """
-    woven = {"tries": tries, "background": background, "two_types": two_types, "styles": style, "mpp": mpp}
-    real = {"split": split, "by": by, "per_type": per_type}
-    if (model is None) == (dataset is None):
-        raise ConfigError("give a model that weaves the crops, or --from with a dataset that they are cut from")
-    for name in _given(woven if dataset else real):
-        option = {"styles": "style"}.get(name, name).replace("_", "-")
-        raise ConfigError(f"--{option} has no effect {'with' if dataset else 'without'} --from; leave it out")
-    check_out(out)  # before libraries and model are loaded
-    if dataset is not None:
-        return _cut_bank(dataset, out, RealBankConfig(seed=seed, **_given(real | {"keep": keep})))
-    assert model is not None
-    config = BankConfig(seed=seed, **_given(woven | {"keep": keep}))
-
-    from histoloom.cli.progress import bar
-    from histoloom.generation.bank_folder import weave_bank_folder
-    from histoloom.models.pipeline import HistoloomPipeline
-
-    pipeline = HistoloomPipeline.load(model)
-    sets = weave_bank_folder(pipeline, config, out, bar)
-    typer.echo(printable(f"wrote {sets} sets of crops to {out}"))
-
-
-def _cut_bank(dataset: Path, out: Path, config: RealBankConfig) -> None:
-    from histoloom.cli.progress import bar
-    from histoloom.generation.bank_folder import cut_bank_folder
-
-    report = cut_bank_folder(dataset, config, out, bar)
-    crops = ", ".join(f"{count} {name}" for name, count in report["crops"].items())
-    typer.echo(printable(f"wrote {report['sets']} sets of crops to {out}: {crops}"))
-    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(report["left_out"].items()))
-    typer.echo(f"left out: {reasons or 'none'}")
+        check_kind(kind)
+        check_out(out)
+        woven = out.with_name(f"{out.name}.woven")
+    _generate(model, woven, source, config, Workers(workers, ray), check, plan)
+    if plan and kind:
+        typer.echo("not measured: the export")
+    elif kind:
+        write_export(woven, kind, out)
 
 
 def _generate(
-    model: str, out: Path, source: Source, config: WeaveConfig, workers: Workers, check: CheckConfig | None
+    model: str, out: Path, source: Source, config: WeaveConfig, workers: Workers, check: CheckConfig | None, plan: bool
 ) -> None:
     check_out(out)  # before libraries and model are loaded
 
@@ -299,6 +229,11 @@ def _generate(
             config = replace(config, copy_limit=1.0)  # the model's bank was woven: it holds nobody's pixels
     if source.stains and source.crops is None:
         raise ConfigError("stains name sets of a crop bank, and the model has none; give crops in the order")
+    if plan:
+        from histoloom.generation.plan import describe, plan_folder
+
+        typer.echo(describe(plan_folder(pipeline, source, config, out, own_bank, checking)))
+        return
     count = weave_folder(pipeline, source, config, out, own_bank, bar, workers, checking)
     typer.echo(printable(f"wrote {count} patches to {out}; look at {out / 'contact-sheet.png'}"))
     typer.echo(copy_report(iter_index(out), own_bank))
@@ -310,21 +245,21 @@ def _generate(
 
 def _maps(maps: Path | None, drawing: dict[str, Any]) -> Path | DrawnMaps:
     """The folder of maps, or the maps to draw; raises ConfigError for an option that would have no effect."""
-    given = _given(drawing)
+    asked = given(drawing)
     if maps is None:
-        return DrawnMaps(**given)
-    for name in given:
+        return DrawnMaps(**asked)
+    for name in asked:
         option = {"count": "layouts", "styles": "style"}.get(name, name).replace("_", "-")
         raise ConfigError(f"--{option} has no effect with --maps, whose maps have a number and a size; leave it out")
     return maps
 
 
-def _given(drawing: dict[str, Any]) -> dict[str, Any]:
+def given(drawing: dict[str, Any]) -> dict[str, Any]:
     """The options that were given, with styles as pairs."""
-    given = {name: value for name, value in drawing.items() if value is not None}
-    if styles := given.pop("styles", None):
-        given["styles"] = tuple(_style(text) for text in styles)
-    return given
+    asked = {name: value for name, value in drawing.items() if value is not None}
+    if styles := asked.pop("styles", None):
+        asked["styles"] = tuple(_style(text) for text in styles)
+    return asked
 
 
 def _style(text: str) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from histoloom.generation.delivered import DELIVERED, count_delivered
 from histoloom.generation.order import Order
 from histoloom.generation.orders import Orders, make_orders
 from histoloom.generation.patches import copy_limit_of, weave_checked
-from histoloom.generation.self_check import Checking
+from histoloom.generation.self_check import Checking, SelfCheck
 from histoloom.generation.settings import Source, WeaveConfig
 from histoloom.generation.weave_workers import Share, weave_elsewhere
 from histoloom.generation.woven_patch import FORMAT, SOURCES, AnnotatedPatch, Dropped
@@ -29,6 +29,17 @@ from histoloom.progress import Progress, silent
 from histoloom.records import Record
 
 SHEET_ROWS = 64  # most patches on a contact sheet
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What a run weaves: its orders, their scale, the check that they must pass, its record, and its key file."""
+
+    orders: Orders
+    mpp: float | None
+    check: SelfCheck | None
+    record: Record
+    sources: dict[str, dict[str, list[str]]]
 
 
 def weave_folder(
@@ -47,19 +58,8 @@ def weave_folder(
     on `workers`, each of which opens the model in its folder. With `checking`, patches that fail are replaced or
     dropped. Raises OutputError, with the name of the file, where `out` was made from other maps or crops.
     """
-    mpp = scale_of(pipeline, source.mpp)
-    orders = make_orders(source, pipeline.table, config.seed, mpp, own_bank)
-    inputs = orders.inputs()
-    check = checking and checking.open(orders.replacement, pipeline.table)
-    record = Record(
-        command="generate",
-        format=FORMAT,
-        settings=_settings(pipeline, source, config, mpp) | ({"check": _check_settings(checking)} if checking else {}),
-        inputs={"model": pipeline.fingerprint, "model_config": config_hash(pipeline)}
-        | inputs.fingerprints
-        | (checking.fingerprints() if checking else {}),
-    )
-    refuse_changed(out, inputs.sources)
+    work = prepare(pipeline, source, config, out, own_bank, checking)
+    orders, mpp = work.orders, work.mpp
 
     def finish(aside: Path) -> None:
         _draw_sheet(aside, orders, pipeline)
@@ -72,11 +72,36 @@ def weave_folder(
         def resume(first: int) -> Iterator[AnnotatedPatch | Dropped]:
             bar.advance(first)
             if workers.alone:
-                return weave_checked(pipeline, orders, config, first, bar, mpp, check)
+                return weave_checked(pipeline, orders, config, first, bar, mpp, work.check)
             share = Share.of(pipeline, source, config, mpp, own_bank, checking, workers)
             return weave_elsewhere(share, first, len(orders), workers, bar)
 
-        return write_patches(resume, pipeline.table, out, record, inputs.sources, finish)
+        return write_patches(resume, pipeline.table, out, work.record, work.sources, finish)
+
+
+def prepare(
+    pipeline: HistoloomPipeline,
+    source: Source,
+    config: WeaveConfig,
+    out: Path,
+    own_bank: bool = False,
+    checking: Checking | None = None,
+) -> Work:
+    """Open maps and crops; raises as `weave_folder` does."""
+    mpp = scale_of(pipeline, source.mpp)
+    orders = make_orders(source, pipeline.table, config.seed, mpp, own_bank)
+    inputs = orders.inputs()
+    record = Record(
+        command="generate",
+        format=FORMAT,
+        settings=_settings(pipeline, source, config, mpp) | ({"check": _check_settings(checking)} if checking else {}),
+        inputs={"model": pipeline.fingerprint, "model_config": config_hash(pipeline)}
+        | inputs.fingerprints
+        | (checking.fingerprints() if checking else {}),
+    )
+    refuse_changed(out, inputs.sources)
+    check = checking and checking.open(orders.replacement, pipeline.table)
+    return Work(orders, mpp, check, record, inputs.sources)
 
 
 def scale_of(pipeline: HistoloomPipeline, mpp: float | None) -> float | None:

@@ -55,7 +55,7 @@ def write_patches(
     if files.is_finished(folder, record):
         return count_rows(folder / "index.parquet")
     with files.resumable_folder(folder, record) as aside:
-        done = next(n for n in count() if not (image_path(aside, n).exists() or dropped_path(aside, n).exists()))
+        done = count_finished(aside)
         for number, patch in enumerate(weave(done), start=done):
             if isinstance(patch, AnnotatedPatch):
                 _check(patch, table, number)
@@ -78,6 +78,11 @@ def write_patches(
         _write_index(aside, kept, table)
         finish(aside)
     return len(kept)
+
+
+def count_finished(aside: Path) -> int:
+    """How many patches an interrupted run has left in its folder, dropped ones included."""
+    return next(n for n in count() if not (image_path(aside, n).exists() or dropped_path(aside, n).exists()))
 
 
 def _check(patch: AnnotatedPatch, table: TissueTable, number: int) -> None:
