@@ -29,7 +29,7 @@ from histoloom.models.sampling import Sampling
 from histoloom.models.windows import WindowConfig
 from histoloom.slides import open_slide
 
-FIGURES = ("gradient", "gradient_p", "jump", "jump_p", "power", "power_p")
+FIGURES = ("gradient", "gradient_p", "jump", "jump_p", "power", "power_p", "strips", "strips_p")
 
 
 def cost(model: str, width: int, heights: list[int]) -> None:

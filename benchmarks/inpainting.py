@@ -1,9 +1,11 @@
 """Does the border of a redrawn region show on real images?
 
-    python benchmarks/inpainting.py EBHI_SEG [--model ebhi-seg-few-steps] [--count 24] [--out DIR]
+    python benchmarks/inpainting.py FOLDER [--model ebhi-seg-few-steps] [--count 24] [--out DIR]
 
-EBHI_SEG is the folder with manifest.csv. From each of the first cases of split `train`, one image, in which a disk of
-40 px radius is redrawn after its own map, with crops of another case. Printed are figures of
+FOLDER is ebhi-seg, with manifest.csv: from each of the first cases of split `train`, one image. Or camelyon-mini, with
+images/ and maps/ (0 normal, 1 tumor): all images of lymph nodes, which the bundled models have not seen; normal tissue
+is redrawn as stroma and tumor as adenocarcinoma. In each image, a disk of 40 px radius is redrawn after its own map,
+with crops of the next image. Printed are figures of
 `histoloom.metrics.border`, medians over images, for the image as it is, for a patch that was woven alone and pasted in,
 and for `inpaint`.
 """
@@ -34,7 +36,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     pipeline = HistoloomPipeline.load(find_model(arguments.model))
-    images = one_per_case(arguments.folder, arguments.count)
+    is_ebhi = (arguments.folder / "manifest.csv").is_file()
+    images = (one_per_case if is_ebhi else of_lymph_nodes)(arguments.folder, arguments.count)
     found: dict[str, list] = {"as it is": [], "pasted": [], "inpaint": []}
     for number, (image, semantic_map) in enumerate(images):
         other, other_map = images[(number + 1) % len(images)]
@@ -65,6 +68,16 @@ def one_per_case(folder: Path, count: int) -> list[tuple[np.ndarray, np.ndarray]
     chosen = [rows[case] for case in sorted(rows)[:count]]
     pairs = [[Image.open(folder / row[kind]) for kind in ("image", "map")] for row in chosen]
     return [(np.asarray(image.convert("RGB")), np.asarray(semantic_map)) for image, semantic_map in pairs]
+
+
+def of_lymph_nodes(folder: Path, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Images and maps of camelyon-mini, maps in the types of the bundled models."""
+    table = HistoloomPipeline.load(find_model("ebhi-seg-few-steps")).table
+    ids = np.array([table.find("stroma").id, table.find("adenocarcinoma").id], np.uint8)
+    paths = sorted((folder / "images").iterdir())[:count]
+    images = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+    maps = [np.asarray(Image.open(folder / "maps" / f"{path.stem}.png").convert("L")) for path in paths]
+    return [(image, ids[(m > 0).astype(int)]) for image, m in zip(images, maps, strict=True)]
 
 
 def crops_of(image: np.ndarray, semantic_map: np.ndarray, types: set[int]) -> list[Crop]:

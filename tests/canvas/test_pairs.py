@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import scipy.ndimage
 from PIL import Image
 from weaving import grain
 
@@ -46,6 +47,31 @@ def test_borders_move_by_as_many_pixels_as_asked():
     np.testing.assert_array_equal(edited_map(Edit(tissue="tumour"), before, TABLE), before)
 
 
+def test_thick_regions_stay_apart():
+    before = glands()
+    grown, thick = (edited_map(Edit(rule=rule, tissue="gland", by=6), before, TABLE) for rule in ("grow", "thicken"))
+    assert [scipy.ndimage.label(m == 1, np.ones((3, 3)))[1] for m in (before, grown, thick)] == [2, 1, 2]
+    assert ((thick == 1) <= (grown == 1)).all()
+    assert (thick[40, 22:28] == 1).all()  # by 6 px where no other region is near
+    assert ((grown == 1) & (thick != 1)).sum() < 80
+
+
+def test_a_border_moves_into_one_type_and_others_stay():
+    before = glands()
+    before[48:, :] = np.where(before[48:, :] == 0, 2, before[48:, :])
+    after = edited_map(Edit(rule="move", tissue="gland", by=5, to="tumour"), before, TABLE)
+    changed = before != after
+    assert set(before[changed]) == {2}
+    assert set(after[changed]) == {1}
+    y, x = np.nonzero(before == 1)
+    far = np.hypot(np.subtract.outer(np.nonzero(changed)[0], y), np.subtract.outer(np.nonzero(changed)[1], x)).min(1)
+    assert far.max() == 5
+    assert ((before == 2) & ~changed).sum() > 0
+    np.testing.assert_array_equal(
+        edited_map(Edit(rule="move", tissue="gland", to="stroma"), before, TABLE) == 2, before == 2
+    )
+
+
 def test_glands_merge_and_the_largest_changes():
     before = glands()
     merged = edited_map(Edit(rule="merge", tissue="gland", by=4), before, TABLE)
@@ -61,6 +87,7 @@ def test_glands_merge_and_the_largest_changes():
 @pytest.mark.parametrize(
     ("options", "said"),
     [({"rule": "melt"}, "rule 'melt'"), ({"by": 0}, "by is 0"), ({"rule": "change"}, "needs --to"),
+     ({"rule": "move"}, "rule move needs --to"),
      ({"to": "gland"}, "takes no --to")],
 )  # fmt: skip
 def test_edits_that_make_no_sense_are_refused(options, said):

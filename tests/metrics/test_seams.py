@@ -28,7 +28,7 @@ def texture(seed: int, height: int, width: int) -> np.ndarray:
 
 def test_a_texture_has_no_seams():
     found = [seams(texture(seed, 400, 464), PITCH, seed=seed) for seed in range(6)]
-    for name in ("gradient_p", "jump_p", "power_p"):
+    for name in ("gradient_p", "jump_p", "power_p", "strips_p"):
         assert np.median([getattr(s, name) for s in found]) > 0.15
         assert min(getattr(s, name) for s in found) > 0.004
 
@@ -39,15 +39,17 @@ def test_tiles_that_do_not_know_each_other_show():
     assert found.gradient_p == 0.001
     assert found.power_p < 0.01
     assert found.gradient > 0.1
+    assert found.strips > 0.9
+    assert found.strips_p == 0.001
     shifted = seams(np.concatenate(rows)[20:, 33:], PITCH)
-    assert shifted.gradient_p == 0.001  # wherever the grid begins
+    assert shifted.gradient_p == shifted.strips_p == 0.001  # wherever the grid begins
 
 
 def test_tiles_of_other_stains_jump():
     image, rng = texture(0, 6 * PITCH, 6 * PITCH).astype(float), np.random.default_rng(1)
     stains = rng.uniform(-8, 8, (6, 6, 3)).repeat(PITCH, 0).repeat(PITCH, 1)
     found = seams(np.clip(image + stains, 0, 255).astype(np.uint8)[:, :-5], PITCH)
-    assert found.jump_p == 0.001
+    assert found.jump_p == found.strips_p == 0.001
     assert found.jump > 0.2
 
 
@@ -55,7 +57,8 @@ def test_blurred_lines_show_as_well():
     image = texture(0, 6 * PITCH, 6 * PITCH)
     for line in range(PITCH, 6 * PITCH, PITCH):
         image[:, line - 3 : line + 3] = image[:, line - 3 : line + 3].mean(1, keepdims=True).astype(np.uint8)
-    assert seams(image, PITCH).gradient_p == 0.001
+    found = seams(image, PITCH)
+    assert found.gradient_p == found.strips_p == 0.001
 
 
 def test_what_repeats_at_the_decoders_cell_is_no_seam():
@@ -64,6 +67,7 @@ def test_what_repeats_at_the_decoders_cell_is_no_seam():
     found = seams(np.clip(image, 0, 255).astype(np.uint8), PITCH)
     assert found.gradient_p > 0.01
     assert found.power_p > 0.01
+    assert found.strips_p > 0.01
 
 
 def test_too_small_an_image_is_refused():
@@ -87,8 +91,10 @@ def test_plain_tiling_of_the_bundled_model_fails_and_a_field_passes():
     found = seams(tiled, 72)
     assert found.gradient_p == found.power_p == 0.001
     assert found.gradient > 1
+    assert found.strips == 1
+    assert found.strips_p < 0.005
     scheduler, sampling = pipeline.resolve(Sampling())
     parts = pipeline.denoiser, pipeline.autoencoder, scheduler, sampling
     field = Field(*parts, MapGround(layout, crops), 1, WindowConfig(edge=96))
     found = seams(np.concatenate(list(field.pixels())), 72)
-    assert min(found.gradient_p, found.power_p, found.jump_p) > 0.05, found
+    assert min(found.gradient_p, found.power_p, found.jump_p, found.strips_p) > 0.05, found

@@ -20,6 +20,8 @@ def edited_map(edit: Edit, semantic_map: UInt8[np.ndarray, "h w"], table: Tissue
     if not mine.any():
         return semantic_map
     wanted = RULES[edit.rule](mine, edit.by)
+    if edit.rule == "move":
+        wanted = mine | (wanted & (semantic_map == other))
     edited = semantic_map.copy()
     edited[wanted & ~mine] = tissue
     lost = mine & ~wanted
@@ -31,6 +33,16 @@ def edited_map(edit: Edit, semantic_map: UInt8[np.ndarray, "h w"], table: Tissue
 
 def _grown(mask: Bool[np.ndarray, "h w"], by: int) -> Bool[np.ndarray, "h w"]:
     return np.asarray(scipy.ndimage.distance_transform_edt(~mask)) <= by
+
+
+def _thickened(mask: Bool[np.ndarray, "h w"], by: int) -> Bool[np.ndarray, "h w"]:
+    """As `_grown`, but what lies between two regions, as near to one as to the other, stays."""
+    numbers, places = np.zeros(mask.shape, np.int32), np.zeros((2, *mask.shape), np.int32)
+    scipy.ndimage.label(mask, np.ones((3, 3), bool), output=numbers)
+    distances = scipy.ndimage.distance_transform_edt(~mask, return_indices=True, indices=places)
+    nearest = numbers[tuple(places)]
+    between = scipy.ndimage.maximum_filter(nearest, 3) != scipy.ndimage.minimum_filter(nearest, 3)
+    return mask | ((np.asarray(distances) <= by) & ~between)
 
 
 def _shrunk(mask: Bool[np.ndarray, "h w"], by: int) -> Bool[np.ndarray, "h w"]:
@@ -62,6 +74,8 @@ def _nearest(semantic_map: UInt8[np.ndarray, "h w"], allowed: Bool[np.ndarray, "
 
 RULES: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
     "grow": _grown,
+    "thicken": _thickened,
+    "move": _grown,
     "shrink": _shrunk,
     "merge": _merged,
     "change": _without_largest,

@@ -7,7 +7,7 @@ from histoloom.config import check_numbers
 from histoloom.errors import ConfigError
 from histoloom.models.sampling import Sampling
 
-Rule = Literal["grow", "shrink", "merge", "change"]
+Rule = Literal["grow", "shrink", "thicken", "move", "merge", "change"]
 COARSE = 1000.0  # um: edge of the cells in which crops are chosen
 
 
@@ -34,14 +34,15 @@ class CanvasConfig(Sampling):
 class Edit:
     """A rule, the type that it is for, and by how much.
 
-    grow and shrink move the border of every region of the type outwards or inwards; merge fills what separates regions
-    of the type; change gives the largest region of the type another one.
+    grow and shrink move the border of every region of the type outwards or inwards; thicken grows regions, but keeps
+    them apart; move moves only the border with one other type, into that; merge fills what separates regions of the
+    type; change gives the largest region of the type another one.
     """
 
     rule: Rule = "grow"
     tissue: str = ""  # the type that is edited
     by: int = 6  # px: how far a border moves; merge fills gaps of up to twice that; without effect for change
-    to: str = ""  # the type that change gives
+    to: str = ""  # the type that change gives, or into which a border moves
 
     def __post_init__(self):
         check_numbers(self)
@@ -49,5 +50,6 @@ class Edit:
             raise ConfigError(f"rule {self.rule!r} is unknown; known: {', '.join(get_args(Rule))}")
         if not 1 <= self.by <= 256:
             raise ConfigError(f"by is {self.by}; give 1 to 256 px")
-        if (self.rule == "change") != bool(self.to):
-            raise ConfigError(f"rule {self.rule} {'needs' if self.rule == 'change' else 'takes no'} --to")
+        needs = self.rule in ("change", "move")
+        if needs != bool(self.to):
+            raise ConfigError(f"rule {self.rule} {'needs' if needs else 'takes no'} --to")

@@ -193,12 +193,16 @@ def pairs(
     tissue: Annotated[str, typer.Option(help="Tissue type that is edited.")],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     rule: Annotated[
-        str, typer.Option(help="grow or shrink its regions, merge neighbors, or change the type of the largest.")
+        str,
+        typer.Option(
+            help="grow, shrink or thicken its regions, move its border with --to, merge neighbors, or change the type "
+            "of the largest."
+        ),
     ] = Edit.rule,
     by: Annotated[
         int, typer.Option(help="Pixels by which borders move; merge fills gaps of up to twice that.")
     ] = Edit.by,
-    to: Annotated[str, typer.Option(help="Tissue type that change gives.")] = Edit.to,
+    to: Annotated[str, typer.Option(help="Tissue type that change gives, or into which move goes.")] = Edit.to,
     split: Annotated[str, typer.Option(help="Split of a patch dataset.")] = "",
     crops: Annotated[
         Path | None, typer.Option(help="Folder of crops, as for `generate`. Default: the model's bank.")

@@ -8,7 +8,7 @@ the same lines in random order. Where no offset stands out, no seam repeats, whe
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from histoloom.errors import InputError
 from histoloom.metrics.lab import rgb_to_lab
@@ -19,11 +19,13 @@ _FEWEST = 3  # tiles along each edge
 
 @dataclass(frozen=True)
 class Seams:
-    """Three figures, each with the share of random orders that reach it (p): small where there is a seam.
+    """Four figures, each with the share of random orders that reach it (p): small where there is a seam.
 
     `gradient` is how far the mean gradient at the worst offset is from that of all lines, as a share of it; `jump` is
     the same for the difference of the mean Lab colors on both sides of a line; `power` is the power of the gradient at
-    the frequency of the tiles and its multiples, over that of frequencies nearby.
+    the frequency of the tiles and its multiples, over that of frequencies nearby; `strips` is the balanced accuracy of
+    a classifier that tells strips over borders from strips elsewhere (0.5: guessing), on the half of the image that it
+    did not learn from.
     """
 
     gradient: float
@@ -32,6 +34,8 @@ class Seams:
     jump_p: float
     power: float
     power_p: float
+    strips: float
+    strips_p: float
 
 
 def seams(
@@ -55,7 +59,8 @@ def seams(
     rng = np.random.default_rng(seed)
     of_gradient = _tested(gradients, pitch, permutations, rng)
     of_jump = _tested(jumps, pitch, permutations, rng)
-    return Seams(*of_gradient, *of_jump, *_power(gradients, pitch, cell, permutations, rng))
+    of_power = _power(gradients, pitch, cell, permutations, rng)
+    return Seams(*of_gradient, *of_jump, *of_power, *_strips(lab, pitch, cell, permutations, rng))
 
 
 def _color_jumps(lab: Float[np.ndarray, "h w 3"], pitch: int) -> Float[np.ndarray, " n"]:
@@ -99,6 +104,66 @@ def _power(
         drawn = rng.integers(tiles, size=(permutations, len(bands)))
         by_chance.append(bands[np.arange(len(bands)), drawn].mean(1))
     return max(found), _share(np.max(by_chance, axis=0), max(found))
+
+
+def _strips(
+    lab: Float[np.ndarray, "h w 3"], pitch: int, cell: int, permutations: int, rng: np.random.Generator
+) -> tuple[float, float]:
+    """The classifier two-sample test (Lopez-Paz & Oquab 2017) of strips over one offset of the pitch against others.
+
+    Each offset has a classifier, which learns from the strips of one half of the image. That of the offset that it
+    tells apart best judges the other half, where p comes from other choices of one strip per tile.
+    """
+    found, by_chance = [], []
+    for turned in (lab, lab.swapaxes(0, 1)):
+        features = _strip_features(turned, pitch, cell)
+        _, tiles, offsets, _ = features.shape
+        learn, judge = np.split(features, [len(features) // 2])
+        weights = [_classifier(learn, offset) for offset in range(offsets)]
+        accuracies = [_accuracy(learn, mine, np.full((1, tiles), o))[0] for o, mine in enumerate(weights)]
+        best = int(np.argmax(accuracies))
+        found.append(float(_accuracy(judge, weights[best], np.full((1, tiles), best))[0]))
+        by_chance.append(_accuracy(judge, weights[best], rng.integers(offsets, size=(permutations, tiles))))
+    return max(found), _share(np.max(by_chance, axis=0), max(found))
+
+
+def _strip_features(lab: Float[np.ndarray, "h w 3"], pitch: int, cell: int) -> Float[np.ndarray, "r t o f"]:
+    """By row of tiles, tile and offset in steps of `cell`: gradients and color jumps near a line along one tile, as
+    logarithms, relative to those of its tile."""
+    rows = lab[: len(lab) // pitch * pitch].reshape(-1, pitch, *lab.shape[1:])
+    steps = np.abs(np.diff(rows[..., 0], axis=2)).mean(1)
+    colors = np.pad(rows.mean(1).cumsum(1), ((0, 0), (1, 0), (0, 0)))
+    first = -(-STRIP // cell) * cell
+    tiles, offsets = (lab.shape[1] - first - STRIP) // pitch, pitch // cell
+    lines = first + cell * np.arange(tiles * offsets)
+    near = ((0,), (-1, 1), (-3, -2, 2, 3), (-7, -6, -5, -4, 4, 5, 6, 7))  # px from the line
+    values = [np.mean([steps[:, lines - 1 + d] for d in at], axis=0) for at in near]
+    for reach in (2, 4, STRIP):
+        left = (colors[:, lines] - colors[:, lines - reach]) / reach
+        right = (colors[:, lines + reach] - colors[:, lines]) / reach
+        values.append(np.linalg.norm(right - left, axis=2))
+    logs = np.log(np.stack(values, -1) + 0.1).reshape(len(rows), tiles, offsets, -1)
+    return logs - logs.mean(2, keepdims=True)
+
+
+def _classifier(features: Float[np.ndarray, "r t o f"], offset: int) -> Float[np.ndarray, " f2"]:
+    """Linear discriminant of one offset from the others, by least squares in which both sides weigh alike."""
+    inputs = np.concatenate([features, np.ones_like(features[..., :1])], -1)
+    _, _, offsets, width = inputs.shape
+    sides = np.where(np.arange(offsets) == offset, 1.0, -1.0)
+    weights = np.sqrt(np.where(sides > 0, offsets - 1.0, 1.0))[:, None]
+    targets = np.broadcast_to(sides[:, None] * weights, (*inputs.shape[:3], 1))
+    return np.linalg.lstsq((inputs * weights).reshape(-1, width), targets.ravel(), rcond=None)[0]
+
+
+def _accuracy(
+    features: Float[np.ndarray, "r t o f"], weights: Float[np.ndarray, " f2"], offsets: Int[np.ndarray, "b t"]
+) -> Float[np.ndarray, " b"]:
+    """Balanced accuracy where the strips at `offsets`, one per tile, are those over borders."""
+    over = (features @ weights[:-1] + weights[-1] > 0).mean(0)
+    border = over[np.arange(over.shape[0]), offsets].mean(1)
+    rest = (over.sum() / over.shape[0] - border) / (over.shape[1] - 1)
+    return (border + 1 - rest) / 2
 
 
 def _tested(axes: list[np.ndarray], pitch: int, permutations: int, rng: np.random.Generator) -> tuple[float, float]:
