@@ -17,7 +17,17 @@ def studio(
         Path | None, typer.Option(help="Folder of crops, as for `generate`. Default: the bank of each model.")
     ] = None,
     judge: Annotated[
-        Path | None, typer.Option(help="Judge of `train-judge`, which says how well a result follows its map.")
+        Path | None,
+        typer.Option(
+            help="Judge of `train-judge`, which says how well a result follows its map. Default: that of each model."
+        ),
+    ] = None,
+    training: Annotated[
+        Path | None,
+        typer.Option(
+            help="Dataset that the models were trained on (split train), to say how near a result is to the nearest "
+            "training patch. Default: what each model knows of its own."
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to serve at; the default is reached from this machine only.")] = (
         "127.0.0.1"
@@ -36,9 +46,12 @@ def studio(
     """
     config = StudioConfig(users=users, queue=queue)
 
+    from histoloom.cli.progress import bar
+    from histoloom.evaluation.nearest_training import TrainingPatches
     from histoloom.studio.catalog import Model
     from histoloom.studio.serving import serve_studio
     from histoloom.weights import find_model
 
-    opened = [Model.open(find_model(source), bank, judge) for source in models or ["ebhi-seg-few-steps"]]
+    known = None if training is None else TrainingPatches.of_dataset(training, progress=bar)
+    opened = [Model.open(find_model(source), bank, judge, known) for source in models or ["ebhi-seg-few-steps"]]
     serve_studio(opened, config, host, port, typer.echo, name)

@@ -21,6 +21,7 @@ from histoloom.progress import Progress, silent
 from histoloom.records import Record, fingerprint, read_json
 from histoloom.tissue import UNLABELLED, TissueTable
 
+JUDGE = "judge"  # folder of the judge that a model carries
 ABOUT = "judge.json"
 HELD_OUT = 0.2  # of the patches, by case: on them the means are taken
 FORMAT = 1

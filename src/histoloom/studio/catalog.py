@@ -9,7 +9,8 @@ from jaxtyping import UInt8
 
 from histoloom.conditioning.inputs import content_id
 from histoloom.errors import ConfigError, RequestError
-from histoloom.evaluation.judge import load_judge
+from histoloom.evaluation.judge import JUDGE, load_judge
+from histoloom.evaluation.nearest_training import TRAINING, TrainingPatches
 from histoloom.generation.bank import CropBank, load_bank
 from histoloom.generation.layouts import MIN_SIZE, LayoutConfig, Layouts
 from histoloom.generation.self_check import MapCheck
@@ -33,6 +34,7 @@ class Model:
     pipeline: HistoloomPipeline
     bank: CropBank
     map_check: MapCheck | None = None
+    training: TrainingPatches | None = None
     crops: dict[str, ShownCrop] = field(default_factory=dict)
     rows: list[dict] = field(default_factory=list)  # of the bank, for the page
 
@@ -47,13 +49,25 @@ class Model:
         return self.pipeline.table
 
     @classmethod
-    def open(cls, source: str, bank: Path | None = None, judge: Path | None = None) -> "Model":
-        """Open a model, its bank or another, and a judge of its patches; raises ModelError or InputError."""
+    def open(
+        cls,
+        source: str,
+        bank: Path | None = None,
+        judge: Path | None = None,
+        training: TrainingPatches | None = None,
+    ) -> "Model":
+        """Open a model with its bank, judge and training patches, where it has them, or with others; raises ModelError
+        or InputError."""
         pipeline, name = HistoloomPipeline.load(source), Path(source).name
+        own = Path(pipeline.name_or_path)
+        if judge is None and (own / JUDGE).is_dir():
+            judge = own / JUDGE
         check = None if judge is None else MapCheck(CheckConfig(judge=judge), load_judge(judge), pipeline.table)
-        folder = bank or Path(pipeline.name_or_path) / "crops"
+        if training is None and (own / TRAINING).is_file():
+            training = TrainingPatches.load(own)
+        folder = bank or own / "crops"
         crops = load_bank(folder, pipeline.table) if folder.is_dir() or bank else CropBank({})
-        model = cls(name, pipeline, crops if pipeline.denoiser.reads.crops else CropBank({}), check)
+        model = cls(name, pipeline, crops if pipeline.denoiser.reads.crops else CropBank({}), check, training)
         names = {tissue.id: tissue.name for tissue in pipeline.table.types}
         for group, mine in model.bank.sets.items():
             for crop in mine:

@@ -129,5 +129,14 @@ def _result(task: Task, number: int, woven: Woven, shelf: Shelf) -> dict:
         lossy = task.model.map_check.lossy(woven.image, task.semantic_map)
         labeled = (task.semantic_map != 255).sum()
         found["map_agreement"] = {"share": round(1 - float(lossy.sum() / labeled), 3), "by": "the judge of this studio"}
-    reasons["nearest"] = "the studio was started without training patches (--training)"
+    if task.model.training is None:
+        reasons["nearest"] = "the studio was started without training patches (--training)"
+    elif task.redrawn is not None:
+        reasons["nearest"] = "a redrawn image is not compared: only a part of it was woven"
+    else:
+        found["nearest"] = {
+            "distance": round(task.model.training.distance(woven.image), 2),
+            "of": "the nearest of the training patches",
+            "explanation": f"real patches are usually {task.model.training.usual:.2f} from the nearest of another case",
+        }
     return found | {"reasons": reasons, "provenance": json.loads(json.dumps(woven.made, default=lambda s: s.item()))}
