@@ -144,7 +144,7 @@ def test_shares_that_the_maps_or_layouts_cannot_give_are_refused_with_what_they_
         drawn(DatasetOrder(count=50, size=96, shares=(("stroma", 0.02), ("gland", 0.98))))
     with pytest.raises(ConfigError, match="the maps cannot give the shares within the band: 'tumour' would cover"):
         drawn(DatasetOrder(count=50, size=80, shares=(("stroma", 0.0), ("tumour", 1.0)), maps=maps))
-    with pytest.raises(TissueError, match="unknown tissue 'bone'; known: stroma"):
+    with pytest.raises(TissueError, match="shares of the order: unknown tissue 'bone'; known: stroma"):
         drawn(DatasetOrder(shares=(("bone", 1.0),)))
     with pytest.raises(InputError, match="96 x 96 px, too few for patches of 224 px; order at most 144 px"):
         drawn(DatasetOrder(maps=maps))

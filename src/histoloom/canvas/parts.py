@@ -1,5 +1,6 @@
 """Finished rows of a canvas on disk, TILE px at a time, so that a killed run goes on where it was."""
 
+import io
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from histoloom.errors import OutputError
-from histoloom.files import whole_file
+from histoloom.files import write_bytes
 
 TILE = 256  # px: edge of a tile of the slide, and rows of a part
 _LAST_LEVEL = 512  # px: the longer edge of the coarsest level is at most this
@@ -40,8 +41,9 @@ class Parts:
             while number < last and sum(map(len, held)) >= self._rows(number):
                 pixels = np.concatenate(held)
                 mine, held = pixels[: self._rows(number)], [pixels[self._rows(number) :]]
-                with whole_file(self._path(number)) as aside, aside.open("wb") as file:
-                    np.save(file, mine, allow_pickle=False)
+                encoded = io.BytesIO()  # numpy hides why the disk refuses
+                np.save(encoded, mine, allow_pickle=False)
+                write_bytes(self._path(number), encoded.getbuffer())
                 number += 1
             if number == last:
                 return

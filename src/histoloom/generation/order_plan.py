@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from histoloom.errors import ConfigError
+from histoloom.errors import ConfigError, TissueError
 from histoloom.patches.heterogeneity import is_heterogeneous
 from histoloom.tissue import TissueTable
 
@@ -41,8 +41,11 @@ class LayoutPlan:
 def wanted_shares(shares: tuple[tuple[str, float], ...], table: TissueTable) -> Float[np.ndarray, " k"]:
     """The ordered share of each id; raises TissueError for a type that the table does not know."""
     wanted = np.zeros(table.num_ids)
-    for name, share in shares:
-        wanted[table.find(name).id] += share
+    try:
+        for name, share in shares:
+            wanted[table.find(name).id] += share
+    except TissueError as error:
+        raise TissueError(f"shares of the order: {error}") from None
     return wanted
 
 
