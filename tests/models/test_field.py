@@ -27,17 +27,22 @@ def image(made: Field, first: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("offset", [0, 1, 7, 17])
-def test_shares_of_windows_sum_to_one_and_none_begins_beyond_the_stride(offset):
-    axis = Axis.of(100, 24, 18, offset)
-    total = np.zeros(100)
+@pytest.mark.parametrize("length", [28, 60, 100])
+def test_shares_of_windows_sum_to_one_and_windows_overlap_no_more_than_they_must(offset, length):
+    axis = Axis.of(length, 24, 18, offset, 4)
+    edges = [len(shares) for shares in axis.shares]
+    total = np.zeros(length)
     for start, shares in zip(axis.starts, axis.shares, strict=True):
-        total[start : start + 24] += shares
+        total[start : start + len(shares)] += shares
     np.testing.assert_allclose(total, 1, rtol=1e-6)
-    assert axis.starts[0] == 0
-    assert axis.starts[-1] == 76
-    assert max(np.diff(axis.starts)) <= 18
+    assert (axis.starts[0], axis.end(len(edges) - 1)) == (0, length)
+    assert set(edges[1:-1]) <= {24}
+    assert all(12 <= edge <= 24 and edge % 4 == 0 for edge in edges)
+    overlaps = [axis.end(number) - start for number, start in enumerate(axis.starts[1:])]
+    assert min(overlaps) >= 6
+    assert length == 28 or sum(overlaps) < 6 * len(overlaps) + 12
     assert axis.first_over(0) == 0
-    assert axis.starts[axis.first_over(50)] + 24 > 50
+    assert axis.end(axis.first_over(20)) > 20
 
 
 def test_noise_is_a_function_of_the_place():

@@ -41,7 +41,7 @@ from histoloom.records import Record
 from histoloom.tissue import TissueTable
 from histoloom.version import VERSION
 
-FORMAT = 1  # raised when the same settings and inputs give other bytes
+FORMAT = 2  # raised when the same settings and inputs give other bytes
 CONTEXT = 128  # px around the region that the network sees
 CARRY = 1.5  # px: how far the difference of decoded and real pixels is carried into the region
 

@@ -33,7 +33,7 @@ from histoloom.models.sampling import Sampling
 from histoloom.progress import Progress, silent
 from histoloom.records import Record, read_json
 
-FORMAT = 1  # raised when the same settings and inputs give other bytes
+FORMAT = 2  # raised when the same settings and inputs give other bytes
 RIM = 16  # px around an edit that may change, too
 NamedMap = tuple[str, UInt8[np.ndarray, "h w"]]
 

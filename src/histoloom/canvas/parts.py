@@ -43,7 +43,7 @@ class Parts:
                 mine, held = pixels[: self._rows(number)], [pixels[self._rows(number) :]]
                 encoded = io.BytesIO()  # numpy hides why the disk refuses
                 np.save(encoded, mine, allow_pickle=False)
-                write_bytes(self._path(number), encoded.getbuffer())
+                write_bytes(self._path(number), encoded.getvalue())
                 number += 1
             if number == last:
                 return

@@ -42,7 +42,7 @@ from histoloom.text import byte_size
 from histoloom.tissue import TissueTable
 from histoloom.version import VERSION
 
-FORMAT = 1  # raised when the same settings and inputs give other bytes
+FORMAT = 2  # raised when the same settings and inputs give other bytes
 ROWS = "rows"  # folder of the finished rows
 POLYGON_PIXELS = 2**20  # polygons of a larger map come from a coarser level: outlining 4 million px takes 0.4 GB
 SLIDE = "slide.json"  # fingerprint of the slide, once it is written

@@ -28,7 +28,7 @@ from histoloom.errors import ImageError
 from histoloom.patches.preview import preview_html
 from histoloom.pictures import opened_picture
 
-FORMAT = 1  # raised when the same settings and inputs give other bytes
+FORMAT = 2  # raised when the same settings and inputs give other bytes
 ROWS = 1024  # of the index, in memory at a time
 SOURCES = "sources.local.json"
 PROVENANCE_KEY = "histoloom"  # of the PNG text chunk

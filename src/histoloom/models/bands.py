@@ -63,7 +63,7 @@ def sweep(bands: Iterator[Band], grid: Grid, work: Work, first: int, needed: int
     held: deque[Band] = deque()
     rows, scale = grid.rows, grid.scale
     for number in range(first, len(rows.starts)):
-        top, bottom = rows.starts[number] // scale, (rows.starts[number] + rows.edge) // scale
+        top, bottom = rows.starts[number] // scale, rows.end(number) // scale
         while not held or held[-1].bottom < bottom:
             held.append(next(bands))
         _add(held, top, _row(held, top, bottom, grid, work, number), scale)
@@ -83,11 +83,12 @@ def _row(
     values = torch.cat([band.values for band in covered], 2)[:, :, top - covered[0].top : bottom - covered[0].top]
     down, total = torch.from_numpy(grid.rows.shares[number]).to(values.device)[:, None], None
     for start, share in zip(columns.starts, columns.shares, strict=True):
-        left, right = start // scale, (start + columns.edge) // scale
+        end = start + len(share)
+        left, right = start // scale, end // scale
         result = work(top, left, values[..., left:right])
         if total is None:
-            total = result.new_zeros(1, result.shape[1], grid.rows.edge, values.shape[3] * scale)
-        total[..., start : start + columns.edge] += result * (down * torch.from_numpy(share).to(values.device))
+            total = result.new_zeros(*result.shape[:3], values.shape[3] * scale)
+        total[..., start:end] += result * (down * torch.from_numpy(share).to(values.device))
     assert total is not None
     return total
 

@@ -176,7 +176,8 @@ class Field:
         stride = max(int(edge * (1 - windows.overlap)) // fold, 1) * fold
         for axis, length in enumerate(self._size):
             moved = 0 if step is None or not windows.jitter else fold * offset(self.seed, step, axis, stride // fold)
-            axes.append(Axis.of(scale * length, scale * min(edge, length), scale * stride, scale * moved))
+            sizes = (length, min(edge, length), stride, moved, unit)
+            axes.append(Axis.of(*(scale * size for size in sizes)))
         rows, columns = axes
         return Grid(rows, columns, scale)
 
