@@ -80,7 +80,6 @@ def test_a_zip_holds_all_and_weaves_the_same_bytes_again(page, tissue_image):
     assert said["settings"]["seed"] == 6
     assert len(json.loads(files.read("outlines.geojson"))["features"]) == 2
 
-    status, start, _ = Page(page.port).ask("/api/reopen", zipped)
     other = Page(page.port)
     status, start, _ = other.ask("/api/reopen", zipped)
     assert status == 200

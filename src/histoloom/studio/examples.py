@@ -1,4 +1,4 @@
-"""Maps and crops that work at once: drawn by a procedure, with crops of the bank, and woven before anybody asks."""
+"""Maps and crops that work at once: drawn by a procedure, with crops of the bank."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,8 @@ from histoloom.conditioning.inputs import Crop, content_id
 from histoloom.errors import HistoloomError, RequestError
 from histoloom.generation.layouts import background_of
 from histoloom.generation.settings import DrawnMaps, WeaveConfig
-from histoloom.models.step_end import StepEnd
 from histoloom.studio.catalog import Catalog, Model
-from histoloom.studio.shelf import Picture, Result, Shelf, url_of
+from histoloom.studio.shelf import Picture, Shelf, url_of
 from histoloom.studio.task import Task
 from histoloom.tissue import UNLABELLED
 
@@ -18,14 +17,13 @@ MOST = 4
 TRIED = 24  # layouts among which examples of different types are looked for
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Example:
-    """A task by name, and the pictures of its map and its result, by name."""
+    """A task by name, and the name of the picture of its map."""
 
     name: str
     task: Task
     map: str
-    image: str | None = None
 
 
 class Examples:
@@ -38,15 +36,7 @@ class Examples:
 
     def rows(self) -> list[dict]:
         """What the page shows of them."""
-        return [
-            {"name": name, "url_map": url_of(e.map), "url_image": e.image and url_of(e.image)}
-            for name, e in self.all.items()
-        ]
-
-    def weave(self, example: Example, step_end: StepEnd) -> None:
-        """Weave the picture of an example."""
-        woven = example.task.weave(0, step_end)
-        example.image = self.shelf.put(Result(woven.image, woven.png))
+        return [{"name": name, "url_map": url_of(example.map)} for name, example in self.all.items()]
 
     def start(self, name: str) -> dict:
         """What weaves an example; raises RequestError for a name that is none."""

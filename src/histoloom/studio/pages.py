@@ -16,7 +16,6 @@ from histoloom.studio.archive import reopen
 from histoloom.studio.catalog import Catalog, Model
 from histoloom.studio.examples import Examples
 from histoloom.studio.job import Job
-from histoloom.studio.reports import MOST_BYTES, read_figures
 from histoloom.studio.sessions import Session, Sessions
 from histoloom.studio.settings import StudioConfig
 from histoloom.studio.shelf import Picture, Result, ShownCrop, Upload, url_of
@@ -53,7 +52,6 @@ class StudioPages:
             ("POST", "/api/weave", self.weave),
             ("POST", "/api/jobs/{job}/cancel", self.cancel),
             ("POST", "/api/reopen", self.reopen),
-            ("POST", "/api/reports", self.report),
         ]
         return [
             Route("/api/state", self.state),
@@ -66,10 +64,7 @@ class StudioPages:
         """Most bytes of the requests that are larger than others."""
         uploads = self._config.upload_bytes
         weave = 2**16 + 4 * self._config.most_edge**2  # base64 of ids and mask
-        return dict.fromkeys(("/api/maps", "/api/images", "/api/reopen"), uploads) | {
-            "/api/weave": weave,
-            "/api/reports": MOST_BYTES,
-        }
+        return dict.fromkeys(("/api/maps", "/api/images", "/api/reopen"), uploads) | {"/api/weave": weave}
 
     async def state(self, request: Request) -> Response:
         """Models, banks, examples and limits; a new session where no token is needed."""
@@ -204,10 +199,6 @@ class StudioPages:
             inpaint = {"image": image, "mask": url_of(mask)}
         start = {"map": url_of(shelf.put(Picture(found.semantic_map))), "width": width, "height": height}
         return JSONResponse(start | {"crops": crops, "settings": found.settings, "inpaint": inpaint})
-
-    async def report(self, request: Request, session: Session) -> Response:
-        """The figures of an evaluation."""
-        return JSONResponse(await self._off(read_figures, await request.body()))
 
     def _for_user(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:

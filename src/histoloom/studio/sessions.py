@@ -1,7 +1,7 @@
 """Who uses the studio: one session per browser, each with a shelf of its own."""
 
-import time
 from dataclasses import dataclass, field
+from time import monotonic
 
 from histoloom.errors import RequestError
 from histoloom.studio.job import Job
@@ -18,7 +18,7 @@ class Session:
 
     shelf: Shelf
     jobs: dict[str, Job] = field(default_factory=dict)
-    asked: float = field(default_factory=time.monotonic)
+    asked: float = field(default_factory=lambda: monotonic())
 
     @property
     def is_busy(self) -> bool:
@@ -47,7 +47,7 @@ class Sessions:
 
     def begin(self) -> str:
         """The cookie of a new session; raises RequestError where too many are open."""
-        now = time.monotonic()
+        now = monotonic()
         self._forget(now, self._config.idle_seconds)
         if len(self._sessions) >= self._config.users:
             self._forget(now, STALE, most=1)
@@ -61,7 +61,7 @@ class Sessions:
         """The session of a cookie, if there is one."""
         session = self._sessions.get(digest(cookie))
         if session is not None:
-            session.asked = time.monotonic()
+            session.asked = monotonic()
         return session
 
     def _forget(self, now: float, seconds: int, most: int | None = None) -> None:

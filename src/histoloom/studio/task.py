@@ -15,6 +15,7 @@ from histoloom.generation.order import Order
 from histoloom.generation.patches import weave
 from histoloom.generation.settings import WeaveConfig
 from histoloom.generation.woven_writer import explained_png, image_png
+from histoloom.models.sampling import MOST_STEPS
 from histoloom.models.step_end import StepEnd
 from histoloom.studio.catalog import Catalog, Model
 from histoloom.studio.settings import StudioConfig
@@ -99,11 +100,9 @@ def read_task(found: dict, catalog: Catalog, shelf: Shelf, config: StudioConfig)
         raise RequestError("the map is empty; paint some tissue first", 400)
     seed = whole(found.get("seed", 0), "seed", 0, MOST_SEED)
     variations = whole(found.get("variations", 1), "variations", 1, config.variations)
-    asked = {name: found[name] for name in ("steps", "map_guidance", "crop_guidance") if found.get(name) is not None}
-    for name, value in asked.items():
-        if type(value) not in ((int,) if name == "steps" else (int, float)) or not abs(value) < 1e9:
-            raise RequestError(f"{name} must be a {'whole ' if name == 'steps' else ''}number", 400)
-        asked[name] = value if name == "steps" else float(value)  # a page writes 3.0 as 3
+    asked = {name: _guidance(found[name], name) for name in ("map_guidance", "crop_guidance") if name in found}
+    if found.get("steps") is not None:
+        asked["steps"] = whole(found["steps"], "steps", 1, MOST_STEPS)
     try:
         weaving = WeaveConfig(seed=seed, **asked)
         model.pipeline.resolve(weaving)
@@ -123,6 +122,13 @@ def whole(value: object, name: str, least: int, most: int) -> int:
     if type(value) is not int or not least <= value <= most:
         raise RequestError(f"{name} must be a whole number from {least} to {most}", 400)
     return value
+
+
+def _guidance(value: object, name: str) -> float:
+    """A number, which pages may write without its point."""
+    if type(value) not in (int, float):
+        raise RequestError(f"{name} must be a number", 400)
+    return float(value)
 
 
 def _pixels(text: object, what: str, width: int, height: int) -> UInt8[np.ndarray, "h w"]:

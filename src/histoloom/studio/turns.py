@@ -31,8 +31,8 @@ class Turns:
         return place
 
     def take(self, wait: bool = True) -> Job | None:
-        """The job whose turn it is: one of its variations is to be woven. None once it is over, or, without `wait`,
-        where nothing is in line."""
+        """The job whose turn it is: one of its variations is to be woven. None at the end, and, without `wait`, where
+        nothing is in line."""
         with self._changed:
             self._running = None
             self._tidy()

@@ -39,11 +39,9 @@ class Weaver:
         self._thread.join()
 
     def _run(self) -> None:
-        for example in self._examples.all.values():  # between the first jobs: this also warms the models up
-            while (job := self._turns.take(wait=False)) is not None:
-                self._serve(job)
+        for example in list(self._examples.all.values())[:1]:  # the first picture takes longer than those after it
             with contextlib.suppress(HistoloomError, Canceled):
-                self._examples.weave(example, self._stop_at_the_end)
+                example.task.weave(0, self._stop_at_the_end)
         while (job := self._turns.take()) is not None:
             self._serve(job)
 
