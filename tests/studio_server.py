@@ -66,12 +66,13 @@ class Page(Browser):
         connection.request("GET", f"/api/jobs/{job}/events", headers={"Cookie": self.cookie})
         response, name, found = connection.getresponse(), "", []
         assert response.status == 200, response.read()
-        while (line := response.readline().decode().strip("\n")) or found:
+        for raw in iter(response.readline, b""):
+            line = raw.decode().strip()
             if line.startswith("event: "):
                 name = line[7:]
             if line.startswith("data: "):
                 found.append((name, json.loads(line[6:])))
-            if len(found) == most or (not line and response.isclosed()):
+            if len(found) == most:
                 break
         response.close()
         connection.close()
@@ -88,6 +89,13 @@ def map_body(ids: np.ndarray) -> dict:
     """A map as the page sends it."""
     sent = base64.b64encode(np.ascontiguousarray(ids).tobytes()).decode()
     return {"ids": sent, "width": ids.shape[1], "height": ids.shape[0]}
+
+
+def file_of(pixels: np.ndarray, kind: str = "PNG") -> bytes:
+    """A picture as a file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
 
 
 def until(holds, seconds: float = 20) -> None:

@@ -9,8 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
-from studio_server import Page, map_body, studio
+from studio_server import Page, file_of, map_body, studio
 
 from histoloom.stain import he_share
 from histoloom.studio.catalog import Model
@@ -32,12 +31,6 @@ def shown(port):
     """A zip of a result."""
     page = Page(port)
     return page.ask(f"/api/results/{page.weave(page.example())[0]['result']}/zip")[1]["bytes"]
-
-
-def file_of(picture: Image.Image, kind: str = "PNG", **options) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def refused(page: Page, path: str, body: object, status: int = 400) -> str:
@@ -63,11 +56,11 @@ def test_a_photo_of_a_cat_is_warned_of_by_its_stain(page, tissue_image):
     data = pytest.importorskip("skimage.data")
     cat = np.ascontiguousarray(data.chelsea())
     assert he_share(cat) < 0.1 < 0.9 < he_share(tissue_image)
-    warning = page.ask("/api/images", file_of(Image.fromarray(cat)))[1]["warning"]
+    warning = page.ask("/api/images", file_of(cat))[1]["warning"]
     assert warning == "this does not look like H&E: 1% of its stained pixels have the color of H&E"
-    uploaded = page.ask("/api/images", file_of(Image.fromarray(tissue_image)))[1]
+    uploaded = page.ask("/api/images", file_of(tissue_image))[1]
     assert (uploaded["warning"], uploaded["width"], uploaded["height"]) == (None, 300, 200)
-    glass = page.ask("/api/images", file_of(Image.new("RGB", (50, 50), "white")))[1]
+    glass = page.ask("/api/images", file_of(np.full((50, 50, 3), 255, np.uint8)))[1]
     assert glass["warning"] == "this shows no stain; choose a place with tissue"
 
 
@@ -142,7 +135,7 @@ def test_uploads_are_bounded_by_their_headers(page):
     assert "is 40000 x 40000 px" in refused(page, "/api/maps?model=tiny&width=64&height=64", huge_png(40_000, 40_000))
     assert "must say its size, of at most 2097152 bytes" in refused(page, "/api/images", b"\0" * (2**21 + 1), 413)
     assert "must say its size, of at most 65536 bytes" in refused(page, "/api/crops", b"\0" * (2**16 + 1), 413)
-    wide = file_of(Image.new("L", (300, 64)))
+    wide = file_of(np.zeros((64, 300), np.uint8))
     assert "the map is 300 x 64 px; at most 256 fit each way" in refused(
         page, "/api/maps?model=tiny&width=64&height=64", wide
     )
@@ -173,7 +166,7 @@ def test_maps_are_read_from_files_of_other_tools(page):
     ids = np.zeros((40, 60), np.uint8)
     ids[:, 20:] = 2
     query = "/api/maps?model=tiny&width=60&height=40"
-    found = page.ask(query, file_of(Image.fromarray(ids)))[1]
+    found = page.ask(query, file_of(ids))[1]
     assert np.array_equal(page.picture(found["url"]), ids)
     assert (found["width"], found["height"], found["unlabeled"]) == (60, 40, 0)
     square = [[10, 5], [30, 5], [30, 25], [10, 25], [10, 5]]
@@ -190,12 +183,12 @@ def test_maps_are_read_from_files_of_other_tools(page):
     feature["properties"]["classification"]["name"] = "Bone"
     assert "Bone" in refused(page, query, json.dumps(collection).encode())
     ids[0, 0] = 9
-    assert "map value 9 belongs to no tissue type" in refused(page, query, file_of(Image.fromarray(ids)))
-    assert "lossy" in refused(page, query, file_of(Image.fromarray(ids), "JPEG"))
+    assert "map value 9 belongs to no tissue type" in refused(page, query, file_of(ids))
+    assert "lossy" in refused(page, query, file_of(ids, "JPEG"))
 
 
 def test_a_crop_is_cut_within_the_picture_and_within_bounds(page, tissue_image):
-    image = page.ask("/api/images", file_of(Image.fromarray(tissue_image)))[1]["image"]
+    image = page.ask("/api/images", file_of(tissue_image))[1]["image"]
     box = {"image": image, "x": 0, "y": 0, "width": 40, "height": 40, "tissue": "gland"}
     assert page.ask("/api/crops", box)[0] == 200
     assert "x must be a whole number from 0 to 260" in refused(page, "/api/crops", box | {"x": 261})
@@ -227,7 +220,7 @@ def changed_zip(shown: bytes, name: str, data: bytes) -> bytes:
 
 def test_a_changed_or_damaged_result_is_refused(page, shown):
     said = json.loads(zipfile.ZipFile(io.BytesIO(shown)).read("provenance.json"))
-    other_map = said | {"map_png": base64.b64encode(file_of(Image.new("L", (224, 224)))).decode()}
+    other_map = said | {"map_png": base64.b64encode(file_of(np.zeros((224, 224), np.uint8))).decode()}
     for data, reason in (
         (b"PK\x05\x06", "this is not a result of the studio, or it is damaged"),
         (b"{}", "this is not a result of the studio"),

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from studio_server import Page, map_body, studio, until
+from studio_server import Page, file_of, map_body, studio, until
 from study_server import Browser
 
 from histoloom.models.pipeline import HistoloomPipeline
@@ -52,11 +52,9 @@ def test_every_answer_is_guarded_and_every_cookie_is_strict(port):
 
 
 def test_nobody_without_a_session_reaches_anything_and_nobody_else_reaches_what_is_mine(page, tissue_image):
-    from PIL import Image
-    from test_bad_input import file_of
 
     stranger, other = Browser(page.port), Page(page.port)
-    image = page.ask("/api/images", file_of(Image.fromarray(tissue_image)))[1]
+    image = page.ask("/api/images", file_of(tissue_image))[1]
     result = page.weave(page.example())[0]
     job = page.ask("/api/weave", slow_body())[1]["job"]
     mine = [image["url"], result["url_image"], f"/api/results/{result['result']}/zip", f"/api/jobs/{job}/events"]
@@ -173,25 +171,23 @@ def test_idle_sessions_end(monkeypatch):
     now, sessions = [0.0], Sessions(StudioConfig(idle_seconds=60, users=2))
     monkeypatch.setattr("histoloom.studio.sessions.monotonic", lambda: now[0])
     one = sessions.begin()
-    now[0] = 50
+    now[0] = 50.0
     two = sessions.begin()
     assert sessions.find(two) is not None
-    now[0] = 100
+    now[0] = 100.0
     three = sessions.begin()  # the first has been idle for too long
     assert sessions.find(one) is None
     assert sessions.find(two) is not None
-    now[0] = 400
+    now[0] = 400.0
     job = Job(None, None, 1)
     sessions.find(three).jobs["job"] = job
-    now[0] = 800
+    now[0] = 800.0
     sessions.begin()  # what is being woven keeps its session
     assert sessions.find(three) is not None
     assert sessions.find(two) is None
 
 
 def test_the_command_prints_its_token_once_and_writes_nothing(studio_folder, tmp_path, tissue_image):
-    from PIL import Image
-    from test_bad_input import file_of
 
     words = (sys.executable, "-m", "histoloom", "studio", str(studio_folder), "--host", "0.0.0.0", "--port", "0")
     place = os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
@@ -208,7 +204,7 @@ def test_the_command_prints_its_token_once_and_writes_nothing(studio_folder, tmp
         browser.ask("/api/login", {"token": "wrong"})
         name = "..%2f..%2fetc%2fpasswd"
         assert browser.ask(f"/api/images/{name}.png")[0] == 404
-        image = browser.ask("/api/images", file_of(Image.fromarray(tissue_image)), **{"X-Name": "/etc/shadow"})[1]
+        image = browser.ask("/api/images", file_of(tissue_image), **{"X-Name": "/etc/shadow"})[1]
         assert browser.ask(image["url"])[0] == 200
         job = browser.ask("/api/weave", slow_body(2))[1]["job"]
         until(lambda: browser.ask(f"/api/jobs/{job}/events")[1]["bytes"].count(b"event: result"))

@@ -38,6 +38,17 @@ def test_users_take_turns_picture_by_picture():
     assert order == [0, 2, 3, 0, 2, 0, 0, 1]
 
 
+def test_who_comes_while_a_picture_is_woven_is_next():
+    turns, (one, two) = Turns(4), owners(2)
+    first = lined_up(turns, one, 3)
+    assert turns.take(wait=False) is first
+    second = lined_up(turns, two)
+    assert place_of(second) == 1
+    finish(first)
+    assert turns.take(wait=False) is second
+    assert place_of(first) == 1
+
+
 def test_the_place_is_the_number_of_pictures_that_come_before():
     turns, (one, two, three) = Turns(4), owners(3)
     jobs = [lined_up(turns, one, 3), lined_up(turns, one), lined_up(turns, two, 2), lined_up(turns, three)]

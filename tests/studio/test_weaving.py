@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image
-from studio_server import Page, map_body, studio
+from studio_server import Page, file_of, map_body, studio
 
 from histoloom import Crop, Order, weave
 from histoloom.conditioning.inputs import content_id
@@ -54,7 +54,7 @@ def test_steps_come_with_a_preview_and_results_last(page):
 
 
 def test_a_zip_holds_all_and_weaves_the_same_bytes_again(page, tissue_image):
-    uploaded = page.ask("/api/images", png(tissue_image))[1]
+    uploaded = page.ask("/api/images", file_of(tissue_image))[1]
     _, crop, _ = page.ask(
         "/api/crops", {"image": uploaded["image"], "x": 7, "y": 9, "width": 40, "height": 33, "tissue": "gland"}
     )
@@ -99,9 +99,3 @@ def test_provenance_alone_reopens_what_used_the_bank(page):
 
 def bank_crop(page: Page, tissue: str) -> dict:
     return {"crop": next(row["crop"] for row in page.state["bank"] if row["tissue"] == tissue), "tissue": tissue}
-
-
-def png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()

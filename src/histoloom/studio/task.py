@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -100,14 +101,7 @@ def read_task(found: dict, catalog: Catalog, shelf: Shelf, config: StudioConfig)
         raise RequestError("the map is empty; paint some tissue first", 400)
     seed = whole(found.get("seed", 0), "seed", 0, MOST_SEED)
     variations = whole(found.get("variations", 1), "variations", 1, config.variations)
-    asked = {name: _guidance(found[name], name) for name in ("map_guidance", "crop_guidance") if name in found}
-    if found.get("steps") is not None:
-        asked["steps"] = whole(found["steps"], "steps", 1, MOST_STEPS)
-    try:
-        weaving = WeaveConfig(seed=seed, **asked)
-        model.pipeline.resolve(weaving)
-    except HistoloomError as error:
-        raise RequestError(str(error), 400) from None
+    weaving = _sampling(found, seed, model)
     crops = _crops(found.get("crops", []), model, catalog, shelf, semantic_map)
     return Task(model, semantic_map, crops, weaving, variations, _redrawn(found, shelf, width, height))
 
@@ -124,11 +118,22 @@ def whole(value: object, name: str, least: int, most: int) -> int:
     return value
 
 
-def _guidance(value: object, name: str) -> float:
-    """A number, which pages may write without its point."""
-    if type(value) not in (int, float):
-        raise RequestError(f"{name} must be a number", 400)
-    return float(value)
+def _sampling(found: dict, seed: int, model: Model) -> WeaveConfig:
+    """Steps and guidances that a page asks for; those of the model where it asks for none."""
+    asked: dict[str, Any] = {}
+    for name in ("map_guidance", "crop_guidance"):
+        value = found.get(name)
+        if type(value) not in (int, float, type(None)):
+            raise RequestError(f"{name} must be a number", 400)
+        asked |= {} if value is None else {name: float(value)}  # a page writes 3.0 as 3
+    if found.get("steps") is not None:
+        asked["steps"] = whole(found["steps"], "steps", 1, MOST_STEPS)
+    try:
+        weaving = WeaveConfig(seed=seed, **asked)
+        model.pipeline.resolve(weaving)
+    except HistoloomError as error:
+        raise RequestError(str(error), 400) from None
+    return weaving
 
 
 def _pixels(text: object, what: str, width: int, height: int) -> UInt8[np.ndarray, "h w"]:

@@ -19,11 +19,10 @@ class Turns:
         """Line up a job, and return its place; raises RequestError where its owner has too many."""
         with self._changed:
             mine = self._waiting.get(id(job.owner), deque())
-            running = self._running is not None and self._running.owner is job.owner and self._running not in mine
-            if len(mine) + running >= self._most:
-                raise RequestError(
-                    f"{len(mine) + running} of your requests are in line; wait for one, or cancel it", 429
-                )
+            running = self._wanted
+            count = len(mine) + (running is not None and running.owner is job.owner and running not in mine)
+            if count >= self._most:
+                raise RequestError(f"{count} of your requests are in line; wait for one, or cancel it", 429)
             self._waiting.setdefault(id(job.owner), deque()).append(job)
             place = self.place(job)
             job.post("place", {"place": place})
@@ -34,15 +33,14 @@ class Turns:
         """The job whose turn it is: one of its variations is to be woven. None at the end, and, without `wait`, where
         nothing is in line."""
         with self._changed:
-            self._running = None
+            self._pass_on()
             self._tidy()
             while wait and not self._waiting and not self.is_over:
                 self._changed.wait()
                 self._tidy()
             if self.is_over or not self._waiting:
                 return None
-            owner, mine = next(iter(self._waiting.items()))
-            self._waiting.move_to_end(owner)
+            mine = next(iter(self._waiting.values()))
             self._running = job = mine[0]
             job.begun += 1
             if job.begun == job.variations:
@@ -68,8 +66,9 @@ class Turns:
     def place(self, job: Job) -> int:
         """How many pictures are woven before the first or next one of this job, the running one included."""
         with self._changed:
-            before = int(self._running is not None)
-            owners = list(self._waiting)
+            running = self._wanted
+            before = int(running is not None)
+            owners = sorted(self._waiting, key=lambda owner: running is not None and owner == id(running.owner))
             mine = self._waiting[id(job.owner)]
             ahead = sum(one.variations - one.begun for one in list(mine)[: mine.index(job)])
             here = owners.index(id(job.owner))
@@ -77,6 +76,18 @@ class Turns:
                 wanted = sum(one.variations - one.begun for one in self._waiting[owner])
                 before += ahead if number == here else min(wanted, ahead + (number < here))
             return before
+
+    def _pass_on(self) -> None:
+        """Put the owner of what was woven behind all others, those that came meanwhile included."""
+        owner = None if self._running is None else id(self._running.owner)
+        if owner in self._waiting:
+            self._waiting.move_to_end(owner)
+        self._running = None
+
+    @property
+    def _wanted(self) -> Job | None:
+        """The job whose picture is being woven, unless nobody wants it any more."""
+        return None if self._running is None or self._running.closed else self._running
 
     def _tell(self) -> None:
         """Tell all that wait where they are."""
