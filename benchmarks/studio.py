@@ -124,8 +124,10 @@ def main() -> None:
             user.join()
         counts, waits = [len(user.waits) for user in users], [wait for user in users for wait in user.waits]
         quarter = max(len(memory) // 4, 1)
-        print(f"pictures {len(woven)}, of each user {min(counts)} to {max(counts)}; requests canceled "
-              f"{sum(user.canceled for user in users)}; faults {[fault for user in users for fault in user.faults]}")  # fmt: skip
+        faults, canceled = [fault for user in users for fault in user.faults], sum(user.canceled for user in users)
+        print(
+            f"pictures {len(woven)}, of each user {min(counts)} to {max(counts)}; canceled {canceled}; faults {faults}"
+        )
         print(f"pictures of others before one's next: median {np.median(waits):.0f}, most {max(waits)}")
         print(f"memory: {np.mean(memory[quarter:2 * quarter]):.0f} MB in the second quarter, "
               f"{np.mean(memory[-quarter:]):.0f} MB in the last, most {max(memory):.0f} MB")  # fmt: skip
