@@ -34,7 +34,7 @@ def layouts(tmp_path):
     [
         ("good.geojson", (), "holds polygons, which have no extent; give that of the canvas with --size"),
         ("good.geojson", ("--size", 250, 300), "reaches over the border of the slide, which is 250 x 300 px"),
-        ("degrees.geojson", ("--size", 400, 300), "is off the slide"),
+        ("degrees.geojson", ("--size", 400, 300), "is off the canvas of 400 x 300 px (x -71..-71, y 42..42); give a"),
         ("none.geojson", ("--size", 400, 300), "labels no pixel of the canvas of 400 x 300 px"),
         ("good.png", ("--size", 400, 300), "is 160 x 96 px, and --size 400 300 differs"),
         ("unknown.png", (), "label(s) 7, 8 are in no tissue table"),

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.ndimage
 from jaxtyping import Bool, Int, UInt8
 
-from histoloom.errors import InputError
+from histoloom.errors import AnnotationError, InputError
 from histoloom.slides.annotations import AnnotationMap, raster_size, read_annotations
 from histoloom.slides.labeling import AnnotationConfig
 from histoloom.tissue import UNLABELLED, TissueTable
@@ -34,7 +34,16 @@ class Layout:
         width, height = found or size or (0, 0)
         self.path, self.shape = path, (height, width)
         self.size, self.rest = size, rest
-        self._map: AnnotationMap = read_annotations(path, table, (width, height), 1.0, AnnotationConfig(rest=rest))
+        try:
+            self._map: AnnotationMap = read_annotations(path, table, (width, height), 1.0, AnnotationConfig(rest=rest))
+        except AnnotationError as error:
+            where, off, place = str(error).partition(": is off the slide (")
+            if not off:
+                raise
+            raise AnnotationError(
+                f"{where}: is off the canvas of {width} x {height} px ({place.split(';')[0]}); give a larger --size, "
+                "or the coordinates in px of the canvas"
+            ) from None
         beyond = [note for note in self._map.notes if "over the border" in note]
         if beyond:
             raise InputError(
