@@ -11,6 +11,7 @@ import pytest
 from studio_server import Page, file_of, map_body, studio, until
 from study_server import Browser
 
+from histoloom.errors import RequestError
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.studio.job import Job
 from histoloom.studio.sessions import Sessions
@@ -87,11 +88,13 @@ def test_a_token_is_needed_where_it_was_set(tiny):
         assert "secure" in proxied["set-cookie"].lower()
 
 
-def test_users_have_a_limit_and_are_told(tiny):
-    with studio(tiny, users=2) as port:
-        Page(port), Page(port)
-        status, found, _ = Browser(port).ask("/api/state")
-        assert (status, found["error"]) == (503, "2 users are here already; try again in some minutes")
+def test_users_have_a_limit_and_are_told():
+    sessions = Sessions(StudioConfig(users=2))
+    sessions.begin()
+    sessions.begin()
+    with pytest.raises(RequestError, match="2 users are here already; try again in some minutes") as refused:
+        sessions.begin()
+    assert refused.value.status == 503
 
 
 def test_two_users_take_turns_and_see_their_place(port):
