@@ -90,7 +90,8 @@ def generate(
     crops: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of crops: one folder per tissue type, or one such folder per set. Default: the model's bank."
+            help="Folder of crops: one folder per tissue type, or one such folder per set. Or the dataset of --maps: "
+            "crops come from other patches of the case of each map. Default: the model's bank."
         ),
     ] = Source.crops,
     steps: Steps = WeaveConfig.steps,

@@ -138,7 +138,7 @@ class DatasetMaps(_FileMaps):
         if split not in known:
             said = f"has no split {split!r}" if split else "is a patch dataset"
             raise InputError(f"{folder}: {said}; name one with --split: {', '.join(known) or 'it has none'}")
-        self._where = f"{folder}, split {split}"
+        self._where, self._of = f"{folder}, split {split}", (folder.resolve(), split)
         self._table, self._theirs = table, {tissue.id: tissue for tissue in read_table(folder).types}
         self._groups: list[tuple[Path, int, int]] = []  # shard, group of rows, first row
         self._count = 0
@@ -153,6 +153,10 @@ class DatasetMaps(_FileMaps):
 
     def __len__(self) -> int:
         return self._count
+
+    def is_of(self, folder: Path, split: str) -> bool:
+        """Whether these are the maps of that split."""
+        return self._of == (folder.resolve(), split)
 
     def named(self, number: int) -> tuple[str, SemanticMap]:
         """The map of row `number`; raises InputError for an index without pixels."""

@@ -1,0 +1,64 @@
+"""Crops of the case of each map, and of no other; named as the rest of what is written is."""
+
+import numpy as np
+import pytest
+from conftest import draw_tissue
+
+from histoloom.conditioning.inputs import content_id
+from histoloom.errors import ConfigError
+from histoloom.generation.orders import make_orders
+from histoloom.generation.settings import DrawnMaps, Source
+from histoloom.patches.store import encode_png, load_patches, write_shards
+from histoloom.tissue import TissueTable
+
+TABLE = TissueTable.from_names(["stroma", "gland"])
+MODEL = TissueTable.from_names(["gland", "stroma"])  # the same types by other ids
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Twelve patches of four cases."""
+    folder, rng, rows = tmp_path_factory.mktemp("lenders") / "dataset", np.random.default_rng(0), []
+    for number in range(12):
+        image, semantic_map = draw_tissue(rng, 96, 2)
+        rows.append(
+            {"image": encode_png(image), "semantic_map": encode_png(semantic_map), "source": f"Jane Doe {number}.png",
+             "x": 0, "y": 0, "size": 96, "mpp": 0.5, "fractions": [0.5, 0.5], "entropy": 0.0, "case": f"{number % 4}",
+             "split": "train"}
+        )  # fmt: skip
+    write_shards(rows, TABLE, folder, "train")
+    (folder / "tissue.toml").write_text(TABLE.to_toml())
+    return folder
+
+
+def test_crops_come_from_other_patches_of_the_case_with_the_ids_of_the_model(dataset):
+    patches = load_patches(dataset, "train")
+    orders = make_orders(Source(maps=dataset, split="train", crops=dataset, record_names=True), MODEL, 0, None)
+    lent = [number for number in range(len(orders)) if orders[number].crops]
+    assert len(orders) == 12
+    assert len(lent) >= 4  # the cases of others have no patch that shows other tissue for certain
+    for number in lent:
+        order = orders[number]
+        assert {crop.tissue for crop in order.crops} == {0, 1}
+        lenders = [patches.names.index(crop.source) for crop in order.crops]
+        assert number not in lenders
+        assert {patches.cases[i] for i in lenders} == {patches.cases[number]}
+        assert [c.source for c in orders[number].crops] == [c.source for c in order.crops]
+        np.testing.assert_array_equal(order.semantic_map, 1 - patches.semantic_maps[number])
+    other = orders.replacement(lent[0], 1)
+    assert [c.pixels.tobytes() for c in other.crops] != [c.pixels.tobytes() for c in orders[lent[0]].crops]
+
+
+def test_names_stay_in_the_key_file_unless_they_are_asked_for(dataset):
+    patches = load_patches(dataset, "train")
+    orders = make_orders(Source(maps=dataset, split="train", crops=dataset), MODEL, 0, None)
+    ids = {content_id(image): name for image, name in zip(patches.images, patches.names, strict=True)}
+    assert {crop.source for number in range(12) for crop in orders[number].crops} <= ids.keys()
+    inputs = orders.inputs()
+    assert inputs.sources["crops"] == {identity: [name] for identity, name in ids.items()}
+    assert inputs.fingerprints["crops"] != inputs.fingerprints["maps"]
+
+
+def test_a_dataset_lends_to_its_own_maps_alone(dataset):
+    with pytest.raises(ConfigError, match="lends? crops to its own maps only; give it as --maps"):
+        make_orders(Source(maps=DrawnMaps(), crops=dataset), MODEL, 0, None)
