@@ -60,5 +60,5 @@ def test_names_stay_in_the_key_file_unless_they_are_asked_for(dataset):
 
 
 def test_a_dataset_lends_to_its_own_maps_alone(dataset):
-    with pytest.raises(ConfigError, match="lends? crops to its own maps only; give it as --maps"):
+    with pytest.raises(ConfigError, match="lend crops to its own maps only; give it as --maps"):
         make_orders(Source(maps=DrawnMaps(), crops=dataset), MODEL, 0, None)
