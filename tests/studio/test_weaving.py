@@ -99,3 +99,33 @@ def test_provenance_alone_reopens_what_used_the_bank(page):
 
 def bank_crop(page: Page, tissue: str) -> dict:
     return {"crop": next(row["crop"] for row in page.state["bank"] if row["tissue"] == tissue), "tissue": tissue}
+
+
+def test_a_redrawn_image_keeps_the_rest_and_is_reopened(page, tissue_image):
+    uploaded = page.ask("/api/images", file_of(tissue_image[:96, :128]))[1]
+    ids, mask = np.full((96, 128), 255, np.uint8), np.zeros((96, 128), np.uint8)
+    ids[30:60, 40:80], mask[30:60, 40:80] = 1, 1
+    sent = {"image": uploaded["image"], "mask": map_body(mask)["ids"]}
+    result = page.weave(map_body(ids) | sent | {"model": "tiny", "steps": 2, "seed": 3})[0]
+    made = page.picture(result["url_image"])
+    assert np.array_equal(made[mask == 0], tissue_image[:96, :128][mask == 0])
+    assert not np.array_equal(made, tissue_image[:96, :128])
+    zipped = page.ask(f"/api/results/{result['result']}/zip")[1]["bytes"]
+    assert b"PIXELS OF A PATIENT" in zipfile.ZipFile(io.BytesIO(zipped)).read("README.txt")
+    start = page.ask("/api/reopen", zipped)[1]
+    assert np.array_equal(page.picture(start["inpaint"]["mask"]) > 0, mask > 0)
+    again = {"image": start["inpaint"]["image"]["image"], "mask": map_body(mask)["ids"]}
+    woven = page.weave(page.body(start) | again)[0]
+    assert page.ask(woven["url_image"])[1]["bytes"] == page.ask(result["url_image"])[1]["bytes"]
+
+
+def test_a_large_map_is_woven_window_by_window(page, tiny):
+    ids = np.zeros((64, 800), np.uint8)
+    ids[:, 400:] = 2
+    _, job, _ = page.ask("/api/weave", map_body(ids) | {"model": "tiny", "steps": 8, "seed": 4})
+    events = page.events(job["job"])
+    steps = [data for name, data in events if name == "step"]
+    assert steps
+    assert all(1 <= data["step"] <= data["of"] and data["of"] > 4 for data in steps)
+    expected = tiny.pipeline(ids, steps=8, seed=4)[0]
+    assert np.array_equal(page.picture(events[-1][1]["url_image"]), expected)
