@@ -83,6 +83,10 @@ def test_the_fingerprint_is_of_every_weight(make_pipeline):
     with torch.no_grad():
         next(other.autoencoder.parameters()).flatten()[0] += 1e-3
     assert one.fingerprint != other.fingerprint
+    changed = one.fingerprint
+    next(other.denoiser.parameters()).data = next(one.denoiser.parameters()).data.clone()
+    assert other.fingerprint == weights_hash(other.autoencoder, other.denoiser)
+    assert one.fingerprint == changed
 
 
 def test_a_saved_header_holds_no_pickle(tiny_model):

@@ -221,5 +221,5 @@ def test_the_command_prints_its_token_once_and_writes_nothing(studio_folder, tmp
     assert process.returncode == 130
     assert (*printed, out)[0].count(token) == 1
     assert token not in "".join(printed[1:]) + out + errors
-    assert errors.splitlines() == ["histoloom: stopped by Ctrl-C; the same command resumes"]
+    assert errors.splitlines() == ["histoloom: stopped by Ctrl-C; the same command serves again"]
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

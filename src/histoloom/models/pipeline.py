@@ -75,6 +75,7 @@ class HistoloomPipeline(DiffusionPipeline):
         super().__init__()
         self.register_modules(autoencoder=autoencoder, denoiser=denoiser, scheduler=scheduler)
         self.register_to_config(tissue=tissue, copy_limit=copy_limit, mpp=mpp)
+        self._hashed: tuple[tuple, str] = (), ""  # what stands for the weights, and their hash
 
     @classmethod
     @quietly()
@@ -126,7 +127,14 @@ class HistoloomPipeline(DiffusionPipeline):
 
         A model opened in fp16 may have another: fp16 does not hold every bf16 value.
         """
-        return weights_hash(self.autoencoder, self.denoiser)
+        # Each patch names its model, and a hash takes longer than a patch: it is kept while the weights stay.
+        tensors = (*self.autoencoder.state_dict().values(), *self.denoiser.state_dict().values())
+        if any(tensor.is_inference() for tensor in tensors):  # whose changes are not counted
+            return weights_hash(self.autoencoder, self.denoiser)
+        weights = tuple((tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in tensors)
+        if weights != self._hashed[0]:
+            self._hashed = weights, weights_hash(self.autoencoder, self.denoiser)
+        return self._hashed[1]
 
     def resolve(self, sampling: S) -> tuple[Scheduler, S]:
         """The scheduler that `sampling` means for this model, and `sampling` with sampler and steps filled in.

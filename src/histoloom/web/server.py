@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import ipaddress
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +12,10 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from histoloom.disk import reason
-from histoloom.errors import ConfigError
+from histoloom.errors import ConfigError, Interrupted
 from histoloom.web.security import LOOPBACK
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def is_loopback(host: str) -> bool:
@@ -50,5 +53,15 @@ def make_server(app: ASGIApp) -> uvicorn.Server:
 
 
 def serve(app: ASGIApp, listener: socket.socket) -> None:
-    """Answer requests until a signal stops the process."""
-    make_server(app).run(sockets=[listener])
+    """Answer requests until a signal stops the process; raises Interrupted then."""
+    stopped: list[int] = []
+    # The server takes signals while it runs, and raises them once more for these handlers when it has ended.
+    before = {number: signal.signal(number, lambda found, _: stopped.append(found)) for number in _SIGNALS}
+    try:
+        make_server(app).run(sockets=[listener])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if stopped:
+        name = "Ctrl-C" if stopped[0] == signal.SIGINT else signal.Signals(stopped[0]).name
+        raise Interrupted(f"stopped by {name}; the same command serves again", 128 + stopped[0])
