@@ -3,6 +3,7 @@
 import getpass
 import json
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -128,6 +129,23 @@ def test_polygons_for_yolo_make_up_the_map(woven):
             assert (drawn[inside] == 255).all()
             drawn[inside] = int(kind)
         np.testing.assert_array_equal(drawn, semantic_map)
+
+
+def test_ultralytics_loads_the_polygons(woven, tmp_path, monkeypatch):
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))
+    reason = "ultralytics is AGPL and no dependency of ours; install it to run this test"
+    dataset = pytest.importorskip("ultralytics.data.dataset", reason=reason)
+    described = yaml.safe_load((exported(woven, "yolo") / "data.yaml").read_text())
+    copied = tmp_path / "yolo"
+    shutil.copytree(exported(woven, "yolo"), copied)  # it writes a cache beside the labels
+    loaded = dataset.YOLODataset(
+        img_path=str(copied / described["train"]), data=described | {"channels": 3}, task="segment", imgsz=24
+    )
+    maps = read_woven(woven).semantic_maps
+    assert len(loaded.labels) == len(maps)
+    for label, semantic_map in zip(sorted(loaded.labels, key=lambda one: one["im_file"]), maps, strict=True):
+        assert set(label["cls"].ravel().astype(int)) == set(np.unique(semantic_map)) - {255}
+        assert len(label["segments"]) == len(label["cls"])
 
 
 def test_shapely_and_our_reader_open_geojson(woven):
