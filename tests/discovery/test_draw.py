@@ -1,6 +1,5 @@
 import json
 import shutil
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +15,8 @@ from histoloom.discovery.draw import draw_maps, found_map, level_file, shares_of
 from histoloom.discovery.levels import read_levels
 from histoloom.discovery.map_files import read_map
 from histoloom.discovery.names import name_types
-from histoloom.discovery.open_classifier import open_classifier
 from histoloom.discovery.parts import find_parts
 from histoloom.discovery.pseudo_maps import MapConfig
-from histoloom.discovery.tree import TypeTree
-from histoloom.distributed import Workers
 from histoloom.errors import InputError, OutputError
 from histoloom.patches.from_slides import extract_slides
 from histoloom.patches.places import PlaceReader
@@ -108,17 +104,6 @@ def test_a_stopped_run_goes_on_and_other_names_name_no_window_again(draw, tmp_pa
     polygons = json.loads(level_file(tmp_path / "stopped", 3, "geojson", part).read_text())
     named = {f["properties"]["classification"]["name"] for f in polygons["features"]}
     assert named == {"type 0", "tumour"}
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_ray_workers_draw_the_same_bytes_as_one_process(slides, discovered, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # the cluster was started elsewhere
-    tree = TypeTree.load(discovered)
-    parts, _ = find_parts(slides, Cutting())
-    named, config = name_types(tree.ancestors, tree.levels), MapConfig(stride=32)
-    for out, workers in (("one", Workers()), ("ray", Workers(ray="local"))):
-        draw_maps(parts, partial(open_classifier, discovered), "m", named, config, Path(out), workers=workers)
-    assert files(Path("one")) == files(Path("ray"))
 
 
 def test_patches_are_cut_by_the_maps_as_by_any_annotation(draw, slides, known_map, tmp_path):

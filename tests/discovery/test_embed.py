@@ -154,28 +154,25 @@ from histoloom.discovery.cutting import Cutting
 from histoloom.discovery.parts import find_parts
 from histoloom.distributed import Workers
 
-source, out, encoder, ray = sys.argv[1:]
+source, out, encoder = sys.argv[1:]
 config = EmbedConfig(encoder, Cutting(mpp=0.5, size=64, slide_mpp=0.25))
 class Kill:
     def advance(self, count=1, note=""):
         count and os.kill(os.getpid(), signal.SIGKILL)
 
 parts, _ = find_parts(Path(source), config.cutting)
-embed(parts, config, Path(out), Path(source), Workers(ray=ray), Kill())
+embed(parts, config, Path(out), Path(source), Workers(), Kill())
 """
 
 
-@pytest.mark.parametrize("ray", ["", "local"], ids=["alone", "ray"])
-def test_a_run_killed_for_good_goes_on_when_it_is_repeated(slides, encoder, ray, tmp_path, request):
-    if ray:
-        request.getfixturevalue("ray_cluster")
+def test_a_run_killed_for_good_goes_on_when_it_is_repeated(slides, encoder, tmp_path):
     config = EmbedConfig(encoder, CUTTING)
     run(slides, tmp_path / "whole", config)
-    done = subprocess.run([sys.executable, "-c", STOPS, slides, tmp_path / "killed", encoder, ray])
+    done = subprocess.run([sys.executable, "-c", STOPS, slides, tmp_path / "killed", encoder])
     assert done.returncode == -signal.SIGKILL
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed" / "embeddings").glob("*.parquet")}
-    assert len(kept) >= 1  # workers on Ray may have been further than the run knew
-    run(slides, tmp_path / "killed", config, workers=Workers(ray=ray))
+    assert len(kept) == 1
+    run(slides, tmp_path / "killed", config)
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
