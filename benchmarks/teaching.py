@@ -3,8 +3,8 @@
     python benchmarks/teaching.py DATA@test --out DIR --seeds 5 --set real=DATA@train --set woven=WOVEN \\
         --set decoded=DATA@train,decoded=ebhi-seg --set mixed=DATA@train+WOVEN
 
-A set is one source, or several joined by +: a patch dataset with its split, or a folder of woven patches. What follows
-a comma changes a source: `decoded=MODEL` passes its images through the autoencoder of a model,
+A set is one source, or several joined by +: a patch dataset with its split, or a folder of woven patches. After
+a comma come changes of a source: `decoded=MODEL` passes its images through the autoencoder of a model,
 `woven=KEY:VALUE;KEY:VALUE` weaves its maps again (`teaching_woven.py`), `cases=N` keeps that many of its cases,
 `border=N` leaves N px on either side of borders between types out of the maps, `oversampled` and `pasted` are the
 classic remedies for rare types (`teaching_controls.py`). Several sources teach in turns, or with `--in-sequence` one

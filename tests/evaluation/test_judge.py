@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 from conftest import draw_tissue
+from drawn_dataset import write_drawn_dataset
 
 from histoloom.errors import ModelError
 from histoloom.evaluation.judge import ABOUT, load_judge, pixel_loss, train_judge
 from histoloom.evaluation.segmenter import SegmenterConfig
 from histoloom.files import write_json
-from histoloom.patches.store import encode_png, write_shards
 from histoloom.tissue import TissueTable
 
 TABLE = TissueTable.from_names(["stroma", "gland"])
@@ -17,17 +17,8 @@ TABLE = TissueTable.from_names(["stroma", "gland"])
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory):
     """A judge of thirty patches by five cases, trained in seconds, and its folder."""
-    home, rng = tmp_path_factory.mktemp("judge"), np.random.default_rng(0)
-    rows = []
-    for number in range(30):
-        image, semantic_map = draw_tissue(rng, 64, 2)
-        rows.append(
-            {"image": encode_png(image), "semantic_map": encode_png(semantic_map), "source": f"{number}.png", "x": 0,
-             "y": 0, "size": 64, "mpp": 0.5, "fractions": [0.5, 0.5], "entropy": 0.0, "case": f"{number % 5}",
-             "split": "train"}
-        )  # fmt: skip
-    write_shards(rows, TABLE, home / "dataset", "train")
-    (home / "dataset" / "tissue.toml").write_text(TABLE.to_toml())
+    home = tmp_path_factory.mktemp("judge")
+    write_drawn_dataset(home / "dataset", TABLE, 30, 5, 64)
     config = SegmenterConfig(channels=(8, 16), size=32, steps=60, batch_size=8)
     about = train_judge(home / "dataset", home / "judge", config)
     assert train_judge(home / "dataset", home / "judge", config) == about

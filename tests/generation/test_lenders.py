@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from conftest import draw_tissue
+from drawn_dataset import write_drawn_dataset
 
 from histoloom.conditioning.inputs import content_id
 from histoloom.errors import ConfigError
 from histoloom.generation.orders import make_orders
 from histoloom.generation.settings import DrawnMaps, Source
-from histoloom.patches.store import encode_png, load_patches, write_shards
+from histoloom.patches.store import load_patches
 from histoloom.tissue import TissueTable
 
 TABLE = TissueTable.from_names(["stroma", "gland"])
@@ -18,17 +18,7 @@ MODEL = TissueTable.from_names(["gland", "stroma"])  # the same types by other i
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     """Twelve patches of four cases."""
-    folder, rng, rows = tmp_path_factory.mktemp("lenders") / "dataset", np.random.default_rng(0), []
-    for number in range(12):
-        image, semantic_map = draw_tissue(rng, 96, 2)
-        rows.append(
-            {"image": encode_png(image), "semantic_map": encode_png(semantic_map), "source": f"Jane Doe {number}.png",
-             "x": 0, "y": 0, "size": 96, "mpp": 0.5, "fractions": [0.5, 0.5], "entropy": 0.0, "case": f"{number % 4}",
-             "split": "train"}
-        )  # fmt: skip
-    write_shards(rows, TABLE, folder, "train")
-    (folder / "tissue.toml").write_text(TABLE.to_toml())
-    return folder
+    return write_drawn_dataset(tmp_path_factory.mktemp("lenders") / "dataset", TABLE, 12, 4, 96)
 
 
 def test_crops_come_from_other_patches_of_the_case_with_the_ids_of_the_model(dataset):

@@ -2,15 +2,14 @@
 
 import shutil
 
-import numpy as np
 import pytest
-from conftest import draw_tissue
+from drawn_dataset import write_drawn_dataset
 from studio_server import Page, studio
 
 from histoloom.evaluation.judge import JUDGE, train_judge
 from histoloom.evaluation.nearest_training import TrainingPatches
 from histoloom.evaluation.segmenter import SegmenterConfig
-from histoloom.patches.store import encode_png, load_patches, write_shards
+from histoloom.patches.store import load_patches
 from histoloom.studio.catalog import Model
 
 QUICK = SegmenterConfig(channels=(8, 8), size=64, steps=2, batch_size=2)
@@ -19,17 +18,7 @@ QUICK = SegmenterConfig(channels=(8, 8), size=64, steps=2, batch_size=2)
 @pytest.fixture(scope="module")
 def dataset(tiny, tmp_path_factory):
     """Ten patches of five cases, of the tissue types of the model."""
-    folder, rng, rows = tmp_path_factory.mktemp("answers") / "dataset", np.random.default_rng(0), []
-    for number in range(10):
-        image, semantic_map = draw_tissue(rng, 64, 2)
-        rows.append(
-            {"image": encode_png(image), "semantic_map": encode_png(semantic_map), "source": f"{number}.png", "x": 0,
-             "y": 0, "size": 64, "mpp": 0.5, "fractions": [0.5, 0.5], "entropy": 0.0, "case": f"{number % 5}",
-             "split": "train"}
-        )  # fmt: skip
-    write_shards(rows, tiny.table, folder, "train")
-    (folder / "tissue.toml").write_text(tiny.table.to_toml())
-    return folder
+    return write_drawn_dataset(tmp_path_factory.mktemp("answers") / "dataset", tiny.table, 10, 5, 64)
 
 
 @pytest.fixture(scope="module")

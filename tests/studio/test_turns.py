@@ -1,4 +1,4 @@
-"""The queue: users take turns, places are told, and nobody fills it."""
+"""The queue: users take turns, they learn their places, and nobody fills it."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def finish(job: Job) -> None:
 
 
 def place_of(job: Job) -> int:
-    """The place that the job was told last."""
+    """The place that the job was given last."""
     return next(data["place"] for _, name, data in reversed(job._events) if name == "place")
 
 
@@ -52,7 +52,7 @@ def test_who_comes_while_a_picture_is_woven_is_next():
 def test_the_place_is_the_number_of_pictures_that_come_before():
     turns, (one, two, three) = Turns(4), owners(3)
     jobs = [lined_up(turns, one, 3), lined_up(turns, one), lined_up(turns, two, 2), lined_up(turns, three)]
-    told = [place_of(job) for job in jobs]
+    given = [place_of(job) for job in jobs]
     woven = []
     while (job := turns.take(wait=False)) is not None:
         if not any(job is one for one in woven):
@@ -60,10 +60,10 @@ def test_the_place_is_the_number_of_pictures_that_come_before():
         woven.append(job)
         finish(job)
     first = [next(i for i, job in enumerate(woven) if job is one) for one in jobs]
-    assert told[0] == first[0] == 0
+    assert given[0] == first[0] == 0
     assert first == [0, 6, 1, 2]
     # What came later took turns before the second job of the first user, as fairness demands.
-    assert told == [0, 3, 1, 2]
+    assert given == [0, 3, 1, 2]
 
 
 def test_a_user_has_a_limit_and_a_finished_or_canceled_job_frees_it():

@@ -1,22 +1,17 @@
 """The card of a folder of woven patches: what it holds, what it was made with, and whose license it inherits."""
 
-import json
 from pathlib import Path
-
-from jinja2 import Environment
 
 from histoloom import files
 from histoloom.generation.delivered import describe_delivered
 from histoloom.generation.woven_patch import SOURCES
 from histoloom.generation.woven_reader import iter_index
-from histoloom.models.card import ModelCard
+from histoloom.models.card import ModelCard, card_template
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.parquet import count_rows
 from histoloom.version import VERSION
 
-_ENVIRONMENT = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-_ENVIRONMENT.filters["yaml"] = json.dumps  # a JSON text is a YAML scalar
-_TEMPLATE = _ENVIRONMENT.from_string("""---
+_TEMPLATE = card_template("""---
 pretty_name: {{ name|yaml|safe }}
 license: {{ card.license|yaml|safe }}
 task_categories:

@@ -1,21 +1,16 @@
 """The card of exported patches, and the license that they inherit."""
 
-import json
 from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
 
-from jinja2 import Environment
-
 from histoloom import files
-from histoloom.models.card import ModelCard
+from histoloom.models.card import ModelCard, card_template
 from histoloom.tissue import TissueTable
 from histoloom.version import VERSION
 
 _MOST_BYTES = 2**20
-_ENVIRONMENT = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-_ENVIRONMENT.filters["yaml"] = json.dumps  # a JSON text is a YAML scalar
-_TEMPLATE = _ENVIRONMENT.from_string("""---
+_TEMPLATE = card_template("""---
 pretty_name: {{ name|yaml|safe }}
 license: {{ license.name|yaml|safe }}
 task_categories:

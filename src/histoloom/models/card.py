@@ -1,10 +1,20 @@
-"""What the card of a model says of its license."""
+"""What the card of a model says of its license, and templates of cards that pass it on."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, Template
+
 _MOST_BYTES = 2**20
+_ENVIRONMENT = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+_ENVIRONMENT.filters["yaml"] = json.dumps  # a JSON text is a YAML scalar
+
+
+def card_template(text: str) -> Template:
+    """The template of a card; foreign text in it is escaped, in the header by the filter `yaml`."""
+    return _ENVIRONMENT.from_string(text)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,7 +82,7 @@ class Weaver:
     def _step(
         self, job: Job, number: int, preview: Preview, last: list, pipeline: Any, step: int, time: Any, given: dict
     ) -> dict:
-        """Tell how far a picture is; raises Canceled."""
+        """Report how far a picture is; raises Canceled."""
         if job.closed:
             raise Canceled
         pixels, url = preview.after(pipeline, given), None
@@ -99,7 +99,7 @@ class Weaver:
 
 
 def _result(task: Task, number: int, woven: Woven, shelf: Shelf) -> dict:
-    """What the page is told of a result, which its shelf holds from now on."""
+    """What the page shows of a result; its owner's shelf holds it from now on."""
     name = shelf.put(Result(woven.image, woven.png, write_zip(task, number, woven)))
     limit, reasons = task.model.pipeline.copy_limit, {}
     found = {
