@@ -3,12 +3,13 @@
     python benchmarks/teaching.py DATA@test --out DIR --seeds 5 --set real=DATA@train --set woven=WOVEN \\
         --set decoded=DATA@train,decoded=ebhi-seg --set mixed=DATA@train+WOVEN
 
-A set is one source, or several joined by +: a patch dataset with its split, or a folder of woven patches. After
-a comma come changes of a source: `decoded=MODEL` passes its images through the autoencoder of a model,
-`woven=KEY:VALUE;KEY:VALUE` weaves its maps again (`teaching_woven.py`), `cases=N` keeps that many of its cases,
-`border=N` leaves N px on either side of borders between types out of the maps, `oversampled` and `pasted` are the
-classic remedies for rare types (`teaching_controls.py`). Several sources teach in turns, or with `--in-sequence` one
-after the other.
+A set is one source, or several joined by +, which teach in turns, or with `--in-sequence` one after the other. A
+source is a patch dataset with its split or a folder of woven patches, or several joined by &, which are thrown
+together. After a comma come changes: `decoded=MODEL` passes the images through the autoencoder of a model,
+`woven=KEY:VALUE;KEY:VALUE` weaves the maps again (`teaching_woven.py`), `cases=N` keeps that many cases, `border=N`
+leaves N px on either side of borders between types out of the maps, `lossy=FACTOR` and `checked=FACTOR` leave out
+pixels or patches that a judge does not believe, `oversampled` and `pasted` are the classic remedies for rare types
+(`teaching_controls.py`).
 
 Finished networks are kept in OUT, one JSON file each, so that an interrupted run goes on. "Of the first" is the mean
 IoU divided by that of the first set; "gain" is the difference, with its interval over test cases and seeds. Binary is
@@ -34,6 +35,20 @@ from histoloom.metrics import iou
 
 
 def load_source(text: str, kept: Path) -> ImageSet:
+    """A set of images from FOLDER[@SPLIT][,CHANGE[=VALUE]]...[&FOLDER...]."""
+    first, *others = [load_part(part, kept) for part in text.split("&")]
+    for other in others:
+        first = replace(
+            first,
+            images=np.concatenate([first.images, other.images]),
+            semantic_maps=np.concatenate([first.maps, other.maps]),
+            cases=first.cases + other.cases,
+            names=first.names + other.names,
+        )
+    return first
+
+
+def load_part(text: str, kept: Path) -> ImageSet:
     """A set of images from FOLDER[@SPLIT][,CHANGE[=VALUE]]..."""
     where, *changes = text.split(",")
     folder, _, split = where.partition("@")

@@ -6,10 +6,13 @@ from dataclasses import replace
 import numpy as np
 from scipy import ndimage
 
-from histoloom.augmentation import dihedral
+from histoloom.evaluation.controls import oversampled, pasted
+from histoloom.evaluation.judge import JUDGE, load_judge
 from histoloom.evaluation.sources import ImageSet
+from histoloom.generation.settings import CheckConfig
 from histoloom.study.decoding import Decoder
 from histoloom.tissue import UNLABELLED
+from histoloom.weights import find_model
 
 
 def decoded(images: ImageSet, model: str) -> ImageSet:
@@ -35,45 +38,32 @@ def without_borders(images: ImageSet, pixels: str) -> ImageSet:
     return replace(images, semantic_maps=maps)
 
 
-def oversampled(images: ImageSet, threshold: str) -> ImageSet:
-    """Patches with types that fewer than a share `threshold` of them show, repeated (LVIS, arXiv 1908.03195)."""
-    factors = _repeats(images.maps, float(threshold or 0.3))
-    rng = np.random.default_rng(0)
-    times = np.floor(factors).astype(int) + (rng.random(len(factors)) < factors % 1)
-    return images.select(np.repeat(np.arange(len(images)), times))
+def lossy(images: ImageSet, factor: str) -> ImageSet:
+    """Maps without pixels whose loss is above `factor` times the mean of their type (FreeMask, arXiv 2310.15160)."""
+    losses = _relative_losses(images)
+    above = float(factor or CheckConfig.lossy_above)
+    return replace(images, semantic_maps=np.where(losses > above, np.uint8(UNLABELLED), images.maps))
 
 
-def pasted(images: ImageSet, threshold: str) -> ImageSet:
-    """As many more patches, with the rarest type of another patch pasted over each (arXiv 2012.07177)."""
-    maps, rng = images.maps, np.random.default_rng(0)
-    factors, shares = _repeats(maps, float(threshold or 0.3)), _shown(maps).mean(0)
-    lenders = rng.choice(len(images), len(images), p=factors / factors.sum())
-    made = [images.images.copy(), maps.copy()]
-    for index, lender in enumerate(lenders):
-        which = int(rng.integers(8))
-        lent, semantic_map = dihedral(images.images[lender], which), dihedral(maps[lender], which)
-        types = [t for t in np.unique(semantic_map) if t != UNLABELLED]
-        mask = semantic_map == min(types, key=lambda t: shares[t])
-        made[0][index][mask], made[1][index][mask] = lent[mask], semantic_map[mask]
-    both = images.select(np.tile(np.arange(len(images)), 2))
-    return replace(both, images=np.concatenate([images.images, made[0]]), semantic_maps=np.concatenate([maps, made[1]]))
+def checked(images: ImageSet, factor: str) -> ImageSet:
+    """The patches that `generate --self-check` would not drop."""
+    losses, known = _relative_losses(images), images.maps != UNLABELLED
+    above = float(factor or CheckConfig.lossy_above)
+    shares = ((losses > above) & known).sum((1, 2)) / np.maximum(known.sum((1, 2)), 1)
+    return images.select(np.flatnonzero(shares <= CheckConfig.most_lossy))
 
 
-def _shown(maps: np.ndarray) -> np.ndarray:
-    """Which types each map shows on 1 % of its pixels or more."""
-    return np.stack([np.bincount(m.ravel(), minlength=256)[:UNLABELLED] > 0.01 * m.size for m in maps])
-
-
-def _repeats(maps: np.ndarray, threshold: float) -> np.ndarray:
-    shown = _shown(maps)
-    factors = np.maximum(1, np.sqrt(threshold / np.maximum(shown.mean(0), 1 / len(maps))))
-    return np.where(shown, factors, 1).max(1)
+def _relative_losses(images: ImageSet) -> np.ndarray:
+    judge = load_judge(find_model("ebhi-seg-few-steps") / JUDGE)
+    return np.stack([judge.relative_loss(*pair) for pair in zip(images.images, images.maps, strict=True)])
 
 
 CHANGES: dict[str, Callable[[ImageSet, str], ImageSet]] = {
     "decoded": decoded,
     "cases": with_cases,
     "border": without_borders,
-    "oversampled": oversampled,
-    "pasted": pasted,
+    "lossy": lossy,
+    "checked": checked,
+    "oversampled": lambda images, _: oversampled(images),
+    "pasted": lambda images, _: pasted(images),
 }

@@ -30,6 +30,7 @@ class Way:
     map: float = Sampling.map_guidance
     crop: float = Sampling.crop_guidance
     crops: str = CASE
+    types: str = ""  # ids joined by -: only maps that show one of these types; "": all
     maps: int = 0  # as many maps, drawn with seed 0; 0: all
     times: int = 1  # patches per map
     seed: int = 0
@@ -45,7 +46,11 @@ def woven(images: ImageSet, way: Way, kept: Path) -> ImageSet:
     """Each map of `images`, woven again; the cases stay those of the maps. No gate against copies."""
     patches = load_patches(images.where, images.split)
     rng = np.random.default_rng(way.seed)
-    chosen = rng.permutation(len(patches))[: way.maps] if way.maps else np.arange(len(patches))
+    chosen = np.arange(len(patches))
+    if way.types:
+        wanted = [int(tissue) for tissue in way.types.split("-")]
+        chosen = np.flatnonzero([np.isin(semantic_map, wanted).mean() > 0.01 for semantic_map in patches.semantic_maps])
+    chosen = rng.permutation(chosen)[: way.maps] if way.maps else chosen
     chosen = np.repeat(chosen, way.times)
     pipeline = HistoloomPipeline.load(find_model(way.model))
     key = [asdict(way), pipeline.fingerprint, images.fingerprint()]

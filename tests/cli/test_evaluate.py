@@ -132,12 +132,12 @@ def save_dataset(histoloom, folder, drawn):
 def test_deeplab_is_trained_on_real_synthetic_and_both_and_the_figures_are_written(histoloom, tmp_path, make_patches):
     save_dataset(histoloom, tmp_path, make_patches(8, 4, 192, 2))
     save_woven(tmp_path / "fake", make_patches(4, 1, 192, 2, seed=1), [()] * 4)
-    short = ("--steps", 1, "--batch-size", 2, "--seeds", 1)
+    short = ("--steps", 1, "--batch-size", 2, "--seeds", 1, "--control", "pasted")
     done = histoloom("downstream", "--real", "set", "--fake", "fake", *short, "--out", "found/downstream.json")
     assert done.code == 0, done.stderr
     written = json.loads((tmp_path / "found" / "downstream.json").read_text())
     assert written["config"]["steps"] == 1
-    assert set(written["results"]) == {"real", "synthetic", "both"}
+    assert set(written["results"]) == {"real", "synthetic", "both", "real, pasted"}
     for name, result in written["results"].items():
         assert 0 <= result["mean_iou"] <= 1
         assert result["low"] is result["high"] is None  # of too few cases

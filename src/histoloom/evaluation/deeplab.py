@@ -40,7 +40,7 @@ class DownstreamConfig:
     weight_decay: float = 0.01
     balance: float = 0.5  # loss weight of a type ~ share of its pixels ** -balance; 0 weighs all pixels equally
     in_turns: bool = True  # samples of several sources mixed; False: one source after the other, in equal shares
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     precision: Precision = "auto"  # of training; auto: bf16 where the hardware is faster in it
     stain: StainJitter = field(default_factory=lambda: StainJitter(shift=0.015))
 

@@ -2,7 +2,8 @@
 
 Equal steps for every training set, several seeds, one test set. "Mean IoU" is that of `histoloom.metrics.map_fidelity`:
 pixels pooled over all test patches (and seeds), one IoU per type, mean over the types of the test set. Intervals are
-over test cases and over seeds; two training sets are compared on the same test cases.
+over test cases and over seeds; two training sets are compared on the same test cases. Controls are real patches with a
+classic remedy for rare types, which woven patches have to beat.
 """
 
 import time
@@ -17,12 +18,20 @@ from torch import nn
 
 from histoloom.conditioning.inputs import content_id
 from histoloom.errors import InputError
+from histoloom.evaluation.controls import CONTROLS, check_controls
 from histoloom.evaluation.deeplab import STRIDE, DownstreamConfig, predict, train_deeplab
 from histoloom.evaluation.near_duplicates import near_duplicates
 from histoloom.evaluation.plain import plain
 from histoloom.evaluation.sources import ImageSet, comparable
 from histoloom.metrics.intervals import MIN_CASES, bounded_interval, reader_spread, t_interval, two_factor_spread
-from histoloom.metrics.map_fidelity import cases_of_types, confusion, iou, mean_iou_without, mean_over_present
+from histoloom.metrics.map_fidelity import (
+    cases_of_types,
+    confusion,
+    iou,
+    mean_iou_without,
+    mean_over_present,
+    merge_types,
+)
 from histoloom.precision import resolved
 from histoloom.progress import SILENT, Bar
 from histoloom.version import VERSION
@@ -53,14 +62,18 @@ class Comparison:
 
     results: dict[str, "Downstream"]
     gains: dict[str, "Gain"]  # by name, such as "both - real"
+    ground_results: dict[str, "Downstream"]  # the same for the commonest type of the test set against all others
+    ground_gains: dict[str, "Gain"]
     notes: list[str]
-    about: dict  # config, precision, types and sets
+    about: dict  # config, precision, types, the commonest type ("ground") and sets
 
     def to_json(self) -> dict:
         """Everything as plain JSON: no path, and null where there is no number."""
         found = {
             "results": {name: asdict(result) for name, result in self.results.items()},
             "gains": {name: asdict(gain) for name, gain in self.gains.items()},
+            "ground_results": {name: asdict(result) for name, result in self.ground_results.items()},
+            "ground_gains": {name: asdict(gain) for name, gain in self.ground_gains.items()},
             "notes": self.notes,
         }
         return cast(dict, plain(self.about | found))
@@ -84,15 +97,19 @@ def downstream(
     config: DownstreamConfig,
     bar: Bar = SILENT,
     keep: Keep = lambda _, make: make(),
+    controls: Sequence[str] = (),
 ) -> dict[str, list[Int[np.ndarray, "n k k"]]]:
-    """Train on `real`, on `fake` and on both (half of each batch from each), and test on `held`.
+    """Train on `real`, on `fake`, on both (half of each batch from each) and on each control; test on `held`.
 
     Returns for each training set the confusion matrices of the test patches, one array per seed: see `pooled` and
     `gain`. `bar` counts steps. `keep` is given the name of each network and what makes its result; it returns that
-    result, made now or before. Raises InputError or ImageError for sets that `check_sets` refuses.
+    result, made now or before. Raises InputError or ImageError for sets that `check_sets` refuses, and ConfigError for
+    an unknown control.
     """
+    check_controls(controls)
     check_sets(real, fake, held)
     trained_on = {REAL: [real], SYNTHETIC: [fake], BOTH: [real, fake]}
+    trained_on |= {f"{REAL}, {name}": [CONTROLS[name](real)] for name in controls}
 
     def make(sources: list[ImageSet], seed: int) -> dict:
         network = train_deeplab(sources, num_types, config, seed, bar)
@@ -166,8 +183,9 @@ def describe(
     """What `downstream` found, with paired differences; `sets` are the real, the synthetic and the test set."""
     held = sets["test"]
     table = held.known_table
-    results = {name: pooled(of, held.cases) for name, of in counts.items()}
-    gains = {f"{name} - {REAL}": gain(of, counts[REAL], held.cases) for name, of in counts.items() if name != REAL}
+    ground = int(counts[REAL][0].sum(axis=(0, 2)).argmax())
+    groups = [[ground], [i for i in range(table.num_ids) if i != ground]]
+    merged = {name: [merge_types(seed, groups) for seed in of] for name, of in counts.items()}
     names = dict(zip(table.ids, table.names, strict=True))
     about = {
         "version": VERSION,
@@ -176,10 +194,18 @@ def describe(
         "reduction": "pixels pooled, mean over the types of the test set",
         "intervals": "95 %, over test cases and seeds",
         "types": {str(i): name for i, name in names.items()},
+        "ground": names[ground],
         "sets": {name: _about(images) for name, images in sets.items()},
     }
     notes = notes_of(counts[REAL], held.cases, [names.get(i, str(i)) for i in range(table.num_ids)])
-    return Comparison(results, gains, notes, about)
+    return Comparison(*_compare(counts, held.cases), *_compare(merged, held.cases), notes, about)
+
+
+def _compare(
+    counts: dict[str, list[Int[np.ndarray, "n k k"]]], cases: Sequence[str]
+) -> tuple[dict[str, Downstream], dict[str, Gain]]:
+    results = {name: pooled(of, cases) for name, of in counts.items()}
+    return results, {f"{name} - {REAL}": gain(of, counts[REAL], cases) for name, of in counts.items() if name != REAL}
 
 
 def _about(images: ImageSet) -> dict:

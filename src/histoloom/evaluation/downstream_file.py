@@ -5,11 +5,12 @@ Until all networks are trained, the results of finished ones are in a folder bes
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from histoloom.errors import InputError
+from histoloom.evaluation.controls import check_controls
 from histoloom.evaluation.downstream import (
     Comparison,
     Downstream,
@@ -27,7 +28,7 @@ from histoloom.precision import resolved
 from histoloom.progress import Progress, silent
 from histoloom.records import Record, read_json, refuse_other_run
 
-COMMAND, FORMAT = "downstream", 1
+COMMAND, FORMAT = "downstream", 2
 _RECORD = "record"  # key of the file
 
 
@@ -38,17 +39,20 @@ def compare_into(
     config: Config,
     progress: Progress = silent,
     say: Callable[[str], None] = lambda line: None,
+    controls: Sequence[str] = (),
 ) -> tuple[Comparison, bool]:
     """Train on the splits train of `real` and on `fake`, test on split val of `real`, and write the result to `out`.
 
-    The same call resumes: a network that was trained is not trained again. `say` is given what the training will take.
-    Returns what `out` holds, and whether this call has made it. Raises OutputError where `out` holds the result of
-    other settings or images, or cannot be written, and InputError or ImageError for sets that cannot be compared.
+    `controls` are names of `evaluation.controls`, which also learn. The same call resumes: a network that was trained
+    is not trained again. `say` is given what the training will take. Returns what `out` holds, and whether this call
+    has made it. Raises OutputError where `out` holds the result of other settings or images, or cannot be written;
+    InputError or ImageError for sets that cannot be compared; ConfigError for an unknown control.
     """
+    check_controls(controls)
     with writable(out):
         learned, woven, held = load_images(real, "train"), load_images(fake), load_images(real, "val")
         sets = {"real": learned, "synthetic": woven, "test": held}
-        settings = asdict(config) | {"precision": resolved(config.precision)}
+        settings = asdict(config) | {"precision": resolved(config.precision), "controls": list(controls)}
         inputs = {name: images.fingerprint() for name, images in sets.items()}
         record = Record(command=COMMAND, format=FORMAT, settings=settings, inputs=inputs)
         parts = out.with_name(f"{out.name}.parts")
@@ -58,7 +62,7 @@ def compare_into(
             return found, False
         check_sets(learned, woven, held)
         key = json.dumps(record.to_json(), sort_keys=True)
-        types, networks = held.known_table.num_ids, 3 * len(config.seeds)
+        types, networks = held.known_table.num_ids, (3 + len(controls)) * len(config.seeds)
         minutes = networks * config.steps * seconds_per_step([learned, woven], types, config) / 60
         say(f"{networks} networks of {config.steps} steps: about {minutes:.0f} min here, if none was trained before")
         with progress("segmenters", networks * config.steps, "steps") as bar:
@@ -69,7 +73,7 @@ def compare_into(
                 bar.advance(0 if trained else config.steps)
                 return result
 
-            counts = downstream(learned, woven, held, types, config, bar, keep)
+            counts = downstream(learned, woven, held, types, config, bar, keep, controls)
         found = describe(counts, sets, config)
         write_json(out, found.to_json() | {_RECORD: record.to_json()})
         shutil.rmtree(parts)
@@ -83,9 +87,12 @@ def _read(path: Path, record: Record) -> Comparison:
     made_by = made_by if isinstance(made_by, dict) else {}
     refuse_other_run(path, made_by, record, cure="name another file, or move it away")
     try:
-        results = {name: Downstream(**_numbers(values)) for name, values in written.pop("results").items()}
-        gains = {name: Gain(**_numbers(values)) for name, values in written.pop("gains").items()}
-        return Comparison(results, gains, written.pop("notes"), written)
+        found = [
+            {name: kind(**_numbers(values)) for name, values in written.pop(f"{which}{what}").items()}
+            for which in ("", "ground_")
+            for what, kind in (("results", Downstream), ("gains", Gain))
+        ]
+        return Comparison(*found, written.pop("notes"), written)
     except (KeyError, TypeError, AttributeError):
         raise InputError(f"{path}: is damaged; move it away, and run the command again") from None
 
