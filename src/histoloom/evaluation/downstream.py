@@ -18,6 +18,7 @@ from torch import nn
 
 from histoloom.conditioning.inputs import content_id
 from histoloom.errors import InputError
+from histoloom.evaluation.advice import advice
 from histoloom.evaluation.controls import CONTROLS, check_controls
 from histoloom.evaluation.deeplab import STRIDE, DownstreamConfig, predict, train_deeplab
 from histoloom.evaluation.near_duplicates import near_duplicates
@@ -198,7 +199,10 @@ def describe(
         "sets": {name: _about(images) for name, images in sets.items()},
     }
     notes = notes_of(counts[REAL], held.cases, [names.get(i, str(i)) for i in range(table.num_ids)])
-    return Comparison(*_compare(counts, held.cases), *_compare(merged, held.cases), notes, about)
+    found, of_ground = _compare(counts, held.cases), _compare(merged, held.cases)
+    both = found[1][f"{BOTH} - {REAL}"]
+    notes += advice(both.low, both.high, sets["real"], sets["synthetic"])
+    return Comparison(*found, *of_ground, notes, about)
 
 
 def _compare(

@@ -1,0 +1,37 @@
+"""What a downstream comparison suggests to do next, in sentences."""
+
+from histoloom.evaluation.sources import ImageSet, with_cases
+
+MOSTLY = 0.5  # of the synthetic patches
+
+
+def advice(low: float, high: float, real: ImageSet, fake: ImageSet) -> list[str]:
+    """Sentences for the user, from the interval of "both - real" (nan: unknown) and from how `fake` was woven.
+
+    Its crops count as those of other cases where they come from patches of `real` whose case is not that of the map.
+    """
+    said = []
+    if low > 0:
+        said.append("Real and synthetic patches together teach more than real ones alone: train on both.")
+    elif high < 0:
+        said.append("Adding synthetic patches to real ones makes the segmenter worse: train on real ones alone.")
+    elif low == low:
+        said.append("This test sees no difference between real patches and both together.")
+    if (share := _with_foreign_crops(real, fake)) > MOSTLY:
+        said.append(
+            f"{share:.0%} of the synthetic patches have crops of other cases than their map. Crops of the same case "
+            "taught more in our tests: weave with --maps DATASET --crops DATASET."
+        )
+    return said
+
+
+def _with_foreign_crops(real: ImageSet, fake: ImageSet) -> float:
+    """Share of the patches with a crop of another case than the map's, of those whose map and crops are known."""
+    case_of = dict(zip(real.names, real.cases, strict=True))
+    known, foreign = 0, 0
+    for case, crops in zip(with_cases(fake, [real]).cases, fake.crops, strict=False):
+        cases = {case_of[crop.source] for crop in crops if crop.source in case_of}
+        if cases and case in set(real.cases):
+            known += 1
+            foreign += cases != {case}
+    return foreign / known if known else 0.0

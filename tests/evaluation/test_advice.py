@@ -1,0 +1,46 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from histoloom.conditioning.inputs import content_id
+from histoloom.evaluation.advice import advice
+from histoloom.evaluation.sources import ImageSet
+from histoloom.generation.woven_patch import CropUse
+from histoloom.tissue import TissueTable
+
+NAN = float("nan")
+
+
+@pytest.fixture
+def sets() -> tuple[ImageSet, ImageSet]:
+    """Four real patches of two cases, and one woven from each of their maps, with a crop of the case's other patch."""
+    rng, table = np.random.default_rng(0), TissueTable.from_names(["stroma", "gland"])
+    maps = rng.integers(0, 2, (4, 32, 32), dtype=np.uint8)
+    images = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    names, cases = [f"p{i}.png" for i in range(4)], ["a", "a", "b", "b"]
+    real = ImageSet("real", "patch dataset", "train", "PNG", images, maps, cases, names, table)
+    crops = [[CropUse(names[i ^ 1], 0, 0, 0, 24, 24)] for i in range(4)]
+    ids = [content_id(semantic_map) for semantic_map in maps]
+    return real, replace(real, where="woven", kind="woven patches", cases=ids, names=list("wxyz"), crops=crops)
+
+
+def test_advice_follows_the_interval_of_both_against_real(sets):
+    assert advice(0.01, 0.2, *sets) == [
+        "Real and synthetic patches together teach more than real ones alone: train on both."
+    ]
+    assert advice(-0.2, -0.01, *sets)[0].endswith("train on real ones alone.")
+    assert advice(-0.1, 0.1, *sets) == ["This test sees no difference between real patches and both together."]
+    assert advice(NAN, NAN, *sets) == []
+
+
+def test_crops_of_other_cases_are_named(sets):
+    real, fake = sets
+    foreign = [[CropUse(real.names[3 - i], 0, 0, 0, 24, 24)] for i in range(4)]
+    said = advice(NAN, NAN, real, replace(fake, crops=foreign))
+    assert said == [
+        "100% of the synthetic patches have crops of other cases than their map. Crops of the same case taught more in "
+        "our tests: weave with --maps DATASET --crops DATASET."
+    ]
+    of_a_bank = [[CropUse("0123456789abcdef", 0, 0, 0, 24, 24)] for _ in range(4)]
+    assert advice(NAN, NAN, real, replace(fake, crops=of_a_bank)) == []
