@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from histoloom.conditioning.inputs import content_id
-from histoloom.evaluation.advice import advice
+from histoloom.evaluation.advice import advice, confusions
 from histoloom.evaluation.sources import ImageSet
 from histoloom.generation.woven_patch import CropUse
 from histoloom.tissue import TissueTable
@@ -44,3 +44,12 @@ def test_crops_of_other_cases_are_named(sets):
     ]
     of_a_bank = [[CropUse("0123456789abcdef", 0, 0, 0, 24, 24)] for _ in range(4)]
     assert advice(NAN, NAN, real, replace(fake, crops=of_a_bank)) == []
+
+
+def test_types_that_are_mistaken_are_named_worst_first():
+    shares = [[0.7, 0.25, 0.05], [0.1, 0.9, 0.0], [0.1, 0.5, 0.4]]
+    assert confusions(shares, ["stroma", "gland", "tumor"]) == [
+        "50% of tumor is read as gland",
+        "25% of stroma is read as gland",
+    ]
+    assert confusions([[NAN, NAN], [0.1, 0.9]], ["stroma", "gland"]) == []

@@ -57,6 +57,7 @@ def test_every_training_set_gets_the_same_steps_and_is_tested_on_all_held_patche
         assert len(result.of_seed) == 2
         assert result.mean_iou == pytest.approx(np.nanmean(result.of_type))
         assert np.isnan([result.low, result.high]).all()
+        assert np.nansum(result.read_as, axis=1) == pytest.approx([1, 1, 1])
     assert list(found.gains) == ["synthetic - real", "both - real"]
     assert found.notes[0] == "No intervals: the test patches are of 3 cases, and intervals need 5."
     written = found.to_json()

@@ -192,6 +192,7 @@ def downstream(
     other settings or images.
     """
     from histoloom.cli.progress import bar
+    from histoloom.evaluation.advice import confusions
     from histoloom.evaluation.downstream import DownstreamConfig
     from histoloom.evaluation.downstream_file import compare_into
 
@@ -206,9 +207,13 @@ def downstream(
     found, is_new = compare_into(
         out, real, fake, config, bar, lambda line: typer.echo(line, err=True), tuple(control or ())
     )
+    types_by_id = found.about["types"]
+    names = [types_by_id.get(str(i), str(i)) for i in range(max(map(int, types_by_id)) + 1)]
     for name, result in found.results.items():
         types = ", ".join(f"{n} {result.of_type[int(i)]:.2f}" for i, n in found.about["types"].items())
         typer.echo(f"{name}: mean IoU {result.mean_iou:.3f} {_span(result.low, result.high)}; {types}")
+        if mistaken := confusions(result.read_as, names):
+            typer.echo(f"{name}: {'; '.join(mistaken)}")
     for name, gain in found.gains.items():
         typer.echo(f"{name}: {gain.difference:+.3f} {_span(gain.low, gain.high)}")
     if len(found.about["types"]) > 2:

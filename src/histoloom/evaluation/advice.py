@@ -1,8 +1,13 @@
 """What a downstream comparison suggests to do next, in sentences."""
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from histoloom.evaluation.sources import ImageSet, with_cases
 
 MOSTLY = 0.5  # of the synthetic patches
+CONFUSED = 0.2  # of the pixels of a type
 
 
 def advice(low: float, high: float, real: ImageSet, fake: ImageSet) -> list[str]:
@@ -23,6 +28,16 @@ def advice(low: float, high: float, real: ImageSet, fake: ImageSet) -> list[str]
             "taught more in our tests: weave with --maps DATASET --crops DATASET."
         )
     return said
+
+
+def confusions(read_as: Sequence[Sequence[float]], names: Sequence[str]) -> list[str]:
+    """Which type is mostly mistaken for another one, most of all first; `read_as` holds shares of each type (row)."""
+    shares = np.nan_to_num(np.array(read_as, float))
+    np.fill_diagonal(shares, 0)
+    found = [(shares[i].max(), names[i], names[int(shares[i].argmax())]) for i in range(len(names))]
+    return [
+        f"{share:.0%} of {name} is read as {other}" for share, name, other in sorted(found)[::-1] if share >= CONFUSED
+    ]
 
 
 def _with_foreign_crops(real: ImageSet, fake: ImageSet) -> float:

@@ -46,13 +46,15 @@ Keep = Callable[[str, Callable[[], dict]], dict]
 @dataclass(frozen=True)
 class Downstream:
     """How one training set did: mean IoU with its 95 % interval over test cases and seeds (nan below MIN_CASES cases),
-    IoU per type (nan: not in the test set), mean IoU of each seed, test patches and test cases."""
+    IoU per type (nan: not in the test set), mean IoU of each seed, which share of each type (row) is read as each type
+    (column), test patches and test cases."""
 
     mean_iou: float
     low: float
     high: float
     of_type: tuple[float, ...]
     of_seed: tuple[float, ...]
+    read_as: tuple[tuple[float, ...], ...]
     n: int
     cases: int = 0
 
@@ -155,7 +157,11 @@ def pooled(counts: Sequence[Int[np.ndarray, "n k k"]], cases: Sequence[str]) -> 
     low, high = NAN, NAN
     if number >= MIN_CASES and np.isfinite(mean):
         low, high = bounded_interval(mean, two_factor_spread(estimates, left_out, sizes))
-    return Downstream(mean, low, high, tuple(map(float, of_type)), tuple(map(float, estimates)), len(cases), number)
+    pixels = whole.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        read_as = tuple(map(tuple, (pixels / pixels.sum(axis=1, keepdims=True)).tolist()))
+    of_type, of_seed = tuple(map(float, of_type)), tuple(map(float, estimates))
+    return Downstream(mean, low, high, of_type, of_seed, read_as, len(cases), number)
 
 
 def gain(
