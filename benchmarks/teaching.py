@@ -38,13 +38,7 @@ def load_source(text: str, kept: Path) -> ImageSet:
     """A set of images from FOLDER[@SPLIT][,CHANGE[=VALUE]]...[&FOLDER...]."""
     first, *others = [load_part(part, kept) for part in text.split("&")]
     for other in others:
-        first = replace(
-            first,
-            images=np.concatenate([first.images, other.images]),
-            semantic_maps=np.concatenate([first.maps, other.maps]),
-            cases=first.cases + other.cases,
-            names=first.names + other.names,
-        )
+        first = first.joined(other)
     return first
 
 

@@ -69,6 +69,21 @@ def test_every_training_set_gets_the_same_steps_and_is_tested_on_all_held_patche
     assert written["precision"] in ("fp32", "bf16")
 
 
+def test_one_pool_shows_as_many_of_each_set_as_their_numbers_say(image_sets):
+    real, fake = image_sets("real", 0), image_sets("fake", 1).select([0, 1])
+    pool = real.joined(fake)
+    assert (len(pool), pool.names[-2:], pool.cases[-2:]) == (8, fake.names, fake.cases)
+    assert np.array_equal(pool.images[6:], fake.images)
+    assert np.array_equal(pool.maps[:6], real.maps)
+    assert pool.select([7]).fingerprint() == replace(fake.select([1]), crops=[]).fingerprint()
+    once = replace(SHORT, steps=1, seeds=(0,))
+    apart, together = (
+        downstream(real, fake, image_sets("held", 2), 3, once, one_pool=one_pool) for one_pool in (False, True)
+    )
+    assert np.array_equal(apart["real"], together["real"])
+    assert not np.array_equal(apart["both"], together["both"])
+
+
 def drawn_counts(rng: np.random.Generator, cases: int, shift: float, seeds: int = 3) -> list[np.ndarray]:
     """Confusion matrices of two patches per case: some cases are harder, and so are some networks worse."""
     hard = np.repeat(rng.normal(0, 0.06, cases), 2)
@@ -186,6 +201,8 @@ def test_crops_of_test_patches_are_refused_as_their_maps_are(image_sets):
     line = r"^fake: was generated from a crop of 'held 03\.png' of the test images; use maps and crops of split train"
     with pytest.raises(InputError, match=line):
         check_sets(real, woven_with("held 03.png"), held)
+    with pytest.raises(InputError, match="was generated from a crop of"):
+        check_sets(real, woven_with(content_id(held.images[3])), held)
 
 
 @pytest.mark.parametrize(("in_turns", "expected"), [(True, [0, 9] * 4), (False, [0] * 4 + [9] * 4)])

@@ -5,7 +5,7 @@ import pytest
 from drawn_dataset import write_drawn_dataset
 
 from histoloom.conditioning.inputs import content_id
-from histoloom.errors import ConfigError
+from histoloom.errors import ConfigError, InputError, TissueError
 from histoloom.generation.orders import make_orders
 from histoloom.generation.settings import DrawnMaps, Source
 from histoloom.patches.store import load_patches
@@ -37,6 +37,34 @@ def test_crops_come_from_other_patches_of_the_case_with_the_ids_of_the_model(dat
         np.testing.assert_array_equal(order.semantic_map, 1 - patches.semantic_maps[number])
     other = orders.replacement(lent[0], 1)
     assert [c.pixels.tobytes() for c in other.crops] != [c.pixels.tobytes() for c in orders[lent[0]].crops]
+
+
+def test_maps_of_wanted_types_are_woven_several_times_with_crops_of_their_own_cases(dataset):
+    patches = load_patches(dataset, "train")
+    shows = [number for number, one in enumerate(patches.semantic_maps) if (one == 1).any()]
+    source = Source(maps=dataset, split="train", crops=dataset, only=("gland",), per_map=3, record_names=True)
+    orders = make_orders(source, MODEL, 0, None)
+    assert len(orders) == 3 * len(shows)
+    for place, number in enumerate(shows):
+        mine = [orders[3 * place + turn] for turn in range(3)]
+        for order in mine:
+            np.testing.assert_array_equal(order.semantic_map, 1 - patches.semantic_maps[number])
+            assert {patches.cases[patches.names.index(crop.source)] for crop in order.crops} <= {patches.cases[number]}
+    lent = [number for number, order in enumerate(orders) if order.crops]
+    assert len({tuple(crop.pixels.tobytes() for crop in orders[number].crops) for number in lent}) > len(lent) // 3
+    assert orders.inputs().sources["maps"]
+
+
+def test_wanted_types_that_are_nowhere_and_options_without_effect_are_refused(dataset, tmp_path):
+    with pytest.raises(TissueError, match="tumor"):
+        make_orders(Source(maps=dataset, split="train", only=("tumor",)), MODEL, 0, None)
+    three = TissueTable.from_names(["gland", "stroma", "tumor"])
+    with pytest.raises(InputError, match="no map shows tumor"):
+        make_orders(Source(maps=dataset, split="train", only=("tumor",)), three, 0, None)
+    with pytest.raises(ConfigError, match="--only and --per-map have no effect without --maps"):
+        Source(per_map=2)
+    with pytest.raises(ConfigError, match="per_map"):
+        Source(maps=tmp_path, per_map=0)
 
 
 def test_names_stay_in_the_key_file_unless_they_are_asked_for(dataset):

@@ -176,6 +176,14 @@ def downstream(
         ),
     ] = "histoloom-small",
     balance: Annotated[float, typer.Option(help="0 weighs all pixels equally in training, 1 all tissue types.")] = 0.5,
+    one_pool: Annotated[
+        bool,
+        typer.Option(
+            "--one-pool",
+            help="Draw real and synthetic patches from one pool, so that their numbers decide how many of each are "
+            "seen. Default: half of each batch from each.",
+        ),
+    ] = False,
     control: Annotated[
         list[str] | None,
         typer.Option(
@@ -205,7 +213,7 @@ def downstream(
         seeds=tuple(range(seeds)),
     )
     found, is_new = compare_into(
-        out, real, fake, config, bar, lambda line: typer.echo(line, err=True), tuple(control or ())
+        out, real, fake, config, bar, lambda line: typer.echo(line, err=True), tuple(control or ()), one_pool
     )
     types_by_id = found.about["types"]
     names = [types_by_id.get(str(i), str(i)) for i in range(max(map(int, types_by_id)) + 1)]

@@ -76,6 +76,11 @@ def generate(
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the patch dataset whose maps are woven.")] = Source.split,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="With --maps: weave only maps that show this tissue type; repeatable."),
+    ] = None,
+    per_map: Annotated[int, typer.Option(help="With --maps: patches per map.")] = Source.per_map,
     layouts: Annotated[
         int | None, typer.Option(help=f"Number of layouts to draw. Default: {DrawnMaps.count}.", show_default=False)
     ] = None,
@@ -175,9 +180,21 @@ def generate(
     )
     drawing = {"count": layouts, "size": size, "background": background, "two_types": two_types, "styles": style}
     if order is None:
-        source = Source(maps=_maps(maps, drawing), split=split, crops=crops, mpp=mpp, record_names=record_names)
+        source = Source(
+            maps=_maps(maps, drawing),
+            split=split,
+            only=tuple(only or ()),
+            per_map=per_map,
+            crops=crops,
+            mpp=mpp,
+            record_names=record_names,
+        )
     else:
-        asked = given(drawing | {"maps": maps, "split": split or None, "crops": crops, "mpp": mpp})
+        asked = given(
+            drawing
+            | {"maps": maps, "split": split or None, "crops": crops, "mpp": mpp}
+            | {"only": only, "per_map": per_map if per_map != Source.per_map else None}
+        )
         for name in asked:
             option = {"count": "layouts", "styles": "style"}.get(name, name).replace("_", "-")
             raise ConfigError(f"--{option} has no effect with --order; write it into {order}")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from histoloom.conditioning.inputs import content_id
 from histoloom.evaluation.sources import ImageSet, with_cases
 
 MOSTLY = 0.5  # of the synthetic patches
@@ -43,6 +44,7 @@ def confusions(read_as: Sequence[Sequence[float]], names: Sequence[str]) -> list
 def _with_foreign_crops(real: ImageSet, fake: ImageSet) -> float:
     """Share of the patches with a crop of another case than the map's, of those whose map and crops are known."""
     case_of = dict(zip(real.names, real.cases, strict=True))
+    case_of |= {content_id(image): case for image, case in zip(real.images, real.cases, strict=True)}
     known, foreign = 0, 0
     for case, crops in zip(with_cases(fake, [real]).cases, fake.crops, strict=False):
         cases = {case_of[crop.source] for crop in crops if crop.source in case_of}

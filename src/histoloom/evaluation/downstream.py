@@ -101,8 +101,11 @@ def downstream(
     bar: Bar = SILENT,
     keep: Keep = lambda _, make: make(),
     controls: Sequence[str] = (),
+    one_pool: bool = False,
 ) -> dict[str, list[Int[np.ndarray, "n k k"]]]:
-    """Train on `real`, on `fake`, on both (half of each batch from each) and on each control; test on `held`.
+    """Train on `real`, on `fake`, on both and on each control; test on `held`.
+
+    Of both, half of each batch is from each, or with `one_pool` as much as their numbers say.
 
     Returns for each training set the confusion matrices of the test patches, one array per seed: see `pooled` and
     `gain`. `bar` counts steps. `keep` is given the name of each network and what makes its result; it returns that
@@ -111,7 +114,7 @@ def downstream(
     """
     check_controls(controls)
     check_sets(real, fake, held)
-    trained_on = {REAL: [real], SYNTHETIC: [fake], BOTH: [real, fake]}
+    trained_on = {REAL: [real], SYNTHETIC: [fake], BOTH: [real.joined(fake)] if one_pool else [real, fake]}
     trained_on |= {f"{REAL}, {name}": [CONTROLS[name](real)] for name in controls}
 
     def make(sources: list[ImageSet], seed: int) -> dict:
@@ -262,7 +265,7 @@ def check_sets(real: ImageSet, fake: ImageSet, held: ImageSet) -> None:
         comparable(real, other)
     if shared := sorted(set(real.cases) & set(held.cases)):
         raise InputError(f"{held.where}: case {shared[0]!r} is also in the training images; split by case")
-    tested = {*held.names, *held.cases} | _map_ids(held) - _map_ids(real)
+    tested = {*held.names, *held.cases, *map(content_id, held.images)} | _map_ids(held) - _map_ids(real)
     sources = {crop.source for crops in fake.crops for crop in crops}
     for what, names in (("the map of", set(fake.cases)), ("a crop of", sources)):
         if leaked := sorted(names & tested):

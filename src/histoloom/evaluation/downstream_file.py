@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 from histoloom.errors import InputError
 from histoloom.evaluation.controls import check_controls
@@ -28,6 +29,7 @@ from histoloom.precision import resolved
 from histoloom.progress import Progress, silent
 from histoloom.records import Record, read_json, refuse_other_run
 
+Result = TypeVar("Result", Downstream, Gain)
 COMMAND, FORMAT = "downstream", 2
 _RECORD = "record"  # key of the file
 
@@ -40,19 +42,24 @@ def compare_into(
     progress: Progress = silent,
     say: Callable[[str], None] = lambda line: None,
     controls: Sequence[str] = (),
+    one_pool: bool = False,
 ) -> tuple[Comparison, bool]:
     """Train on the splits train of `real` and on `fake`, test on split val of `real`, and write the result to `out`.
 
-    `controls` are names of `evaluation.controls`, which also learn. The same call resumes: a network that was trained
-    is not trained again. `say` is given what the training will take. Returns what `out` holds, and whether this call
-    has made it. Raises OutputError where `out` holds the result of other settings or images, or cannot be written;
-    InputError or ImageError for sets that cannot be compared; ConfigError for an unknown control.
+    `controls` and `one_pool` are those of `histoloom.evaluation.downstream.downstream`. The same call resumes: a
+    network that was trained is not trained again. `say` is given what the training will take. Returns what `out` holds,
+    and whether this call has made it. Raises OutputError where `out` holds the result of other settings or images, or
+    cannot be written; InputError or ImageError for sets that cannot be compared; ConfigError for an unknown control.
     """
     check_controls(controls)
     with writable(out):
         learned, woven, held = load_images(real, "train"), load_images(fake), load_images(real, "val")
         sets = {"real": learned, "synthetic": woven, "test": held}
-        settings = asdict(config) | {"precision": resolved(config.precision), "controls": list(controls)}
+        settings = asdict(config) | {
+            "precision": resolved(config.precision),
+            "controls": list(controls),
+            "one_pool": one_pool,
+        }
         inputs = {name: images.fingerprint() for name, images in sets.items()}
         record = Record(command=COMMAND, format=FORMAT, settings=settings, inputs=inputs)
         parts = out.with_name(f"{out.name}.parts")
@@ -73,7 +80,7 @@ def compare_into(
                 bar.advance(0 if trained else config.steps)
                 return result
 
-            counts = downstream(learned, woven, held, types, config, bar, keep, controls)
+            counts = downstream(learned, woven, held, types, config, bar, keep, controls, one_pool)
         found = describe(counts, sets, config)
         write_json(out, found.to_json() | {_RECORD: record.to_json()})
         shutil.rmtree(parts)
@@ -87,14 +94,20 @@ def _read(path: Path, record: Record) -> Comparison:
     made_by = made_by if isinstance(made_by, dict) else {}
     refuse_other_run(path, made_by, record, cure="name another file, or move it away")
     try:
-        found = [
-            {name: kind(**_numbers(values)) for name, values in written.pop(f"{which}{what}").items()}
-            for which in ("", "ground_")
-            for what, kind in (("results", Downstream), ("gains", Gain))
-        ]
-        return Comparison(*found, written.pop("notes"), written)
+        return Comparison(
+            _read_all(Downstream, written.pop("results")),
+            _read_all(Gain, written.pop("gains")),
+            _read_all(Downstream, written.pop("ground_results")),
+            _read_all(Gain, written.pop("ground_gains")),
+            written.pop("notes"),
+            written,
+        )
     except (KeyError, TypeError, AttributeError):
         raise InputError(f"{path}: is damaged; move it away, and run the command again") from None
+
+
+def _read_all(kind: Callable[..., Result], found: dict) -> dict[str, Result]:
+    return {name: kind(**_numbers(values)) for name, values in found.items()}
 
 
 def _numbers(values: dict) -> dict:

@@ -105,6 +105,17 @@ class ImageSet:
         crops = [self.crops[i] for i in at] if self.crops else []
         return replace(self, images=self.images[at], semantic_maps=maps, cases=names[0], names=names[1], crops=crops)
 
+    def joined(self, other: "ImageSet") -> "ImageSet":
+        """The images and maps of both, without what is known of crops; raises InputError for a set without maps."""
+        return replace(
+            self,
+            images=np.concatenate([self.images, other.images]),
+            semantic_maps=np.concatenate([self.maps, other.maps]),
+            cases=self.cases + other.cases,
+            names=self.names + other.names,
+            crops=[],
+        )
+
     def keys(self) -> list[bytes]:
         """A hash of the pixels of each image: equal where images are the same."""
         return [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in self.images]

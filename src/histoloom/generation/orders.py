@@ -5,6 +5,7 @@ follows from the pixels; the file names go into a key file of their own. Orders 
 that neither maps nor crops of all patches are in memory at once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,16 +33,25 @@ class Inputs:
 
 
 class Orders:
-    """One order per map of `maps`, by number; the crops of order i are a function of (seed, i).
+    """One order per entry of `rows`, the numbers of its maps (default: each map once); the crops of order i are a
+    function of (seed, i).
 
     `crops_from` names where the crops come from in errors.
     """
 
-    def __init__(self, maps: MapSource, lender: Lender, seed: int, crops_from: str = "the bank"):
+    def __init__(
+        self,
+        maps: MapSource,
+        lender: Lender,
+        seed: int,
+        crops_from: str = "the bank",
+        rows: Sequence[int] | None = None,
+    ):
         self.maps, self.lender, self._seed, self._crops_from = maps, lender, seed, crops_from
+        self._rows = range(len(maps)) if rows is None else rows
 
     def __len__(self) -> int:
-        return len(self.maps)
+        return len(self._rows)
 
     def __getitem__(self, number: int) -> Order:
         if not 0 <= number < len(self):
@@ -51,9 +61,10 @@ class Orders:
     def replacement(self, number: int, turn: int) -> Order:
         """The order that takes the place of order `number` in turn 1, 2, ...: another map where maps are made, and
         other crops. In turn 0, the order itself."""
-        name, semantic_map = self.maps.read(number, turn)
+        row = self._rows[number]
+        name, semantic_map = self.maps.read(row, turn)
         rng = np.random.default_rng((self._seed, number, turn) if turn else (self._seed, number))
-        return Order(semantic_map, name, self.lender.draw(number, semantic_map, rng))
+        return Order(semantic_map, name, self.lender.draw(row, semantic_map, rng))
 
     def inputs(self) -> Inputs:
         """Fingerprints and names of all files, each of which is read once.
@@ -66,7 +77,7 @@ class Orders:
             fingerprints["maps"] = hash_of([identity for identity, _ in files])
             sources["maps"] = names_of(files)
         shown = self.lender.tissues()
-        maps = (self.maps.read(number)[1] for number in range(len(self)))
+        maps = (self.maps.read(row)[1] for row in dict.fromkeys(self._rows))
         if shown and all(shown.isdisjoint(present_types(semantic_map)) for semantic_map in maps):
             raise InputError(
                 f"{self._crops_from}: none of its crops is of a tissue on the maps; add crops of those, or change the "
@@ -85,7 +96,19 @@ def make_orders(source: Source, table: TissueTable, seed: int, mpp: float | None
     Raises InputError for maps or crops that cannot be used, TissueError for tissues that the table does not know.
     """
     maps = open_maps(source, table, seed, mpp)
-    return Orders(maps, open_lender(source, maps, table, own_bank), seed, str(source.crops))
+    rows = _rows(source, maps, table)
+    return Orders(maps, open_lender(source, maps, table, own_bank), seed, str(source.crops), rows)
+
+
+def _rows(source: Source, maps: MapSource, table: TissueTable) -> Sequence[int]:
+    """The numbers of the maps that a source asks for, each as often as it is woven."""
+    rows: Sequence[int] = range(len(maps))
+    if source.only:
+        wanted = {table.find(name).id for name in source.only}
+        rows = [row for row in rows if not wanted.isdisjoint(present_types(maps.read(row)[1]))]
+        if not rows:
+            raise InputError(f"{source.maps}: no map shows {' or '.join(source.only)}; see its tissue types")
+    return [row for row in rows for _ in range(source.per_map)] if source.per_map > 1 else rows
 
 
 def open_maps(source: Source, table: TissueTable, seed: int, mpp: float | None) -> MapSource:

@@ -101,6 +101,8 @@ class Source:
     maps: Path | Drawing = field(default_factory=DrawnMaps)  # a folder of maps, a patch dataset, `DrawnMaps`, or an
     # order (histoloom.generation.dataset_order.DatasetOrder)
     split: str = ""  # of the patch dataset
+    only: tuple[str, ...] = ()  # maps of a folder or dataset that show one of these tissue types; (): all
+    per_map: int = 1  # patches of each of those maps
     crops: Path | None = None  # folder of a crop bank; None: no crops
     stains: tuple[str, ...] = ()  # sets of the bank, by name; (): all
     mpp: float | None = None  # micrometers per pixel of the maps; None: the model's
@@ -109,6 +111,9 @@ class Source:
     def __post_init__(self):
         if self.split and isinstance(self.maps, Drawing):
             raise ConfigError(f"split {self.split!r} has no effect without --maps, which names a patch dataset")
+        check_whole("per_map", self.per_map, 1, 10**6)
+        if (self.only or self.per_map > 1) and isinstance(self.maps, Drawing):
+            raise ConfigError("--only and --per-map have no effect without --maps; name a folder of maps or a dataset")
         if self.mpp is not None:
             check_mpp(self.mpp)
 

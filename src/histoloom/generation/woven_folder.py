@@ -175,6 +175,8 @@ def _settings(pipeline: HistoloomPipeline, source: Source, config: WeaveConfig, 
     if isinstance(source.maps, DatasetOrder):  # the inputs say which maps and crops; a path names a machine
         maps = asdict(source.maps) | {"maps": None if source.maps.maps is None else "folder", "crops": None}
     settings = asdict(resolved) | {"copy_limit": copy_limit_of(pipeline, config), "maps": maps, "mpp": mpp}
+    if source.only or source.per_map > 1:
+        settings |= {"only": list(source.only), "per_map": source.per_map}
     return settings | {"record_names": source.record_names, "split": source.split, "stains": list(source.stains)}
 
 
