@@ -51,10 +51,10 @@ def read(images: ImageSet, zoom: float) -> np.ndarray:
             padded = np.pad(scaled, ((0, -rows % MULTIPLE), (0, -columns % MULTIPLE), (0, 0)), mode="symmetric")
             chances = torch.sigmoid(model(torch.from_numpy(padded.transpose(2, 0, 1)[None].copy())))[0].numpy()
             chances = ndimage.zoom(chances[:, :rows, :columns], (1, height / rows, width / columns), order=1)
-            lumen, epithelium, other = chances
+            lumen, epithelium, other = np.asarray(chances)
             kinds = np.zeros((height, width), np.uint8)
-            kinds[(epithelium > 0.5) & (epithelium > other)] = EPITHELIUM
-            kinds[(lumen > 0.5) & (lumen > other)] = LUMEN
+            kinds[epithelium > np.maximum(other, 0.5)] = EPITHELIUM
+            kinds[lumen > np.maximum(other, 0.5)] = LUMEN
             found.append(kinds)
             running.advance()
     return np.stack(found)

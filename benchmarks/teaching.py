@@ -27,11 +27,12 @@ from teaching_controls import CHANGES
 from teaching_woven import Way, woven
 
 from histoloom.cli.progress import bar
+from histoloom.encoders.encoder import open_encoder
 from histoloom.evaluation.deeplab import DownstreamConfig, train_deeplab
 from histoloom.evaluation.downstream import check_sets, gain, judge, pooled
 from histoloom.evaluation.sources import ImageSet, load_images
 from histoloom.fitting.results import cached_result
-from histoloom.metrics import iou
+from histoloom.metrics import frechet_distance, iou
 
 
 def load_source(text: str, kept: Path) -> ImageSet:
@@ -90,6 +91,7 @@ def main() -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--in-sequence", action="store_true")
+    parser.add_argument("--distance", action="store_true", help="add the Fréchet distance of each set from the test")
     arguments = parser.parse_args()
     config = DownstreamConfig(
         **{
@@ -101,8 +103,10 @@ def main() -> None:
     )
     held = load_source(arguments.test, arguments.out)
     print(f"{len(held)} patches of {len(set(held.cases))} cases to test on; {config}")
-    print("| set | patches | mean IoU [95 %] | of the first | gain [95 %] | of seeds | binary | of types |")
-    print("|---|---|---|---|---|---|---|---|")
+    encoder = open_encoder("histoloom-small") if arguments.distance else None
+    head = ["set", "patches", "mean IoU [95 %]", "of the first", "gain [95 %]", "of seeds", "binary", "of types"]
+    head += ["distance"] if encoder else []
+    print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|")
     first = None
     for text in arguments.sets:
         name, _, parts = text.partition("=")
@@ -122,6 +126,9 @@ def main() -> None:
             f"{np.mean([binary(one) for one in counts]):.3f}",
             ", ".join(f"{value:.2f}" for value in found.of_type),
         ]
+        if encoder is not None:
+            shown = np.concatenate([images.images for images in sources])
+            cells.append(f"{frechet_distance(encoder(held.images), encoder(shown)):.1f}")
         print("| " + " | ".join(cells) + " |", flush=True)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
@@ -54,7 +55,7 @@ def checked(images: ImageSet, factor: str) -> ImageSet:
 
 
 def _relative_losses(images: ImageSet) -> np.ndarray:
-    judge = load_judge(find_model("ebhi-seg-few-steps") / JUDGE)
+    judge = load_judge(Path(find_model("ebhi-seg-few-steps")) / JUDGE)
     return np.stack([judge.relative_loss(*pair) for pair in zip(images.images, images.maps, strict=True)])
 
 

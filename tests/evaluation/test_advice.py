@@ -39,8 +39,8 @@ def test_crops_of_other_cases_are_named(sets):
     foreign = [[CropUse(real.names[3 - i], 0, 0, 0, 24, 24)] for i in range(4)]
     said = advice(NAN, NAN, real, replace(fake, crops=foreign))
     assert said == [
-        "100% of the synthetic patches have crops of other cases than their map. Crops of the same case taught more in "
-        "our tests: weave with --maps DATASET --crops DATASET."
+        "100% of the synthetic patches have crops of other cases than their map, which models do not see in training: "
+        "weave with --maps DATASET --crops DATASET."
     ]
     by_id = [[CropUse(content_id(real.images[3 - i]), 0, 0, 0, 24, 24)] for i in range(4)]
     assert advice(NAN, NAN, real, replace(fake, crops=by_id)) == said

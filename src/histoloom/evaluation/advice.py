@@ -25,8 +25,8 @@ def advice(low: float, high: float, real: ImageSet, fake: ImageSet) -> list[str]
         said.append("This test sees no difference between real patches and both together.")
     if (share := _with_foreign_crops(real, fake)) > MOSTLY:
         said.append(
-            f"{share:.0%} of the synthetic patches have crops of other cases than their map. Crops of the same case "
-            "taught more in our tests: weave with --maps DATASET --crops DATASET."
+            f"{share:.0%} of the synthetic patches have crops of other cases than their map, which models do not see "
+            "in training: weave with --maps DATASET --crops DATASET."
         )
     return said
 
