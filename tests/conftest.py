@@ -27,7 +27,7 @@ COLORS = np.array([[228, 196, 214], [178, 112, 164], [122, 74, 140]], np.float32
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # a name that is no folder must fail here, not on the network
 os.environ["ACCELERATE_USE_CPU"] = "true"
-os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (its name); with Ray's 15, workers starve beside other tests
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (its name); with Ray's 15, workers starve while others test
 
 
 @pytest.fixture(scope="session")
