@@ -90,6 +90,7 @@ def main() -> None:
         default = getattr(DownstreamConfig, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--stain", type=float, default=DownstreamConfig().stain.shift, help="spread of the colors shown")
     parser.add_argument("--in-sequence", action="store_true")
     parser.add_argument("--distance", action="store_true", help="add the Fréchet distance of each set from the test")
     arguments = parser.parse_args()
@@ -100,6 +101,7 @@ def main() -> None:
         },
         seeds=tuple(range(arguments.seeds)),
         in_turns=not arguments.in_sequence,
+        stain=replace(DownstreamConfig().stain, shift=arguments.stain),
     )
     held = load_source(arguments.test, arguments.out)
     print(f"{len(held)} patches of {len(set(held.cases))} cases to test on; {config}")

@@ -47,13 +47,13 @@ def test_the_decoder_alone_is_trained_and_draws_finer_texture(blurry, small_patc
 
     found = {}
     for realism in (0.0, 0.02):
-        steps, config = [], replace(SMALL, realism=realism, loop=replace(SMALL.loop, steps=150))
+        steps, config = [], replace(SMALL, realism=realism, loop=replace(SMALL.loop, steps=90))
         sharp = train_decoder(small_patches, blurry, config, tmp_path / str(realism), steps.append)
-        assert (len(steps), sharp.training) == (150, False)
+        assert (len(steps), sharp.training) == (90, False)
         with torch.no_grad():
             torch.testing.assert_close(encode(sharp, pixels), latents, rtol=0, atol=0)
             found[realism] = finest(decode(sharp, latents)) / finest(pixels)
-    assert found[0.0] + 0.1 < found[0.02] < 1.2  # 0.58 and 0.90; real tissue has 1
+    assert found[0.0] + 0.1 < found[0.02] < 1.2  # 0.66 and 0.97; real tissue has 1
 
 
 def test_decoder_and_discriminator_share_no_gradient(blurry, small_patches):
