@@ -90,7 +90,7 @@ def main() -> None:
         default = getattr(DownstreamConfig, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--stain", type=float, default=DownstreamConfig().stain.shift, help="spread of the colors shown")
+    parser.add_argument("--stain", type=float, default=DownstreamConfig().stain.shift, help="spread of colors")
     parser.add_argument("--in-sequence", action="store_true")
     parser.add_argument("--distance", action="store_true", help="add the Fréchet distance of each set from the test")
     arguments = parser.parse_args()
