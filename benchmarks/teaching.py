@@ -11,9 +11,12 @@ leaves N px on either side of borders between types out of the maps, `lossy=FACT
 pixels or patches that a judge does not believe, `oversampled` and `pasted` are the classic remedies for rare types
 (`teaching_controls.py`).
 
-Finished networks are kept in OUT, one JSON file each, so that an interrupted run goes on. "Of the first" is the mean
-IoU divided by that of the first set; "gain" is the difference, with its interval over test cases and seeds. Binary is
-the IoU of type 0 (stroma in EBHI-Seg) against all other types.
+With `--adapt FOLDER@SPLIT`, each network is tested a second time, with the statistics of its batch norms taken from
+these images (`histoloom.evaluation.deeplab.adapted`).
+
+The results of finished networks are kept in OUT, one JSON file each, so that an interrupted run goes on. "Of the first"
+is the mean IoU divided by that of the first row; "gain" is the difference, with its interval over test cases and seeds.
+Binary is the IoU of type 0 (stroma in EBHI-Seg) against all other types.
 """
 
 import argparse
@@ -28,7 +31,7 @@ from teaching_woven import Way, woven
 
 from histoloom.cli.progress import bar
 from histoloom.encoders.encoder import open_encoder
-from histoloom.evaluation.deeplab import DownstreamConfig, train_deeplab
+from histoloom.evaluation.deeplab import DownstreamConfig, adapted, train_deeplab
 from histoloom.evaluation.downstream import check_sets, gain, judge, pooled
 from histoloom.evaluation.sources import ImageSet, load_images
 from histoloom.fitting.results import cached_result
@@ -54,22 +57,36 @@ def load_part(text: str, kept: Path) -> ImageSet:
     return images
 
 
-def train(name: str, sources: list[ImageSet], held: ImageSet, config: DownstreamConfig, out: Path) -> list[np.ndarray]:
-    """The confusion matrices of each seed, made now or before."""
-    types, kept = held.known_table.num_ids, []
+def train(
+    name: str,
+    sources: list[ImageSet],
+    held: ImageSet,
+    config: DownstreamConfig,
+    out: Path,
+    unlabeled: ImageSet | None = None,
+) -> dict[str, list[np.ndarray]]:
+    """The confusion matrices of each seed, made now or before; by name, with those of adapted networks where asked."""
+    types, kept = held.known_table.num_ids, {}
+    file = name if unlabeled is None else f"{name}-adapted"
     for seed in config.seeds:
         key = json.dumps(
             [asdict(replace(config, seeds=(seed,))), *(images.fingerprint() for images in sources), held.fingerprint()]
+            + ([] if unlabeled is None else [unlabeled.fingerprint()])
         )
 
         def make(seed: int = seed) -> dict:
             begun = time.process_time()
             with bar(f"{name}, seed {seed}", config.steps, "steps") as running:
                 network = train_deeplab(sources, types, config, seed, running)
-            return {"cpu_seconds": time.process_time() - begun, "confusion": judge(network, held, types).tolist()}
+            found = {"cpu_seconds": time.process_time() - begun, "confusion": judge(network, held, types).tolist()}
+            if unlabeled is not None:
+                found["adapted"] = judge(adapted(network, unlabeled.images, seed), held, types).tolist()
+            return found
 
-        found = cached_result(out / f"{name}-{config.size}-{config.steps}-{seed}.json", key, make)
-        kept.append(np.asarray(found["confusion"], np.int64))
+        found = cached_result(out / f"{file}-{config.size}-{config.steps}-{seed}.json", key, make)
+        for row, matrices in ((name, "confusion"), (f"{name}, adapted", "adapted")):
+            if matrices in found:
+                kept.setdefault(row, []).append(np.asarray(found[matrices], np.int64))
     return kept
 
 
@@ -92,6 +109,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--stain", type=float, default=DownstreamConfig().stain.shift, help="spread of colors")
     parser.add_argument("--in-sequence", action="store_true")
+    parser.add_argument("--adapt", metavar="FOLDER@SPLIT", help="images whose statistics networks take on")
     parser.add_argument("--distance", action="store_true", help="add the Fréchet distance of each set from the test")
     arguments = parser.parse_args()
     config = DownstreamConfig(
@@ -109,29 +127,30 @@ def main() -> None:
     head = ["set", "patches", "mean IoU [95 %]", "of the first", "gain [95 %]", "of seeds", "binary", "of types"]
     head += ["distance"] if encoder else []
     print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|")
+    unlabeled = load_source(arguments.adapt, arguments.out) if arguments.adapt else None
     first = None
     for text in arguments.sets:
         name, _, parts = text.partition("=")
         sources = [load_source(part, arguments.out) for part in parts.split("+")]
         for images in sources:
             check_sets(sources[0], images, held)
-        counts = train(name, sources, held, config, arguments.out)
-        first = first or counts
-        found, ours, base = pooled(counts, held.cases), gain(counts, first, held.cases), pooled(first, held.cases)
-        cells = [
-            name,
-            " + ".join(str(len(images)) for images in sources),
-            f"{found.mean_iou:.3f} [{found.low:.3f}, {found.high:.3f}]",
-            f"{np.mean(found.of_seed) / np.mean(base.of_seed):.2f}",
-            f"{ours.difference:+.3f} [{ours.low:+.3f}, {ours.high:+.3f}]",
-            ", ".join(f"{value:.3f}" for value in found.of_seed),
-            f"{np.mean([binary(one) for one in counts]):.3f}",
-            ", ".join(f"{value:.2f}" for value in found.of_type),
-        ]
-        if encoder is not None:
-            shown = np.concatenate([images.images for images in sources])
-            cells.append(f"{frechet_distance(encoder(held.images), encoder(shown)):.1f}")
-        print("| " + " | ".join(cells) + " |", flush=True)
+        shown = np.concatenate([images.images for images in sources])
+        distance = [f"{frechet_distance(encoder(held.images), encoder(shown)):.1f}"] if encoder else []
+        for row, counts in train(name, sources, held, config, arguments.out, unlabeled).items():
+            first = first or counts
+            found, ours, base = pooled(counts, held.cases), gain(counts, first, held.cases), pooled(first, held.cases)
+            cells = [
+                row,
+                " + ".join(str(len(images)) for images in sources),
+                f"{found.mean_iou:.3f} [{found.low:.3f}, {found.high:.3f}]",
+                f"{np.mean(found.of_seed) / np.mean(base.of_seed):.2f}",
+                f"{ours.difference:+.3f} [{ours.low:+.3f}, {ours.high:+.3f}]",
+                ", ".join(f"{value:.3f}" for value in found.of_seed),
+                f"{np.mean([binary(one) for one in counts]):.3f}",
+                ", ".join(f"{value:.2f}" for value in found.of_type),
+                *distance,
+            ]
+            print("| " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":

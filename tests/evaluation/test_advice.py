@@ -10,6 +10,7 @@ from histoloom.generation.woven_patch import CropUse
 from histoloom.tissue import TissueTable
 
 NAN = float("nan")
+UNKNOWN = (NAN, NAN)
 
 
 @pytest.fixture
@@ -26,26 +27,35 @@ def sets() -> tuple[ImageSet, ImageSet]:
 
 
 def test_advice_follows_the_interval_of_both_against_real(sets):
-    assert advice(0.01, 0.2, *sets) == [
+    assert advice((0.01, 0.2), UNKNOWN, *sets) == [
         "Real and synthetic patches together teach more than real ones alone: train on both."
     ]
-    assert advice(-0.2, -0.01, *sets)[0].endswith("train on real ones alone.")
-    assert advice(-0.1, 0.1, *sets) == ["This test sees no difference between real patches and both together."]
-    assert advice(NAN, NAN, *sets) == []
+    assert advice((-0.2, -0.01), UNKNOWN, *sets)[0].endswith("train on real ones alone.")
+    assert advice((-0.1, 0.1), (-0.1, 0.1), *sets) == [
+        "This test sees no difference between real patches and both together."
+    ]
+    assert advice(UNKNOWN, UNKNOWN, *sets) == []
+
+
+def test_norms_of_real_images_are_advised_where_they_help(sets):
+    assert advice(UNKNOWN, (0.01, 0.2), *sets) == [
+        "Networks of synthetic patches read real ones better with the norms of real images: adapt yours to unlabeled "
+        "images (histoloom.evaluation.deeplab.adapted)."
+    ]
 
 
 def test_crops_of_other_cases_are_named(sets):
     real, fake = sets
     foreign = [[CropUse(real.names[3 - i], 0, 0, 0, 24, 24)] for i in range(4)]
-    said = advice(NAN, NAN, real, replace(fake, crops=foreign))
+    said = advice(UNKNOWN, UNKNOWN, real, replace(fake, crops=foreign))
     assert said == [
         "100% of the synthetic patches have crops of other cases than their map, which models do not see in training: "
         "weave with --maps DATASET --crops DATASET."
     ]
     by_id = [[CropUse(content_id(real.images[3 - i]), 0, 0, 0, 24, 24)] for i in range(4)]
-    assert advice(NAN, NAN, real, replace(fake, crops=by_id)) == said
+    assert advice(UNKNOWN, UNKNOWN, real, replace(fake, crops=by_id)) == said
     of_a_bank = [[CropUse("0123456789abcdef", 0, 0, 0, 24, 24)] for _ in range(4)]
-    assert advice(NAN, NAN, real, replace(fake, crops=of_a_bank)) == []
+    assert advice(UNKNOWN, UNKNOWN, real, replace(fake, crops=of_a_bank)) == []
 
 
 def test_types_that_are_mistaken_are_named_worst_first():

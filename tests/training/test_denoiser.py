@@ -162,6 +162,14 @@ def test_some_crops_are_shown_by_their_colours_alone(small_patches, small_autoen
     assert collate(samples)["crop_textured"].tolist() == shown
 
 
+def test_times_are_drawn_with_the_mean_and_the_spread_asked_for(small_patches, small_autoencoder, tmp_path):
+    usual = samples_of(small_patches, small_autoencoder, tmp_path, 20)
+    noisier = samples_of(small_patches, small_autoencoder, tmp_path, 20, time_mean=0.7, time_spread=1.5)
+    for one, other in zip(usual, noisier, strict=True):
+        assert other["time_draw"] == pytest.approx(0.7 + 1.5 * one["time_draw"], abs=1e-5)
+        assert np.array_equal(one["type_map"], other["type_map"])  # and nothing else differs
+
+
 def test_stain_follows_the_crop(make_patches, small_autoencoder, tmp_path):
     patches = make_patches(count=4, cases=1, types=1)
     even = replace(patches, images=np.full_like(patches.images, 160))
@@ -228,6 +236,8 @@ def test_a_window_that_does_not_fit_is_refused(small_patches, small_autoencoder,
         {"crop_dropout": -0.1},
         {"texture_dropout": 1.5},
         {"objective": "flo"},
+        {"time_mean": 9.0},
+        {"time_spread": 0.0},
         {"views": 0},
         {"channels": (32, 50)},
         {"channels": (32,), "blocks": (1,)},

@@ -11,18 +11,25 @@ MOSTLY = 0.5  # of the synthetic patches
 CONFUSED = 0.2  # of the pixels of a type
 
 
-def advice(low: float, high: float, real: ImageSet, fake: ImageSet) -> list[str]:
-    """Sentences for the user, from the interval of "both - real" (nan: unknown) and from how `fake` was woven.
+def advice(both: tuple[float, float], adapting: tuple[float, float], real: ImageSet, fake: ImageSet) -> list[str]:
+    """Sentences for the user, from intervals (nan: unknown) and from how `fake` was woven.
 
-    Its crops count as those of other cases where they come from patches of `real` whose case is not that of the map.
+    `both` is the interval of "both - real"; `adapting` is what networks of `fake` gain from the norms of `real`. Crops
+    of `fake` count as those of other cases where they come from patches of `real` whose case is not that of the map.
     """
     said = []
+    low, high = both
     if low > 0:
         said.append("Real and synthetic patches together teach more than real ones alone: train on both.")
     elif high < 0:
         said.append("Adding synthetic patches to real ones makes the segmenter worse: train on real ones alone.")
     elif low == low:
         said.append("This test sees no difference between real patches and both together.")
+    if adapting[0] > 0:
+        said.append(
+            "Networks of synthetic patches read real ones better with the norms of real images: adapt yours to "
+            "unlabeled images (histoloom.evaluation.deeplab.adapted)."
+        )
     if (share := _with_foreign_crops(real, fake)) > MOSTLY:
         said.append(
             f"{share:.0%} of the synthetic patches have crops of other cases than their map, which models do not see "

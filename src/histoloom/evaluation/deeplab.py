@@ -1,6 +1,7 @@
 """A DeepLabv3+ that learns to read maps off patches, from one training set or from several in turns."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import update_bn
 
 from histoloom.config import check_numbers
 from histoloom.encoders.small import SMALL, load_small_encoder
@@ -24,6 +26,7 @@ from histoloom.tissue import UNLABELLED
 
 STRIDE = 32  # px that the network halves five times at most
 LEAST_STAGES, MOST_STAGES = 3, 5  # of the backbone of a DeepLabv3+; each halves the edge
+ADAPTED_TO = 512  # images at most
 RANDOM, IMAGENET = "random", "imagenet"
 
 
@@ -164,15 +167,36 @@ def make_network(config: DownstreamConfig, num_types: int) -> nn.Module:
     return network
 
 
+def adapted(network: nn.Module, images: UInt8[np.ndarray, "n h w 3"], seed: int, batch_size: int = 16) -> nn.Module:
+    """A copy of a network whose batch norms take their statistics from `images`, at most 512 of them drawn by `seed`.
+
+    Nothing is learned and no map is read, so unlabeled images do (AdaBN; Li et al. 2016, arXiv 1603.04779). A network
+    without batch norms stays as it is. Images are padded as in `predict`. In eval mode.
+    """
+    chosen = images[np.random.default_rng(seed).permutation(len(images))[:ADAPTED_TO]]
+    fresh = copy.deepcopy(network)
+    with torch.random.fork_rng(devices=[]):  # of dropout, which is at work while statistics are taken
+        torch.manual_seed(seed)
+        update_bn(_batches(fresh, chosen, batch_size), fresh)
+    return fresh.eval()
+
+
 @torch.inference_mode()
 def predict(
     network: nn.Module, images: UInt8[np.ndarray, "n h w 3"], batch_size: int = 16
 ) -> UInt8[np.ndarray, "n h w"]:
     """The likeliest type of every pixel; edges are padded to multiples of 32."""
     height, width = images.shape[1:3]
-    device, found = next(network.parameters()).device, []
+    batches = _batches(network, images, batch_size)
+    return np.concatenate(
+        [network(batch)[:, :, :height, :width].argmax(1).to(torch.uint8).cpu().numpy() for batch in batches]
+    )
+
+
+def _batches(network: nn.Module, images: UInt8[np.ndarray, "n h w 3"], batch_size: int) -> Iterator[Tensor]:
+    """The images as a network reads them: on its device, edges padded to multiples of 32."""
+    height, width = images.shape[1:3]
+    device = next(network.parameters()).device
     for start in range(0, len(images), batch_size):
         pixels = to_pixels(torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])).to(device))
-        padded = F.pad(pixels, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
-        found.append(network(padded)[:, :, :height, :width].argmax(1).to(torch.uint8).cpu().numpy())
-    return np.concatenate(found)
+        yield F.pad(pixels, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")

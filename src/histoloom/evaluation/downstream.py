@@ -20,7 +20,7 @@ from histoloom.conditioning.inputs import content_id
 from histoloom.errors import InputError
 from histoloom.evaluation.advice import advice
 from histoloom.evaluation.controls import CONTROLS, check_controls
-from histoloom.evaluation.deeplab import STRIDE, DownstreamConfig, predict, train_deeplab
+from histoloom.evaluation.deeplab import STRIDE, DownstreamConfig, adapted, predict, train_deeplab
 from histoloom.evaluation.near_duplicates import near_duplicates
 from histoloom.evaluation.plain import plain
 from histoloom.evaluation.sources import ImageSet, comparable
@@ -37,7 +37,7 @@ from histoloom.precision import resolved
 from histoloom.progress import SILENT, Bar
 from histoloom.version import VERSION
 
-REAL, SYNTHETIC, BOTH = "real", "synthetic", "both"
+REAL, SYNTHETIC, ADAPTED, BOTH = "real", "synthetic", "synthetic, adapted", "both"
 NAN = float("nan")
 TIMED = 4  # steps
 Keep = Callable[[str, Callable[[], dict]], dict]
@@ -105,7 +105,8 @@ def downstream(
 ) -> dict[str, list[Int[np.ndarray, "n k k"]]]:
     """Train on `real`, on `fake`, on both and on each control; test on `held`.
 
-    Of both, half of each batch is from each, or with `one_pool` as much as their numbers say.
+    Of both, half of each batch is from each, or with `one_pool` as much as their numbers say. Networks of `fake` are
+    tested twice, the second time with the norms of the images of `real`: see `histoloom.evaluation.deeplab.adapted`.
 
     Returns for each training set the confusion matrices of the test patches, one array per seed: see `pooled` and
     `gain`. `bar` counts steps. `keep` is given the name of each network and what makes its result; it returns that
@@ -117,15 +118,18 @@ def downstream(
     trained_on = {REAL: [real], SYNTHETIC: [fake], BOTH: [real.joined(fake)] if one_pool else [real, fake]}
     trained_on |= {f"{REAL}, {name}": [CONTROLS[name](real)] for name in controls}
 
-    def make(sources: list[ImageSet], seed: int) -> dict:
-        network = train_deeplab(sources, num_types, config, seed, bar)
-        return {"confusion": judge(network, held, num_types).tolist()}
+    def make(name: str, seed: int) -> dict:
+        network = train_deeplab(trained_on[name], num_types, config, seed, bar)
+        found = {name: judge(network, held, num_types).tolist()}
+        if name == SYNTHETIC:
+            found[ADAPTED] = judge(adapted(network, real.images, seed), held, num_types).tolist()
+        return found
 
-    counts: dict[str, list] = {name: [] for name in trained_on}
+    counts: dict[str, list] = {}
     for seed in config.seeds:
-        for name, sources in trained_on.items():
-            found = keep(f"{name}-{seed}", partial(make, sources, seed))
-            counts[name].append(np.asarray(found["confusion"], np.int64))
+        for name in trained_on:
+            for row, matrices in keep(f"{name}-{seed}", partial(make, name, seed)).items():
+                counts.setdefault(row, []).append(np.asarray(matrices, np.int64))
     return counts
 
 
@@ -209,8 +213,8 @@ def describe(
     }
     notes = notes_of(counts[REAL], held.cases, [names.get(i, str(i)) for i in range(table.num_ids)])
     found, of_ground = _compare(counts, held.cases), _compare(merged, held.cases)
-    both = found[1][f"{BOTH} - {REAL}"]
-    notes += advice(both.low, both.high, sets["real"], sets["synthetic"])
+    both, adapting = found[1][f"{BOTH} - {REAL}"], gain(counts[ADAPTED], counts[SYNTHETIC], held.cases)
+    notes += advice((both.low, both.high), (adapting.low, adapting.high), sets["real"], sets["synthetic"])
     return Comparison(*found, *of_ground, notes, about)
 
 

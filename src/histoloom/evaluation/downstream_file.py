@@ -30,7 +30,7 @@ from histoloom.progress import Progress, silent
 from histoloom.records import Record, read_json, refuse_other_run
 
 Result = TypeVar("Result", Downstream, Gain)
-COMMAND, FORMAT = "downstream", 2
+COMMAND, FORMAT = "downstream", 3
 _RECORD = "record"  # key of the file
 
 

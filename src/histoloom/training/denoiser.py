@@ -40,6 +40,8 @@ class DenoiserTraining:
 
     conditioning: Conditioning = "crops-as-reference"
     objective: str = "flow"  # flow, epsilon-l1 (the paper's) or epsilon-l2
+    time_mean: float = 0.0  # of flow: times are the sigmoid of a normal draw with this mean; above 0: more noise
+    time_spread: float = 1.0  # of flow: standard deviation of that draw
     window: int = 128  # px, edge of the part of a patch that one sample shows
     views: int = 8  # augmented views per patch in the cache of latents
     channels: tuple[int, ...] = (128, 192, 256)  # of the U-Net per level, fine to coarse; multiples of 32
@@ -58,6 +60,10 @@ class DenoiserTraining:
         check_numbers(self)
         if not all(0 <= share <= 1 for share in (self.map_dropout, self.crop_dropout, self.texture_dropout)):
             raise ConfigError("map_dropout, crop_dropout and texture_dropout must be in [0, 1]")
+        if not (-5 <= self.time_mean <= 5 and 0 < self.time_spread <= 5):
+            raise ConfigError(
+                f"time_mean {self.time_mean:g} must be in [-5, 5], time_spread {self.time_spread:g} in (0, 5]"
+            )
         if self.objective not in ("flow", "epsilon-l1", "epsilon-l2"):
             raise ConfigError(f"objective {self.objective!r} is unknown; known: flow, epsilon-l1, epsilon-l2")
         if not 1 <= self.views <= 4096 or not 8 <= self.window <= 4096:
@@ -91,11 +97,17 @@ class WindowSampler:
         sample: dict = {
             "latents": (latents - self.cache.mean[:, None, None]) / self.cache.std[:, None, None],
             "noise": rng.standard_normal(latents.shape, dtype=np.float32),
-            "time_draw": np.float32(rng.standard_normal() if self.config.objective == "flow" else rng.random()),
+            "time_draw": np.float32(self._time_draw(rng)),
         }
         return sample | self._conditions(
             index, view, (int(row) * factor, int(column) * factor, self.config.window), self._shown_ids(n), rng
         )
+
+    def _time_draw(self, rng: np.random.Generator) -> float:
+        """What the objective makes a time of."""
+        if self.config.objective != "flow":
+            return rng.random()
+        return self.config.time_mean + self.config.time_spread * rng.standard_normal()
 
     def _shown_ids(self, n: int) -> np.ndarray:
         """The id that sample n shows for each type: its own, or under a curriculum that of its coarse type."""

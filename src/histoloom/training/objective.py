@@ -30,7 +30,7 @@ def epsilon(clean: Latents, noise: Latents, time: Float[Tensor, " b"]) -> tuple[
 
 
 def logit_normal_time(normal: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-    """Times around 0.5: t = sigmoid(n), n standard normal (Esser et al. 2024, arXiv 2403.03206, eq. 19)."""
+    """t = sigmoid(n), n normal; around 0.5 if its mean is 0 (Esser et al. 2024, arXiv 2403.03206, eq. 19)."""
     return torch.sigmoid(normal)
 
 
