@@ -14,7 +14,7 @@ def images():
     return np.random.default_rng(0).integers(40, 200, (12, 48, 40, 3)).astype(np.uint8)
 
 
-def norms_first(seed: int) -> nn.Module:
+def norms_first(seed: int) -> nn.Sequential:
     """A network whose batch norm sees the pixels."""
     torch.manual_seed(seed)
     return nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3, padding=1)).eval()
@@ -23,11 +23,11 @@ def norms_first(seed: int) -> nn.Module:
 def test_norms_take_the_statistics_of_the_images(images):
     network = norms_first(0)
     squares = images[:, :32, :32]  # without padding, so that all pixels count once
-    statistics = adapted(network, squares, 0, batch_size=12)[0]
+    statistics = adapted(network, squares, 0, batch_size=12).get_submodule("0")
     pixels = to_pixels(torch.from_numpy(squares))
     torch.testing.assert_close(statistics.running_mean, pixels.mean((0, 2, 3)))
     torch.testing.assert_close(statistics.running_var, pixels.var((0, 2, 3)), rtol=1e-3, atol=0)
-    assert network[0].running_mean.tolist() == [0, 0, 0]
+    assert network.get_buffer("0.running_mean").tolist() == [0, 0, 0]
 
 
 def test_a_network_reads_restained_images_as_it_read_the_others(images):

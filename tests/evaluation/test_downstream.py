@@ -51,14 +51,14 @@ def test_every_training_set_gets_the_same_steps_and_is_tested_on_all_held_patche
     counts = downstream(*sets.values(), 3, SHORT, steps)
     assert steps.done == 3 * 2 * 2
     found = describe(counts, sets, SHORT)
-    assert list(found.results) == ["real", "synthetic", "synthetic, adapted", "both"]
+    assert list(found.results) == ["real", "synthetic", "synthetic, adapted", "both", "both, adapted"]
     for result in found.results.values():
         assert (result.n, result.cases) == (6, 3)
         assert len(result.of_seed) == 2
         assert result.mean_iou == pytest.approx(np.nanmean(result.of_type))
         assert np.isnan([result.low, result.high]).all()
         assert np.nansum(result.read_as, axis=1) == pytest.approx([1, 1, 1])
-    assert list(found.gains) == ["synthetic - real", "synthetic, adapted - real", "both - real"]
+    assert list(found.gains) == [f"{name} - real" for name in found.results if name != "real"]
     assert found.notes[0] == "No intervals: the test patches are of 3 cases, and intervals need 5."
     written = found.to_json()
     assert json.loads(json.dumps(written)) == written
@@ -283,6 +283,6 @@ def test_a_comparison_goes_on_where_it_was_stopped(image_sets, tmp_path, monkeyp
         compare()
     assert said == ["3 networks of 2 steps: about 0 min here, if none was trained before"]
     assert [path.name for path in (tmp_path / "found.json.parts").iterdir()] == ["real-0.json"]
-    assert list(compare().results) == ["real", "synthetic", "synthetic, adapted", "both"]
+    assert list(compare().results) == ["real", "synthetic", "synthetic, adapted", "both", "both, adapted"]
     assert trained[3:] == ["real fake", "fake", "real fake"]  # the first of each call is timed
     assert [path.name for path in tmp_path.iterdir()] == ["found.json"]

@@ -37,7 +37,8 @@ from histoloom.precision import resolved
 from histoloom.progress import SILENT, Bar
 from histoloom.version import VERSION
 
-REAL, SYNTHETIC, ADAPTED, BOTH = "real", "synthetic", "synthetic, adapted", "both"
+REAL, SYNTHETIC, BOTH = "real", "synthetic", "both"
+ADAPTED = {SYNTHETIC: "synthetic, adapted", BOTH: "both, adapted"}
 NAN = float("nan")
 TIMED = 4  # steps
 Keep = Callable[[str, Callable[[], dict]], dict]
@@ -105,8 +106,9 @@ def downstream(
 ) -> dict[str, list[Int[np.ndarray, "n k k"]]]:
     """Train on `real`, on `fake`, on both and on each control; test on `held`.
 
-    Of both, half of each batch is from each, or with `one_pool` as much as their numbers say. Networks of `fake` are
-    tested twice, the second time with the norms of the images of `real`: see `histoloom.evaluation.deeplab.adapted`.
+    Of both, half of each batch is from each, or with `one_pool` as much as their numbers say. Networks that learned
+    from `fake` are tested twice, the second time with the norms of the images of `real`: see
+    `histoloom.evaluation.deeplab.adapted`.
 
     Returns for each training set the confusion matrices of the test patches, one array per seed: see `pooled` and
     `gain`. `bar` counts steps. `keep` is given the name of each network and what makes its result; it returns that
@@ -121,8 +123,8 @@ def downstream(
     def make(name: str, seed: int) -> dict:
         network = train_deeplab(trained_on[name], num_types, config, seed, bar)
         found = {name: judge(network, held, num_types).tolist()}
-        if name == SYNTHETIC:
-            found[ADAPTED] = judge(adapted(network, real.images, seed), held, num_types).tolist()
+        if name in ADAPTED:
+            found[ADAPTED[name]] = judge(adapted(network, real.images, seed), held, num_types).tolist()
         return found
 
     counts: dict[str, list] = {}
@@ -213,7 +215,7 @@ def describe(
     }
     notes = notes_of(counts[REAL], held.cases, [names.get(i, str(i)) for i in range(table.num_ids)])
     found, of_ground = _compare(counts, held.cases), _compare(merged, held.cases)
-    both, adapting = found[1][f"{BOTH} - {REAL}"], gain(counts[ADAPTED], counts[SYNTHETIC], held.cases)
+    both, adapting = found[1][f"{BOTH} - {REAL}"], gain(counts[ADAPTED[SYNTHETIC]], counts[SYNTHETIC], held.cases)
     notes += advice((both.low, both.high), (adapting.low, adapting.high), sets["real"], sets["synthetic"])
     return Comparison(*found, *of_ground, notes, about)
 
