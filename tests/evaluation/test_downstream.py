@@ -122,6 +122,16 @@ def test_intervals_hold_the_spread_of_training():
     assert scattered.high - scattered.low > 0.1
 
 
+def test_a_change_of_the_same_networks_shows_more_than_one_of_others():
+    """Seeds that differ far, all of which gain alike: what training varies cancels out where networks are the same."""
+    rng, cases = np.random.default_rng(0), np.repeat([f"case {i}" for i in range(12)], 2).tolist()
+    before = [drawn_counts(rng, 12, shift, seeds=1)[0] for shift in (0.0, 0.05, 0.1, 0.15)]
+    after = [of + 200 * np.eye(2, dtype=np.int64) for of in before]
+    apart, same = gain(after, before, cases), gain(after, before, cases, same_networks=True)
+    assert same.difference == apart.difference > 0
+    assert apart.low < same.low < same.difference < same.high < apart.high
+
+
 def test_sets_of_other_sizes_or_tables_are_refused_as_evaluate_does(image_sets):
     real, fake, held = image_sets("real", 0), image_sets("fake", 1), image_sets("held", 2)
     other = TissueTable.from_names(["gland", "stroma", "tumour"])

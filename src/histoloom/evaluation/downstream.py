@@ -174,12 +174,16 @@ def pooled(counts: Sequence[Int[np.ndarray, "n k k"]], cases: Sequence[str]) -> 
 
 
 def gain(
-    counts: Sequence[Int[np.ndarray, "n k k"]], others: Sequence[Int[np.ndarray, "n k k"]], cases: Sequence[str]
+    counts: Sequence[Int[np.ndarray, "n k k"]],
+    others: Sequence[Int[np.ndarray, "n k k"]],
+    cases: Sequence[str],
+    same_networks: bool = False,
 ) -> Gain:
     """How much more mean IoU one training set gives than another.
 
-    Both are tested on the same cases, which are left out of both together; their networks are independent of each
-    other. With one seed each, the interval leaves out how training varies.
+    Both are tested on the same cases, which are left out of both together. Networks are independent of each other, or
+    with `same_networks` those of `others`, seed by seed, after a change. With one seed each, the interval leaves out
+    how training varies.
     """
     mine, mine_without, sizes = _by_seed(counts, cases)
     theirs, their_without, _ = _by_seed(others, cases)
@@ -187,9 +191,9 @@ def gain(
     if len(set(cases)) < MIN_CASES or not np.isfinite(difference):
         return Gain(difference, NAN, NAN)
     gaps = mine_without.mean(axis=0) - their_without.mean(axis=0)
-    spread = two_factor_spread(np.array([difference]), gaps[None], sizes).plus(
-        reader_spread(mine), reader_spread(theirs)
-    )
+    of_training = [mine - theirs] if same_networks else [mine, theirs]
+    of_cases = two_factor_spread(np.array([difference]), gaps[None], sizes)
+    spread = of_cases.plus(*map(reader_spread, of_training))
     return Gain(difference, *t_interval(difference, spread))
 
 
@@ -215,9 +219,14 @@ def describe(
     }
     notes = notes_of(counts[REAL], held.cases, [names.get(i, str(i)) for i in range(table.num_ids)])
     found, of_ground = _compare(counts, held.cases), _compare(merged, held.cases)
-    both, adapting = found[1][f"{BOTH} - {REAL}"], gain(counts[ADAPTED[SYNTHETIC]], counts[SYNTHETIC], held.cases)
+    both, adapting = found[1][f"{BOTH} - {REAL}"], _adapting(counts, held.cases)
     notes += advice((both.low, both.high), (adapting.low, adapting.high), sets["real"], sets["synthetic"])
     return Comparison(*found, *of_ground, notes, about)
+
+
+def _adapting(counts: dict[str, list[Int[np.ndarray, "n k k"]]], cases: Sequence[str]) -> Gain:
+    """What networks of synthetic patches gain by being adapted."""
+    return gain(counts[ADAPTED[SYNTHETIC]], counts[SYNTHETIC], cases, same_networks=True)
 
 
 def _compare(
