@@ -4,7 +4,8 @@
 
 A model is a folder, the name of a bundled model, or the checkpoint of a training run, whose running average is read
 with the shape of the first model. Every model sees the same windows, crops, noises and times. Also printed: the loss
-without crops and without either condition, which tells how much a denoiser reads from them.
+without crops and without either condition, which tells how much a denoiser reads from them. With `--times`, the loss
+with map and crops at these shares of noise instead: where glands take shape (0.9 and more), and where texture does.
 """
 
 import argparse
@@ -35,23 +36,28 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="keeps the latents of the split")
     parser.add_argument("--windows", type=int, default=1280)
     parser.add_argument("--seed", type=int, default=100)
+    parser.add_argument("--window", type=int, default=DenoiserTraining.window, help="px")
+    parser.add_argument("--times", type=float, nargs="+", default=[], help="shares of noise")
     args = parser.parse_args()
     folder, _, split = args.data.partition("@")
     patches = load_patches(Path(folder), split or None)
     first = HistoloomPipeline.load(find_model(args.models[0]), torch.float32)
-    shared = DenoiserTraining(stain=StainJitter(shift=0.015, brightness=0.08), texture_dropout=0.0)
-    kinds = {"map and crops": (0.0, 0.0), "map": (0.0, 1.0), "nothing": (1.0, 1.0)}
+    shared = DenoiserTraining(stain=StainJitter(shift=0.015, brightness=0.08), texture_dropout=0.0, window=args.window)
+    kinds: dict[str, tuple[float, float, float | None]] = {
+        f"map and crops, {time:g} noise": (0.0, 0.0, time) for time in args.times
+    }
+    kinds = kinds or {"map and crops": (0.0, 0.0, None), "map": (0.0, 1.0, None), "nothing": (1.0, 1.0, None)}
     print(f"{len(patches)} patches of {len(set(patches.cases))} cases, {args.windows} windows, seed {args.seed}")
     print("| model | shown | loss | less than the first [95 %, over windows] |\n|---|---|---|---|")
     base: dict[str, np.ndarray] = {}
     for name in args.models:
         denoiser = read(name, first)
-        for kind, (no_map, no_crops) in kinds.items():
+        for kind, (no_map, no_crops, time) in kinds.items():
             config = replace(shared, map_dropout=no_map, crop_dropout=no_crops)
             config = replace(config, loop=replace(config.loop, seed=args.seed))
             _, sampler = prepare(patches, denoiser.num_types, first.autoencoder, config, args.out)
             sampler.cache.mean[:], sampler.cache.std[:] = denoiser.config["latent_mean"], denoiser.config["latent_std"]
-            losses = measure(denoiser, sampler, first.autoencoder, args.windows)
+            losses = measure(denoiser, sampler, first.autoencoder, args.windows, time)
             less = base.setdefault(kind, losses) - losses
             reach = 1.96 * less.std() / len(less) ** 0.5
             print(f"| {name} | {kind} | {losses.mean():.4f} | {less.mean():+.4f} +- {reach:.4f} |", flush=True)
@@ -68,11 +74,13 @@ def read(name: str, first: HistoloomPipeline) -> Denoiser:
 
 
 @torch.inference_mode()
-def measure(denoiser: Denoiser, sampler, autoencoder, windows: int) -> np.ndarray:
-    """The mean loss of every batch."""
+def measure(denoiser: Denoiser, sampler, autoencoder, windows: int, time: float | None) -> np.ndarray:
+    """The mean loss of every batch, at one time or at drawn ones."""
     objective, losses = DenoiserObjective(denoiser, autoencoder), []
     for start in range(0, windows, BATCH):
         batch = collate([sampler(n) for n in range(start, start + BATCH)], CropConfig.largest)
+        if time is not None:
+            batch["time_draw"] = torch.full_like(batch["time_draw"], time).logit()
         with torch.autocast("cpu", torch.bfloat16):
             losses.append(float(objective(batch)["loss"]))
     return np.asarray(losses)
