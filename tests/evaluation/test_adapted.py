@@ -59,6 +59,13 @@ def test_a_network_without_batch_norms_stays_as_it_is(images):
     assert all(torch.equal(kept[name], value) for name, value in adapted(network, images, 0).state_dict().items())
 
 
+@pytest.mark.parametrize("count", [1, 9])
+def test_no_batch_holds_one_image_of_which_a_pooled_norm_has_no_statistics(images, count):
+    network = make_network(DownstreamConfig(start="random", backbone="resnet18"), 3)
+    statistics = adapted(network, images[:count], 0, batch_size=8).state_dict()
+    assert all(value.isfinite().all() for value in statistics.values())
+
+
 def test_of_many_images_some_are_enough():
     seen = []
 

@@ -1,7 +1,7 @@
 """A DeepLabv3+ that learns to read maps off patches, from one training set or from several in turns."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -173,11 +173,14 @@ def adapted(network: nn.Module, images: UInt8[np.ndarray, "n h w 3"], seed: int,
     Nothing is learned and no map is read, so unlabeled images do (AdaBN; Li et al. 2016, arXiv 1603.04779). A network
     without batch norms stays as it is. Images are padded as in `predict`. In eval mode.
     """
-    chosen = images[np.random.default_rng(seed).permutation(len(images))[:ADAPTED_TO]]
+    chosen = np.random.default_rng(seed).permutation(len(images))[:ADAPTED_TO]
+    # Batches count equally, and no norm takes statistics of one value: equal sizes, and a lone image twice.
+    chosen = np.resize(chosen, max(2, len(chosen)))
+    batches = np.array_split(chosen, -(-len(chosen) // batch_size))
     fresh = copy.deepcopy(network)
     with torch.random.fork_rng(devices=[]):  # of dropout, which is at work while statistics are taken
         torch.manual_seed(seed)
-        update_bn(_batches(fresh, chosen, batch_size), fresh)
+        update_bn((_as_read(fresh, images[batch]) for batch in batches), fresh)
     return fresh.eval()
 
 
@@ -187,16 +190,15 @@ def predict(
 ) -> UInt8[np.ndarray, "n h w"]:
     """The likeliest type of every pixel; edges are padded to multiples of 32."""
     height, width = images.shape[1:3]
-    batches = _batches(network, images, batch_size)
-    return np.concatenate(
-        [network(batch)[:, :, :height, :width].argmax(1).to(torch.uint8).cpu().numpy() for batch in batches]
-    )
+    found = []
+    for start in range(0, len(images), batch_size):
+        logits = network(_as_read(network, images[start : start + batch_size]))
+        found.append(logits[:, :, :height, :width].argmax(1).to(torch.uint8).cpu().numpy())
+    return np.concatenate(found)
 
 
-def _batches(network: nn.Module, images: UInt8[np.ndarray, "n h w 3"], batch_size: int) -> Iterator[Tensor]:
+def _as_read(network: nn.Module, images: UInt8[np.ndarray, "n h w 3"]) -> Tensor:
     """The images as a network reads them: on its device, edges padded to multiples of 32."""
     height, width = images.shape[1:3]
-    device = next(network.parameters()).device
-    for start in range(0, len(images), batch_size):
-        pixels = to_pixels(torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])).to(device))
-        yield F.pad(pixels, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+    pixels = to_pixels(torch.from_numpy(np.ascontiguousarray(images)).to(next(network.parameters()).device))
+    return F.pad(pixels, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
