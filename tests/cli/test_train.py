@@ -119,7 +119,7 @@ def test_a_recipe_that_is_not_there(fails):
         (
             "window = 64",
             "windo = 64",  # codespell:ignore windo
-            "mine.toml denoiser: unknown key 'windo'; known: conditioning, objective, window",
+            "mine.toml denoiser: unknown key 'windo'; known: conditioning, objective, time_mean, time_spread, window",
         ),
         ("window = 64", 'window = "64"', "mine.toml denoiser window: expected int, found '64'"),
         ("base = 24", "base = 20", "mine.toml denoiser crops: crops need 24 <= base <= largest; got base 20"),

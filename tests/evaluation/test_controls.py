@@ -62,7 +62,8 @@ def test_controls_are_trained_and_compared_with_real_patches(one_rare):
         for name in ("real", "synthetic", "test")
     }
     found = describe(downstream(*sets.values(), 3, config, controls=list(CONTROLS)), sets, config)
-    assert list(found.results) == ["real", "synthetic", "both", "real, oversampled", "real, pasted"]
+    saw_synthetic = ["synthetic", "synthetic, adapted", "both", "both, adapted"]
+    assert list(found.results) == ["real", *saw_synthetic, "real, oversampled", "real, pasted"]
     assert "real, pasted - real" in found.gains
     assert found.about["ground"] == "stroma"
     stroma = found.results["real"].of_type[0]
