@@ -12,7 +12,7 @@ pixels or patches that a judge does not believe, `oversampled` and `pasted` are 
 (`teaching_controls.py`).
 
 With `--adapt FOLDER@SPLIT`, each network is tested a second time, with the statistics of its batch norms taken from
-these images (`histoloom.evaluation.deeplab.adapted`).
+these images (`histoloom.evaluation.deeplab.adapted`). The gain of such a row is over the same networks as trained.
 
 The results of finished networks are kept in OUT, one JSON file each, so that an interrupted run goes on. "Of the first"
 is the mean IoU divided by that of the first row; "gain" is the difference, with its interval over test cases and seeds.
@@ -136,9 +136,11 @@ def main() -> None:
             check_sets(sources[0], images, held)
         shown = np.concatenate([images.images for images in sources])
         distance = [f"{frechet_distance(encoder(held.images), encoder(shown)):.1f}"] if encoder else []
-        for row, counts in train(name, sources, held, config, arguments.out, unlabeled).items():
-            first = first or counts
-            found, ours, base = pooled(counts, held.cases), gain(counts, first, held.cases), pooled(first, held.cases)
+        rows = train(name, sources, held, config, arguments.out, unlabeled)
+        first = first or rows[name]
+        for row, counts in rows.items():
+            found, base, is_adapted = pooled(counts, held.cases), pooled(first, held.cases), row != name
+            ours = gain(counts, rows[name] if is_adapted else first, held.cases, same_networks=is_adapted)
             cells = [
                 row,
                 " + ".join(str(len(images)) for images in sources),

@@ -219,21 +219,19 @@ def describe(
     }
     notes = notes_of(counts[REAL], held.cases, [names.get(i, str(i)) for i in range(table.num_ids)])
     found, of_ground = _compare(counts, held.cases), _compare(merged, held.cases)
-    both, adapting = found[1][f"{BOTH} - {REAL}"], _adapting(counts, held.cases)
+    both, adapting = found[1][f"{BOTH} - {REAL}"], found[1][f"{ADAPTED[SYNTHETIC]} - {SYNTHETIC}"]
     notes += advice((both.low, both.high), (adapting.low, adapting.high), sets["real"], sets["synthetic"])
     return Comparison(*found, *of_ground, notes, about)
-
-
-def _adapting(counts: dict[str, list[Int[np.ndarray, "n k k"]]], cases: Sequence[str]) -> Gain:
-    """What networks of synthetic patches gain by being adapted."""
-    return gain(counts[ADAPTED[SYNTHETIC]], counts[SYNTHETIC], cases, same_networks=True)
 
 
 def _compare(
     counts: dict[str, list[Int[np.ndarray, "n k k"]]], cases: Sequence[str]
 ) -> tuple[dict[str, Downstream], dict[str, Gain]]:
     results = {name: pooled(of, cases) for name, of in counts.items()}
-    return results, {f"{name} - {REAL}": gain(of, counts[REAL], cases) for name, of in counts.items() if name != REAL}
+    gains = {f"{name} - {REAL}": gain(of, counts[REAL], cases) for name, of in counts.items() if name != REAL}
+    for before, after in ADAPTED.items():
+        gains[f"{after} - {before}"] = gain(counts[after], counts[before], cases, same_networks=True)
+    return results, gains
 
 
 def _about(images: ImageSet) -> dict:

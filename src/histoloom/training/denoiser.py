@@ -66,6 +66,8 @@ class DenoiserTraining:
             )
         if self.objective not in ("flow", "epsilon-l1", "epsilon-l2"):
             raise ConfigError(f"objective {self.objective!r} is unknown; known: flow, epsilon-l1, epsilon-l2")
+        if self.objective != "flow" and (self.time_mean, self.time_spread) != (0.0, 1.0):
+            raise ConfigError(f"time_mean and time_spread are of objective flow; objective is {self.objective}")
         if not 1 <= self.views <= 4096 or not 8 <= self.window <= 4096:
             raise ConfigError(f"views {self.views} must be in 1 to 4096, window {self.window} in 8 to 4096 px")
         if max(self.channels) > 4096 or max(self.blocks) > 64 or min(self.blocks) < 1:
