@@ -158,6 +158,14 @@ CASES = {
         out="imported",
         resumes=False,
     ),
+    "lumens": Case(
+        words="lumens dataset --out lumened --contrast 0 --brightness 0.7",
+        other="--name glass",
+        change=lambda folder: drop_a_row(sorted((folder / "dataset" / "data").iterdir())[0]),
+        needs=("dataset",),
+        out="lumened",
+        resumes=False,
+    ),
     "generate": Case(
         words="generate model --maps maps --out woven --steps 2 --copy-limit 1 --batch-size 1",
         other="--seed 1",

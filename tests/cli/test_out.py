@@ -18,6 +18,7 @@ COMMANDS = {
     "pairs": "pairs nowhere --maps nowhere --tissue gland",
     "inpaint": "inpaint nowhere --image none.png --map none.png --mask none.png",
     "import": "import nowhere --tissue none.toml",
+    "lumens": "lumens nowhere",
     "patches": "patches nowhere --tissue none.toml",
     "evaluate": "evaluate --real nowhere --fake nowhere",
     "train-encoder": "train-encoder nowhere",

@@ -170,6 +170,22 @@ def test_times_are_drawn_with_the_mean_and_the_spread_asked_for(small_patches, s
         assert np.array_equal(one["type_map"], other["type_map"])  # and nothing else differs
 
 
+def test_hidden_types_are_left_out_of_some_maps(small_patches, small_autoencoder, tmp_path):
+    usual = samples_of(small_patches, small_autoencoder, tmp_path, map_dropout=0.0)
+    _, sampler = prepare(
+        small_patches, 3, small_autoencoder, replace(SMALL, map_dropout=0.0, hidden_share=0.4), tmp_path, hidden=(2,)
+    )
+    samples = [sampler(n) for n in range(400)]
+    showed = np.array([(s["type_map"] == 2).any() for s in usual])
+    shows = np.array([(s["type_map"] == 2).any() for s in samples])
+    assert not (shows & ~showed).any()
+    assert shows.sum() / showed.sum() == pytest.approx(0.6, abs=0.08)
+    for one, other, same in zip(usual, samples, shows, strict=True):
+        assert np.array_equal(one["latents"], other["latents"])  # the same windows
+        assert not same or np.array_equal(one["type_map"], other["type_map"])
+        assert same or all(crop.tissue != 2 for crop in other["crops"])
+
+
 def test_stain_follows_the_crop(make_patches, small_autoencoder, tmp_path):
     patches = make_patches(count=4, cases=1, types=1)
     even = replace(patches, images=np.full_like(patches.images, 160))

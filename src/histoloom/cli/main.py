@@ -142,6 +142,7 @@ COMMANDS = {
         "demo": weave.demo,
         "import": patches.import_folder,
         "patches": slides.patches,
+        "lumens": patches.lumens,
         "overlay": slides.overlay,
         "recipes": recipes.recipes,
         "train": train.train,

@@ -1,4 +1,4 @@
-"""`histoloom import`: your own images and label maps become a patch dataset."""
+"""`histoloom import` and `histoloom lumens`: a patch dataset from images and maps, and one with lumens outlined."""
 
 from pathlib import Path
 from typing import Annotated
@@ -98,3 +98,41 @@ def import_folder(
     for note in description["notes"]:
         typer.echo(note, err=True)
     typer.echo(end)
+
+
+def lumens(
+    dataset: Annotated[Path, typer.Argument(help="Patch dataset with pixels; it stays as it is.")],
+    out: Annotated[Path, typer.Option(help="Folder of the new dataset.")],
+    name: Annotated[
+        str, typer.Option(help="Tissue type that bright areas become; one that the dataset has is extended.")
+    ] = "lumen or glass",
+    color: Annotated[str, typer.Option(help="Color of a new type.")] = "#ffffff",
+    brightness: Annotated[
+        float, typer.Option(help="Least brightness of such an area, as a share of the brightest of its case.")
+    ] = 0.8,
+    contrast: Annotated[
+        float, typer.Option(help="Least gray levels between the tissue of a patch and the brightest of its case.")
+    ] = 45.0,
+) -> None:
+    """Outline lumens and glass in the maps of a dataset.
+
+    Maps that count the lumen as gland leave to the model where it lies, and a small model draws none. This writes the
+    dataset again with bright areas as a tissue type of their own. Look at lumens.jpg in the new folder before you train
+    on it, and name the type as `hidden` in `[denoiser]`. On a finished dataset, the same command does nothing.
+    """
+    check_out(out)
+
+    from histoloom.cli.progress import bar
+    from histoloom.patches.bright import LumenRules
+    from histoloom.patches.card import summarize, type_table
+    from histoloom.patches.lumens import PICTURE, add_lumens
+    from histoloom.patches.store import count_patches, read_table, splits
+
+    rules = LumenRules(name=name, color=color, brightness=brightness, contrast=contrast)
+    read_table(dataset)
+    total = 2 * sum(count_patches(dataset, split) for split in splits(dataset))
+    with bar("finding lumens", total, "patches") as running:
+        description = add_lumens(dataset, out, rules, running)
+    typer.echo(type_table(summarize(out), read_table(out)))
+    typer.echo(description["notes"][-1], err=True)
+    typer.echo(f"wrote {out}; look at {out / PICTURE}")

@@ -7,6 +7,7 @@ patches, or another model.
 from diffusers.models.modeling_utils import ModelMixin
 
 from histoloom.errors import ConfigError, InputError, ModelError
+from histoloom.experiments.data import hidden_types
 from histoloom.experiments.recipe import Recipe
 from histoloom.models.autoencoder import latent_channels, latent_factor, load_autoencoder
 from histoloom.models.pipeline import HistoloomPipeline
@@ -20,6 +21,8 @@ def check_recipe(recipe: Recipe, edge: int, table: TissueTable, initial: Histolo
     """
     if not table.ids:
         raise InputError("the tissue table names no type; add one")
+    if len(hidden_types(recipe.denoiser, table)) == len(table.ids):
+        raise ConfigError("denoiser hidden names all types, so maps would show none; leave one out")
     if recipe.distillation is not None and recipe.decoder is not None:
         raise ConfigError("[decoder] has no effect in a distillation, which keeps the teacher's decoder; leave it out")
     own_autoencoder = not recipe.pretrained_autoencoder and initial is None

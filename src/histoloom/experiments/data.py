@@ -62,6 +62,11 @@ def open_levels(config: DenoiserTraining, dataset: Path, table: TissueTable) -> 
     return levels
 
 
+def hidden_types(config: DenoiserTraining, table: TissueTable) -> tuple[int, ...]:
+    """Ids of the types that maps may leave out; raises TissueError for a name that the table does not have."""
+    return tuple(sorted({table.find(name).id for name in config.hidden}))
+
+
 def _cut_slides(data: DataSource, table: TissueTable, out: Path, progress: Progress) -> None:
     """Cut the slides on all processors, unless that was done."""
     from histoloom.patches.from_slides import extract_slides, made_from  # here: needs histoloom[slides]

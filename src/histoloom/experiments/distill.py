@@ -70,6 +70,7 @@ def distill_recipe(recipe: Recipe, folder: Path | str, progress: Progress = sile
                 caching=caching,
                 on_step=reporter(bar, run.curves, "student", loop.batch_size),
                 on_checkpoint=watcher,
+                hidden=run.hidden,
             )
         if state.is_main_process:
             card = model_card(run, student, dataset, teacher.copy_limit)

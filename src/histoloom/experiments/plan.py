@@ -18,7 +18,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from histoloom.errors import ConfigError
 from histoloom.experiments.check import check_recipe
 from histoloom.experiments.context import record_of
-from histoloom.experiments.data import open_levels, open_split
+from histoloom.experiments.data import hidden_types, open_levels, open_split
 from histoloom.experiments.recipe import DataSource, Recipe
 from histoloom.experiments.stages import open_initial
 from histoloom.files import read_record
@@ -147,6 +147,7 @@ class _Measuring:
             initial=None if self.initial is None else self.initial.denoiser,
             match=None if self.initial is None else match_types(self.table, self.initial.table),
             levels=self.levels,
+            hidden=hidden_types(config.denoiser, self.table),
         )
         costs.append(self._stage("denoiser", config.denoiser, train))
         return costs

@@ -120,6 +120,7 @@ def _train(comparison: Comparison, autoencoder: ModelMixin, config: DenoiserTrai
             caching=caching,
             on_step=reporter(bar, None, config.conditioning, config.loop.batch_size),
             levels=run.levels,
+            hidden=run.hidden,
         )
     if process_state().is_main_process:
         # Without a copy limit: a conditioning that copies must be seen to copy.

@@ -28,7 +28,7 @@ from histoloom.errors import ConfigError
 from histoloom.experiments.check import check_recipe
 from histoloom.experiments.context import Run, record_of
 from histoloom.experiments.curves import Curves
-from histoloom.experiments.data import open_dataset, open_levels, open_split
+from histoloom.experiments.data import hidden_types, open_dataset, open_levels, open_split
 from histoloom.experiments.model_card import model_card
 from histoloom.experiments.recipe import Recipe, save_recipe
 from histoloom.experiments.stages import open_autoencoder, open_initial, reporter, save_model
@@ -108,6 +108,7 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress) -> tuple[Run, Pat
         table=table,
         patches=patches,
         levels=open_levels(recipe.denoiser, dataset, table),
+        hidden=hidden_types(recipe.denoiser, table),
         progress=progress,
         curves=Curves(folder / "tensorboard") if state.is_main_process else None,
     )
@@ -151,6 +152,7 @@ def _train_denoiser(run: Run, autoencoder: ModelMixin, watcher: Watcher | None) 
             initial=initial.denoiser if initial is not None else None,
             match=match_types(run.table, initial.table) if initial is not None else None,
             levels=run.levels,
+            hidden=run.hidden,
         )
 
 

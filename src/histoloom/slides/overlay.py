@@ -48,7 +48,7 @@ def draw_overlay(
     if tissue is not None:
         mask = Image.fromarray(tissue.mask).resize(image.size, box=_box(tissue, image.size, step))
         inside = np.asarray(mask, bool)
-        rim = inside & ~ndimage.binary_erosion(inside, iterations=2)
+        rim = inside & ~np.asarray(ndimage.binary_erosion(inside, iterations=2), bool)
         image.paste(_TISSUE_LINE, mask=Image.fromarray(rim))
     draw = ImageDraw.Draw(image)
     for x, y, size in patches:

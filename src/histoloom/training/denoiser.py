@@ -15,6 +15,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from histoloom.conditioning.crops import CropConfig, ReferenceCrops, crops_in_place
+from histoloom.conditioning.hiding import without_types
 from histoloom.conditioning.inputs import canvas, no_map, pack_crops, type_map
 from histoloom.conditioning.kinds import CONDITIONINGS, Conditioning
 from histoloom.config import check_numbers
@@ -52,14 +53,17 @@ class DenoiserTraining:
     crops: CropConfig = field(default_factory=CropConfig)
     stain: StainJitter = field(default_factory=StainJitter)
     curriculum: Curriculum | None = None  # for nested types: maps from coarse to fine
+    hidden: tuple[str, ...] = ()  # types that maps may leave out, such as lumens: the nearest other type is shown
+    hidden_share: float = 0.3  # of samples whose maps leave these types out
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=13000, batch_size=16, learning_rate=5e-4, warmup_steps=200)
     )
 
     def __post_init__(self):
         check_numbers(self)
-        if not all(0 <= share <= 1 for share in (self.map_dropout, self.crop_dropout, self.texture_dropout)):
-            raise ConfigError("map_dropout, crop_dropout and texture_dropout must be in [0, 1]")
+        shares = ("map_dropout", "crop_dropout", "texture_dropout", "hidden_share")
+        if not all(0 <= getattr(self, share) <= 1 for share in shares):
+            raise ConfigError(f"{', '.join(shares[:-1])} and {shares[-1]} must be in [0, 1]")
         if not (-5 <= self.time_mean <= 5 and 0 < self.time_spread <= 5):
             raise ConfigError(
                 f"time_mean {self.time_mean:g} must be in [-5, 5], time_spread {self.time_spread:g} in (0, 5]"
@@ -88,6 +92,7 @@ class WindowSampler:
     config: DenoiserTraining
     num_types: int
     levels: Levels | None = None
+    bare: ReferenceCrops | None = None  # chosen from the same patches, whose maps leave out the hidden types
 
     def __call__(self, n: int) -> dict:
         rng = np.random.default_rng((self.config.loop.seed, n))
@@ -101,9 +106,8 @@ class WindowSampler:
             "noise": rng.standard_normal(latents.shape, dtype=np.float32),
             "time_draw": np.float32(self._time_draw(rng)),
         }
-        return sample | self._conditions(
-            index, view, (int(row) * factor, int(column) * factor, self.config.window), self._shown_ids(n), rng
-        )
+        part = int(row) * factor, int(column) * factor, self.config.window
+        return sample | self._conditions(index, view, part, self._shown_ids(n), self._references(n), rng)
 
     def _time_draw(self, rng: np.random.Generator) -> float:
         """What the objective makes a time of."""
@@ -120,14 +124,28 @@ class WindowSampler:
         # A stream of its own, so that a run with a curriculum sees the same windows as one without.
         return coarse_ids(self.levels, level, np.random.default_rng((self.config.loop.seed, n, 1)))
 
+    def _references(self, n: int) -> ReferenceCrops:
+        """Where the crops of sample n are chosen from; their maps are the ones that it shows."""
+        if self.bare is None:
+            return self.references
+        # A stream of its own, so that a run without hidden types sees the same windows.
+        hides = np.random.default_rng((self.config.loop.seed, n, 3)).random() < self.config.hidden_share
+        return self.bare if hides else self.references
+
     def _conditions(
-        self, index: int, view: View, part: tuple[int, int, int], ids: np.ndarray, rng: np.random.Generator
+        self,
+        index: int,
+        view: View,
+        part: tuple[int, int, int],
+        ids: np.ndarray,
+        references: ReferenceCrops,
+        rng: np.random.Generator,
     ) -> dict:
         reads, (height, width) = CONDITIONINGS[self.config.conditioning], (self.config.window,) * 2
         without_map, without_crops = rng.random() < self.config.map_dropout, rng.random() < self.config.crop_dropout
         if not reads.map:
             return {}
-        wanted = view.part(self.patches.semantic_maps[index], *part)
+        wanted = view.part(references.patches.semantic_maps[index], *part)
         empty = no_map(height, width, self.num_types)
         conditions: dict = {"type_map": empty if without_map else type_map(ids[wanted], self.num_types)}
         if reads.canvas:
@@ -137,7 +155,7 @@ class WindowSampler:
             conditions |= {"canvas": pixels, "canvas_valid": valid}
         if reads.attends:
             outside = view.outside(self.patches.semantic_maps[index].shape, *part)
-            drawn = [] if without_crops else self.references.draw(index, outside, wanted, view.stain, rng)
+            drawn = [] if without_crops else references.draw(index, outside, wanted, view.stain, rng)
             shown = rng.random(len(drawn)) >= self.config.texture_dropout
             conditions["crops"] = [
                 replace(crop, tissue=int(ids[crop.tissue]), texture=bool(texture))
@@ -223,6 +241,7 @@ def prepare(
     latents: Path,
     bar: Bar = SILENT,
     levels: Levels | None = None,
+    hidden: tuple[int, ...] = (),
 ) -> tuple[Denoiser, WindowSampler]:
     """A fresh denoiser and the sampler of its windows; latents are cached in the folder `latents` first."""
     if config.curriculum is not None and levels is None:
@@ -236,7 +255,13 @@ def prepare(
             f"window {config.window} must be a multiple of {denoiser.multiple} px and at most {cache.edge} px"
         )
     references = ReferenceCrops(patches, config.crops)
-    return denoiser, WindowSampler(patches, cache, references, config, num_types, levels)
+    bare = ReferenceCrops(_without(patches, hidden), config.crops) if hidden else None
+    return denoiser, WindowSampler(patches, cache, references, config, num_types, levels, bare)
+
+
+def _without(patches: Patches, hidden: tuple[int, ...]) -> Patches:
+    maps = [without_types(semantic_map, hidden) for semantic_map in patches.semantic_maps]
+    return replace(patches, semantic_maps=np.stack(maps))
 
 
 def train_denoiser(
@@ -253,15 +278,16 @@ def train_denoiser(
     initial: Denoiser | None = None,
     match: TypeMatch | None = None,
     levels: Levels | None = None,
+    hidden: tuple[int, ...] = (),
 ) -> Denoiser:
     """Train on `patches`, resuming from `folder`; returns the averaged denoiser in eval mode.
 
     Latents are cached in `latents`, by default in `folder`; `caching` counts patches meanwhile. `initial` is a trained
     denoiser whose weights replace the random ones at the start; `match` says which of its types are those of the
-    patches, by default those of the same id. `levels` say how the types are nested, for a curriculum. Raises ModelError
-    for an `initial` of another architecture.
+    patches, by default those of the same id. `levels` say how the types are nested, for a curriculum; `hidden` are the
+    ids of the types that `config.hidden` names. Raises ModelError for an `initial` of another architecture.
     """
-    denoiser, sampler = prepare(patches, num_types, autoencoder, config, latents or folder, caching, levels)
+    denoiser, sampler = prepare(patches, num_types, autoencoder, config, latents or folder, caching, levels, hidden)
     if initial is not None:
         start_from(denoiser, initial, match)
     report = None if on_checkpoint is None else (lambda step, averaged: on_checkpoint(step, averaged.denoiser))

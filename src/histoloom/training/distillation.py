@@ -199,15 +199,16 @@ def train_student(
     caching: Bar = SILENT,
     on_step: Callable[[Step], None] | None = None,
     on_checkpoint: Callable[[int, Denoiser], None] | None = None,
+    hidden: tuple[int, ...] = (),
 ) -> Denoiser:
     """Distill `teacher`, resuming from `folder`; returns the averaged student in eval mode.
 
-    `windows` says how windows and crops are drawn; its loop has no effect. Raises ConfigError for a teacher that
-    cannot be distilled so: see `check_teacher`.
+    `windows` says how windows and crops are drawn; its loop has no effect, and `hidden` are the ids of its hidden
+    types. Raises ConfigError for a teacher that cannot be distilled so: see `check_teacher`.
     """
     check_teacher(teacher, config)
     shown = replace(windows_of(windows, teacher), loop=config.loop)
-    _, sampler = prepare(patches, teacher.num_types, autoencoder, shown, folder, caching)
+    _, sampler = prepare(patches, teacher.num_types, autoencoder, shown, folder, caching, hidden=hidden)
     mean, std = (np.asarray(teacher.config[name], np.float32) for name in ("latent_mean", "latent_std"))
     sampler = replace(sampler, cache=replace(sampler.cache, mean=mean, std=std))
     torch.manual_seed(config.loop.seed)
