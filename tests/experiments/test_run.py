@@ -11,9 +11,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from histoloom.conditioning.likeness import CopyLimitConfig
 from histoloom.errors import ConfigError, ModelError, OutputError
+from histoloom.experiments.plan import plan_recipe
 from histoloom.experiments.recipe import DataSource, Watch, read_recipe
 from histoloom.experiments.run import run_recipe
 from histoloom.models.pipeline import HistoloomPipeline
+from histoloom.patches.store import read_table
 from histoloom.recipes import FOLDER as RECIPES
 
 RECIPE = """
@@ -73,9 +75,10 @@ def test_the_recipes_of_the_bundled_model_train_small_on_other_pictures(image_fo
     crops = replace(shipped.denoiser.crops, base=24, largest=32)
     denoiser = replace(shipped.denoiser, window=32, views=1, channels=(32, 64), blocks=(1, 1), crops=crops, loop=loop)
     decoder = shipped.decoder and replace(shipped.decoder, size=32, channels=8, loop=loop)
+    lumens = shipped.data.lumens and replace(shipped.data.lumens, contrast=0.0, brightness=0.7)
     recipe = replace(
         shipped,
-        data=DataSource(source="images", maps="maps", tissue="tissue.toml"),
+        data=DataSource(source="images", maps="maps", tissue="tissue.toml", lumens=lumens),
         decoder=decoder,
         denoiser=denoiser,
         watch=Watch(patches=2, steps=2, map_fidelity=False),
@@ -145,6 +148,24 @@ def test_a_pretrained_autoencoder_beside_the_recipe_is_taken_as_it_is(image_fold
 def test_an_initial_model_of_another_architecture_is_refused(image_folder, trained):
     with pytest.raises(ModelError, match=r"first/model: has channels \(32, 64\), the recipe needs \(32, 96\)"):
         train(image_folder, "second", 'initial_model = "first/model"', channels=96)
+
+
+def test_a_recipe_outlines_lumens_first_and_may_hide_them(image_folder):
+    values = {"first": "", "channels": 64, "watch": "map_fidelity = false", "rate": 0.01, "pairs": 0}
+    text = RECIPE.format(**values).replace("window = 32", 'window = 32\nhidden = ["lumen or glass"]')
+    text = text.replace('tissue = "tissue.toml"', 'tissue = "tissue.toml"\nlumens = { contrast = 0, brightness = 0.7 }')
+    (image_folder / "mine.toml").write_text(text)
+    recipe = read_recipe(image_folder / "mine.toml")
+    assert "lumens and their dataset" in plan_recipe(recipe, image_folder / "run").unknown
+    model = HistoloomPipeline.load(run_recipe(recipe, image_folder / "run"))
+    assert model.table.names == ["stroma", "gland", "lumen or glass"]
+    assert read_table(image_folder / "run" / "outlined") == model.table
+    assert (image_folder / "run" / "outlined" / "lumens.jpg").is_file()
+    odd = text.replace('hidden = ["lumen or glass"]', 'hidden = ["stroma", "gland", "lumen or glass"]')
+    (image_folder / "odd.toml").write_text(odd)
+    with pytest.raises(ConfigError, match="hidden names all types, so maps would show none"):
+        run_recipe(read_recipe(image_folder / "odd.toml"), image_folder / "odd")
+    assert not list(image_folder.glob("odd/*/"))
 
 
 def test_data_is_a_dataset_or_pictures(image_folder):

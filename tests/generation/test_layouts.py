@@ -127,6 +127,26 @@ def test_the_band_of_the_most_common_type_may_be_another():
         LayoutConfig(band=(0.8, 0.2))
 
 
+def test_lumens_lie_within_glands_and_never_stand_alone():
+    wider = TissueTable.from_names([*TABLE.names, "lumen or glass"])
+    lumen = wider.find("lumen or glass").id
+    plain = draw_layouts(AT_SIZE, TABLE, 12, seed=3, size=SIZE)
+    hollow = draw_layouts(AT_SIZE, wider, 12, seed=3, size=SIZE)
+    assert np.array_equal(np.where(hollow == lumen, plain, hollow), plain)  # the same glands
+    assert (plain[hollow == lumen] != 0).all()
+    shares = (hollow == lumen).sum((1, 2)) / (plain != 0).sum((1, 2))
+    low, high = LayoutConfig.lumens
+    assert low / 2 < shares.mean() < high
+    assert (shares > 0).mean() > 0.9
+    none = draw_layouts(LayoutConfig(mpp=AT_SIZE.mpp, lumens=(0.0, 0.0)), wider, 3, seed=3, size=SIZE)
+    assert np.array_equal(none, plain[:3])
+
+
+def test_a_table_of_a_ground_and_lumens_draws_lumens_as_its_other_type():
+    layouts = draw_layouts(AT_SIZE, TissueTable.from_names(["stroma", "lumen"]), 2, seed=0, size=SIZE)
+    assert set(np.unique(layouts)) == {0, 1}
+
+
 def test_smooth_noise_has_unit_variance_and_the_smoothness_asked_for():
     noise = np.stack([smooth_noise(np.random.default_rng(seed), 128, 4.0) for seed in range(8)])
     neighbors = (noise[:, 4:] * noise[:, :-4]).mean()

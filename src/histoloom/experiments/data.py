@@ -6,15 +6,18 @@ from pathlib import Path
 
 from histoloom.discovery.levels import LEVELS, Levels, read_levels
 from histoloom.distributed import Workers
-from histoloom.errors import ConfigError
+from histoloom.errors import ConfigError, TissueError
 from histoloom.experiments.recipe import DataSource
 from histoloom.patches.folder import find_pictures
 from histoloom.patches.importer import import_pictures, is_made_from
+from histoloom.patches.lumens import add_lumens, with_lumens
 from histoloom.patches.slide_jobs import find_jobs
-from histoloom.patches.store import Patches, has_pixels, load_patches
+from histoloom.patches.store import Patches, count_patches, has_pixels, load_patches, splits
 from histoloom.progress import Progress, silent
 from histoloom.tissue import TissueTable
 from histoloom.training.denoiser import DenoiserTraining
+
+OUTLINED = "outlined"  # folder of a run: its patches with lumens
 
 
 def open_dataset(
@@ -25,17 +28,29 @@ def open_dataset(
 ) -> Path:
     """The folder of the recipe's patches, imported or cut into `folder`/dataset first if they are not there yet.
 
-    `check(edge, table)` is called with the edge of the patches in pixels before that work begins, and may refuse it.
+    Where the recipe asks for lumens, their outlines are added in `folder`/outlined. `check(edge, table)` is called with
+    the edge of the patches in pixels before that work begins, and may refuse it.
     """
+    dataset = _open_plain(data, folder, check, progress)
+    if data.lumens is None:
+        return dataset
+    total = 2 * sum(count_patches(dataset, split) for split in splits(dataset))
+    with progress("finding lumens", total, "patches") as bar:
+        add_lumens(dataset, folder / OUTLINED, data.lumens, bar)
+    return folder / OUTLINED
+
+
+def _open_plain(data: DataSource, folder: Path, check: Callable[[int, TissueTable], None], progress: Progress) -> Path:
     if data.dataset:
         return Path(data.dataset)
     table, out = TissueTable.load(data.tissue), folder / "dataset"
+    wider = with_lumens(table, data.lumens)
     if data.slides:
-        check(data.cut.rules.size, table)
+        check(data.cut.rules.size, wider)
         _cut_slides(data, table, out, progress)
         return out
     pictures = find_pictures(Path(data.source), Path(data.maps) if data.maps else None, data.pictures)
-    check(pictures[0].size, table)
+    check(pictures[0].size, wider)
     if not is_made_from(out, pictures, table, data.pictures):
         with progress("importing", len(pictures), "images") as bar:
             import_pictures(pictures, table, data.pictures, out, bar=bar)
@@ -63,8 +78,11 @@ def open_levels(config: DenoiserTraining, dataset: Path, table: TissueTable) -> 
 
 
 def hidden_types(config: DenoiserTraining, table: TissueTable) -> tuple[int, ...]:
-    """Ids of the types that maps may leave out; raises TissueError for a name that the table does not have."""
-    return tuple(sorted({table.find(name).id for name in config.hidden}))
+    """Ids of the types that maps may leave out; raises ConfigError for a name that the table does not have."""
+    try:
+        return tuple(sorted({table.find(name).id for name in config.hidden}))
+    except TissueError as error:
+        raise ConfigError(f"denoiser hidden: {error}") from None
 
 
 def _cut_slides(data: DataSource, table: TissueTable, out: Path, progress: Progress) -> None:

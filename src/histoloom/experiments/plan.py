@@ -28,6 +28,7 @@ from histoloom.models.autoencoder import build_autoencoder, load_autoencoder
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.folder import find_pictures
 from histoloom.patches.importer import import_pictures
+from histoloom.patches.lumens import with_lumens
 from histoloom.patches.store import count_patches, read_table
 from histoloom.progress import SILENT, Bar
 from histoloom.records import refuse_other_run
@@ -123,7 +124,8 @@ class _Measuring:
         self.initial = open_initial(recipe.initial_model)
         check = partial(check_recipe, recipe, initial=self.initial)
         dataset, self.count = _some_patches(recipe.data, folder, place, check)
-        self.table, self.patches = read_table(dataset), open_split(dataset, recipe.data.split, PATCHES)
+        self.table = with_lumens(read_table(dataset), recipe.data.lumens)
+        self.patches = open_split(dataset, recipe.data.split, PATCHES)
         check(min(self.patches.images.shape[1:3]), self.table)
         self.levels = open_levels(recipe.denoiser, dataset, self.table)
         self.pixels = self.patches.images[0].nbytes * 4 // 3 * self.count
@@ -204,7 +206,7 @@ def _some_patches(
         )
     table = TissueTable.load(data.tissue)
     pictures = find_pictures(Path(data.source), Path(data.maps) if data.maps else None, data.pictures)
-    check(pictures[0].size, table)
+    check(pictures[0].size, with_lumens(table, data.lumens))
     mine = [picture for picture in pictures if picture.split == data.split and picture.places]
     if not mine:
         raise ConfigError(f"{data.source}: no picture is in split {data.split!r}; name another split")
@@ -220,8 +222,9 @@ def _given_autoencoder(recipe: Recipe, initial: HistoloomPipeline | None) -> Mod
 
 def _not_measured(recipe: Recipe, folder: Path) -> tuple[str, ...]:
     data = () if recipe.data.dataset or (folder / "dataset").is_dir() else ("the import of the pictures and its disk",)
+    lumens = () if recipe.data.lumens is None else ("lumens and their dataset",)
     segmenter = ("the segmenter of [watch]",) if recipe.watch.map_fidelity else ()
-    return *data, *segmenter, "patches woven at each checkpoint", "the copy limit", "the finished model"
+    return *data, *lumens, *segmenter, "patches woven at each checkpoint", "the copy limit", "the finished model"
 
 
 def _peak_memory() -> int | None:

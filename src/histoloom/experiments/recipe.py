@@ -12,6 +12,7 @@ from histoloom.evaluation.segmenter import SegmenterConfig
 from histoloom.experiments.recipe_paths import resolve_paths
 from histoloom.files import write_text
 from histoloom.generation.settings import WeaveConfig
+from histoloom.patches.bright import LumenRules
 from histoloom.patches.folder import FolderImport
 from histoloom.patches.rules import SlideDataset
 from histoloom.training.autoencoder import AutoencoderTraining
@@ -38,6 +39,7 @@ class DataSource:
     annotations: str = ""  # folder of their annotations, if any
     listing: str = ""  # CSV file that names the slides to use, if any
     cut: SlideDataset = field(default_factory=SlideDataset)
+    lumens: LumenRules | None = None  # outline lumens and glass in these maps first, as `histoloom lumens` does
 
     def __post_init__(self):
         if [bool(self.dataset), bool(self.source), bool(self.slides)].count(True) != 1:

@@ -36,6 +36,7 @@ class LayoutConfig:
     two_types: float = 0.25  # share of layouts with two types on the background instead of one
     styles: tuple[tuple[str, str], ...] = ()  # such as (("tumor", "field"), ("gland", "crypts"))
     band: tuple[float, float] = (0.2, 0.8)  # the most common type covers at least and at most these shares
+    lumens: tuple[float, float] = (0.02, 0.1)  # least and most share of the other types that is lumen, where a type is
 
     def __post_init__(self):
         check_numbers(self)
@@ -44,20 +45,24 @@ class LayoutConfig:
         if not 0 <= self.two_types <= 1:
             raise ConfigError(f"two_types is {self.two_types}; give a share from 0 to 1")
         check_band(self.band)
+        if not 0 <= self.lumens[0] <= self.lumens[1] <= 0.5:
+            raise ConfigError(f"lumens is {self.lumens[0]:g} to {self.lumens[1]:g}; give two shares from 0 to 0.5")
         for tissue, style in self.styles:
             if style not in STYLES:
                 raise ConfigError(f"tissue {tissue!r} has style {style!r}; known: {', '.join(STYLES)}")
 
 
-# Types that surround others, by name or alias, and words in the names of types that others surround.
+# Types that surround others, by name or alias, and words in the names of types that others surround or that they hold.
 _GROUNDS = ("stroma", "connective tissue", "lamina propria", "submucosa", "background", "normal", "other")
 _BODIES = re.compile("gland|crypt|polyp|tumou?r|cancer|carcinoma|adenoma|neoplas|metasta|in situ|nest|vessel|lymphoid")
+_CAVITIES = re.compile("lumen")
 
 
 class Layouts:
     """Square maps of `size` pixels, by number, each the background and one or two other types within the 20-80 % rule.
 
-    Layout i depends on (config, table, seed, size, i) alone; K layouts show all K types besides the background. Raises
+    A type that is named after lumens lies within the others, in a share of them that is drawn from `config.lumens`.
+    Layout i depends on (config, table, seed, size, i) alone; K layouts show all K types besides these two. Raises
     ConfigError for a table of one type or a size too small to hold a gland, TissueError where the config names a type
     that the table does not know.
     """
@@ -69,12 +74,30 @@ class Layouts:
             raise ConfigError(f"layouts of {size} pixels are too small; give at least {MIN_SIZE}")
         self.config, self.seed, self.size = config, seed, size
         self.background = table.find(config.background) if config.background else background_of(table)
-        self.others = [tissue for tissue in table.types if tissue != self.background]
+        inner = [tissue for tissue in table.types if _CAVITIES.search(tissue.name.lower())]
+        self.lumen = inner[0] if inner and inner[0] != self.background and len(table.types) > 2 else None
+        self.others = [tissue for tissue in table.types if tissue not in (self.background, self.lumen)]
         self._styles = _styles_by_id(config, table)
 
     def draw(self, index: int) -> UInt8[np.ndarray, "h w"]:
         """Layout `index`; raises ConfigError where no draw keeps the rule."""
-        return _draw_one(self.config, self.background, self.others, self._styles, (self.seed, index), self.size)
+        key = self.seed, index
+        layout = _draw_one(self.config, self.background, self.others, self._styles, key, self.size)
+        return layout if self.lumen is None else self._hollow(layout, self.lumen.id, np.random.default_rng((*key, 3)))
+
+    def _hollow(
+        self, layout: UInt8[np.ndarray, "h w"], lumen: int, rng: np.random.Generator
+    ) -> UInt8[np.ndarray, "h w"]:
+        """The layout with lumens in all types but the background: one in the middle of a gland, several in a field."""
+        body = layout != self.background.id
+        width = 100.0 / self.config.mpp  # px of a gland
+        depth = blurred(body, 0.18 * width)
+        score = np.where(depth > 0.75, depth + 0.2 * smooth_noise(rng, self.size, 0.1 * width), -np.inf)
+        share = rng.uniform(*self.config.lumens) * body.mean()
+        if not share:
+            return layout
+        holes = _ragged(smooth_noise(rng, self.size, 1.5), _flooded(score, share), 0.03 * width)
+        return np.where(holes & body, np.uint8(lumen), layout)
 
     def compose(self, index: int, shares: dict[int, float]) -> UInt8[np.ndarray, "h w"]:
         """Layout `index` with one or two types, which cover `shares` of the patch, on the background.

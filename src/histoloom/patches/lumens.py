@@ -54,7 +54,8 @@ def add_lumens(dataset: Path, out: Path, rules: LumenRules | None = None, bar: B
     table, record = read_table(dataset), lumen_record(dataset, rules)
     if (made := finished_dataset(out, record)) is not None:
         return made
-    names, (wider, lumen) = splits(dataset), _with_type(table, rules)
+    names, wider = splits(dataset), with_lumens(table, rules)
+    lumen = wider.find(rules.name)
     for split in names:
         if not has_pixels(dataset, split):
             raise InputError(f"{dataset}: is an index without pixels; make it with `histoloom patches --pixels`")
@@ -103,13 +104,14 @@ def lumen_record(dataset: Path, rules: LumenRules) -> Record:
     return Record(command=COMMAND, format=FORMAT, settings=settings, inputs=inputs)
 
 
-def _with_type(table: TissueTable, rules: LumenRules) -> tuple[TissueTable, TissueType]:
-    """The table with the type of lumens, which it may have already."""
-    for tissue in table.types:
-        if canonical(tissue.name) == canonical(rules.name):
-            return table, tissue
-    new = TissueType(max(table.ids) + 1, rules.name, rules.color)  # TissueError beyond the last id
-    return TissueTable((*table.types, new), table.order), new
+def with_lumens(table: TissueTable, rules: LumenRules | None) -> TissueTable:
+    """The table with the type of lumens, which it may have already; without `rules`, as it is.
+
+    Raises TissueError where no id is left, or where the name is an alias of a type.
+    """
+    if rules is None or any(canonical(tissue.name) == canonical(rules.name) for tissue in table.types):
+        return table
+    return TissueTable((*table.types, TissueType(max(table.ids) + 1, rules.name, rules.color)), table.order)
 
 
 def _outlined(
