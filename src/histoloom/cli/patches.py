@@ -106,7 +106,7 @@ def lumens(
     name: Annotated[
         str, typer.Option(help="Tissue type that bright areas become; one that the dataset has is extended.")
     ] = "lumen or glass",
-    color: Annotated[str, typer.Option(help="Color of a new type.")] = "#ffffff",
+    color: Annotated[str, typer.Option(help="Color of a new type.")] = "#d0d0d0",
     brightness: Annotated[
         float, typer.Option(help="Least brightness of such an area, as a share of the brightest of its case.")
     ] = 0.8,

@@ -41,7 +41,7 @@ from histoloom.models.denoiser import Denoiser
 from histoloom.patches.store import SCALE_TOLERANCE, common_mpp, read_table
 from histoloom.progress import Progress, silent
 from histoloom.training.autoencoder import AutoencoderTraining
-from histoloom.training.denoiser import train_denoiser
+from histoloom.training.denoiser import train_denoiser, without_hidden
 from histoloom.training.start import describe_match, match_types
 
 
@@ -164,7 +164,9 @@ def _copy_limit(run: Run) -> float | None:
 
     def measure() -> dict:
         with run.progress("copy limit", recipe.copy_limit.pairs, "pairs") as bar:
-            return {"limit": copy_limit(run.patches, recipe.copy_limit, recipe.denoiser.crops, bar)}
+            # Crops of lumens are white, and as alike as copies.
+            patches = without_hidden(run.patches, run.hidden)
+            return {"limit": copy_limit(patches, recipe.copy_limit, recipe.denoiser.crops, bar)}
 
-    key = run.key("copy limit", str(recipe.copy_limit), str(recipe.denoiser.crops))
+    key = run.key("copy limit", str(recipe.copy_limit), str(recipe.denoiser.crops), run.hidden)
     return cached_result(run.folder / "copy-limit.json", key, measure)["limit"]

@@ -20,7 +20,7 @@ class LumenRules:
     """Which areas are lumen or glass."""
 
     name: str = "lumen or glass"  # of their type; a type that the dataset has is extended
-    color: str = "#ffffff"
+    color: str = "#d0d0d0"
     brightness: float = 0.8  # least luminance, as a share of the brightest of the case
     contrast: float = 45.0  # least gray levels from the tissue of a patch to the brightest of its case
 

@@ -255,11 +255,12 @@ def prepare(
             f"window {config.window} must be a multiple of {denoiser.multiple} px and at most {cache.edge} px"
         )
     references = ReferenceCrops(patches, config.crops)
-    bare = ReferenceCrops(_without(patches, hidden), config.crops) if hidden else None
+    bare = ReferenceCrops(without_hidden(patches, hidden), config.crops) if hidden else None
     return denoiser, WindowSampler(patches, cache, references, config, num_types, levels, bare)
 
 
-def _without(patches: Patches, hidden: tuple[int, ...]) -> Patches:
+def without_hidden(patches: Patches, hidden: tuple[int, ...]) -> Patches:
+    """The patches with maps that leave out the `hidden` ids."""
     maps = [without_types(semantic_map, hidden) for semantic_map in patches.semantic_maps]
     return replace(patches, semantic_maps=np.stack(maps))
 
