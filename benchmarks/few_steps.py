@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from model_quality import PART, Task, make_task, measure_map, measure_stain, open_judge
+from outlined import outlined
 
 from histoloom.cli.progress import bar
 from histoloom.encoders.encoder import Encoder, open_encoder
@@ -41,6 +42,7 @@ class Row:
     steps: int
     sampler: str
     config: WeaveConfig
+    lumens: bool = False
 
     @property
     def name(self) -> str:
@@ -48,7 +50,8 @@ class Row:
         config = self.config
         interval = "-".join(f"{share:g}" for share in config.guidance_interval)
         model = self.model.strip("/").replace("/", "_")
-        return f"{model}-{self.sampler}-{self.steps}-{config.map_guidance:g}-{config.crop_guidance:g}-{interval}"
+        guidance = f"{config.map_guidance:g}-{config.crop_guidance:g}-{interval}"
+        return f"{model}-{self.sampler}-{self.steps}-{guidance}{'-lumens' if self.lumens else ''}"
 
 
 def weave_row(row: Row, task: Task, batch: int) -> tuple[np.ndarray, dict]:
@@ -56,10 +59,11 @@ def weave_row(row: Row, task: Task, batch: int) -> tuple[np.ndarray, dict]:
     pipeline = HistoloomPipeline.load(find_model(row.model))
     predictions: list[int] = []
     pipeline.denoiser.register_forward_pre_hook(lambda _, given: predictions.append(len(given[0])))
+    maps = outlined(task.patches, pipeline.table) if row.lumens else task.patches.semantic_maps
     config, begun = row.config, time.process_time()
     with bar(row.name, len(task.orders), "patches") as running:
         woven = pipeline(
-            [order.semantic_map for order in task.orders],
+            [maps[i] for i in task.chosen],
             [order.crops for order in task.orders],
             steps=row.steps,
             sampler=row.sampler,
@@ -164,6 +168,7 @@ def main() -> None:
     parser.add_argument("--map-guidance", type=float, default=WeaveConfig.map_guidance)
     parser.add_argument("--crop-guidance", type=float, default=WeaveConfig.crop_guidance)
     parser.add_argument("--guidance-interval", type=float, nargs=2, default=WeaveConfig.guidance_interval)
+    parser.add_argument("--lumens", action="store_true", help="outline lumens in the maps that the model sees")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -179,7 +184,7 @@ def main() -> None:
     for model in arguments.models:
         for sampler in arguments.samplers:
             for steps in arguments.steps:
-                row = Row(model, steps, sampler, config)
+                row = Row(model, steps, sampler, config, arguments.lumens)
                 kept = arguments.out / f"{row.name}.json"
                 if not kept.exists():
                     write_json(kept, measure(row, task, encoder, real, arguments))

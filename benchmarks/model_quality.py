@@ -11,11 +11,12 @@ The judge of the map is trained on the train split first, where the folder of `-
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from outlined import outlined
 
 from histoloom.augmentation import dihedral
 from histoloom.cli.progress import bar
@@ -100,6 +101,13 @@ def make_task(patches: Patches, count: int, seed: int, per_type: int) -> Task:
         nowhere = np.zeros(wanted.shape, bool)  # no crop from the patch itself
         orders.append(Order(wanted, patches.names[index], references.draw(index, nowhere, wanted, None, rng)))
     return Task(patches, chosen, orders)
+
+
+def with_lumens(task: Task, table: TissueTable) -> Task:
+    """The task with maps that outline lumens, as the model is to see them."""
+    maps = outlined(task.patches, table)
+    orders = [replace(order, semantic_map=maps[i]) for i, order in zip(task.chosen, task.orders, strict=True)]
+    return replace(task, orders=orders)
 
 
 def weave_task(pipeline: HistoloomPipeline, task: Task, config: WeaveConfig, record: Record, out: Path) -> np.ndarray:
@@ -313,10 +321,11 @@ def measure(arguments: argparse.Namespace) -> None:
     record = Record(
         command="model_quality",
         format=FORMAT,
-        settings=settings | {"per_type": arguments.per_type, "count": arguments.count},
+        settings=settings | {"per_type": arguments.per_type, "count": arguments.count, "lumens": arguments.lumens},
         inputs={"model": pipeline.fingerprint, "patches": patches.fingerprint()},
     )
-    woven = weave_task(pipeline, task, config, record, out / "woven")
+    shown_to = with_lumens(task, pipeline.table) if arguments.lumens else task
+    woven = weave_task(pipeline, shown_to, config, record, out / "woven")
     rows = read_woven(out / "woven").rows
     first = rows[0]
     result = {
@@ -366,6 +375,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--pairs", type=int, default=400, help="unrelated pairs for the copy threshold, 100 or more")
     parser.add_argument("--per-type", type=int, default=1, help="crops of a type, at most")
+    parser.add_argument("--lumens", action="store_true", help="outline lumens in the maps that the model sees")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--copy-limit", type=float, help="likeness above which a patch is woven again; 1: none")
     parser.add_argument("--steps", type=int)

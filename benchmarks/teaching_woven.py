@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from outlined import outlined
 
 from histoloom.cli.progress import bar
 from histoloom.conditioning.crops import CropConfig, ReferenceCrops
@@ -15,7 +16,6 @@ from histoloom.files import whole_file
 from histoloom.generation.bank import load_bank
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.sampling import Sampling
-from histoloom.patches.bright import LumenRules, bright_areas, white_level
 from histoloom.patches.store import Patches, load_patches
 from histoloom.weights import find_model
 
@@ -59,7 +59,7 @@ def woven(images: ImageSet, way: Way, kept: Path) -> ImageSet:
     path = kept / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.npy"
     if not path.is_file():
         draw = _crops(patches, way, pipeline)
-        maps = _outlined(patches, pipeline.table.find(LumenRules.name).id) if way.lumens else patches.semantic_maps
+        maps = outlined(patches, pipeline.table) if way.lumens else patches.semantic_maps
         with bar(f"weaving {way}", len(chosen), "patches") as running:
             made = pipeline(
                 [maps[i] for i in chosen],
@@ -73,15 +73,6 @@ def woven(images: ImageSet, way: Way, kept: Path) -> ImageSet:
         with whole_file(path) as aside, aside.open("wb") as file:
             np.save(file, made)
     return replace(images.select(chosen), images=np.load(path))
-
-
-def _outlined(patches: Patches, lumen: int) -> np.ndarray:
-    """The maps with lumens and glass, as `histoloom lumens` finds them."""
-    white: dict[str, float] = {}
-    for case, image in zip(patches.cases, patches.images, strict=True):
-        white[case] = max(white_level(image), white.get(case, 0.0))
-    bright = [bright_areas(image, white[case]) for case, image in zip(patches.cases, patches.images, strict=True)]
-    return np.where(np.stack(bright), np.uint8(lumen), patches.semantic_maps)
 
 
 def _crops(patches: Patches, way: Way, pipeline: HistoloomPipeline):
