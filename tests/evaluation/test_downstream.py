@@ -297,3 +297,31 @@ def test_a_comparison_goes_on_where_it_was_stopped(image_sets, tmp_path, monkeyp
     assert list(compare().results) == ["real", "synthetic", "synthetic, adapted", "both", "both, adapted"]
     assert trained[3:] == ["real fake", "fake", "real fake"]  # the first of each call is timed
     assert [path.name for path in tmp_path.iterdir()] == ["found.json"]
+
+
+def test_hidden_types_are_not_told_apart(image_sets, tmp_path, monkeypatch):
+    """Woven patches of a model that knows one type more, as the bundled one knows lumens."""
+    wider = TissueTable.from_names([*TABLE.names, "lumen"])
+    fake = image_sets("fake", 1)
+    maps = fake.maps.copy()
+    maps[:, 20:26, 20:26] = 3
+    sets = {"train": image_sets("real", 0), "fake": replace(fake, semantic_maps=maps, table=wider)}
+    sets["val"] = image_sets("held", 2)
+    monkeypatch.setattr(downstream_file, "load_images", lambda _, split="fake": sets[split])
+
+    def compare(*hidden: str) -> list[str]:
+        config = replace(SHORT, seeds=(0,))
+        out = tmp_path / f"{len(hidden)}.json"
+        found = downstream_file.compare_into(out, tmp_path, tmp_path, config, hidden=hidden)[0]
+        return list(found.about["types"].values())
+
+    with pytest.raises(InputError, match=r"fake/tissue\.toml: id 3 is 'lumen' and in real/tissue\.toml no tissue"):
+        compare()
+    with pytest.raises(
+        ConfigError, match="hide: no set has a tissue type 'glass'; known: gland, lumen, stroma, tumour"
+    ):
+        compare("glass")
+    assert compare("Lumen") == TABLE.names
+    sets["fake"] = replace(fake, table=wider)  # a type that no map shows is no difference
+    assert compare() == TABLE.names
+    assert compare("tumour", "lumen") == ["stroma", "gland"]

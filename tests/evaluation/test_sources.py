@@ -201,10 +201,26 @@ def test_another_tissue_table_is_refused_and_its_first_difference_named():
 
     with pytest.raises(InputError, match=r"there/tissue\.toml: id 1 is 'tumour' and in here/tissue\.toml 'gland'"):
         compare_tables(real, other("stroma", "tumour", "gland"))
+    wider = other("stroma", "gland", "tumour", "fat")
     with pytest.raises(InputError, match=r"id 3 is 'fat' and in here/tissue\.toml no tissue"):
-        compare_tables(real, other("stroma", "gland", "tumour", "fat"))
-    for same in (real, other("Stroma", "gland"), image_set([2])):
+        compare_tables(real, replace(wider, semantic_maps=np.full((1, 12, 12), 3, np.uint8)))
+    unseen = replace(wider, semantic_maps=np.zeros((1, 12, 12), np.uint8))
+    for same in (real, other("Stroma", "gland"), image_set([2]), unseen):
         compare_tables(real, same)
+
+
+def test_types_that_are_left_out_give_their_pixels_to_the_nearest_other_type():
+    maps = np.zeros((1, 12, 12), np.uint8)
+    maps[0, :, 4:] = 1
+    maps[0, 5:7, 8:10] = 2
+    table = TissueTable.from_names(["stroma", "gland", "Lumen"])
+    known = replace(image_set([0]), semantic_maps=maps, table=table)
+    bare = known.without_types(["lumen", "fat"])
+    assert bare.known_table.names == ["stroma", "gland"]
+    assert np.array_equal(bare.maps, np.where(maps == 2, np.uint8(1), maps))
+    assert known.without_types(["fat"]) is known
+    with pytest.raises(InputError, match="all of its types are hidden"):
+        known.without_types(table.names)
 
 
 def test_images_of_another_scale_are_refused_where_both_scales_are_known(dataset, woven):

@@ -191,6 +191,13 @@ def downstream(
             "show them) or `pasted` (pastes them over others). Repeat for both."
         ),
     ] = None,
+    hide: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Tissue type that segmenters need not tell, such as lumens: in all maps, the nearest other type "
+            "stands in its place. Repeatable."
+        ),
+    ] = None,
 ) -> None:
     """Train DeepLabv3+ on real patches, on synthetic ones and on both, and test each network on the real split val.
 
@@ -214,7 +221,15 @@ def downstream(
         seeds=tuple(range(seeds)),
     )
     found, is_new = compare_into(
-        out, real, fake, config, bar, lambda line: typer.echo(line, err=True), tuple(control or ()), one_pool
+        out,
+        real,
+        fake,
+        config,
+        bar,
+        lambda line: typer.echo(line, err=True),
+        tuple(control or ()),
+        one_pool,
+        tuple(hide or ()),
     )
     types_by_id = found.about["types"]
     names = [types_by_id.get(str(i), str(i)) for i in range(max(map(int, types_by_id)) + 1)]

@@ -5,12 +5,12 @@ Until all networks are trained, the results of finished ones are in a folder bes
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
-from histoloom.errors import InputError
+from histoloom.errors import ConfigError, InputError
 from histoloom.evaluation.controls import check_controls
 from histoloom.evaluation.downstream import (
     Comparison,
@@ -22,7 +22,7 @@ from histoloom.evaluation.downstream import (
     seconds_per_step,
 )
 from histoloom.evaluation.downstream import DownstreamConfig as Config
-from histoloom.evaluation.sources import load_images
+from histoloom.evaluation.sources import ImageSet, load_images
 from histoloom.files import writable, write_json
 from histoloom.fitting.results import cached_result
 from histoloom.precision import resolved
@@ -43,10 +43,12 @@ def compare_into(
     say: Callable[[str], None] = lambda line: None,
     controls: Sequence[str] = (),
     one_pool: bool = False,
+    hidden: Sequence[str] = (),
 ) -> tuple[Comparison, bool]:
     """Train on the splits train of `real` and on `fake`, test on split val of `real`, and write the result to `out`.
 
-    `controls` and `one_pool` are those of `histoloom.evaluation.downstream.downstream`. The same call resumes: a
+    `controls` and `one_pool` are those of `histoloom.evaluation.downstream.downstream`; maps leave out types with the
+    names in `hidden`, so that the nearest other type stands in their place. The same call resumes: a
     network that was trained is not trained again. `say` is given what the training will take. Returns what `out` holds,
     and whether this call has made it. Raises OutputError where `out` holds the result of other settings or images, or
     cannot be written; InputError or ImageError for sets that cannot be compared; ConfigError for an unknown control.
@@ -60,6 +62,7 @@ def compare_into(
             "controls": list(controls),
             "one_pool": one_pool,
         }
+        settings |= {"hidden": list(hidden)} if hidden else {}
         inputs = {name: images.fingerprint() for name, images in sets.items()}
         record = Record(command=COMMAND, format=FORMAT, settings=settings, inputs=inputs)
         parts = out.with_name(f"{out.name}.parts")
@@ -67,7 +70,12 @@ def compare_into(
             found = _read(out, record)
             shutil.rmtree(parts, ignore_errors=True)  # of a run that was killed after it had written the file
             return found, False
-        check_sets(learned, woven, held)
+        if unknown := [name for name in hidden if not any(images.has_type(name) for images in sets.values())]:
+            raise ConfigError(f"hide: no set has a tissue type {unknown[0]!r}; known: {_types_of(sets.values())}")
+        # Maps of real patches are still whole here: by them woven ones say what they were made from.
+        check_sets(learned, woven.without_types(hidden), held)
+        sets = {name: images.without_types(hidden) for name, images in sets.items()}
+        learned, woven, held = sets.values()
         key = json.dumps(record.to_json(), sort_keys=True)
         types, networks = held.known_table.num_ids, (3 + len(controls)) * len(config.seeds)
         minutes = networks * config.steps * seconds_per_step([learned, woven], types, config) / 60
@@ -85,6 +93,10 @@ def compare_into(
         write_json(out, found.to_json() | {_RECORD: record.to_json()})
         shutil.rmtree(parts)
     return found, True
+
+
+def _types_of(sets: Iterable[ImageSet]) -> str:
+    return ", ".join(sorted({name for images in sets for name in images.known_table.names}))
 
 
 def _read(path: Path, record: Record) -> Comparison:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from histoloom.conditioning.hiding import without_types
 from histoloom.conditioning.inputs import content_id
 from histoloom.errors import ImageError, InputError
 from histoloom.generation.woven_patch import CropUse
@@ -18,6 +19,7 @@ from histoloom.patches.folder import SUFFIXES
 from histoloom.patches.slide_jobs import SLIDE_SUFFIXES
 from histoloom.patches.store import SCALE_TOLERANCE, common_mpp, iter_rows, load_patches, read_table, splits
 from histoloom.pictures import opened_picture, read_image
+from histoloom.text import canonical
 from histoloom.tissue import TissueTable, TissueType
 
 # What a row of woven patches says of their making, besides the seed, map and crops of each.
@@ -104,6 +106,22 @@ class ImageSet:
         names = [self.cases[i] for i in at], [self.names[i] for i in at]
         crops = [self.crops[i] for i in at] if self.crops else []
         return replace(self, images=self.images[at], semantic_maps=maps, cases=names[0], names=names[1], crops=crops)
+
+    def has_type(self, name: str) -> bool:
+        """Whether the tissue table has a type of this name, in any case and spelling."""
+        return any(canonical(tissue.name) == canonical(name) for tissue in self.known_table.types)
+
+    def without_types(self, names: Sequence[str]) -> "ImageSet":
+        """The images with maps that leave out the types of these names: the nearest other type is in their place."""
+        gone = [t for t in self.known_table.types if canonical(t.name) in set(map(canonical, names))]
+        if not gone:
+            return self
+        if len(gone) == len(self.known_table.types):
+            raise InputError(f"{self.where}: all of its types are hidden; name fewer")
+        hidden = tuple(tissue.id for tissue in gone)
+        kept = tuple(tissue for tissue in self.known_table.types if tissue not in gone)
+        maps = np.stack([without_types(semantic_map, hidden) for semantic_map in self.maps])
+        return replace(self, semantic_maps=maps, table=TissueTable(kept))
 
     def joined(self, other: "ImageSet") -> "ImageSet":
         """The images and maps of both, without what is known of crops; raises InputError for a set without maps."""
@@ -196,16 +214,20 @@ def compare_scales(real: ImageSet, other: ImageSet) -> None:
 
 def compare_tables(real: ImageSet, other: ImageSet) -> None:
     """Raise InputError where an id of `other` is not an id of `real`, or another tissue there: rows per type and map
-    fidelity would be wrong in silence. Sets without maps have no table, and pass."""
+    fidelity would be wrong in silence. Sets without maps have no table, and pass; so do types that no map shows."""
     if real.table is None or other.table is None:
         return
     known = {t.id: t for t in real.table.types}
+    shown = set(known) if other.semantic_maps is None else {*known, *np.unique(other.semantic_maps).tolist()}
     for tissue in other.table.types:
         same = known.get(tissue.id)
+        if tissue.id not in shown:
+            continue
         if same is None or _names(tissue).isdisjoint(_names(same)):
             raise InputError(
                 f"{other.where}/tissue.toml: id {tissue.id} is {tissue.name!r} and in {real.where}/tissue.toml "
-                f"{repr(same.name) if same else 'no tissue'}; bring both to one table, or name the folders of one model"
+                f"{repr(same.name) if same else 'no tissue'}; bring both to one table, name the "
+                "folders of one model, or leave the type out (`downstream --hide`)"
             )
 
 
