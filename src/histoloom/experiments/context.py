@@ -26,7 +26,7 @@ class Run:
     table: TissueTable
     patches: Patches  # of the training split
     levels: Levels | None  # how the types are nested, for a recipe with a curriculum
-    hidden: tuple[int, ...]  # ids of the types that maps may leave out
+    hidden: tuple[int, ...] = ()  # ids of the types that maps may leave out
     progress: Progress
     curves: Curves | None = None
 
