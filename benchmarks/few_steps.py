@@ -15,8 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from model_quality import PART, Task, make_task, measure_map, measure_stain, open_judge
-from outlined import outlined
+from model_quality import PART, Task, make_task, measure_map, measure_stain, open_judge, with_lumens
 
 from histoloom.cli.progress import bar
 from histoloom.encoders.encoder import Encoder, open_encoder
@@ -59,12 +58,12 @@ def weave_row(row: Row, task: Task, batch: int) -> tuple[np.ndarray, dict]:
     pipeline = HistoloomPipeline.load(find_model(row.model))
     predictions: list[int] = []
     pipeline.denoiser.register_forward_pre_hook(lambda _, given: predictions.append(len(given[0])))
-    maps = outlined(task.patches, pipeline.table) if row.lumens else task.patches.semantic_maps
+    orders = (with_lumens(task, pipeline.table) if row.lumens else task).orders
     config, begun = row.config, time.process_time()
     with bar(row.name, len(task.orders), "patches") as running:
         woven = pipeline(
-            [maps[i] for i in task.chosen],
-            [order.crops for order in task.orders],
+            [order.semantic_map for order in orders],
+            [order.crops for order in orders],
             steps=row.steps,
             sampler=row.sampler,
             map_guidance=config.map_guidance,

@@ -5,6 +5,8 @@ def test_lumens_become_a_type_that_training_may_hide(histoloom, image_folder):
     assert done.code == 0, done.stderr
     assert "| 2 | lumen or glass |" in done.stdout
     assert "look at outlined/lumens.jpg" in done.stdout
+    again = histoloom("lumens", "patches", "--out", "outlined", "--contrast", 0, "--brightness", 0.7)
+    assert "outlined is up to date" in again.stdout
     assert "found by brightness and not by a person" in done.stderr
     (image_folder / "mine.toml").write_text(
         '[data]\ndataset = "outlined"\n[denoiser]\nwindow = 64\nhidden = ["lumens"]\n[autoencoder]\nsize = 32\n'

@@ -15,6 +15,8 @@ from histoloom.experiments.plan import plan_recipe
 from histoloom.experiments.recipe import DataSource, Watch, read_recipe
 from histoloom.experiments.run import run_recipe
 from histoloom.models.pipeline import HistoloomPipeline
+from histoloom.patches.bright import LumenRules
+from histoloom.patches.rules import SlideDataset
 from histoloom.patches.store import read_table
 from histoloom.recipes import FOLDER as RECIPES
 
@@ -166,6 +168,13 @@ def test_a_recipe_outlines_lumens_first_and_may_hide_them(image_folder):
     with pytest.raises(ConfigError, match="hidden names all types, so maps would show none"):
         run_recipe(read_recipe(image_folder / "odd.toml"), image_folder / "odd")
     assert not list(image_folder.glob("odd/*/"))
+
+
+def test_lumens_of_slides_need_the_pixels_of_patches():
+    slides = {"slides": "slides", "tissue": "tissue.toml", "lumens": LumenRules()}
+    with pytest.raises(ConfigError, match=r"set `cut\.pixels = true`, or leave lumens out"):
+        DataSource(**slides)
+    assert DataSource(**slides, cut=SlideDataset(pixels=True)).lumens == LumenRules()
 
 
 def test_data_is_a_dataset_or_pictures(image_folder):

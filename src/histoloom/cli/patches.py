@@ -116,7 +116,7 @@ def lumens(
 ) -> None:
     """Outline lumens and glass in the maps of a dataset.
 
-    Maps that count the lumen as gland leave to the model where it lies, and a small model draws none. This writes the
+    Maps that count the lumen as gland leave its place to the model, and a small model draws none. This writes the
     dataset again with bright areas as a tissue type of their own. Look at lumens.jpg in the new folder before you train
     on it, and name the type as `hidden` in `[denoiser]`. On a finished dataset, the same command does nothing.
     """
@@ -125,14 +125,19 @@ def lumens(
     from histoloom.cli.progress import bar
     from histoloom.patches.bright import LumenRules
     from histoloom.patches.card import summarize, type_table
-    from histoloom.patches.lumens import PICTURE, add_lumens
+    from histoloom.patches.dataset import finished_dataset
+    from histoloom.patches.lumens import PICTURE, add_lumens, lumen_record
     from histoloom.patches.store import count_patches, read_table, splits
 
     rules = LumenRules(name=name, color=color, brightness=brightness, contrast=contrast)
     read_table(dataset)
-    total = 2 * sum(count_patches(dataset, split) for split in splits(dataset))
-    with bar("finding lumens", total, "patches") as running:
-        description = add_lumens(dataset, out, rules, running)
+    description = finished_dataset(out, lumen_record(dataset, rules))
+    end = f"{out} is up to date: it was made from the same dataset with the same settings"
+    if description is None:
+        total = 2 * sum(count_patches(dataset, split) for split in splits(dataset))
+        with bar("finding lumens", total, "patches") as running:
+            description = add_lumens(dataset, out, rules, running)
+        end = f"wrote {out}; look at {out / PICTURE}"
     typer.echo(type_table(summarize(out), read_table(out)))
     typer.echo(description["notes"][-1], err=True)
-    typer.echo(f"wrote {out}; look at {out / PICTURE}")
+    typer.echo(end)

@@ -48,6 +48,8 @@ class DataSource:
             )
         if not (self.dataset or self.tissue):
             raise ConfigError("pictures and slides need `tissue`, the table of map values and classes")
+        if self.slides and self.lumens is not None and not self.cut.pixels:
+            raise ConfigError("lumens are found in the pixels of patches; set `cut.pixels = true`, or leave lumens out")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,7 +61,7 @@ _CAVITIES = re.compile("lumen")
 class Layouts:
     """Square maps of `size` pixels, by number, each the background and one or two other types within the 20-80 % rule.
 
-    A type that is named after lumens lies within the others, in a share of them that is drawn from `config.lumens`.
+    Lumens, a type of that name, are drawn within the others; `config.lumens` gives the range of their share.
     Layout i depends on (config, table, seed, size, i) alone; K layouts show all K types besides these two. Raises
     ConfigError for a table of one type or a size too small to hold a gland, TissueError where the config names a type
     that the table does not know.

@@ -1,5 +1,6 @@
 """Lumens and glass on an image: the areas that light passes unhindered."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,14 @@ class LumenRules:
 def white_level(image: UInt8[np.ndarray, "h w 3"], mpp: float = USUAL_MPP) -> float:
     """Gray level of the brightest parts of an image, which is that of glass where it shows some."""
     return float(np.percentile(_luminance(image, mpp), 99.7))
+
+
+def white_of_cases(shown: Iterable[tuple[str, UInt8[np.ndarray, "h w 3"], float]]) -> dict[str, float]:
+    """By case, the highest `white_level` of its images; items are (case, image, mpp)."""
+    white: dict[str, float] = {}
+    for case, image, mpp in shown:
+        white[case] = max(white_level(image, mpp), white.get(case, 0.0))
+    return white
 
 
 def bright_areas(

@@ -15,7 +15,7 @@ from PIL import Image
 
 from histoloom.errors import InputError
 from histoloom.files import whole_folder, write_record, write_text
-from histoloom.patches.bright import USUAL_MPP, LumenRules, bright_areas, white_level
+from histoloom.patches.bright import USUAL_MPP, LumenRules, bright_areas, white_of_cases
 from histoloom.patches.card import summarize, write_card
 from histoloom.patches.dataset import content_hash, finished_dataset, read_description, write_description
 from histoloom.patches.heterogeneity import class_fractions, entropy
@@ -59,12 +59,7 @@ def add_lumens(dataset: Path, out: Path, rules: LumenRules | None = None, bar: B
     for split in names:
         if not has_pixels(dataset, split):
             raise InputError(f"{dataset}: is an index without pixels; make it with `histoloom patches --pixels`")
-    white: dict[str, float] = {}
-    for split in names:
-        for row in iter_rows(dataset, split):
-            level = white_level(row_pixels(row, None, str(dataset))[0], row["mpp"] or USUAL_MPP)
-            white[row["case"]] = max(level, white.get(row["case"], 0.0))
-            bar.advance()
+    white = white_of_cases(shown for split in names for shown in _images(dataset, split, bar))
     sheet = _Sheet()
     with whole_folder(out) as aside:
         write_record(aside, record)
@@ -112,6 +107,12 @@ def with_lumens(table: TissueTable, rules: LumenRules | None) -> TissueTable:
     if rules is None or any(canonical(tissue.name) == canonical(rules.name) for tissue in table.types):
         return table
     return TissueTable((*table.types, TissueType(max(table.ids) + 1, rules.name, rules.color)), table.order)
+
+
+def _images(dataset: Path, split: str, bar: Bar) -> Iterator[tuple[str, np.ndarray, float]]:
+    for row in iter_rows(dataset, split):
+        yield row["case"], row_pixels(row, None, str(dataset))[0], row["mpp"] or USUAL_MPP
+        bar.advance()
 
 
 def _outlined(
