@@ -185,3 +185,9 @@ def test_an_encoder_is_trained_probed_and_described(histoloom, tmp_path, make_pa
     assert (again.code, again.stdout) == (0, done.stdout)
     other = histoloom("train-encoder", "set", "--steps", 1, "--seed", 1, "--out", "mine")
     assert "mine: was made by another run (loop.seed was 0, is now 1)" in other.stderr
+
+
+def test_a_hidden_type_that_no_set_knows_is_one_line(histoloom, fails, tmp_path, make_patches):
+    save_dataset(histoloom, tmp_path, make_patches(8, 4, 32, 2))
+    words = "evaluate --real set --split train --fake set --out report --hide bone"
+    assert "hide: no set has a tissue type 'bone'; known: " in fails(*words.split())

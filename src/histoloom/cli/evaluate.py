@@ -33,6 +33,13 @@ def evaluate(
         Path | None,
         typer.Option(help="Crop bank that the patches were generated from; its crops are searched for, too."),
     ] = None,
+    hide: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Tissue type that all maps leave out, such as lumens: the nearest other type stands in its place. "
+            "Repeatable."
+        ),
+    ] = None,
     most: Annotated[int, typer.Option(help="Maximum number of images per side.")] = 500,
     pairs: Annotated[int, typer.Option(help="Number of images, and of crops, to search for copied parts.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of all random choices.")] = 0,
@@ -56,7 +63,7 @@ def evaluate(
     from histoloom.evaluation.report import EvaluationConfig, record_of, write_report
     from histoloom.evaluation.report import evaluate as measure
     from histoloom.evaluation.segmenter import load_segmenter
-    from histoloom.evaluation.sources import load_images, training_images
+    from histoloom.evaluation.sources import check_hidden, load_images, training_images, with_cases
     from histoloom.evaluation.verdict import verdict
     from histoloom.files import is_finished, whole_folder
     from histoloom.records import read_json
@@ -75,6 +82,12 @@ def evaluate(
         if fake_images.kind != "woven patches":
             raise InputError(f"{fake}: holds no woven patches, so none was made from {crops}; leave out --crops")
         bank = [crop for mine in load_bank(crops.absolute(), fake_images.known_table).sets.values() for crop in mine]
+    if hide:
+        known = [real_images, *([training] if training else [])]
+        check_hidden(hide, [*known, fake_images])
+        # By their whole maps, woven patches say of which case they are.
+        fake_images = with_cases(fake_images, known).without_types(hide)
+        real_images, training = real_images.without_types(hide), training and training.without_types(hide)
     cache = cache or default_cache()
     check_cache(cache)
     opened = open_encoders(encoders, allow_remote_code)

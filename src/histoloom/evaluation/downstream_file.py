@@ -5,12 +5,12 @@ Until all networks are trained, the results of finished ones are in a folder bes
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
-from histoloom.errors import ConfigError, InputError
+from histoloom.errors import InputError
 from histoloom.evaluation.controls import check_controls
 from histoloom.evaluation.downstream import (
     Comparison,
@@ -22,7 +22,7 @@ from histoloom.evaluation.downstream import (
     seconds_per_step,
 )
 from histoloom.evaluation.downstream import DownstreamConfig as Config
-from histoloom.evaluation.sources import ImageSet, load_images
+from histoloom.evaluation.sources import check_hidden, load_images
 from histoloom.files import writable, write_json
 from histoloom.fitting.results import cached_result
 from histoloom.precision import resolved
@@ -70,8 +70,7 @@ def compare_into(
             found = _read(out, record)
             shutil.rmtree(parts, ignore_errors=True)  # of a run that was killed after it had written the file
             return found, False
-        if unknown := [name for name in hidden if not any(images.has_type(name) for images in sets.values())]:
-            raise ConfigError(f"hide: no set has a tissue type {unknown[0]!r}; known: {_types_of(sets.values())}")
+        check_hidden(hidden, sets.values())
         # Maps of real patches are still whole here: by them woven ones say what they were made from.
         check_sets(learned, woven.without_types(hidden), held)
         sets = {name: images.without_types(hidden) for name, images in sets.items()}
@@ -93,10 +92,6 @@ def compare_into(
         write_json(out, found.to_json() | {_RECORD: record.to_json()})
         shutil.rmtree(parts)
     return found, True
-
-
-def _types_of(sets: Iterable[ImageSet]) -> str:
-    return ", ".join(sorted({name for images in sets for name in images.known_table.names}))
 
 
 def _read(path: Path, record: Record) -> Comparison:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 from histoloom.conditioning.hiding import without_types
 from histoloom.conditioning.inputs import content_id
-from histoloom.errors import ImageError, InputError
+from histoloom.errors import ConfigError, ImageError, InputError
 from histoloom.generation.woven_patch import CropUse
 from histoloom.generation.woven_reader import read_woven
 from histoloom.patches.folder import SUFFIXES
@@ -107,19 +107,16 @@ class ImageSet:
         crops = [self.crops[i] for i in at] if self.crops else []
         return replace(self, images=self.images[at], semantic_maps=maps, cases=names[0], names=names[1], crops=crops)
 
-    def has_type(self, name: str) -> bool:
-        """Whether the tissue table has a type of this name, in any case and spelling."""
-        return any(canonical(tissue.name) == canonical(name) for tissue in self.known_table.types)
-
     def without_types(self, names: Sequence[str]) -> "ImageSet":
         """The images with maps that leave out the types of these names: the nearest other type is in their place."""
-        gone = [t for t in self.known_table.types if canonical(t.name) in set(map(canonical, names))]
+        types = () if self.table is None else self.table.types
+        gone = [tissue for tissue in types if canonical(tissue.name) in set(map(canonical, names))]
         if not gone:
             return self
-        if len(gone) == len(self.known_table.types):
+        if len(gone) == len(types):
             raise InputError(f"{self.where}: all of its types are hidden; name fewer")
         hidden = tuple(tissue.id for tissue in gone)
-        kept = tuple(tissue for tissue in self.known_table.types if tissue not in gone)
+        kept = tuple(tissue for tissue in types if tissue not in gone)
         maps = np.stack([without_types(semantic_map, hidden) for semantic_map in self.maps])
         return replace(self, semantic_maps=maps, table=TissueTable(kept))
 
@@ -212,6 +209,14 @@ def compare_scales(real: ImageSet, other: ImageSet) -> None:
         )
 
 
+def check_hidden(names: Sequence[str], sets: Iterable[ImageSet]) -> None:
+    """Raise ConfigError for a name that is no tissue type of any set."""
+    known = {name for images in sets if images.table is not None for name in images.table.names}
+    for name in names:
+        if canonical(name) not in set(map(canonical, known)):
+            raise ConfigError(f"hide: no set has a tissue type {name!r}; known: {', '.join(sorted(known)) or 'none'}")
+
+
 def compare_tables(real: ImageSet, other: ImageSet) -> None:
     """Raise InputError where an id of `other` is not an id of `real`, or another tissue there: rows per type and map
     fidelity would be wrong in silence. Sets without maps have no table, and pass; so do types that no map shows."""
@@ -227,7 +232,7 @@ def compare_tables(real: ImageSet, other: ImageSet) -> None:
             raise InputError(
                 f"{other.where}/tissue.toml: id {tissue.id} is {tissue.name!r} and in {real.where}/tissue.toml "
                 f"{repr(same.name) if same else 'no tissue'}; bring both to one table, name the "
-                "folders of one model, or leave the type out (`downstream --hide`)"
+                "folders of one model, or leave the type out (--hide)"
             )
 
 
