@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from model_quality import PART, Task, make_task, measure_map, measure_stain, open_judge, with_lumens
+from quality_measures import PART, measure_map, measure_stain, open_judge
+from quality_task import Task, make_task, with_lumens
 
 from histoloom.cli.progress import bar
 from histoloom.encoders.encoder import Encoder, open_encoder

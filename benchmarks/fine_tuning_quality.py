@@ -9,7 +9,8 @@ import argparse
 from pathlib import Path
 
 from few_steps import Row, weave_row
-from model_quality import make_task, measure_map, measure_stain, open_judge
+from quality_measures import measure_map, measure_stain, open_judge
+from quality_task import make_task
 
 from histoloom.encoders.encoder import open_encoder
 from histoloom.generation.settings import WeaveConfig
