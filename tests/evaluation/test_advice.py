@@ -44,6 +44,15 @@ def test_norms_of_real_images_are_advised_where_they_help(sets):
     ]
 
 
+def test_a_student_as_the_weaver_is_named(sets):
+    real, fake = sets
+    assert advice(UNKNOWN, UNKNOWN, real, replace(fake, made={"scheduler": "UniPCMultistepScheduler"})) == []
+    assert advice(UNKNOWN, UNKNOWN, real, replace(fake, made={"scheduler": "FewStepScheduler"})) == [
+        "The synthetic patches come from a few-step student; in our tests, patches woven by its teacher taught more: "
+        "weave with the model that it was distilled from."
+    ]
+
+
 def test_crops_of_other_cases_are_named(sets):
     real, fake = sets
     foreign = [[CropUse(real.names[3 - i], 0, 0, 0, 24, 24)] for i in range(4)]

@@ -6,6 +6,7 @@ import numpy as np
 
 from histoloom.conditioning.inputs import content_id
 from histoloom.evaluation.sources import ImageSet, with_cases
+from histoloom.models.few_steps import FewStepScheduler
 
 MOSTLY = 0.5  # of the synthetic patches
 CONFUSED = 0.2  # of the pixels of a type
@@ -29,6 +30,11 @@ def advice(both: tuple[float, float], adapting: tuple[float, float], real: Image
         said.append(
             "Networks of synthetic patches read real ones better with the norms of real images: adapt yours to "
             "unlabeled images (histoloom.evaluation.deeplab.adapted)."
+        )
+    if fake.made.get("scheduler") == FewStepScheduler.__name__:
+        said.append(
+            "The synthetic patches come from a few-step student; in our tests, patches woven by its teacher taught "
+            "more: weave with the model that it was distilled from."
         )
     if (share := _with_foreign_crops(real, fake)) > MOSTLY:
         said.append(
