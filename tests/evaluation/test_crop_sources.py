@@ -35,6 +35,13 @@ def test_a_crop_is_cut_from_the_real_patch_that_it_names(train):
     assert (used.named, used.missing) == (1, {})
 
 
+def test_a_patch_is_found_by_the_id_that_stands_for_its_name_in_woven_patches(train):
+    used = find_crops(woven_with(CropUse(content_id(train.images[3]), 1, 8, 30, 26, 24)), [train])
+    (crop,) = used.found
+    np.testing.assert_array_equal(crop.pixels, train.images[3, 30:54, 8:34])
+    assert (crop.lender, crop.index) == (train, 3)
+
+
 def test_a_name_that_nobody_or_several_have_and_a_place_that_is_none_are_counted_with_their_reason(train):
     slide = replace(train, names=["slide.svs"] * 5 + ["other.svs"])
     used = find_crops(

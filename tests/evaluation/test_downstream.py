@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from histoloom.conditioning.inputs import content_id
-from histoloom.encoders.small import load_small_encoder
+from histoloom.encoders.small import SMALL, load_small_encoder, save_small_encoder
 from histoloom.errors import ConfigError, ImageError, InputError, ModelError
 from histoloom.evaluation import downstream as downstream_module
 from histoloom.evaluation import downstream_file
@@ -43,6 +43,22 @@ class Count:
 
     def advance(self, count: int = 1, note: str = "") -> None:
         self.done += count
+
+
+def test_weights_to_start_from_count_by_their_content_and_not_by_their_path(tmp_path):
+    network = load_small_encoder(SMALL)
+    found = []
+    for folder in ("here/encoder", "there/encoder"):
+        (tmp_path / folder).mkdir(parents=True)
+        save_small_encoder(network, tmp_path / folder)
+        found.append(DownstreamConfig(start=str(tmp_path / folder)).identity())
+    assert found[0] == found[1]
+    assert str(tmp_path) not in json.dumps(found[0])
+    with torch.no_grad():
+        next(network.parameters()).mul_(0.5)
+    save_small_encoder(network, tmp_path / "here" / "encoder")
+    assert DownstreamConfig(start=str(tmp_path / "here" / "encoder")).identity() != found[1]
+    assert DownstreamConfig(start="random").identity()["start_weights"] is None
 
 
 def test_every_training_set_gets_the_same_steps_and_is_tested_on_all_held_patches(image_sets):

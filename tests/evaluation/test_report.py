@@ -14,7 +14,7 @@ from histoloom.evaluation.map_figures import map_figures
 from histoloom.evaluation.page import READ_AS, render_page
 from histoloom.evaluation.report import EvaluationConfig, evaluate, to_json, write_report
 from histoloom.evaluation.segmenter import Segmenter, SegmenterConfig, train_segmenter
-from histoloom.evaluation.sources import MADE
+from histoloom.evaluation.sources import MADE, hide_types
 from histoloom.evaluation.verdict import verdict
 from histoloom.tissue import TissueTable
 from histoloom.version import VERSION
@@ -214,6 +214,24 @@ def test_means_of_maps_are_over_the_types_of_both_sides_and_the_floor_says_what_
     assert notes[1] == "The segmenter learned from none of the real images that the floor is measured on (60)."
     _, notes = map_figures(replace(sets, reference=train), segmenter)
     assert notes[0].startswith("The segmenter learned from 60 of the 60 real images that the floor is measured on")
+
+
+def test_types_that_maps_leave_out_are_left_out_of_what_a_segmenter_reads(image_sets, report_config):
+    """A segmenter that reads every map to the pixel is right about maps that leave a type out, too."""
+    real, fake = image_sets("real", 0), image_sets("fake", 2)
+
+    class Oracle(Segmenter):
+        def predict(self, images):
+            known = {image.tobytes(): m for s in (real, fake) for image, m in zip(s.images, s.maps, strict=True)}
+            return np.stack([known[image.tobytes()] for image in images])
+
+    oracle = Oracle(torch.nn.Identity(), 3, SegmenterConfig(), frozenset())
+    bare, other = hide_types(["tumour"], [real, fake])
+    figures, _ = map_figures(Comparison(bare, bare, other, None, ()), oracle)
+    assert {(figure.value, figure.floor) for figure in figures} == {(1.0, 1.0)}
+    found = evaluate(real, fake, None, replace(report_config, hidden=("tumour",), most=12, pairs=2))
+    assert to_json(found)["config"]["hidden"] == ["tumour"]
+    assert "All maps leave out tumour: the nearest other type is in its place." in found.notes
 
 
 def test_neither_page_nor_json_hold_a_path(good):

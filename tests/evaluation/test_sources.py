@@ -6,13 +6,14 @@ import pytest
 from PIL import Image
 
 from histoloom.conditioning.inputs import content_id
-from histoloom.errors import ImageError, InputError
+from histoloom.errors import ConfigError, ImageError, InputError
 from histoloom.evaluation.comparison import compare
 from histoloom.evaluation.sources import (
     ImageSet,
     compare_scales,
     compare_sizes,
     compare_tables,
+    hide_types,
     load_images,
     num_duplicates,
     shared_images,
@@ -215,12 +216,56 @@ def test_types_that_are_left_out_give_their_pixels_to_the_nearest_other_type():
     maps[0, 5:7, 8:10] = 2
     table = TissueTable.from_names(["stroma", "gland", "Lumen"])
     known = replace(image_set([0]), semantic_maps=maps, table=table)
-    bare = known.without_types(["lumen", "fat"])
+    plain = replace(image_set([1]), table=TissueTable.from_names(["stroma", "gland"]))
+    bare, other = hide_types(["lumen"], [known, plain])
     assert bare.known_table.names == ["stroma", "gland"]
     assert np.array_equal(bare.maps, np.where(maps == 2, np.uint8(1), maps))
-    assert known.without_types(["fat"]) is known
+    assert other is plain
+    assert bare.hidden == (2,)
+    assert bare.map_ids == known.map_ids  # woven patches name whole maps
+    with pytest.raises(ConfigError, match="no set has a tissue type 'fat'; known: Lumen, gland, stroma"):
+        hide_types(["fat"], [known, plain])
     with pytest.raises(InputError, match="all of its types are hidden"):
-        known.without_types(table.names)
+        hide_types(table.names, [known])
+
+
+def test_a_type_is_left_out_of_every_set_by_whatever_name_it_has_there():
+    maps = np.repeat(np.arange(3, dtype=np.uint8), 48).reshape(1, 12, 12)
+    rows = TissueTable.from_names(["stroma", "gland", "lumen or glass"]).types
+    aliased = TissueTable((*rows[:2], replace(rows[2], aliases=("lumen",))))
+    named = TissueTable.from_names(["stroma", "gland", "lumen"])
+    sets = [replace(image_set([0]), semantic_maps=maps, table=table) for table in (aliased, named)]
+    for name in ("lumen or glass", "Lumen"):
+        assert [images.known_table.num_ids for images in hide_types([name], sets)] == [2, 2]
+        assert all(images.maps.max() == 1 for images in hide_types([name], sets))
+
+
+def test_woven_patches_find_their_case_by_what_their_map_shows_besides_hidden_types():
+    rng = np.random.default_rng(0)
+    maps = rng.integers(0, 2, (3, 48, 48), dtype=np.uint8)
+    outlined = maps.copy()
+    outlined[:, 10:30, 10:30] = 2
+    plain, wider = TissueTable.from_names(["stroma", "gland"]), TissueTable.from_names(["stroma", "gland", "lumen"])
+    images = rng.integers(0, 256, (3, 48, 48, 3), dtype=np.uint8)
+    ids = [content_id(semantic_map) for semantic_map in outlined]
+    real = ImageSet("real", "patch dataset", "val", "PNG", images, maps, ["a", "b", "b"], ["1", "2", "3"], plain)
+    fake = ImageSet("fake", "woven patches", "", "PNG", images, outlined, ids, ["x", "y", "z"], wider)
+    assert with_cases(fake, [real]).cases == ids
+    hidden, same = hide_types(["lumen"], [fake, real])
+    assert with_cases(hidden, [same]).cases == ["a", "b", "b"]
+    # The other way round: the real maps are outlined, and those that were woven are not.
+    fake, real = replace(fake, semantic_maps=maps, table=plain), replace(real, semantic_maps=outlined, table=wider)
+    hidden, same = hide_types(["lumen"], [fake, real])
+    assert with_cases(hidden, [same]).cases == ["a", "b", "b"]
+    blank = replace(fake, semantic_maps=np.full_like(maps, 2), cases=list("123"), names=list("123"), table=wider)
+    hidden, same = hide_types(["lumen"], [blank, replace(real, names=list("456"))])
+    assert with_cases(hidden, [same]).cases == list("123")  # nothing is left to tell it by
+
+
+def test_names_of_types_are_part_of_the_fingerprint(dataset):
+    real = load_images(dataset, "train")
+    swapped = replace(real, table=TissueTable.from_names(real.known_table.names[::-1]))
+    assert swapped.fingerprint() != real.fingerprint()
 
 
 def test_images_of_another_scale_are_refused_where_both_scales_are_known(dataset, woven):

@@ -55,6 +55,7 @@ def test_a_recipe_becomes_a_student_that_says_what_it_is(folder):
     assert (model / "crops" / "crop.png").read_bytes() == b"a crop"
     card = (model / "README.md").read_text()
     assert "method `average`, for 1, 2 steps; map guidance 1.0 to 2.0, crop guidance 1.0 to 4.0" in card
+    assert "FewStepScheduler, 2 steps" in card
     assert "4 windows of 64 px, seed 0, distilled from `teacher`" in card
     written = [path for path in model.rglob("*") if path.suffix in (".json", ".md")]
     assert not [path for path in written if str(folder) in path.read_text()]
@@ -86,6 +87,12 @@ def test_the_watcher_takes_as_many_steps_as_the_student_knows(folder):
 def test_ids_that_mean_another_tissue_to_the_teacher_are_refused(folder):
     (folder / "tissue.toml").write_text(TYPES)
     with pytest.raises(ConfigError, match="type 1 is 'GLAND' in the data, and 'gland' to the teacher"):
+        distill(folder)
+
+
+def test_data_that_lack_a_type_of_the_teacher_are_refused(folder):
+    (folder / "tissue.toml").write_text(TYPES[: TYPES.index("\n\n[[tissue]]\nid = 1")] + "\n")
+    with pytest.raises(ConfigError, match="the teacher knows 'gland', and the data do not"):
         distill(folder)
 
 

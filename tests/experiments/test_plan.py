@@ -1,8 +1,10 @@
 """What a recipe costs, measured before it starts and in the middle of its run."""
 
 import pytest
+from PIL import Image
 
 from histoloom.errors import ConfigError, OutputError
+from histoloom.experiments import plan as plan_module
 from histoloom.experiments.plan import TrainingPlan, describe, plan_recipe
 from histoloom.experiments.recipe import Recipe, read_recipe
 from histoloom.experiments.run import run_recipe
@@ -45,6 +47,15 @@ def test_a_plan_agrees_with_the_run_and_counts_what_is_left_of_it(recipe, tmp_pa
         assert before[stage].disk == pytest.approx(written, rel=0.01)
     latents = (tmp_path / "run" / "denoiser" / "latents.npy").stat().st_size
     assert before["latents"].disk == pytest.approx(latents, rel=0.01)
+
+
+def test_maps_without_a_label_among_the_first_pictures_do_not_stop_a_plan(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan_module, "PATCHES", 2)
+    whole = plan_recipe(recipe, tmp_path / "run").patches
+    for path in sorted((tmp_path / "maps").iterdir())[:2]:
+        with Image.open(path) as picture:
+            Image.new("L", picture.size, 255).save(path)
+    assert plan_recipe(recipe, tmp_path / "run").patches == whole
 
 
 def test_a_model_to_start_from_leaves_no_autoencoder_to_train(recipe, tmp_path):

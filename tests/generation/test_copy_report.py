@@ -2,7 +2,7 @@
 
 import pytest
 
-from histoloom.generation.copy_report import copy_report
+from histoloom.generation.copy_report import copy_report, crop_report
 
 
 def row(number: int, score: float | None, tries: int = 1, limit: float | None = 0.6, crops: int = 1) -> dict:
@@ -33,3 +33,10 @@ def test_what_was_woven_again_and_what_still_exceeds_the_limit_is_counted_and_na
 )
 def test_where_nothing_was_searched_it_is_said_why(rows, own_bank, reason):
     assert copy_report(rows, own_bank) == f"copy check: {reason}"
+
+
+def test_patches_without_any_crop_are_counted():
+    assert crop_report([row(0, 0.5), row(1, None)]) == ""
+    assert crop_report([row(0, 0.5), row(1, None, crops=0), row(2, None, crops=0)]).startswith(
+        "crops: 2 of 3 patches have none, since nothing that lends crops to their maps shows their types"
+    )

@@ -75,6 +75,7 @@ def test_a_case_in_two_splits_is_named(tmp_path):
         ("image,map\na.png,\n", "line 2: image or map is empty"),
         ("image,map\nnone.png,none.png\n", "none.png: no such file"),
         ("image,map,case_id\na.png,m.png,\n", "line 2: case_id is empty"),
+        ("image,map,case_id\na.png,m.png,NaN\n", "line 2: case_id is 'NaN'"),
         ("image,map,split\na.png,m.png,holdout\n", "line 2: split is 'holdout'"),
         ("", "lacks the column 'image'"),
         ("\x00\x01", "lacks the column|neither a folder"),

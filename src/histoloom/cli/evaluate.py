@@ -63,14 +63,21 @@ def evaluate(
     from histoloom.evaluation.report import EvaluationConfig, record_of, write_report
     from histoloom.evaluation.report import evaluate as measure
     from histoloom.evaluation.segmenter import load_segmenter
-    from histoloom.evaluation.sources import check_hidden, load_images, training_images, with_cases
+    from histoloom.evaluation.sources import load_images, training_images
     from histoloom.evaluation.verdict import verdict
     from histoloom.files import is_finished, whole_folder
     from histoloom.records import read_json
 
     encoders = tuple(encoder or ("histoloom-small",))
     distinct_names(encoders)  # refuses one that is named twice
-    config = EvaluationConfig(encoders=encoders, most=most, pairs=pairs, seed=seed, allow_remote_code=allow_remote_code)
+    config = EvaluationConfig(
+        encoders=encoders,
+        most=most,
+        pairs=pairs,
+        seed=seed,
+        allow_remote_code=allow_remote_code,
+        hidden=tuple(hide or ()),
+    )
     real_images = load_images(real, split)
     training = training_images(train, real_images)
     judge = None if segmenter is None else load_segmenter(segmenter)
@@ -82,12 +89,6 @@ def evaluate(
         if fake_images.kind != "woven patches":
             raise InputError(f"{fake}: holds no woven patches, so none was made from {crops}; leave out --crops")
         bank = [crop for mine in load_bank(crops.absolute(), fake_images.known_table).sets.values() for crop in mine]
-    if hide:
-        known = [real_images, *([training] if training else [])]
-        check_hidden(hide, [*known, fake_images])
-        # By their whole maps, woven patches say of which case they are.
-        fake_images = with_cases(fake_images, known).without_types(hide)
-        real_images, training = real_images.without_types(hide), training and training.without_types(hide)
     cache = cache or default_cache()
     check_cache(cache)
     opened = open_encoders(encoders, allow_remote_code)

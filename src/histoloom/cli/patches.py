@@ -64,7 +64,7 @@ def import_folder(
 
     from histoloom.cli.progress import bar
     from histoloom.patches.card import summarize, type_table
-    from histoloom.patches.dataset import read_description
+    from histoloom.patches.dataset import check_license, read_description
     from histoloom.patches.folder import FolderImport, find_pictures
     from histoloom.patches.importer import import_pictures, is_made_from
     from histoloom.tissue import TissueTable
@@ -87,6 +87,7 @@ def import_folder(
     pictures = find_pictures(source, maps, config, root, notes)
     if is_made_from(out, pictures, table, config):
         description = read_description(out) or {"counts": {}, "notes": []}
+        check_license(description, license_name, out)
         end = f"{out} is up to date: it was made from the same files with the same settings"
     else:
         with bar("importing", len(pictures), "images") as running:

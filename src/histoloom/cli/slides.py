@@ -97,6 +97,7 @@ def patches(
     from histoloom.cli.progress import bar
     from histoloom.distributed import Workers
     from histoloom.patches.card import type_table
+    from histoloom.patches.dataset import check_license
     from histoloom.patches.from_slides import OVERLAYS, extract_slides, made_from
     from histoloom.patches.rules import PatchRules, SlideDataset, SlideList
     from histoloom.patches.slide_jobs import find_jobs
@@ -135,7 +136,9 @@ def patches(
     jobs, notes = find_jobs(slides, annotations, config, listing)
     result = made_from(out, jobs, table, config)
     end = f"{out} is up to date: it was made from the same files with the same settings"
-    if result is None:
+    if result is not None:
+        check_license(result.record, license_name, out)
+    else:
         with bar("slides", len(jobs), "slides") as running:
             result = extract_slides(jobs, notes, table, config, out, Workers(workers, ray), license_name, running)
         end = f"wrote {out}; its README.md describes it, {OVERLAYS}/ shows the patches of each slide"

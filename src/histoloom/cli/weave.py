@@ -222,7 +222,7 @@ def _generate(
     check_out(out)  # before libraries and model are loaded
 
     from histoloom.cli.progress import bar
-    from histoloom.generation.copy_report import check_report, copy_report
+    from histoloom.generation.copy_report import check_report, copy_report, crop_report
     from histoloom.generation.delivered import describe_delivered
     from histoloom.generation.woven_folder import weave_folder
     from histoloom.generation.woven_reader import iter_index
@@ -254,6 +254,8 @@ def _generate(
         return
     count = weave_folder(pipeline, source, config, out, own_bank, bar, workers, checking)
     typer.echo(printable(f"wrote {count} patches to {out}; look at {out / 'contact-sheet.png'}"))
+    if source.crops is not None and (report := crop_report(iter_index(out))):
+        typer.echo(report, err=True)
     typer.echo(copy_report(iter_index(out), own_bank))
     if check is not None:
         typer.echo(check_report(out))

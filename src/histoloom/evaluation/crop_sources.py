@@ -45,7 +45,7 @@ class UsedCrops:
 
 
 def find_crops(fake: ImageSet, real: Sequence[ImageSet], bank: Sequence[Crop] = ()) -> UsedCrops:
-    """The crops of all woven patches in `fake`, by name from the datasets among `real` and the files of a `bank`.
+    """The crops of all woven patches in `fake`, by name or id from the datasets among `real` and the files of a `bank`.
 
     Only patch datasets lend crops, because a place in a patch has no meaning for plain folders of images. A name that
     several patches share, such as that of a slide, identifies no crop.
@@ -54,9 +54,11 @@ def find_crops(fake: ImageSet, real: Sequence[ImageSet], bank: Sequence[Crop] = 
     for images in real:
         for index, name in enumerate(images.names if images.kind == "patch dataset" else []):
             lenders[name].append((images, index))
+            # File names are not in woven patches unless asked for; images of one id have the same pixels.
+            lenders[content_id(images.images[index])] = [(images, index)]
     for crop in bank:
         lenders[crop.source].append(crop)
-        lenders[content_id(crop.pixels)] = [crop]  # file names are not in woven patches unless asked for
+        lenders[content_id(crop.pixels)] = [crop]
     found, missing = [], Counter()
     for woven, use in ((i, use) for i, crops in enumerate(fake.crops) for use in crops):
         known = lenders.get(use.source, [])

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -13,14 +13,16 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
 from histoloom.config import check_numbers
-from histoloom.encoders.small import SMALL, load_small_encoder
+from histoloom.encoders.encoder import short_name
+from histoloom.encoders.small import SMALL, load_small_encoder, weights_path
 from histoloom.errors import ConfigError, MissingExtraError, ModelError
 from histoloom.evaluation.sources import ImageSet
 from histoloom.evaluation.type_weights import type_weights
 from histoloom.fitting.loop import LoopConfig, fit
 from histoloom.fitting.samples import draw_part, stack, to_pixels
-from histoloom.precision import Precision
+from histoloom.precision import Precision, resolved
 from histoloom.progress import SILENT, Bar
+from histoloom.records import fingerprint
 from histoloom.stain import StainJitter
 from histoloom.tissue import UNLABELLED
 
@@ -57,6 +59,15 @@ class DownstreamConfig:
             raise ConfigError(f"balance {self.balance} must be in [0, 1]")
         for seed in self.seeds:
             self.loop(seed)
+
+    def identity(self) -> dict:
+        """All that decides a network besides its data, for records and reports: no path, the weights by their content.
+
+        Raises OSError for weights that cannot be read.
+        """
+        weights = weights_path(self.start)
+        start = {"start": short_name(self.start), "start_weights": None if weights is None else fingerprint(weights)}
+        return asdict(self) | start | {"precision": resolved(self.precision)}
 
     def loop(self, seed: int) -> LoopConfig:
         """How one network is trained, in terms of the training loop."""

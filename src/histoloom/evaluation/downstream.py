@@ -23,7 +23,7 @@ from histoloom.evaluation.controls import CONTROLS, check_controls
 from histoloom.evaluation.deeplab import STRIDE, DownstreamConfig, adapted, predict, train_deeplab
 from histoloom.evaluation.near_duplicates import near_duplicates
 from histoloom.evaluation.plain import plain
-from histoloom.evaluation.sources import ImageSet, comparable
+from histoloom.evaluation.sources import ImageSet, comparable, same_maps
 from histoloom.metrics.intervals import MIN_CASES, bounded_interval, reader_spread, t_interval, two_factor_spread
 from histoloom.metrics.map_fidelity import (
     cases_of_types,
@@ -33,7 +33,6 @@ from histoloom.metrics.map_fidelity import (
     mean_over_present,
     merge_types,
 )
-from histoloom.precision import resolved
 from histoloom.progress import SILENT, Bar
 from histoloom.version import VERSION
 
@@ -209,8 +208,7 @@ def describe(
     names = dict(zip(table.ids, table.names, strict=True))
     about = {
         "version": VERSION,
-        "config": asdict(config),
-        "precision": resolved(config.precision),
+        "config": config.identity(),
         "reduction": "pixels pooled, mean over the types of the test set",
         "intervals": "95 %, over test cases and seeds",
         "types": {str(i): name for i, name in names.items()},
@@ -278,7 +276,7 @@ def check_sets(real: ImageSet, fake: ImageSet, held: ImageSet) -> None:
         comparable(real, other)
     if shared := sorted(set(real.cases) & set(held.cases)):
         raise InputError(f"{held.where}: case {shared[0]!r} is also in the training images; split by case")
-    tested = {*held.names, *held.cases, *map(content_id, held.images)} | _map_ids(held) - _map_ids(real)
+    tested = {*held.names, *held.cases, *map(content_id, held.images)} | {*held.map_ids} - {*real.map_ids}
     sources = {crop.source for crops in fake.crops for crop in crops}
     for what, names in (("the map of", set(fake.cases)), ("a crop of", sources)):
         if leaked := sorted(names & tested):
@@ -286,13 +284,14 @@ def check_sets(real: ImageSet, fake: ImageSet, held: ImageSet) -> None:
                 f"{fake.where}: was generated from {what} {leaked[0]!r} of the test images; use maps and crops of "
                 "split train only"
             )
+    for number in range(len(fake)):
+        if not same_maps(fake, number, real) and (same := same_maps(fake, number, held)):
+            raise InputError(
+                f"{fake.where}: {fake.names[number]} was generated from the map of {held.names[same[0]]!r} of the test "
+                "images; use maps and crops of split train only"
+            )
     for images in (real, fake):
         _check_contents(images, held)
-
-
-def _map_ids(images: ImageSet) -> set[str]:
-    """The ids by which generated patches name the maps of these images."""
-    return {content_id(semantic_map) for semantic_map in images.maps}
 
 
 def _check_contents(images: ImageSet, held: ImageSet) -> None:

@@ -6,7 +6,6 @@ Until all networks are trained, the results of finished ones are in a folder bes
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,15 +21,14 @@ from histoloom.evaluation.downstream import (
     seconds_per_step,
 )
 from histoloom.evaluation.downstream import DownstreamConfig as Config
-from histoloom.evaluation.sources import check_hidden, load_images
+from histoloom.evaluation.sources import hide_types, load_images
 from histoloom.files import writable, write_json
 from histoloom.fitting.results import cached_result
-from histoloom.precision import resolved
 from histoloom.progress import Progress, silent
 from histoloom.records import Record, read_json, refuse_other_run
 
 Result = TypeVar("Result", Downstream, Gain)
-COMMAND, FORMAT = "downstream", 3
+COMMAND, FORMAT = "downstream", 4
 _RECORD = "record"  # key of the file
 
 
@@ -57,11 +55,7 @@ def compare_into(
     with writable(out):
         learned, woven, held = load_images(real, "train"), load_images(fake), load_images(real, "val")
         sets = {"real": learned, "synthetic": woven, "test": held}
-        settings = asdict(config) | {
-            "precision": resolved(config.precision),
-            "controls": list(controls),
-            "one_pool": one_pool,
-        }
+        settings = config.identity() | {"controls": list(controls), "one_pool": one_pool}
         settings |= {"hidden": list(hidden)} if hidden else {}
         inputs = {name: images.fingerprint() for name, images in sets.items()}
         record = Record(command=COMMAND, format=FORMAT, settings=settings, inputs=inputs)
@@ -70,11 +64,9 @@ def compare_into(
             found = _read(out, record)
             shutil.rmtree(parts, ignore_errors=True)  # of a run that was killed after it had written the file
             return found, False
-        check_hidden(hidden, sets.values())
-        # Maps of real patches are still whole here: by them woven ones say what they were made from.
-        check_sets(learned, woven.without_types(hidden), held)
-        sets = {name: images.without_types(hidden) for name, images in sets.items()}
+        sets = dict(zip(sets, hide_types(hidden, list(sets.values())), strict=True))
         learned, woven, held = sets.values()
+        check_sets(learned, woven, held)
         key = json.dumps(record.to_json(), sort_keys=True)
         types, networks = held.known_table.num_ids, (3 + len(controls)) * len(config.seeds)
         minutes = networks * config.steps * seconds_per_step([learned, woven], types, config) / 60

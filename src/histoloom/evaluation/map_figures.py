@@ -1,7 +1,9 @@
 """Figures of map fidelity: synthetic images read by a segmenter, with real ones read by it as the floor."""
 
 import numpy as np
+from jaxtyping import UInt8
 
+from histoloom.conditioning.hiding import without_types
 from histoloom.evaluation.comparison import Comparison
 from histoloom.evaluation.measures import Figure
 from histoloom.evaluation.segmenter import Segmenter
@@ -25,7 +27,7 @@ def map_figures(sets: Comparison, segmenter: Segmenter | None) -> tuple[list[Fig
     if segmenter is None:
         return [], ["Map fidelity not given: no segmenter was named (--segmenter)."]
     counts, real_counts = (
-        confusion(segmenter.predict(images.images), images.maps, segmenter.num_types) for images in (fake, reference)
+        confusion(_read(segmenter, images), images.maps, segmenter.num_types) for images in (fake, reference)
     )
     pooled, real_pooled = counts.sum(axis=0), real_counts.sum(axis=0)
     shown, real_shown = (~np.isnan(iou(of)) for of in (pooled, real_pooled))
@@ -52,6 +54,11 @@ def map_figures(sets: Comparison, segmenter: Segmenter | None) -> tuple[list[Fig
     if alone := [names[i] for i in np.flatnonzero(both & (single == 1))]:
         notes.append(f"One synthetic case alone shows {', '.join(alone)}: the interval leaves out how its IoU varies.")
     return figures, notes
+
+
+def _read(segmenter: Segmenter, images: ImageSet) -> UInt8[np.ndarray, "n h w"]:
+    """The maps that the segmenter reads off the images, without the types that the maps of the set leave out."""
+    return np.stack([without_types(read, images.hidden) for read in segmenter.predict(images.images)])
 
 
 def _types_note(both: np.ndarray, shown: np.ndarray, real_shown: np.ndarray, names: list[str]) -> list[str]:

@@ -29,7 +29,7 @@ from histoloom.evaluation.measures import FRECHET, EncoderFigures, FeatureSets, 
 from histoloom.evaluation.plain import plain
 from histoloom.evaluation.probe import tissue_labels
 from histoloom.evaluation.segmenter import Segmenter
-from histoloom.evaluation.sources import ImageSet, comparable, num_duplicates, shared_images, with_cases
+from histoloom.evaluation.sources import ImageSet, comparable, hide_types, num_duplicates, shared_images, with_cases
 from histoloom.files import write_json, write_text
 from histoloom.metrics.intervals import MIN_CASES, statistic_interval
 from histoloom.metrics.memorization import authenticity
@@ -51,6 +51,7 @@ class EvaluationConfig:
     pairs: int = 100  # images, and crops, searched for copied parts, synthetic and real each
     seed: int = 0
     allow_remote_code: bool = False  # load encoders that run code from the internet
+    hidden: tuple[str, ...] = ()  # tissue types that all maps leave out
 
     def __post_init__(self):
         check_numbers(self)
@@ -100,12 +101,14 @@ def evaluate(
 ) -> Evaluation:
     """Measure `fake` against `real`; copies are searched among `train`. Features are kept in the file `cache`.
 
-    Crops that `fake` names are searched for by name among `real`, `train` and the crops of the `bank`.
+    Maps leave out the types `config.hidden`. Crops that `fake` names are searched for by name or id among `real`,
+    `train` and the crops of the `bank`.
 
     Raises InputError or ImageError for images that cannot be compared, before anything is computed.
     """
     config = config or EvaluationConfig()
-    known = [real, *([train] if train else [])]
+    fake, *known = hide_types(config.hidden, [fake, real, *([train] if train else [])])
+    real, train = known[0], known[1] if train else None
     for other in (fake, *known[1:]):
         comparable(real, other)
     if segmenter and real.table and real.table.num_ids > segmenter.num_types:
@@ -139,7 +142,7 @@ def evaluate(
         stain=_stain_figures(sets, config.seed),
         maps=maps,
         segmenter=fingerprint(segmenter.network, "segmenter") if segmenter else "",
-        notes=[*sets.notes, *notes, *_notes(sets)],
+        notes=[*sets.notes, *notes, *_notes(sets, config)],
     )
 
 
@@ -150,6 +153,8 @@ def record_of(
     inputs = {"real": real.fingerprint(), "fake": fake.fingerprint()} | more
     inputs |= {} if train is None else {"train": train.fingerprint()}
     settings = asdict(config) | {"encoders": distinct_names(config.encoders), "split": real.split}
+    if not config.hidden:
+        del settings["hidden"]  # so that reports of before stay up to date
     return Record(command="evaluate", format=FORMAT, settings=settings, inputs=inputs)
 
 
@@ -271,8 +276,10 @@ def _stain_figures(sets: Comparison, seed: int) -> list[Figure]:
     return figures
 
 
-def _notes(sets: Comparison) -> list[str]:
+def _notes(sets: Comparison, config: EvaluationConfig) -> list[str]:
     notes = []
+    if config.hidden:
+        notes.append(f"All maps leave out {', '.join(config.hidden)}: the nearest other type is in its place.")
     if sets.fake.kind == "woven patches":
         notes.append(
             "Copied parts and crops are counted by the score that `histoloom generate` rejects patches by, so these "

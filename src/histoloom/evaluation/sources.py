@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,6 +33,7 @@ MADE = (
     "crop_guidance",
     "guidance_interval",
 )
+_APART = 16  # px, of the pixels by which maps are told apart first
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,8 @@ class ImageSet:
     crops: list[list[CropUse]] = field(default_factory=list)  # of each woven patch; empty for images of other kinds
     mpp: float | None = None  # micrometers per pixel; None if unknown or mixed
     made_from: str = ""  # format of the pictures or slides that a dataset was cut from, where its rows tell
+    hidden: tuple[int, ...] = ()  # types that the maps leave out
+    whole_maps: UInt8[np.ndarray, "n h w"] | None = None  # before types were left out; None where none were
 
     def __len__(self) -> int:
         return len(self.names)
@@ -82,6 +85,17 @@ class ImageSet:
         return self.table
 
     @property
+    def maps_as_read(self) -> UInt8[np.ndarray, "n h w"] | None:
+        """The maps before types were left out of them."""
+        return self.semantic_maps if self.whole_maps is None else self.whole_maps
+
+    @property
+    def map_ids(self) -> list[str]:
+        """The ids by which woven patches name these maps."""
+        maps = self.maps_as_read
+        return [] if maps is None else [content_id(semantic_map) for semantic_map in maps]
+
+    @property
     def cases_are_known(self) -> bool:
         """Whether images share cases; else each counts as a case of its own."""
         return len(set(self.cases)) < len(self)
@@ -92,33 +106,27 @@ class ImageSet:
         return self if len(first) == len(self) else self.select(sorted(first.values()))
 
     def fingerprint(self) -> str:
-        """A hash of all that a figure may depend on: pixels, maps, cases, names, crops."""
+        """A hash of all that a figure may depend on: pixels, maps, tissue types, cases, names, crops."""
         digest = hashlib.sha256(b"".join(self.keys()))
         if self.semantic_maps is not None:
             digest.update(np.ascontiguousarray(self.semantic_maps).data)
+        if self.table is not None:
+            digest.update(
+                json.dumps([(tissue.id, tissue.name, tissue.aliases) for tissue in self.table.types]).encode()
+            )
         digest.update(json.dumps([self.cases, self.names, [list(map(str, of)) for of in self.crops]]).encode())
         return digest.hexdigest()
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "ImageSet":
         """The images at `indices`, in that order."""
         at = np.asarray(indices, np.int64)
-        maps = None if self.semantic_maps is None else self.semantic_maps[at]
+        maps, whole = (None if of is None else of[at] for of in (self.semantic_maps, self.whole_maps))
         names = [self.cases[i] for i in at], [self.names[i] for i in at]
         crops = [self.crops[i] for i in at] if self.crops else []
-        return replace(self, images=self.images[at], semantic_maps=maps, cases=names[0], names=names[1], crops=crops)
-
-    def without_types(self, names: Sequence[str]) -> "ImageSet":
-        """The images with maps that leave out the types of these names: the nearest other type is in their place."""
-        types = () if self.table is None else self.table.types
-        gone = [tissue for tissue in types if canonical(tissue.name) in set(map(canonical, names))]
-        if not gone:
-            return self
-        if len(gone) == len(types):
-            raise InputError(f"{self.where}: all of its types are hidden; name fewer")
-        hidden = tuple(tissue.id for tissue in gone)
-        kept = tuple(tissue for tissue in types if tissue not in gone)
-        maps = np.stack([without_types(semantic_map, hidden) for semantic_map in self.maps])
-        return replace(self, semantic_maps=maps, table=TissueTable(kept))
+        return replace(
+            self, images=self.images[at], semantic_maps=maps, cases=names[0], names=names[1], crops=crops,
+            whole_maps=whole,
+        )  # fmt: skip
 
     def joined(self, other: "ImageSet") -> "ImageSet":
         """The images and maps of both, without what is known of crops; raises InputError for a set without maps."""
@@ -126,6 +134,7 @@ class ImageSet:
             self,
             images=np.concatenate([self.images, other.images]),
             semantic_maps=np.concatenate([self.maps, other.maps]),
+            whole_maps=None,
             cases=self.cases + other.cases,
             names=self.names + other.names,
             crops=[],
@@ -167,7 +176,29 @@ def with_cases(fake: ImageSet, real: Sequence[ImageSet]) -> ImageSet:
     Images of one case are not independent, and a classifier must not recognize synthetic images by their case."""
     of_name = {name: case for images in real for name, case in zip(images.names, images.cases, strict=True)}
     of_name |= _cases_by_map(real)
-    return replace(fake, cases=[of_name.get(case, case) for case in fake.cases])
+    found = {case: of_name[case] for case in fake.cases if case in of_name}
+    for number, case in enumerate(fake.cases):
+        if case not in found:
+            same = {images.cases[n] for images in real for n in same_maps(fake, number, images)}
+            found |= {case: min(same)} if len(same) == 1 else {}
+    return replace(fake, cases=[found.get(case, case) for case in fake.cases])
+
+
+def same_maps(fake: ImageSet, number: int, real: ImageSet) -> list[int]:
+    """Which maps of `real` equal map `number` of `fake` wherever neither shows a type that was left out; none where no
+    type was.
+
+    A map in which lumens were outlined is another map by its id, and differs from its original in lumens alone.
+    """
+    maps, mine = real.maps_as_read, fake.maps_as_read
+    if not (fake.hidden or real.hidden) or maps is None or mine is None or mine.shape[1:] != maps.shape[1:]:
+        return []
+    near = np.arange(len(maps))
+    for step in (_APART, 1):  # first a few pixels of all, then all pixels of a few
+        theirs, shown = maps[near, ::step, ::step], mine[number, ::step, ::step]
+        hidden = np.isin(theirs, real.hidden) | np.isin(shown, fake.hidden)
+        near = near[((theirs == shown) | hidden).all(axis=(1, 2)) & ~hidden.all(axis=(1, 2))]
+    return near.tolist()
 
 
 def _cases_by_map(real: Sequence[ImageSet]) -> dict[str, str]:
@@ -177,9 +208,8 @@ def _cases_by_map(real: Sequence[ImageSet]) -> dict[str, str]:
     """
     cases: dict[str, set[str]] = {}
     for images in real:
-        maps = [] if images.semantic_maps is None else images.semantic_maps
-        for semantic_map, case in zip(maps, images.cases, strict=False):
-            cases.setdefault(content_id(semantic_map), set()).add(case)
+        for identity, case in zip(images.map_ids, images.cases, strict=False):
+            cases.setdefault(identity, set()).add(case)
     return {identity: min(of) for identity, of in cases.items() if len(of) == 1}
 
 
@@ -209,12 +239,33 @@ def compare_scales(real: ImageSet, other: ImageSet) -> None:
         )
 
 
-def check_hidden(names: Sequence[str], sets: Iterable[ImageSet]) -> None:
-    """Raise ConfigError for a name that is no tissue type of any set."""
-    known = {name for images in sets if images.table is not None for name in images.table.names}
+def hide_types(names: Sequence[str], sets: Sequence[ImageSet]) -> list[ImageSet]:
+    """The sets with maps that leave out the types of these names or aliases: the nearest other type is in their place.
+
+    A type is left out of every set that knows it, by whatever name. Raises ConfigError for a name that is no type of
+    any set, InputError for a set that would keep no type.
+    """
+    types = [tissue for images in sets if images.table is not None for tissue in images.table.types]
+    wanted: set[str] = set()
     for name in names:
-        if canonical(name) not in set(map(canonical, known)):
-            raise ConfigError(f"hide: no set has a tissue type {name!r}; known: {', '.join(sorted(known)) or 'none'}")
+        same = [tissue for tissue in types if canonical(name) in _names(tissue)]
+        if not same:
+            known = sorted({tissue.name for tissue in types})
+            raise ConfigError(f"hide: no set has a tissue type {name!r}; known: {', '.join(known) or 'none'}")
+        wanted |= set().union(*map(_names, same))
+    return [_without(images, wanted) for images in sets]
+
+
+def _without(images: ImageSet, names: set[str]) -> ImageSet:
+    types = () if images.table is None else images.table.types
+    kept = tuple(tissue for tissue in types if _names(tissue).isdisjoint(names))
+    if len(kept) == len(types):
+        return images
+    if not kept:
+        raise InputError(f"{images.where}: all of its types are hidden; name fewer")
+    hidden = tuple(tissue.id for tissue in types if tissue not in kept)
+    maps = np.stack([without_types(semantic_map, hidden) for semantic_map in images.maps])
+    return replace(images, semantic_maps=maps, table=TissueTable(kept), hidden=hidden, whole_maps=images.maps)
 
 
 def compare_tables(real: ImageSet, other: ImageSet) -> None:
@@ -310,4 +361,4 @@ def _plain(folder: Path) -> ImageSet:
 
 
 def _names(tissue: TissueType) -> set[str]:
-    return {name.strip().lower() for name in (tissue.name, *tissue.aliases)}
+    return {canonical(name) for name in (tissue.name, *tissue.aliases)}

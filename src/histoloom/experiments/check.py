@@ -71,7 +71,7 @@ def _check_initial(recipe: Recipe, initial: HistoloomPipeline, autoencoder: Mode
 
 
 def _check_types(table: TissueTable, teacher: HistoloomPipeline) -> None:
-    """Raise ConfigError where an id means one tissue in the data and another to the teacher."""
+    """Raise ConfigError where an id means one tissue to the teacher and another, or none, in the data."""
     known = {tissue.id: tissue.name for tissue in teacher.table.types}
     for tissue in table.types:
         if known.get(tissue.id) != tissue.name:
@@ -79,6 +79,11 @@ def _check_types(table: TissueTable, teacher: HistoloomPipeline) -> None:
                 f"type {tissue.id} is {tissue.name!r} in the data, and {known.get(tissue.id, 'unknown')!r} to the "
                 "teacher; distill on data with the tissue table of the teacher"
             )
+    if missing := [name for number, name in known.items() if number not in table.ids]:
+        raise ConfigError(
+            f"the teacher knows {missing[0]!r}, and the data do not, so the student would not learn to draw it; "
+            "distill on data with the tissue table of the teacher"
+        )
 
 
 def _check_window(recipe: Recipe, edge: int, factor: int | None) -> None:

@@ -24,7 +24,6 @@ from histoloom.generation.order import Order
 from histoloom.metrics.copy_score import best_match
 from histoloom.metrics.copying import copy_rate, copy_threshold
 from histoloom.patches.store import Patches
-from histoloom.precision import resolved
 from histoloom.progress import Bar
 
 REAL = "real"  # the training set of real patches whose maps were woven
@@ -133,8 +132,7 @@ def downstream_of(comparison: Comparison, real: ImageSet, held: ImageSet, kinds:
         for name, images in sets.items():
             counts = []
             for seed in config.seeds:
-                settings = asdict(config) | {"precision": resolved(config.precision)}
-                key = comparison.key("downstream", settings, seed, _hash(images))
+                key = comparison.key("downstream", config.identity(), seed, _hash(images))
                 judged = cached_result(
                     comparison.run.folder / "downstream" / f"{name}-{seed}.json",
                     key,

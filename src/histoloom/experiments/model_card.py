@@ -10,6 +10,7 @@ from histoloom.conditioning.kinds import CONDITIONINGS
 from histoloom.errors import InputError
 from histoloom.experiments.context import Run
 from histoloom.models.denoiser import Denoiser
+from histoloom.models.sampling import Sampling
 from histoloom.models.schedulers import make_sampler
 from histoloom.patches.store import common_mpp
 from histoloom.records import read_json
@@ -21,7 +22,8 @@ def model_card(run: Run, denoiser: Denoiser, dataset: Path, copy_limit: float | 
     """Markdown for the model's README.md, from what the run knows of its data and settings."""
     recipe, patches = run.recipe, run.patches
     loop = (recipe.denoiser if denoiser.student is None else recipe.distillation or recipe.denoiser).loop
-    scheduler, steps = make_sampler(denoiser.samplers)
+    scheduler, usual = make_sampler(denoiser.samplers)
+    asked = Sampling() if denoiser.student is None else denoiser.student.resolve(Sampling())
     template = Environment(
         loader=PackageLoader("histoloom.experiments", "."),
         undefined=StrictUndefined,
@@ -50,7 +52,7 @@ def model_card(run: Run, denoiser: Denoiser, dataset: Path, copy_limit: float | 
         initial=Path(recipe.initial_model).name,
         student=denoiser.student,
         scheduler=type(scheduler).__name__,
-        steps=steps,
+        steps=asked.steps or usual,
         copy_limit=copy_limit,
         crops=asdict(recipe.denoiser.crops),
         version=VERSION,

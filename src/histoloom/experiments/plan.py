@@ -27,7 +27,7 @@ from histoloom.fitting.loop import LoopConfig, Step
 from histoloom.models.autoencoder import build_autoencoder, load_autoencoder
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.folder import find_pictures
-from histoloom.patches.importer import import_pictures
+from histoloom.patches.importer import UnlabeledError, import_pictures
 from histoloom.patches.lumens import with_lumens
 from histoloom.patches.store import count_patches, read_table
 from histoloom.progress import SILENT, Bar
@@ -210,7 +210,13 @@ def _some_patches(
     mine = [picture for picture in pictures if picture.split == data.split and picture.places]
     if not mine:
         raise ConfigError(f"{data.source}: no picture is in split {data.split!r}; name another split")
-    import_pictures(mine[:PATCHES], table, data.pictures, place / "dataset")
+    for first in range(0, len(mine), PATCHES):
+        try:
+            import_pictures(mine[first : first + PATCHES], table, data.pictures, place / "dataset")
+            break
+        except UnlabeledError:
+            if first + PATCHES >= len(mine):
+                raise
     return place / "dataset", sum(len(picture.places) for picture in mine)
 
 

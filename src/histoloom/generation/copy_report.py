@@ -38,6 +38,17 @@ def copy_report(rows: Iterable[dict], own_bank: bool = False) -> str:
     return "copy check: nothing to compare, since crops or patches show no texture"
 
 
+def crop_report(rows: Iterable[dict]) -> str:
+    """How many of the patches were woven without any crop although crops were given; empty where none was."""
+    crops = [len(row["crops"]) for row in rows]
+    if not (none := crops.count(0)):
+        return ""
+    return (
+        f"crops: {none} of {len(crops)} patches have none, since nothing that lends crops to their maps shows their "
+        "types; there, the model chose the look"
+    )
+
+
 def check_report(folder: Path) -> str:
     """How many patches of a checked folder were replaced and dropped, why, and how many pixels became unlabeled."""
     copies, maps, replaced, patches, lossy, judged = 0, 0, 0, 0, 0.0, 0

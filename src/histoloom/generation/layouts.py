@@ -83,7 +83,9 @@ class Layouts:
         """Layout `index`; raises ConfigError where no draw keeps the rule."""
         key = self.seed, index
         layout = _draw_one(self.config, self.background, self.others, self._styles, key, self.size)
-        return layout if self.lumen is None else self._hollow(layout, self.lumen.id, np.random.default_rng((*key, 3)))
+        if self.lumen is None:
+            return layout
+        return self._hollow(layout, self.lumen.id, np.random.default_rng((self.seed, 3, index)))
 
     def _hollow(
         self, layout: UInt8[np.ndarray, "h w"], lumen: int, rng: np.random.Generator

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -38,26 +39,36 @@ def white_level(image: UInt8[np.ndarray, "h w 3"], mpp: float = USUAL_MPP) -> fl
     return float(np.percentile(_luminance(image, mpp), 99.7))
 
 
-def white_of_cases(shown: Iterable[tuple[str, UInt8[np.ndarray, "h w 3"], float]]) -> dict[str, float]:
-    """By case, the highest `white_level` of its images; items are (case, image, mpp)."""
-    white: dict[str, float] = {}
+class Light(NamedTuple):
+    """How bright a case is, in gray levels: its glass, and the image that is darkest in the middle of its pixels."""
+
+    white: float
+    dark: float = 0.0
+
+
+def light_of_cases(shown: Iterable[tuple[str, UInt8[np.ndarray, "h w 3"], float]]) -> dict[str, Light]:
+    """By case, the highest `white_level` and the lowest median of its images; items are (case, image, mpp)."""
+    light: dict[str, Light] = {}
     for case, image, mpp in shown:
-        white[case] = max(white_level(image, mpp), white.get(case, 0.0))
-    return white
+        before = light.get(case, Light(0.0, 255.0))
+        dark = float(np.median(_luminance(image, mpp)))
+        light[case] = Light(max(white_level(image, mpp), before.white), min(dark, before.dark))
+    return light
 
 
 def bright_areas(
-    image: UInt8[np.ndarray, "h w 3"], white: float, mpp: float = USUAL_MPP, rules: LumenRules | None = None
+    image: UInt8[np.ndarray, "h w 3"], light: Light, mpp: float = USUAL_MPP, rules: LumenRules | None = None
 ) -> Bool[np.ndarray, "h w"]:
-    """True in lumens and on glass: bright areas of at least 54 um2, as seen against `white`, the gray level of glass.
+    """True in lumens and on glass: bright areas of at least 54 um2, as seen against the glass of the case.
 
-    An image whose tissue is hardly darker than `white` shows none: there `white` is pale tissue.
+    An image whose tissue is hardly darker than `light.white` shows none: there it is the gray level of pale tissue. An
+    image without tissue is glass where its case has darker ones.
     """
-    rules = rules or LumenRules()
+    rules, white = rules or LumenRules(), light.white
     luminance = _luminance(image, mpp)
     tissue = luminance[luminance < rules.brightness * white]
     if not len(tissue):
-        return np.ones(luminance.shape, bool)
+        return np.full(luminance.shape, white - light.dark >= rules.contrast)
     usual = float(np.median(tissue))
     if white - usual < rules.contrast:
         return np.zeros(luminance.shape, bool)

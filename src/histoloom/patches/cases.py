@@ -13,6 +13,12 @@ _PATTERNS = {
     "GTEx": "^(GTEX-[A-Za-z0-9]+)",
     "Camelyon17": "^(patient_[0-9]{3})",
 }
+_MISSING = ("", "nan", "none", "null", "<na>")  # what tables write for a cell without a value
+
+
+def is_missing(case: str) -> bool:
+    """Whether a cell names no case: all such rows would be taken for one patient."""
+    return canonical(case) in _MISSING
 
 
 def same_spelling(cases: Sequence[str]) -> tuple[list[str], list[str]]:

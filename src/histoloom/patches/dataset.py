@@ -38,6 +38,15 @@ def finished_dataset(folder: Path, record: Record) -> dict | None:
     return description
 
 
+def check_license(description: dict, asked: str, folder: Path) -> None:
+    """Raise OutputError where a finished dataset has another license than was asked for: its card stays as it is."""
+    if asked not in ("unknown", description.get("license", "unknown")):
+        raise OutputError(
+            f"{folder}: was made with license {description.get('license', 'unknown')!r}, not {asked!r}; remove the "
+            "folder and run again"
+        )
+
+
 def content_hash(folder: Path) -> str:
     """SHA-256 over the bytes of all shards, in order of name."""
     digest = hashlib.sha256()

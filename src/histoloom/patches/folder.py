@@ -13,7 +13,7 @@ from pathlib import Path
 
 from histoloom.config import check_numbers
 from histoloom.errors import ConfigError, ImageError, InputError
-from histoloom.patches.cases import case_hints, same_spelling
+from histoloom.patches.cases import case_hints, is_missing, same_spelling
 from histoloom.patches.grid import Grid
 from histoloom.patches.heterogeneity import class_fractions, entropy
 from histoloom.patches.manifest import manifest_rows
@@ -242,8 +242,9 @@ def _from_manifest(manifest: Path, config: FolderImport, root: Path) -> list[Pic
     pictures = []
     for (line, row), case in zip(rows.items(), cases, strict=True):
         where, split = f"{manifest} line {line}", canonical(row["split"]) if has_splits else ""
-        if not case:
-            raise InputError(f"{where}: {config.case_column} is empty; fill it in, or find cases with --case-pattern")
+        if is_missing(case):
+            shown = shorten(repr(case)) if case else "empty"
+            raise InputError(f"{where}: {config.case_column} is {shown}; fill it in, or find cases with --case-pattern")
         if has_splits and split not in SPLITS:
             raise InputError(
                 f"{where}: split is {shorten(row['split'])!r}; write train, val or test, or draw one with --val-share"

@@ -28,6 +28,10 @@ def is_made_from(folder: Path, pictures: list[Picture], table: TissueTable, conf
     return finished_dataset(folder, dataset_record(pictures, table, config)) is not None
 
 
+class UnlabeledError(InputError):
+    """No map of a split has a label."""
+
+
 def dataset_record(pictures: list[Picture], table: TissueTable, config: FolderImport) -> Record:
     """All that decides the bytes of the dataset; raises InputError for a file that cannot be read."""
     inputs = {}
@@ -67,7 +71,7 @@ def import_pictures(
             part = [picture for picture in pictures if picture.split == split]
             count = write_shards(patch_rows(_counted(part, bar), table, config, tally), table, aside, split)
             if not count:
-                raise InputError(
+                raise UnlabeledError(
                     f"{part[0].map}: like every map of split {split!r} it has no label; draw some, or drop them"
                 )
             written += count

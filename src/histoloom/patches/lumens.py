@@ -15,7 +15,7 @@ from PIL import Image
 
 from histoloom.errors import InputError
 from histoloom.files import whole_folder, write_record, write_text
-from histoloom.patches.bright import USUAL_MPP, LumenRules, bright_areas, white_of_cases
+from histoloom.patches.bright import USUAL_MPP, Light, LumenRules, bright_areas, light_of_cases
 from histoloom.patches.card import summarize, write_card
 from histoloom.patches.dataset import content_hash, finished_dataset, read_description, write_description
 from histoloom.patches.heterogeneity import class_fractions, entropy
@@ -59,16 +59,16 @@ def add_lumens(dataset: Path, out: Path, rules: LumenRules | None = None, bar: B
     for split in names:
         if not has_pixels(dataset, split):
             raise InputError(f"{dataset}: is an index without pixels; make it with `histoloom patches --pixels`")
-    white = white_of_cases(shown for split in names for shown in _images(dataset, split, bar))
+    light = light_of_cases(shown for split in names for shown in _images(dataset, split, bar))
     sheet = _Sheet()
     with whole_folder(out) as aside:
         write_record(aside, record)
         write_text(aside / "tissue.toml", wider.to_toml())
         for split in names:
-            rows = _outlined(dataset, split, white, rules, lumen.id, wider.num_ids, sheet, bar)
+            rows = _outlined(dataset, split, light, rules, lumen.id, wider.num_ids, sheet, bar)
             write_shards(rows, wider, aside, split)
         if not sheet.changed:
-            raise InputError(f"{dataset}: no patch shows lumens or glass; lower --brightness or --contrast")
+            raise InputError(f"{dataset}: no patch shows lumens or glass; lower brightness or contrast")
         sheet.picture().save(aside / PICTURE, quality=85)
         summaries, before = summarize(aside), read_description(dataset) or {}
         description = {
@@ -79,6 +79,7 @@ def add_lumens(dataset: Path, out: Path, rules: LumenRules | None = None, bar: B
             "counts": {s.name: {"patches": s.patches, "cases": s.cases} for s in summaries},
             "notes": [
                 *before.get("notes", []),
+                *_notes(dataset, sheet),
                 f"{100 * sheet.changed / sheet.labeled:.1f} % of the labeled pixels became {lumen.name!r}, found by "
                 f"brightness and not by a person; {PICTURE} shows {len(sheet.shown)} patches",
             ],
@@ -118,7 +119,7 @@ def _images(dataset: Path, split: str, bar: Bar) -> Iterator[tuple[str, np.ndarr
 def _outlined(
     dataset: Path,
     split: str,
-    white: dict[str, float],
+    light: dict[str, Light],
     rules: LumenRules,
     lumen: int,
     num_types: int,
@@ -127,10 +128,11 @@ def _outlined(
 ) -> Iterator[dict]:
     for row in iter_rows(dataset, split):
         image, semantic_map = row_pixels(row, None, str(dataset))
-        bright = bright_areas(image, white[row["case"]], row["mpp"] or USUAL_MPP, rules)
+        bright = bright_areas(image, light[row["case"]], row["mpp"] or USUAL_MPP, rules)
         labeled = semantic_map <= LAST_ID
         outlined = np.where(bright & labeled, np.uint8(lumen), semantic_map)
         sheet.add(row["case"], image, bright & labeled, labeled)
+        sheet.unscaled += row["mpp"] is None
         fractions = class_fractions(outlined, num_types)
         yield row | {
             "semantic_map": encode_png(outlined),
@@ -140,11 +142,24 @@ def _outlined(
         bar.advance()
 
 
+def _notes(dataset: Path, sheet: "_Sheet") -> list[str]:
+    notes = []
+    if sheet.unscaled:
+        notes.append(
+            f"the mpp of {sheet.unscaled} patches is unknown and was taken as {USUAL_MPP:g} um per pixel: at another "
+            "scale, gaps between cells count as lumens, or lumens are missed; import the pictures with --mpp"
+        )
+    if (dataset / "levels.toml").is_file():
+        notes.append("levels.toml is left out, since it does not know this type; a curriculum needs one that does")
+    return notes
+
+
 class _Sheet:
     """Counts what changes, and keeps patches of some cases to show it."""
 
     def __init__(self):
         self.changed = self.labeled = 0
+        self.unscaled = 0  # patches of unknown mpp
         self.shown: dict[str, np.ndarray] = {}  # by case
 
     def add(

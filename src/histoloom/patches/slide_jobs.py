@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from histoloom.errors import ConfigError, InputError
-from histoloom.patches.cases import case_hints, same_spelling
+from histoloom.patches.cases import case_hints, is_missing, same_spelling
 from histoloom.patches.rules import SlideDataset, SlideList
 from histoloom.patches.split import split_by_case
 from histoloom.patches.table_files import read_csv
@@ -103,7 +103,10 @@ def find_jobs(
         raise InputError(_nothing(slides, annotations, found[0], notes))
     _check_one_each((slide, drawn[slide]) for slide in taken)
     entries = [next((listed[k] for k in _keys(slide) if k in listed), None) if listed else None for slide in taken]
-    cases = [(entry.case if entry else "") or _case(slide, config) for slide, entry in zip(taken, entries, strict=True)]
+    cases = [
+        _case(slide, config) if entry is None or is_missing(entry.case) else entry.case
+        for slide, entry in zip(taken, entries, strict=True)
+    ]
     cases, joined = same_spelling(cases)
     notes += joined
     if config.case_pattern is None and not config.listed.case:
