@@ -85,7 +85,7 @@ def test_a_finished_dataset_stays_and_another_is_refused(dataset, tmp_path):
 
 def test_a_dataset_without_anything_bright_is_refused(tmp_path):
     drawn = write_drawn_dataset(tmp_path / "drawn", TABLE, 4, 2, 64)
-    with pytest.raises(InputError, match="no patch shows lumens or glass; lower --brightness or --contrast"):
+    with pytest.raises(InputError, match="no patch shows lumens or glass; lower brightness or contrast"):
         add_lumens(drawn, tmp_path / "out", LumenRules(contrast=250.0))
     assert not (tmp_path / "out").exists()
 
