@@ -227,7 +227,7 @@ def test_types_that_maps_leave_out_are_left_out_of_what_a_segmenter_reads(image_
 
     oracle = Oracle(torch.nn.Identity(), 3, SegmenterConfig(), frozenset())
     bare, other = hide_types(["tumour"], [real, fake])
-    figures, _ = map_figures(Comparison(bare, bare, other, None, ()), oracle)
+    figures, _ = map_figures(Comparison(bare, bare, other, bare, ()), oracle)
     assert {(figure.value, figure.floor) for figure in figures} == {(1.0, 1.0)}
     found = evaluate(real, fake, None, replace(report_config, hidden=("tumour",), most=12, pairs=2))
     assert to_json(found)["config"]["hidden"] == ["tumour"]

@@ -1,5 +1,7 @@
 """What a recipe costs, measured before it starts and in the middle of its run."""
 
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
@@ -8,6 +10,7 @@ from histoloom.experiments import plan as plan_module
 from histoloom.experiments.plan import TrainingPlan, describe, plan_recipe
 from histoloom.experiments.recipe import Recipe, read_recipe
 from histoloom.experiments.run import run_recipe
+from histoloom.patches.folder import find_pictures
 from histoloom.recipes import FOLDER
 
 
@@ -52,9 +55,11 @@ def test_a_plan_agrees_with_the_run_and_counts_what_is_left_of_it(recipe, tmp_pa
 def test_maps_without_a_label_among_the_first_pictures_do_not_stop_a_plan(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(plan_module, "PATCHES", 2)
     whole = plan_recipe(recipe, tmp_path / "run").patches
-    for path in sorted((tmp_path / "maps").iterdir())[:2]:
-        with Image.open(path) as picture:
-            Image.new("L", picture.size, 255).save(path)
+    data = recipe.data
+    found = find_pictures(Path(data.source), Path(data.maps), data.pictures)
+    for picture in [picture for picture in found if picture.split == data.split][:2]:
+        with Image.open(picture.map) as shown:
+            Image.new("L", shown.size, 255).save(picture.map)
     assert plan_recipe(recipe, tmp_path / "run").patches == whole
 
 

@@ -57,7 +57,7 @@ def test_a_patch_of_one_color_is_glass_only_where_its_case_has_darker_ones(color
     assert not bright_areas(image, alone).any()
     beside = light_of_cases([("a", image, 1.5), ("a", tissue, 1.5), ("b", tissue, 1.5)])
     assert bright_areas(image, beside["a"]).all() == (color != (0, 0, 0))
-    assert not bright_areas(tissue, beside["a"]).any()
+    assert not bright_areas(tissue, beside["b"]).any()
 
 
 def test_a_patch_that_is_mostly_glass_shows_its_tissue():

@@ -33,6 +33,7 @@ from histoloom.metrics.map_fidelity import (
     mean_over_present,
     merge_types,
 )
+from histoloom.precision import resolved
 from histoloom.progress import SILENT, Bar
 from histoloom.version import VERSION
 
@@ -209,6 +210,7 @@ def describe(
     about = {
         "version": VERSION,
         "config": config.identity(),
+        "precision": resolved(config.precision),
         "reduction": "pixels pooled, mean over the types of the test set",
         "intervals": "95 %, over test cases and seeds",
         "types": {str(i): name for i, name in names.items()},

@@ -242,7 +242,7 @@ def _from_manifest(manifest: Path, config: FolderImport, root: Path) -> list[Pic
     pictures = []
     for (line, row), case in zip(rows.items(), cases, strict=True):
         where, split = f"{manifest} line {line}", canonical(row["split"]) if has_splits else ""
-        if is_missing(case):
+        if not case or (case == row.get(config.case_column) and is_missing(case)):
             shown = shorten(repr(case)) if case else "empty"
             raise InputError(f"{where}: {config.case_column} is {shown}; fill it in, or find cases with --case-pattern")
         if has_splits and split not in SPLITS:
