@@ -10,11 +10,12 @@ import torch
 from histoloom.errors import ConfigError, ImageError, InputError
 from histoloom.evaluation.comparison import Comparison
 from histoloom.evaluation.crop_sources import UNKNOWN
+from histoloom.evaluation.hidden_types import hide_types
 from histoloom.evaluation.map_figures import map_figures
 from histoloom.evaluation.page import READ_AS, render_page
 from histoloom.evaluation.report import EvaluationConfig, evaluate, to_json, write_report
 from histoloom.evaluation.segmenter import Segmenter, SegmenterConfig, train_segmenter
-from histoloom.evaluation.sources import MADE, hide_types
+from histoloom.evaluation.sources import MADE
 from histoloom.evaluation.verdict import verdict
 from histoloom.tissue import TissueTable
 from histoloom.version import VERSION

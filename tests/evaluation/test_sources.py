@@ -8,17 +8,17 @@ from PIL import Image
 from histoloom.conditioning.inputs import content_id
 from histoloom.errors import ConfigError, ImageError, InputError
 from histoloom.evaluation.comparison import compare
+from histoloom.evaluation.hidden_types import hide_types
+from histoloom.evaluation.map_origin import with_cases
 from histoloom.evaluation.sources import (
     ImageSet,
     compare_scales,
     compare_sizes,
     compare_tables,
-    hide_types,
     load_images,
     num_duplicates,
     shared_images,
     training_images,
-    with_cases,
 )
 from histoloom.generation.woven_patch import AnnotatedPatch, CropUse, Provenance
 from histoloom.generation.woven_writer import write_patches

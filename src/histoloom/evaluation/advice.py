@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from histoloom.conditioning.inputs import content_id
-from histoloom.evaluation.sources import ImageSet, with_cases
+from histoloom.evaluation.map_origin import with_cases
+from histoloom.evaluation.sources import ImageSet
 from histoloom.models.few_steps import FewStepScheduler
 
 MOSTLY = 0.5  # of the synthetic patches

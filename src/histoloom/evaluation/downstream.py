@@ -21,9 +21,10 @@ from histoloom.errors import InputError
 from histoloom.evaluation.advice import advice
 from histoloom.evaluation.controls import CONTROLS, check_controls
 from histoloom.evaluation.deeplab import STRIDE, DownstreamConfig, adapted, predict, train_deeplab
+from histoloom.evaluation.map_origin import same_maps
 from histoloom.evaluation.near_duplicates import near_duplicates
 from histoloom.evaluation.plain import plain
-from histoloom.evaluation.sources import ImageSet, comparable, same_maps
+from histoloom.evaluation.sources import ImageSet, comparable
 from histoloom.metrics.intervals import MIN_CASES, bounded_interval, reader_spread, t_interval, two_factor_spread
 from histoloom.metrics.map_fidelity import (
     cases_of_types,

@@ -21,7 +21,8 @@ from histoloom.evaluation.downstream import (
     seconds_per_step,
 )
 from histoloom.evaluation.downstream import DownstreamConfig as Config
-from histoloom.evaluation.sources import hide_types, load_images
+from histoloom.evaluation.hidden_types import hide_types
+from histoloom.evaluation.sources import load_images
 from histoloom.files import writable, write_json
 from histoloom.fitting.results import cached_result
 from histoloom.progress import Progress, silent

@@ -24,12 +24,14 @@ from histoloom.evaluation.comparison import MIN_IMAGES, SIDES, Comparison, compa
 from histoloom.evaluation.copy_search import UNRELATED, CopySearch, search_copies
 from histoloom.evaluation.crop_search import CropSearch, num_pairs, search_crops
 from histoloom.evaluation.crop_sources import find_crops
+from histoloom.evaluation.hidden_types import hide_types
 from histoloom.evaluation.map_figures import map_figures
+from histoloom.evaluation.map_origin import with_cases
 from histoloom.evaluation.measures import FRECHET, EncoderFigures, FeatureSets, Figure, measure_features
 from histoloom.evaluation.plain import plain
 from histoloom.evaluation.probe import tissue_labels
 from histoloom.evaluation.segmenter import Segmenter
-from histoloom.evaluation.sources import ImageSet, comparable, hide_types, num_duplicates, shared_images, with_cases
+from histoloom.evaluation.sources import ImageSet, comparable, num_duplicates, shared_images
 from histoloom.files import write_json, write_text
 from histoloom.metrics.intervals import MIN_CASES, statistic_interval
 from histoloom.metrics.memorization import authenticity

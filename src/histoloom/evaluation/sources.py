@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from histoloom.conditioning.hiding import without_types
 from histoloom.conditioning.inputs import content_id
-from histoloom.errors import ConfigError, ImageError, InputError
+from histoloom.errors import ImageError, InputError
 from histoloom.generation.woven_patch import CropUse
 from histoloom.generation.woven_reader import read_woven
 from histoloom.patches.folder import SUFFIXES
@@ -33,7 +32,6 @@ MADE = (
     "crop_guidance",
     "guidance_interval",
 )
-_APART = 16  # px, of the pixels by which maps are told apart first
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,49 +168,6 @@ def training_images(folder: Path | str | None, real: ImageSet) -> ImageSet | Non
     return load_images(folder, "train" if splits(folder) else None)
 
 
-def with_cases(fake: ImageSet, real: Sequence[ImageSet]) -> ImageSet:
-    """`fake` with the cases of the real patches whose maps the images were woven from, where they are known.
-
-    Images of one case are not independent, and a classifier must not recognize synthetic images by their case."""
-    of_name = {name: case for images in real for name, case in zip(images.names, images.cases, strict=True)}
-    of_name |= _cases_by_map(real)
-    found = {case: of_name[case] for case in fake.cases if case in of_name}
-    for number, case in enumerate(fake.cases):
-        if case not in found:
-            same = {images.cases[n] for images in real for n in same_maps(fake, number, images)}
-            found |= {case: min(same)} if len(same) == 1 else {}
-    return replace(fake, cases=[found.get(case, case) for case in fake.cases])
-
-
-def same_maps(fake: ImageSet, number: int, real: ImageSet) -> list[int]:
-    """Which maps of `real` equal map `number` of `fake` wherever neither shows a type that was left out; none where no
-    type was.
-
-    A map in which lumens were outlined is another map by its id, and differs from its original in lumens alone.
-    """
-    maps, mine = real.maps_as_read, fake.maps_as_read
-    if not (fake.hidden or real.hidden) or maps is None or mine is None or mine.shape[1:] != maps.shape[1:]:
-        return []
-    near = np.arange(len(maps))
-    for step in (_APART, 1):  # first a few pixels of all, then all pixels of a few
-        theirs, shown = maps[near, ::step, ::step], mine[number, ::step, ::step]
-        hidden = np.isin(theirs, real.hidden) | np.isin(shown, fake.hidden)
-        near = near[((theirs == shown) | hidden).all(axis=(1, 2)) & ~hidden.all(axis=(1, 2))]
-    return near.tolist()
-
-
-def _cases_by_map(real: Sequence[ImageSet]) -> dict[str, str]:
-    """The case of each map by the id of its content, which woven patches hold instead of its file name.
-
-    A map that several cases share names none of them.
-    """
-    cases: dict[str, set[str]] = {}
-    for images in real:
-        for identity, case in zip(images.map_ids, images.cases, strict=False):
-            cases.setdefault(identity, set()).add(case)
-    return {identity: min(of) for identity, of in cases.items() if len(of) == 1}
-
-
 def comparable(real: ImageSet, other: ImageSet) -> None:
     """Raise ImageError or InputError unless both sets have one size, one scale and one tissue table."""
     compare_sizes(real, other)
@@ -239,35 +194,6 @@ def compare_scales(real: ImageSet, other: ImageSet) -> None:
         )
 
 
-def hide_types(names: Sequence[str], sets: Sequence[ImageSet]) -> list[ImageSet]:
-    """The sets with maps that leave out the types of these names or aliases: the nearest other type is in their place.
-
-    A type is left out of every set that knows it, by whatever name. Raises ConfigError for a name that is no type of
-    any set, InputError for a set that would keep no type.
-    """
-    types = [tissue for images in sets if images.table is not None for tissue in images.table.types]
-    wanted: set[str] = set()
-    for name in names:
-        same = [tissue for tissue in types if canonical(name) in _names(tissue)]
-        if not same:
-            known = sorted({tissue.name for tissue in types})
-            raise ConfigError(f"hide: no set has a tissue type {name!r}; known: {', '.join(known) or 'none'}")
-        wanted |= set().union(*map(_names, same))
-    return [_without(images, wanted) for images in sets]
-
-
-def _without(images: ImageSet, names: set[str]) -> ImageSet:
-    types = () if images.table is None else images.table.types
-    kept = tuple(tissue for tissue in types if _names(tissue).isdisjoint(names))
-    if len(kept) == len(types):
-        return images
-    if not kept:
-        raise InputError(f"{images.where}: all of its types are hidden; name fewer")
-    hidden = tuple(tissue.id for tissue in types if tissue not in kept)
-    maps = np.stack([without_types(semantic_map, hidden) for semantic_map in images.maps])
-    return replace(images, semantic_maps=maps, table=TissueTable(kept), hidden=hidden, whole_maps=images.maps)
-
-
 def compare_tables(real: ImageSet, other: ImageSet) -> None:
     """Raise InputError where an id of `other` is not an id of `real`, or another tissue there: rows per type and map
     fidelity would be wrong in silence. Sets without maps have no table, and pass; so do types that no map shows."""
@@ -279,7 +205,7 @@ def compare_tables(real: ImageSet, other: ImageSet) -> None:
         same = known.get(tissue.id)
         if tissue.id not in shown:
             continue
-        if same is None or _names(tissue).isdisjoint(_names(same)):
+        if same is None or names_of(tissue).isdisjoint(names_of(same)):
             raise InputError(
                 f"{other.where}/tissue.toml: id {tissue.id} is {tissue.name!r} and in {real.where}/tissue.toml "
                 f"{repr(same.name) if same else 'no tissue'}; bring both to one table, name the "
@@ -360,5 +286,6 @@ def _plain(folder: Path) -> ImageSet:
     return ImageSet(str(folder), "image folder", "", shown, np.stack(images), None, cases, names)
 
 
-def _names(tissue: TissueType) -> set[str]:
+def names_of(tissue: TissueType) -> set[str]:
+    """The name of a type and its aliases, as they are compared."""
     return {canonical(name) for name in (tissue.name, *tissue.aliases)}

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from histoloom.evaluation.sources import ImageSet, comparable, load_images, shared_images, with_cases
+from histoloom.evaluation.map_origin import with_cases
+from histoloom.evaluation.sources import ImageSet, comparable, load_images, shared_images
 from histoloom.files import is_finished, whole_file, whole_folder, write_json, write_record
 from histoloom.progress import Progress, silent
 from histoloom.records import Record
