@@ -56,8 +56,7 @@ def compare_into(
     with writable(out):
         learned, woven, held = load_images(real, "train"), load_images(fake), load_images(real, "val")
         sets = {"real": learned, "synthetic": woven, "test": held}
-        settings = config.identity() | {"controls": list(controls), "one_pool": one_pool}
-        settings |= {"hidden": list(hidden)} if hidden else {}
+        settings = config.identity() | {"controls": list(controls), "one_pool": one_pool, "hidden": list(hidden)}
         inputs = {name: images.fingerprint() for name, images in sets.items()}
         record = Record(command=COMMAND, format=FORMAT, settings=settings, inputs=inputs)
         parts = out.with_name(f"{out.name}.parts")

@@ -155,8 +155,6 @@ def record_of(
     inputs = {"real": real.fingerprint(), "fake": fake.fingerprint()} | more
     inputs |= {} if train is None else {"train": train.fingerprint()}
     settings = asdict(config) | {"encoders": distinct_names(config.encoders), "split": real.split}
-    if not config.hidden:
-        del settings["hidden"]  # so that reports of before stay up to date
     return Record(command="evaluate", format=FORMAT, settings=settings, inputs=inputs)
 
 
