@@ -9,15 +9,21 @@ from diffusers.models.modeling_utils import ModelMixin
 from histoloom.errors import ConfigError, InputError, ModelError
 from histoloom.experiments.data import hidden_types
 from histoloom.experiments.recipe import Recipe
-from histoloom.models.autoencoder import latent_channels, latent_factor, load_autoencoder
+from histoloom.models.autoencoder import latent_channels, latent_factor, load_autoencoder, same_latents
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.tissue import TissueTable
 
 
-def check_recipe(recipe: Recipe, edge: int, table: TissueTable, initial: HistoloomPipeline | None) -> None:
+def check_recipe(
+    recipe: Recipe,
+    edge: int,
+    table: TissueTable,
+    initial: HistoloomPipeline | None,
+    guide: HistoloomPipeline | None = None,
+) -> None:
     """Raise ConfigError or InputError, naming the key, for a recipe that cannot train on patches of `edge` px.
 
-    `initial` is the model that `initial_model` names, if any.
+    `initial` is the model that `initial_model` names, if any, and `guide` that of `denoiser.guide`.
     """
     if not table.ids:
         raise InputError("the tissue table names no type; add one")
@@ -40,6 +46,8 @@ def check_recipe(recipe: Recipe, edge: int, table: TissueTable, initial: Histolo
             _check_types(table, initial)
         else:
             _check_initial(recipe, initial, autoencoder)
+    if guide is not None:
+        _check_guide(recipe, guide, initial)
     _check_window(recipe, edge, factor)
     if recipe.watch.map_fidelity and len(table.ids) > 1:
         unit = 2 ** len(recipe.watch.segmenter.channels)
@@ -68,6 +76,29 @@ def _check_initial(recipe: Recipe, initial: HistoloomPipeline, autoencoder: Mode
                 f"initial_model {recipe.initial_model}: has {name} {has}, the recipe needs {needs}; change the "
                 "recipe, or leave initial_model out to train from random weights"
             )
+
+
+def _check_guide(recipe: Recipe, guide: HistoloomPipeline, initial: HistoloomPipeline | None) -> None:
+    """Raise ConfigError for a guide that does not read, predict and encode what the denoiser does."""
+    config = recipe.denoiser
+    assert config.guide is not None
+    name = f"denoiser guide {config.guide.model}"
+    if recipe.pretrained_autoencoder:
+        autoencoder = load_autoencoder(recipe.pretrained_autoencoder)
+    elif initial is not None:
+        autoencoder = initial.autoencoder
+    else:
+        raise ConfigError(f"{name}: needs its own autoencoder; name the guide as pretrained_autoencoder, too")
+    if guide.denoiser.student is not None:
+        raise ConfigError(f"{name}: is a distilled model, which cannot guide; name its teacher")
+    for key in ("conditioning", "objective"):
+        if guide.denoiser.config[key] != getattr(config, key):
+            raise ConfigError(
+                f"{name}: has {key} {guide.denoiser.config[key]}, the recipe needs {getattr(config, key)}; name a "
+                "model that was trained like this one"
+            )
+    if not same_latents(guide.autoencoder, autoencoder):
+        raise ConfigError(f"{name}: has another autoencoder; name a model that was trained with the same one")
 
 
 def _check_types(table: TissueTable, teacher: HistoloomPipeline) -> None:

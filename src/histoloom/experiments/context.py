@@ -52,6 +52,8 @@ def record_of(recipe: Recipe, command: str) -> Record:
         settings[name] = Path(settings[name]).name
     if settings["denoiser"]["curriculum"]:
         settings["denoiser"]["curriculum"].pop("levels")
+    if guide := settings["denoiser"]["guide"]:
+        guide["model"] = Path(guide["model"]).name
     for stage in ("autoencoder", "decoder", "denoiser", "distillation"):
         loop = (settings[stage] or {}).get("loop", {})
         for free in ("checkpoint_minutes", "workers", *(("steps",) if loop.get("schedule") == "constant" else ())):

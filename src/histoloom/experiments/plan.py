@@ -20,7 +20,7 @@ from histoloom.experiments.check import check_recipe
 from histoloom.experiments.context import record_of
 from histoloom.experiments.data import hidden_types, open_levels, open_split
 from histoloom.experiments.recipe import DataSource, Recipe
-from histoloom.experiments.stages import open_initial
+from histoloom.experiments.stages import open_guide, open_initial
 from histoloom.files import read_record
 from histoloom.fitting.checkpoint import CHECKPOINT, steps_done
 from histoloom.fitting.loop import LoopConfig, Step
@@ -121,8 +121,8 @@ class _Measuring:
 
     def __init__(self, recipe: Recipe, folder: Path, place: Path, bar: Bar):
         self.recipe, self.folder, self.place, self.bar = recipe, folder, place, bar
-        self.initial = open_initial(recipe.initial_model)
-        check = partial(check_recipe, recipe, initial=self.initial)
+        self.initial, self.guide = open_initial(recipe.initial_model), open_guide(recipe.denoiser)
+        check = partial(check_recipe, recipe, initial=self.initial, guide=self.guide)
         dataset, self.count = _some_patches(recipe.data, folder, place, check)
         self.table = with_lumens(read_table(dataset), recipe.data.lumens)
         self.patches = open_split(dataset, recipe.data.split, PATCHES)
@@ -148,6 +148,7 @@ class _Measuring:
             latents=self.place / "latents",
             initial=None if self.initial is None else self.initial.denoiser,
             match=None if self.initial is None else match_types(self.table, self.initial.table),
+            guide=None if self.guide is None else (self.guide.denoiser, match_types(self.table, self.guide.table)),
             levels=self.levels,
             hidden=hidden_types(config.denoiser, self.table),
         )

@@ -35,6 +35,7 @@ def resolve_paths(values: dict, path: Path, root: Path | str | None) -> None:
         _resolve(data, key, place)
     _resolve(data, "tissue", home, place)
     _resolve(_table(_table(values, "denoiser"), "curriculum"), "levels", home, place)
+    _resolve_folder(_table(_table(values, "denoiser"), "guide"), "model", home)
     for key in _MODELS:
         _resolve_folder(values, key, home)
     _resolve_folder(_table(values, "reproduce"), "autoencoder_of", home)

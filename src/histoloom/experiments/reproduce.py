@@ -22,7 +22,7 @@ from diffusers.models.modeling_utils import ModelMixin
 
 from histoloom.conditioning.crops import ReferenceCrops
 from histoloom.encoders.encoder import distinct_names
-from histoloom.errors import InputError
+from histoloom.errors import ConfigError, InputError
 from histoloom.evaluation.paper_tables import paper_tables
 from histoloom.evaluation.sources import load_images
 from histoloom.experiments.context import record_of
@@ -56,6 +56,8 @@ def reproduce(recipe: Recipe, folder: Path | str, progress: Progress = silent) -
     a dataset without the split `val`, OutputError where `folder` belongs to another run.
     """
     folder, state = Path(folder), process_state()
+    if recipe.denoiser.guide is not None:
+        raise ConfigError("denoiser guide has no effect in a comparison of conditionings; leave it out")
     with ExitStack() as stack:
         if state.is_main_process:
             stack.enter_context(run_folder(folder, record_of(recipe, "reproduce")))

@@ -31,7 +31,7 @@ from histoloom.experiments.curves import Curves
 from histoloom.experiments.data import hidden_types, open_dataset, open_levels, open_split
 from histoloom.experiments.model_card import model_card
 from histoloom.experiments.recipe import Recipe, save_recipe
-from histoloom.experiments.stages import open_autoencoder, open_initial, reporter, save_model
+from histoloom.experiments.stages import open_autoencoder, open_guide, open_initial, reporter, save_model
 from histoloom.experiments.watch import Watcher
 from histoloom.files import run_folder, write_text
 from histoloom.fitting.processes import process_state
@@ -40,6 +40,7 @@ from histoloom.fitting.stop import FINISH
 from histoloom.models.denoiser import Denoiser
 from histoloom.patches.store import SCALE_TOLERANCE, common_mpp, read_table
 from histoloom.progress import Progress, silent
+from histoloom.tissue import TissueTable
 from histoloom.training.autoencoder import AutoencoderTraining
 from histoloom.training.denoiser import train_denoiser, without_hidden
 from histoloom.training.start import describe_match, match_types
@@ -95,7 +96,7 @@ def asked_to_finish(folder: Path, finish: bool) -> None:
 
 def open_run(recipe: Recipe, folder: Path, progress: Progress) -> tuple[Run, Path]:
     """Check the recipe, open its data, and save its resolved copy; returns the run and the folder of its dataset."""
-    state, check = process_state(), partial(check_recipe, recipe, initial=open_initial(recipe.initial_model))
+    state, check = process_state(), _check_of(recipe)
     with state.main_process_first():
         dataset = open_dataset(recipe.data, folder, check, progress)
     table, patches = read_table(dataset), open_split(dataset, recipe.data.split)
@@ -113,6 +114,11 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress) -> tuple[Run, Pat
         curves=Curves(folder / "tensorboard") if state.is_main_process else None,
     )
     return run, dataset
+
+
+def _check_of(recipe: Recipe) -> Callable[[int, TissueTable], None]:
+    """The check of a recipe, with the models that it names."""
+    return partial(check_recipe, recipe, initial=open_initial(recipe.initial_model), guide=open_guide(recipe.denoiser))
 
 
 def _say_start(run: Run, say: Callable[[str], None]) -> None:
@@ -136,6 +142,7 @@ def _say_start(run: Run, say: Callable[[str], None]) -> None:
 
 def _train_denoiser(run: Run, autoencoder: ModelMixin, watcher: Watcher | None) -> Denoiser:
     config, initial = run.recipe.denoiser, open_initial(run.recipe.initial_model)
+    guide = open_guide(config)
     with (
         run.progress("latents", len(run.patches), "patches") as caching,
         run.progress("denoiser", config.loop.steps * config.loop.batch_size, "patches") as bar,
@@ -151,6 +158,7 @@ def _train_denoiser(run: Run, autoencoder: ModelMixin, watcher: Watcher | None) 
             on_checkpoint=watcher,
             initial=initial.denoiser if initial is not None else None,
             match=match_types(run.table, initial.table) if initial is not None else None,
+            guide=(guide.denoiser, match_types(run.table, guide.table)) if guide is not None else None,
             levels=run.levels,
             hidden=run.hidden,
         )

@@ -30,6 +30,7 @@ from histoloom.records import Record
 from histoloom.tissue import TissueTable
 from histoloom.training.autoencoder import train_autoencoder
 from histoloom.training.decoder import train_decoder
+from histoloom.training.denoiser import DenoiserTraining
 
 
 def open_autoencoder(run: Run) -> ModelMixin:
@@ -46,6 +47,11 @@ def open_autoencoder(run: Run) -> ModelMixin:
 def open_initial(name: str) -> HistoloomPipeline | None:
     """The model that a recipe's `initial_model` names, in float32; None for an empty name."""
     return HistoloomPipeline.load(name, torch.float32) if name else None
+
+
+def open_guide(config: DenoiserTraining) -> HistoloomPipeline | None:
+    """The weaker model that `config.guide` names, in float32; None without one."""
+    return open_initial(config.guide.model) if config.guide is not None else None
 
 
 def open_segmenter(

@@ -157,3 +157,14 @@ def weights_hash(*models: ModelMixin) -> str:
 def to_images(pixels: Float[Tensor, "b 3 h w"]) -> Tensor:
     """Float `b 3 h w` in [-1, 1] as uint8 `b h w 3`."""
     return ((pixels.movedim(1, -1) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def same_latents(one: ModelMixin, other: ModelMixin) -> bool:
+    """Whether two autoencoders encode alike; their decoders may differ."""
+    first, second = (
+        {name: value for name, value in part.state_dict().items() if "decode" not in name and "post_quant" not in name}
+        for part in (one, other)
+    )
+    return first.keys() == second.keys() and all(
+        value.shape == second[name].shape and torch.equal(value, second[name]) for name, value in first.items()
+    )

@@ -192,6 +192,11 @@ class Denoiser(ModelMixin, ConfigMixin):
         left = F.pixel_shuffle(self.leave(x), self.fold) * in_out_scale
         return (latents * skip_scale).repeat(1, left.shape[1] // latents.shape[1], 1, 1) + left
 
+    def mapless(self, conditions: Conditions) -> Bool[Tensor, " b"]:
+        """Which samples have no map."""
+        assert conditions.type_map is not None
+        return (conditions.type_map == self.num_types + 1).flatten(1).all(1)
+
     def _down(self) -> Iterator[tuple[int, list[Block]]]:
         """Level and blocks on the way down, fine to coarse."""
         return ((i, [cast(Block, block) for block in cast(nn.ModuleList, made)]) for i, made in enumerate(self.down))
@@ -246,7 +251,7 @@ class Denoiser(ModelMixin, ConfigMixin):
         assert owner is not None
         weight = shares
         if conditions.crop_shares is None:
-            weight = shares / count_rivals(crop_types, owner, self._mapless(conditions)[owner])[:, None, None]
+            weight = shares / count_rivals(crop_types, owner, self.mapless(conditions)[owner])[:, None, None]
         colors = self.colour(color_statistics(crops))  # codespell:ignore colour
         painted = weight[:, None] * (colors - self.no_colour)[:, :, None, None]
         return features + painted.new_zeros(features.shape).index_add(0, owner, painted)
@@ -286,11 +291,6 @@ class Denoiser(ModelMixin, ConfigMixin):
             bias = lists.pack(log_share[lists.crop], HIDDEN).transpose(1, 2)
             biases.append(F.pad(bias, (1, 0))[:, None].to(dtype))
         return biases
-
-    def _mapless(self, conditions: Conditions) -> Bool[Tensor, " b"]:
-        """Which samples have no map."""
-        assert conditions.type_map is not None
-        return (conditions.type_map == self.num_types + 1).flatten(1).all(1)
 
 
 def as_student(values: object) -> Student:

@@ -31,6 +31,7 @@ from histoloom.progress import SILENT, Bar
 from histoloom.stain import StainJitter, apply_stain
 from histoloom.training import objective
 from histoloom.training.curriculum import Curriculum, coarse_ids, level_at
+from histoloom.training.guide import Guide, Weaker, weaker
 from histoloom.training.latents import LatentCache, View, cache_latents
 from histoloom.training.start import TypeMatch, start_from
 
@@ -53,6 +54,7 @@ class DenoiserTraining:
     crops: CropConfig = field(default_factory=CropConfig)
     stain: StainJitter = field(default_factory=StainJitter)
     curriculum: Curriculum | None = None  # for nested types: maps from coarse to fine
+    guide: Guide | None = None  # a weaker model to train away from
     hidden: tuple[str, ...] = ()  # types that maps may leave out, such as lumens: the nearest other type is shown
     hidden_share: float = 0.3  # of samples whose maps leave these types out
     loop: LoopConfig = field(
@@ -181,10 +183,10 @@ def collate(samples: list[dict], crop_edge: int = CropConfig.largest) -> dict[st
 class DenoiserObjective(nn.Module):
     """Losses of a batch that `collate` made."""
 
-    def __init__(self, denoiser: Denoiser, autoencoder: ModelMixin):
+    def __init__(self, denoiser: Denoiser, autoencoder: ModelMixin, guide: Weaker | None = None):
         super().__init__()
         self.denoiser = denoiser
-        self._frozen = (autoencoder,)  # in a tuple: neither trained nor saved with the denoiser
+        self._frozen = (autoencoder, guide)  # in a tuple: neither trained nor saved with the denoiser
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         clean, noise, kind = batch["latents"], batch["noise"], self.denoiser.config["objective"]
@@ -194,7 +196,11 @@ class DenoiserObjective(nn.Module):
         else:
             time = batch["time_draw"]
             noisy, target = objective.epsilon(clean, noise, time)
-        prediction = self.denoiser(noisy, time, read_conditions(batch, self.denoiser, self._frozen[0]))
+        autoencoder, guide = self._frozen
+        conditions = read_conditions(batch, self.denoiser, autoencoder)
+        prediction = self.denoiser(noisy, time, conditions)
+        if guide is not None:
+            prediction = guide.mixture(prediction, noisy, time, conditions)
         return {"loss": objective.loss(prediction, target, "l1" if kind == "epsilon-l1" else "l2")}
 
 
@@ -278,6 +284,7 @@ def train_denoiser(
     on_checkpoint: Callable[[int, Denoiser], None] | None = None,
     initial: Denoiser | None = None,
     match: TypeMatch | None = None,
+    guide: tuple[Denoiser, TypeMatch] | None = None,
     levels: Levels | None = None,
     hidden: tuple[int, ...] = (),
 ) -> Denoiser:
@@ -285,18 +292,22 @@ def train_denoiser(
 
     Latents are cached in `latents`, by default in `folder`; `caching` counts patches meanwhile. `initial` is a trained
     denoiser whose weights replace the random ones at the start; `match` says which of its types are those of the
-    patches, by default those of the same id. `levels` say how the types are nested, for a curriculum; `hidden` are the
-    ids of the types that `config.hidden` names. Raises ModelError for an `initial` of another architecture.
+    patches, by default those of the same id. `guide` is the model that `config.guide` names, and the same of its types.
+    `levels` say how the types are nested, for a curriculum; `hidden` are the ids of the types that `config.hidden`
+    names. Raises ModelError for an `initial` of another architecture.
     """
     denoiser, sampler = prepare(patches, num_types, autoencoder, config, latents or folder, caching, levels, hidden)
     if initial is not None:
         start_from(denoiser, initial, match)
     report = None if on_checkpoint is None else (lambda step, averaged: on_checkpoint(step, averaged.denoiser))
-    identity = identity_of(config, patches=patches.fingerprint(), weights=str(sampler.cache.mean.tolist()))
+    guided = None if guide is None or config.guide is None else weaker(*guide, denoiser, config.guide.weight)
+    named = config if guided is None else replace(config, guide=None)  # known by its weights, wherever it lies
+    identity = identity_of(named, patches=patches.fingerprint(), weights=str(sampler.cache.mean.tolist()))
     identity |= {} if initial is None else {"initial": weights_hash(initial)}
+    identity |= {} if guided is None else {"guide": f"{guided.weight} {weights_hash(guided.denoiser)}"}
     identity |= {} if match is None or match.is_identity else {"types": str(match)}
     identity |= {} if config.curriculum is None or levels is None else {"levels": str(levels.of.tolist())}
-    model, together = DenoiserObjective(denoiser, autoencoder), partial(collate, crop_edge=config.crops.largest)
+    model, together = DenoiserObjective(denoiser, autoencoder, guided), partial(collate, crop_edge=config.crops.largest)
     averaged = fit(model, sampler, together, config.loop, folder, identity, on_step, report)
     assert isinstance(averaged, DenoiserObjective)
     return averaged.denoiser.eval()

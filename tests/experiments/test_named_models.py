@@ -1,10 +1,12 @@
-"""A run that starts from a model with other tissue types, and what it refuses."""
+"""Runs that start from a model with other tissue types, or keep clear of one, and what they refuse."""
 
 import pytest
 import torch
 
-from histoloom.errors import ModelError
+from histoloom.errors import ConfigError, ModelError, OutputError
+from histoloom.experiments.distill import distill_recipe
 from histoloom.experiments.recipe import read_recipe
+from histoloom.experiments.reproduce import reproduce
 from histoloom.experiments.run import run_recipe
 from histoloom.models.pipeline import HistoloomPipeline
 
@@ -37,6 +39,8 @@ map_fidelity = false
 
 [copy_limit]
 pairs = 0
+
+{tables}
 """
 OTHER = """
 [[tissue]]
@@ -53,11 +57,11 @@ name = "tumor"
 """
 
 
-def train(folder, name: str, first: str = "", **changes) -> tuple[HistoloomPipeline, list[str]]:
-    values = {"first": first, "tissue": "tissue.toml", "pictures": "", "latents": 4, "objective": "flow"}
+def train(folder, name: str, first: str = "", command=None, **changes) -> tuple[HistoloomPipeline, list[str]]:
+    values = {"first": first, "tissue": "tissue.toml", "pictures": "", "latents": 4, "objective": "flow", "tables": ""}
     (folder / f"{name}.toml").write_text(RECIPE.format(**(values | changes)))
-    said: list[str] = []
-    model = run_recipe(read_recipe(folder / f"{name}.toml"), folder / name, say=said.append)
+    recipe, said = read_recipe(folder / f"{name}.toml"), []
+    model = command(recipe, folder / name) if command else run_recipe(recipe, folder / name, say=said.append)
     return HistoloomPipeline.load(model, torch.float32), said
 
 
@@ -100,3 +104,50 @@ def test_another_objective_and_other_latents_are_refused_before_any_work(image_f
         with pytest.raises(ModelError, match=f"first/model: {reason}"):
             train(image_folder, name, f'{line}initial_model = "first/model"', **changes)
         assert not list(image_folder.glob(f"{name}/*/"))
+
+
+GUIDE = '[denoiser.guide]\nmodel = "first/model"\n'
+FIRST = 'initial_model = "first/model"'
+
+
+def test_a_guide_of_other_types_is_named_by_the_recipe_and_known_by_its_weights(image_folder, first):
+    (image_folder / "other.toml").write_text(OTHER)
+    train(image_folder, "second", FIRST, tissue="other.toml", tables=GUIDE)
+    (image_folder / "first").rename(image_folder / "elsewhere")
+    moved = GUIDE.replace("first", "elsewhere")
+    train(image_folder, "second", FIRST.replace("first", "elsewhere"), tissue="other.toml", tables=moved)
+    with pytest.raises(OutputError, match="weight"):
+        train(
+            image_folder,
+            "second",
+            FIRST.replace("first", "elsewhere"),
+            tissue="other.toml",
+            tables=moved + "weight = 3",
+        )
+
+
+@pytest.mark.parametrize(
+    ("line", "tables", "reason"),
+    [
+        ("", GUIDE, "first/model: needs its own autoencoder; name the guide as pretrained_autoencoder, too"),
+        ('pretrained_autoencoder = "wide/model"', GUIDE, "first/model: has another autoencoder"),
+        (FIRST, GUIDE.replace("first", "noise"), "noise/model: has objective epsilon-l1, the recipe needs flow"),
+        (FIRST, GUIDE.replace("first", "student"), "student/model: is a distilled model, which cannot guide"),
+        (FIRST, GUIDE + "weight = 1", "weight is 1; give a number above 1, up to 10"),
+        (FIRST, "[denoiser.guide]", "model is empty; name a weaker model"),
+    ],
+)
+def test_a_guide_that_cannot_guide_is_refused_before_any_work(image_folder, first, line, tables, reason):
+    train(image_folder, "noise", objective="epsilon-l1")
+    train(image_folder, "wide", latents=8)
+    student = "[distillation.loop]\nsteps = 1\nbatch_size = 2\nworkers = 0\n"
+    train(image_folder, "student", FIRST, distill_recipe, tables=student)
+    with pytest.raises(ConfigError, match=reason):
+        train(image_folder, "guided", line, tables=tables)
+    assert not list(image_folder.glob("guided/*/"))
+
+
+@pytest.mark.parametrize("command", [distill_recipe, reproduce])
+def test_commands_on_which_a_guide_has_no_effect_refuse_it(image_folder, first, command):
+    with pytest.raises(ConfigError, match="denoiser guide has no effect"):
+        train(image_folder, "guided", FIRST, command, tables=GUIDE + "[distillation]")
