@@ -113,6 +113,8 @@ FIRST = 'initial_model = "first/model"'
 def test_a_guide_of_other_types_is_named_by_the_recipe_and_known_by_its_weights(image_folder, first):
     (image_folder / "other.toml").write_text(OTHER)
     train(image_folder, "second", FIRST, tissue="other.toml", tables=GUIDE)
+    card = (image_folder / "second" / "model" / "README.md").read_text()
+    assert "from the weights of `model`, away from `model` (weight 1.75), with" in card
     (image_folder / "first").rename(image_folder / "elsewhere")
     moved = GUIDE.replace("first", "elsewhere")
     train(image_folder, "second", FIRST.replace("first", "elsewhere"), tissue="other.toml", tables=moved)

@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from histoloom.conditioning.kinds import CONDITIONINGS
 from histoloom.errors import InputError
 from histoloom.experiments.context import Run
+from histoloom.experiments.recipe import Recipe
 from histoloom.models.denoiser import Denoiser
 from histoloom.models.sampling import Sampling
 from histoloom.models.schedulers import make_sampler
@@ -50,6 +51,7 @@ def model_card(run: Run, denoiser: Denoiser, dataset: Path, copy_limit: float | 
         seed=loop.seed,
         objective=denoiser.config["objective"],
         initial=Path(recipe.initial_model).name,
+        guide=_guide(recipe),
         student=denoiser.student,
         scheduler=type(scheduler).__name__,
         steps=asked.steps or usual,
@@ -57,6 +59,12 @@ def model_card(run: Run, denoiser: Denoiser, dataset: Path, copy_limit: float | 
         crops=asdict(recipe.denoiser.crops),
         version=VERSION,
     )
+
+
+def _guide(recipe: Recipe) -> dict | None:
+    """Name and weight of the model that training kept away from."""
+    guide = recipe.denoiser.guide
+    return None if guide is None else {"name": Path(guide.model).name, "weight": guide.weight}
 
 
 def _license(dataset: Path) -> str:
