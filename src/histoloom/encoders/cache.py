@@ -27,7 +27,12 @@ def default_cache() -> Path:
 
 def check_cache(path: Path) -> None:
     """Raise OutputError where the file cannot be used as a cache of features: call it before an encoder is opened."""
-    _open(path).close()
+    with closing(_open(path)) as base:
+        try:
+            base.execute("insert or replace into features values (x'', x'')")  # fails where the file can only be read
+            base.rollback()
+        except sqlite3.Error as error:
+            raise _unusable(path, error) from None
 
 
 def features(
@@ -64,7 +69,9 @@ def features(
                 known |= dict(rows)
                 bar.advance(len(part))
         except sqlite3.Error as error:
-            raise OutputError(f"{cache}: the feature cache failed ({error}); delete it, or name another file") from None
+            raise OutputError(
+                f"{cache}: the feature cache failed ({error}); name another file (--cache), or delete it"
+            ) from None
     return np.stack([np.frombuffer(known[key], "<f4") for key in keys])
 
 
@@ -75,10 +82,14 @@ def _open(path: Path | None) -> sqlite3.Connection:
         base = sqlite3.connect(path or ":memory:", timeout=60)
         base.execute("create table if not exists features (key blob primary key, vector blob not null) without rowid")
     except (OSError, sqlite3.Error) as error:
-        raise OutputError(
-            f"{path}: cannot be used as feature cache ({error}); delete it or name another file"
-        ) from None
+        raise _unusable(path, error) from None
     return base
+
+
+def _unusable(path: Path | None, error: Exception) -> OutputError:
+    return OutputError(
+        f"{path}: cannot be used as feature cache ({error}); name another file (--cache), or delete a damaged one"
+    )
 
 
 def _look_up(base: sqlite3.Connection, keys: list[bytes]) -> dict[bytes, bytes]:
