@@ -38,7 +38,7 @@ def test_maps_and_crops_become_annotated_patches(histoloom, tiny_model, maps, cr
     assert {row["model_hash"] for row in woven.rows} == {HistoloomPipeline.load(tiny_model).fingerprint}
     for row in woven.rows:
         assert {crop["tissue_id"] for crop in row["crops"]} == set(np.unique(woven.semantic_maps[row["seed"]]))
-        assert (row["steps"], row["map_guidance"], row["crop_guidance"]) == (2, 1.5, 3.0)
+        assert (row["steps"], row["map_guidance"], row["crop_guidance"]) == (2, 1.5, 2.0)
         assert row["guidance_interval"] == [0.4, 0.9]
     assert TissueTable.load(tmp_path / "woven" / "tissue.toml").names == ["stroma", "gland", "tumour"]
     assert Image.open(tmp_path / "woven" / "contact-sheet.png").size[0] > 100
@@ -170,7 +170,7 @@ def test_datasets_opens_a_woven_folder_with_a_column_of_images_and_one_of_maps(
         np.testing.assert_array_equal(np.asarray(row["semantic_map"]), woven.semantic_maps[number])
         assert row["seed"] == number
     written = (tmp_path / "woven" / "README.md").read_text()
-    assert "UniPCMultistepScheduler with 2 steps; map guidance 1.5, crop guidance 3" in " ".join(written.split())
+    assert "UniPCMultistepScheduler with 2 steps; map guidance 1.5, crop guidance 2" in " ".join(written.split())
     assert "Inherited from the model: cc-by-4.0. Attribution: Doe et al. 2023" in written
     assert "`sources.local.json` holds the file names of the maps and crops" in written
 

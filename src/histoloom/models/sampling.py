@@ -27,7 +27,7 @@ class Sampling:
     steps: int | None = None  # 1 to 1000; None: the sampler's usual number
     sampler: str | None = None  # a name in `histoloom.models.schedulers.SAMPLERS`; None: the one saved with the model
     map_guidance: float = 1.5  # 1 follows the map as learned, more exaggerates it, 0 ignores it
-    crop_guidance: float = 3.0  # the same for crops
+    crop_guidance: float = 2.0  # the same for crops
     guidance_interval: tuple[float, float] = (0.4, 0.9)  # shares of noise between which guidance above 1 acts
 
     def __post_init__(self):
