@@ -56,6 +56,19 @@ def test_the_mixture_fits_where_the_prediction_lies_beyond_the_target(autoencode
     assert torch.equal(mixed[1], beyond[1])  # its map was left out
 
 
+def test_it_does_not_guide_near_a_type_that_it_never_learned(autoencoder, small_patches, tmp_path):
+    of_maps = replace(SMALL, conditioning="map", guide=None)
+    denoiser, _ = prepare(small_patches, 3, autoencoder, of_maps, tmp_path)
+    guide = weaker(denoiser, TypeMatch((0, 1, None), (0, 1)), denoiser, 2.0)
+    semantic_map = torch.zeros(1, 32, 32, dtype=torch.long)
+    semantic_map[0, :, 30:] = 2  # the last column of latents
+    noisy, predicted, time = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8), torch.tensor([0.5])
+    changed = (
+        (guide.mixture(predicted, noisy, time, Conditions(type_map=semantic_map)) != predicted).flatten(0, 2).any(0)
+    )
+    assert changed.tolist() == 5 * [True] + 3 * [False]
+
+
 def test_types_of_a_guide_follow_their_names(weak):
     swapped = weaker(weak, TypeMatch((1, 0, 2), (0, 1, 2)), weak, 2.0).denoiser
     assert torch.equal(swapped.type_embedding.weight[:2], weak.type_embedding.weight[[1, 0]])

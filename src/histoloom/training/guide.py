@@ -18,12 +18,15 @@ from typing import cast
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from histoloom.config import check_numbers
 from histoloom.errors import ConfigError
 from histoloom.models.conditions import Conditions
 from histoloom.models.denoiser import Denoiser
 from histoloom.training.start import TypeMatch, start_from
+
+MARGIN = 2  # latents around a type that the guide does not know, in which it does not guide
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,7 @@ class Weaker:
 
     denoiser: Denoiser
     weight: float
+    unknown: tuple[int, ...] = ()  # ids of types of the patches that it never learned
 
     def mixture(
         self,
@@ -57,7 +61,8 @@ class Weaker:
     ) -> Float[Tensor, "b c h w"]:
         """What is fitted to tissue, where `predicted` is the prediction that is trained.
 
-        Samples that lack their map or their crops are fitted alone.
+        Samples that lack their map or their crops are fitted alone, and so are places within `MARGIN` latents of a type
+        that the guide does not know: there its prediction means nothing, and going away from it draws nonsense.
         """
         mixed, at = predicted.float().clone(), _complete(self.denoiser, conditions, len(noisy)).nonzero()[:, 0]
         if not len(at):
@@ -65,8 +70,18 @@ class Weaker:
         with torch.no_grad():
             nn.Module.to(self.denoiser, noisy.device)
             weak = self.denoiser(noisy[at], time[at], self.denoiser.read(conditions).take(at)).float()
-        mixed[at] = weak + (mixed[at] - weak) / self.weight
+        mixture = weak + (mixed[at] - weak) / self.weight
+        mixed[at] = torch.where(self._unknown(conditions, at, noisy.shape[-2:]), mixed[at], mixture)
         return mixed
+
+    def _unknown(self, conditions: Conditions, at: Tensor, size: tuple[int, ...]) -> Bool[Tensor, "b 1 h w"]:
+        """Which latents of the samples `at` are near a type that the guide does not know."""
+        if conditions.type_map is None or not self.unknown:
+            return torch.zeros(len(at), 1, *size, dtype=torch.bool, device=at.device)
+        types = torch.tensor(self.unknown, device=at.device)
+        shown = torch.isin(conditions.type_map[at], types).float()[:, None]
+        near = F.adaptive_max_pool2d(shown, list(size))
+        return F.max_pool2d(near, 2 * MARGIN + 1, stride=1, padding=MARGIN) > 0
 
 
 def weaker(guide: Denoiser, match: TypeMatch, denoiser: Denoiser, weight: float) -> Weaker:
@@ -74,7 +89,8 @@ def weaker(guide: Denoiser, match: TypeMatch, denoiser: Denoiser, weight: float)
     config = {key: value for key, value in guide.config.items() if not key.startswith("_")}
     mine = cast(Denoiser, Denoiser.from_config(config | {"num_types": denoiser.num_types}))
     start_from(mine, guide, match)
-    return Weaker(mine.eval().requires_grad_(False), weight)
+    unknown = tuple(tissue for tissue, source in enumerate(match.sources) if source is None)
+    return Weaker(mine.eval().requires_grad_(False), weight, unknown)
 
 
 def _complete(denoiser: Denoiser, conditions: Conditions, count: int) -> Bool[Tensor, " b"]:
