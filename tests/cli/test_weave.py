@@ -264,7 +264,8 @@ def test_the_bundled_student_weaves_what_its_teacher_weaves_in_two_predictions()
         woven[name] = pipeline([o.semantic_map for o in orders], [o.crops for o in orders], seed=0).astype(int)
         predictions[name] = sum(counts) / len(orders)
     assert predictions == {"ebhi-seg": 22, "ebhi-seg-few-steps": 2}
-    assert np.abs(np.subtract(*woven.values())).mean() < 15  # gray levels; patches of other orders differ by 70
+    # Gray levels; patches of another seed differ by 40. Its teacher has been trained on since it was distilled.
+    assert np.abs(np.subtract(*woven.values())).mean() < 25
 
 
 def test_the_demo_shows_four_stains_and_four_tissue_types_at_least():
