@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from histoloom.conditioning.crops import CropConfig
-from histoloom.errors import ModelError
+from histoloom.errors import ConfigError, ModelError
 from histoloom.fitting.loop import LoopConfig
 from histoloom.models.autoencoder import AutoencoderConfig, build_autoencoder
 from histoloom.models.conditions import Conditions
@@ -88,6 +88,8 @@ def test_a_guided_run_goes_on_to_the_same_weights_and_not_with_another_guide(
     halves = train("halves", 4)
     assert all(torch.equal(value, halves[name]) for name, value in whole.items())
     assert any(not torch.equal(value, plain[name]) for name, value in whole.items())
+    with pytest.raises(ConfigError, match="a guide needs both"):
+        train_denoiser(small_patches, 3, autoencoder, SMALL, tmp_path / "alone")
     other = type(weak).from_config(weak.config)
     with pytest.raises(ModelError, match="another run"):
         train("halves", 4, (other, SAME))

@@ -69,9 +69,7 @@ def features(
                 known |= dict(rows)
                 bar.advance(len(part))
         except sqlite3.Error as error:
-            raise OutputError(
-                f"{cache}: the feature cache failed ({error}); name another file (--cache), or delete it"
-            ) from None
+            raise _unusable(cache, error) from None
     return np.stack([np.frombuffer(known[key], "<f4") for key in keys])
 
 

@@ -300,6 +300,8 @@ def train_denoiser(
     if initial is not None:
         start_from(denoiser, initial, match)
     report = None if on_checkpoint is None else (lambda step, averaged: on_checkpoint(step, averaged.denoiser))
+    if (guide is None) != (config.guide is None):
+        raise ConfigError("a guide needs both its model and its weight; give `guide` and `config.guide`, or neither")
     guided = None if guide is None or config.guide is None else weaker(*guide, denoiser, config.guide.weight)
     named = config if guided is None else replace(config, guide=None)  # known by its weights, wherever it lies
     identity = identity_of(named, patches=patches.fingerprint(), weights=str(sampler.cache.mean.tolist()))

@@ -64,11 +64,11 @@ class Weaker:
         Samples that lack their map or their crops are fitted alone, and so are places within `MARGIN` latents of a type
         that the guide does not know: there its prediction means nothing, and going away from it draws nonsense.
         """
+        nn.Module.to(self.denoiser, noisy.device)
         mixed, at = predicted.float().clone(), _complete(self.denoiser, conditions, len(noisy)).nonzero()[:, 0]
         if not len(at):
             return mixed
         with torch.no_grad():
-            nn.Module.to(self.denoiser, noisy.device)
             weak = self.denoiser(noisy[at], time[at], self.denoiser.read(conditions).take(at)).float()
         mixture = weak + (mixed[at] - weak) / self.weight
         mixed[at] = torch.where(self._unknown(conditions, at, noisy.shape[-2:]), mixed[at], mixture)
