@@ -217,7 +217,10 @@ def test_a_run_is_finished_early_with_a_usable_model_and_then_continued(histoloo
     assert histoloom("train", recipe, "--out", "run", "--finish").code == 0
     early = HistoloomPipeline.load(tmp_path / "run" / "model").fingerprint
     assert int(load_file(tmp_path / "run" / "denoiser" / CHECKPOINT)["step"]) == 1
-    assert early != HistoloomPipeline.load(tmp_path / "whole" / "model").fingerprint
+    whole = HistoloomPipeline.load(tmp_path / "whole" / "model").fingerprint
+    assert early != whole
+    assert histoloom("train", recipe, "--out", "run").code == 0
+    assert HistoloomPipeline.load(tmp_path / "run" / "model").fingerprint == whole
 
 
 @pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])

@@ -44,6 +44,12 @@ def test_the_loss_is_the_cross_entropy_and_pixels_without_a_label_have_none(judg
     np.testing.assert_allclose(chances.sum(axis=0), 1, rtol=1e-5)
 
 
+def test_windows_shrink_to_small_patches(tmp_path):
+    write_drawn_dataset(tmp_path / "dataset", TABLE, 6, 3, 40)
+    train_judge(tmp_path / "dataset", tmp_path / "judge", SegmenterConfig(channels=(8, 16), steps=1, batch_size=2))
+    assert load_judge(tmp_path / "judge").segmenter.config.size == 40
+
+
 def test_a_folder_without_a_judge_is_refused(judge, tmp_path):
     with pytest.raises(ModelError, match=r"holds no judge .* make one with `histoloom train-judge`"):
         load_judge(tmp_path)

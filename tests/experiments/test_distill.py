@@ -7,6 +7,8 @@ from histoloom.experiments.distill import distill_recipe
 from histoloom.experiments.recipe import read_recipe
 from histoloom.experiments.run import run_recipe
 from histoloom.models.pipeline import HistoloomPipeline
+from histoloom.training.denoiser import DenoiserTraining
+from histoloom.training.distillation import windows_of
 
 RECIPE = """
 initial_model = "teacher"
@@ -71,6 +73,8 @@ def test_a_recipe_becomes_a_student_that_says_what_it_is(folder):
         ("steps = 2\nmap_fidelity", "steps = 3\nmap_fidelity", "steps is 3; this model was distilled for 1, 2"),
         ("steps = [1, 2]", "steps = []", r"steps is \[\]"),
         ("[distillation]", "[decoder]\n\n[distillation]", r"\[decoder\] has no effect"),
+        ('"teacher"\n', '"teacher"\npretrained_autoencoder = "teacher"\n', "pretrained_autoencoder has no effect"),
+        ("views = 1", "views = 1\ncurriculum = {}", "curriculum has no effect"),
         ("window = 64", "window = 4096", "window"),
     ],
 )  # fmt: skip
@@ -78,6 +82,11 @@ def test_a_distillation_that_cannot_work_is_refused_before_any_work(folder, old,
     with pytest.raises(HistoloomError, match=reason):
         distill(folder, RECIPE.replace(old, new))
     assert not (folder / "run" / "dataset").exists()
+
+
+def test_the_objective_is_that_of_the_teacher(folder):
+    teacher = HistoloomPipeline.load(folder / "teacher").denoiser
+    assert windows_of(DenoiserTraining(objective="epsilon-l1"), teacher).objective == "flow"
 
 
 def test_the_watcher_takes_as_many_steps_as_the_student_knows(folder):

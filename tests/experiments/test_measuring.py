@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from histoloom.conditioning.inputs import Crop
+from histoloom.errors import InputError
 from histoloom.experiments.context import Run
-from histoloom.experiments.measuring import Comparison, _crop_copies, image_set
+from histoloom.experiments.measuring import Comparison, _crop_copies, check_measuring, image_set
 from histoloom.experiments.recipe import DataSource, Recipe
 from histoloom.generation.order import Order
 from histoloom.progress import silent
@@ -44,6 +45,12 @@ def test_flat_crops_are_counted_apart_and_leave_enough_pairs_for_the_line(compar
     found = _crop_copies(comparison, replace(real, images=images), real, orders)
     assert (found["woven"]["rate"], found["woven"]["n"], found["woven"]["flat"]) == (1, 6, 6)
     assert found["same_case"]["rate"] < 0.5
+
+
+def test_one_held_out_patch_measures_nothing(comparison, patches):
+    check_measuring(comparison)
+    with pytest.raises(InputError, match="split val has one patch"):
+        check_measuring(replace(comparison, held=patches.select([0])))
 
 
 def test_maps_of_one_case_tell_nothing_of_crops(comparison, patches, orders):

@@ -9,11 +9,15 @@ import torch
 from PIL import Image
 
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
-from histoloom.errors import ConfigError, InputError
+from histoloom.errors import ConfigError, HistoloomError, InputError
+from histoloom.evaluation.downstream import DownstreamConfig
+from histoloom.experiments.check import check_recipe
+from histoloom.experiments.context import record_of
 from histoloom.experiments.recipe import Reproduction, read_recipe
 from histoloom.experiments.reproduce import equal_orders, reproduce
 from histoloom.generation.patches import WeaveConfig
 from histoloom.progress import silent
+from histoloom.tissue import TissueTable
 
 RECIPE = """
 [data]
@@ -111,12 +115,57 @@ def test_patches_of_one_slide_are_told_apart(small_patches):
         np.testing.assert_array_equal(order.semantic_map, slide.semantic_maps[index])
 
 
-def test_a_model_beside_the_recipe_may_lend_its_autoencoder(tmp_path):
+def test_models_and_encoders_beside_the_recipe_are_found(tmp_path):
     (tmp_path / "mine" / "model").mkdir(parents=True)
-    lines = '[data]\ndataset = "patches"\n[reproduce]\nautoencoder_of = "{}"\n'
+    lines = """
+        data.dataset = "patches"
+        [reproduce]
+        autoencoder_of = "{0}"
+        encoders = ["uni", "{0}"]
+        downstream.start = "{0}"
+    """
     for name, found in {"mine/model": str(tmp_path / "mine" / "model"), "ebhi-seg": "ebhi-seg"}.items():
         (tmp_path / "recipe.toml").write_text(lines.format(name))
-        assert read_recipe(tmp_path / "recipe.toml").reproduce.autoencoder_of == found
+        compared = read_recipe(tmp_path / "recipe.toml").reproduce
+        assert compared.autoencoder_of == compared.downstream.start == found
+        assert compared.encoders == ("uni", found)
+
+
+def test_another_model_lends_its_autoencoder_whatever_size_the_recipes_own_would_need(folder, make_pipeline):
+    make_pipeline().save_pretrained(str(folder / "model"))
+    text = RECIPE.format(val_share=0.4).replace("[reproduce]", '[reproduce]\nautoencoder_of = "model"')
+    own = text[text.index("[autoencoder]") : text.index("[denoiser]")]
+    (folder / "tiny.toml").write_text(text.replace(own, "").replace("[64, 96]", "[32, 64]"))
+    recipe = read_recipe(folder / "tiny.toml")
+    lent = replace(recipe, pretrained_autoencoder=recipe.reproduce.autoencoder_of)
+    check_recipe(lent, 80, TissueTable.from_names(["stroma", "gland"]), None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ('encoders = ["encoder"]', 'encoders = ["nowhere"]', "nowhere"),
+        ("seeds = [0, 1]", 'seeds = [0, 1], backbone = "resnet18"', "holds weights of tf_efficientnet_lite0"),
+        ("[reproduce]", "[distillation]\n[reproduce]", r"\[distillation\] has no effect"),
+        ("weave = {", "weave = { seed = 9,", "leave seed out of weave"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_training(folder, old, new, reason):
+    text = RECIPE.format(val_share=0.4)
+    assert old in text
+    (folder / "tiny.toml").write_text(text.replace(old, new))
+    with pytest.raises(HistoloomError, match=reason):
+        reproduce(read_recipe(folder / "tiny.toml"), folder / "run")
+    assert not list((folder / "run").rglob("*.safetensors"))
+
+
+def test_a_run_goes_on_where_only_its_measuring_changes(folder):
+    (folder / "tiny.toml").write_text(RECIPE.format(val_share=0.4))
+    recipe = read_recipe(folder / "tiny.toml")
+    measured = {"encoders": ("uni",), "pairs": 200, "shown": 1, "downstream": DownstreamConfig(steps=3)}
+    for changes, same in ((measured, True), ({"steps": 9}, False), ({"seed": 1}, False)):
+        other = replace(recipe, reproduce=replace(recipe.reproduce, **changes))
+        assert (record_of(other, "reproduce") == record_of(recipe, "reproduce")) is same
 
 
 def test_a_budget_without_sense_or_a_dataset_without_val_is_refused(folder):

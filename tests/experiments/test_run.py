@@ -121,6 +121,25 @@ def test_a_decoder_is_trained_further_and_its_latents_stay(image_folder, trained
     assert {"decoder/pixels", "decoder/discriminator", "decoder/realism"} <= set(curves.Tags()["scalars"])
 
 
+def test_a_longer_decoder_leaves_the_denoiser_and_a_longer_autoencoder_would_lose_it(image_folder):
+    constant = "steps = {}, schedule = 'constant', batch_size = 2, workers = 0"
+    text = RECIPE.format(first="", channels=64, watch="map_fidelity = false", rate=1e-2, pairs=0)
+    text = text.replace("steps = 3, batch_size = 2, workers = 0 }", constant.format(3) + " }", 1)
+    text += f"[decoder]\nsize = 32\nchannels = 8\nloop = {{ {constant.format(2)} }}\n"
+
+    def trained(text: str) -> HistoloomPipeline:
+        (image_folder / "mine.toml").write_text(text)
+        return HistoloomPipeline.load(run_recipe(read_recipe(image_folder / "mine.toml"), image_folder / "run"))
+
+    first, longer = trained(text), trained(text.replace(constant.format(2), constant.format(3)))
+    assert same(first.denoiser, longer.denoiser)
+    assert not same(first.autoencoder.decoder, longer.autoencoder.decoder)
+    kept = (image_folder / "run" / "autoencoder" / "checkpoint.safetensors").read_bytes()
+    with pytest.raises(OutputError, match="its autoencoder has 3 of 4 steps, and its decoder learned 3 steps on it"):
+        trained(text.replace(constant.format(3), constant.format(4)))
+    assert (image_folder / "run" / "autoencoder" / "checkpoint.safetensors").read_bytes() == kept
+
+
 def test_each_checkpoint_is_looked_at_and_read_by_a_segmenter(image_folder):
     train(image_folder, "run", watch="segmenter = { steps = 2, batch_size = 2, size = 64 }")
     run = image_folder / "run"

@@ -81,7 +81,7 @@ def test_latents_are_made_once_and_refused_when_anything_that_shapes_them_change
     ).eval()
     kept = (tmp_path / "latents.npy").read_bytes()
     for name, change in (
-        ("weights", {"model": other}),
+        ("encoder", {"model": other}),
         ("patches", {"patches": small_patches.select(range(5))}),
         ("views", {"views": 1}),
         ("seed", {"seed": 1}),

@@ -180,7 +180,7 @@ def _notes(sets: Comparison) -> list[str]:
             f"The floor has {cases[0]} cases, the synthetic images count as {cases[1]}: fewer cases vary less, so the "
             "floor of recall and coverage is lower, and that of distances higher, than at equal numbers."
         )
-    if _trace(sets.reference) != _trace(sets.fake):
+    if trace(sets.reference) != trace(sets.fake):
         notes.append(
             f"Formats differ (real: {sets.reference.kept_as}; synthetic: {sets.fake.kept_as}): part of every distance "
             "may be due to the format."
@@ -188,6 +188,6 @@ def _notes(sets: Comparison) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
-def _trace(images: ImageSet) -> str:
+def trace(images: ImageSet) -> str:
     """The format whose marks are in the pixels: those of lossy formats stay in whatever is made of such images."""
     return images.made_from if "(lossy)" in images.made_from else images.file_format

@@ -14,7 +14,14 @@ from jaxtyping import Float, UInt8
 from histoloom import files
 from histoloom.config import check_numbers
 from histoloom.errors import InputError, ModelError
-from histoloom.evaluation.segmenter import Segmenter, SegmenterConfig, load_segmenter, save_segmenter, train_segmenter
+from histoloom.evaluation.segmenter import (
+    Segmenter,
+    SegmenterConfig,
+    fitted,
+    load_segmenter,
+    save_segmenter,
+    train_segmenter,
+)
 from histoloom.patches.split import hold_out
 from histoloom.patches.store import load_patches, read_table, shards_of
 from histoloom.progress import Progress, silent
@@ -60,6 +67,7 @@ def pixel_loss(
 def train_judge(dataset: Path, out: Path, config: SegmenterConfig | None = None, progress: Progress = silent) -> dict:
     """Train a judge on split train of a dataset into the folder `out`, and return what is known of it.
 
+    Its windows shrink to fit small patches.
     A finished judge of the same dataset and settings stays as it is. Raises InputError for a dataset of one case,
     OutputError where `out` holds anything else.
     """
@@ -77,8 +85,8 @@ def train_judge(dataset: Path, out: Path, config: SegmenterConfig | None = None,
         learned, judged = patches.select(np.flatnonzero(~held)), patches.select(np.flatnonzero(held))
         with files.whole_folder(out) as aside:
             with progress("training the judge", config.steps, "steps") as bar:
-                maps = learned.semantic_maps
-                segmenter = train_segmenter(learned.images, maps, table.num_ids, config, bar)
+                maps, fits = learned.semantic_maps, fitted(config, min(patches.images.shape[1:3]))
+                segmenter = train_segmenter(learned.images, maps, table.num_ids, fits, bar)
             means = _mean_losses(segmenter, judged.images, judged.semantic_maps)
             save_segmenter(segmenter, aside)
             about = {"tissue": table.to_rows(), "mean_loss": means, "held_out_patches": len(judged)}

@@ -6,7 +6,7 @@ of an hour on one core and is fully convolutional, so it reads images of any siz
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -245,6 +245,12 @@ def _conv(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
 
 def _hash(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(image).data).digest()[:_HASH_BYTES]
+
+
+def fitted(config: SegmenterConfig, edge: int) -> SegmenterConfig:
+    """The config with windows that fit patches of `edge` px."""
+    unit = 2 ** len(config.channels)
+    return replace(config, size=min(config.size, edge // unit * unit))
 
 
 def _check(images: np.ndarray, maps: np.ndarray, num_types: int, config: SegmenterConfig) -> None:

@@ -29,8 +29,12 @@ def check_recipe(
         raise InputError("the tissue table names no type; add one")
     if len(hidden_types(recipe.denoiser, table)) == len(table.ids):
         raise ConfigError("denoiser hidden names all types, so maps would show none; leave one out")
-    if recipe.distillation is not None and recipe.decoder is not None:
-        raise ConfigError("[decoder] has no effect in a distillation, which keeps the teacher's decoder; leave it out")
+    if recipe.distillation is not None:
+        for name, given in (("[decoder]", recipe.decoder), ("pretrained_autoencoder", recipe.pretrained_autoencoder)):
+            if given:
+                raise ConfigError(
+                    f"{name} has no effect in a distillation, which keeps the teacher's autoencoder; leave it out"
+                )
     own_autoencoder = not recipe.pretrained_autoencoder and initial is None
     if own_autoencoder and recipe.autoencoder.size > edge:
         raise ConfigError(f"patches are {edge} px, smaller than autoencoder size {recipe.autoencoder.size}")

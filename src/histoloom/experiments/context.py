@@ -14,6 +14,7 @@ from histoloom.records import Record
 from histoloom.tissue import TissueTable
 
 FORMAT = 1  # raise it when the same recipe trains other bytes
+_MEASURING = ("encoders", "pairs", "segmenter", "downstream", "shown")  # of [reproduce]
 _PATHS = ("dataset", "source", "maps", "tissue", "root", "slides", "annotations", "listing")
 
 
@@ -44,8 +45,11 @@ def record_of(recipe: Recipe, command: str) -> Record:
     """
     settings = asdict(recipe)
     settings.pop("watch")
-    if command != "reproduce":
-        settings.pop("reproduce")
+    compared = settings.pop("reproduce")
+    if command == "reproduce":
+        # How the woven patches are measured may change: those results are kept by it.
+        settings["reproduce"] = {name: value for name, value in compared.items() if name not in _MEASURING}
+        settings["reproduce"]["autoencoder_of"] = Path(compared["autoencoder_of"]).name
     for name in _PATHS:
         settings["data"].pop(name)
     for name in ("initial_model", "pretrained_autoencoder"):

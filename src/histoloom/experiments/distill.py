@@ -86,8 +86,11 @@ def _teacher(recipe: Recipe) -> tuple[HistoloomPipeline, Distillation]:
         raise ConfigError("the recipe has no table [distillation]; add one, or use `histoloom train`")
     if teacher is None:
         raise ConfigError("a distillation needs a teacher; name a trained model as initial_model")
-    if recipe.denoiser.guide is not None:
-        raise ConfigError("denoiser guide has no effect in a distillation; train the teacher with it, and leave it out")
+    for name in ("guide", "curriculum"):
+        if getattr(recipe.denoiser, name) is not None:
+            raise ConfigError(
+                f"denoiser {name} has no effect in a distillation; train the teacher with it, and leave it out"
+            )
     check_teacher(teacher.denoiser, recipe.distillation)
     recipe.distillation.resolve(Sampling(steps=recipe.watch.steps))  # the watcher weaves with the student
     return teacher, recipe.distillation

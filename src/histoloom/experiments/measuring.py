@@ -11,6 +11,7 @@ from histoloom.encoders.encoder import open_encoders
 from histoloom.errors import InputError
 from histoloom.evaluation.copy_search import UNRELATED
 from histoloom.evaluation.crop_search import REDRAWN
+from histoloom.evaluation.deeplab import make_network
 from histoloom.evaluation.downstream import check_sets, judge, pooled, train_deeplab
 from histoloom.evaluation.left_out import measure_left_out, pasted_squares
 from histoloom.evaluation.plain import plain
@@ -45,6 +46,14 @@ class Comparison:
     def key(self, *more: object) -> str:
         """A hash of all patches and of whatever else decides a result."""
         return self.run.key(self.held.fingerprint(), *more)
+
+
+def check_measuring(comparison: Comparison) -> None:
+    """Raise, before any training, what measuring would raise after it."""
+    open_encoders(comparison.budget.encoders)
+    make_network(comparison.budget.downstream, comparison.run.table.num_ids)
+    if len(comparison.held) < 2:
+        raise InputError(f"split {HELD_OUT} has one patch, which measures nothing; give it 2 or more")
 
 
 def masks_of(orders: list[Order], seed: int) -> np.ndarray:

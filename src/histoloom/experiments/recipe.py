@@ -99,6 +99,8 @@ class Reproduction:
             raise ConfigError("name at least one conditioning, each only once")
         if min(self.steps, self.views, self.shown) < 1 or self.patches < 2 or self.pairs < 100 or not self.encoders:
             raise ConfigError("need steps, views, shown >= 1, patches >= 2, pairs >= 100, and at least one encoder")
+        if self.weave.seed:
+            raise ConfigError("leave seed out of weave: all sets are woven with the seed of [reproduce]")
         if self.weave.copy_limit is not None:
             raise ConfigError("leave copy_limit out of weave: a conditioning that copies must be seen to copy")
 

@@ -16,9 +16,9 @@ def resolve_paths(values: dict, path: Path, root: Path | str | None) -> None:
     """Make the paths in `values`, the tables of the recipe at `path`, absolute.
 
     Data are in `root`; without it, in the folder that `[data] root` names; without that, next to the recipe. Tables of
-    tissues and levels, models and autoencoders are next to the recipe where there is one of that name; else tables are
-    with the data, and models are names of the hub or the package. Raises ConfigError for a recipe of the package
-    without `root`.
+    tissues and levels, models, autoencoders and encoders are next to the recipe where there is one of that name; else
+    tables are with the data, and the others are names of the hub or the package. Raises ConfigError for a recipe of the
+    package without `root`.
     """
     home = path.parent
     data = _table(values, "data")
@@ -38,7 +38,11 @@ def resolve_paths(values: dict, path: Path, root: Path | str | None) -> None:
     _resolve_folder(_table(_table(values, "denoiser"), "guide"), "model", home)
     for key in _MODELS:
         _resolve_folder(values, key, home)
-    _resolve_folder(_table(values, "reproduce"), "autoencoder_of", home)
+    compared = _table(values, "reproduce")
+    _resolve_folder(compared, "autoencoder_of", home)
+    _resolve_folder(_table(compared, "downstream"), "start", home)
+    if isinstance(encoders := compared.get("encoders"), list):
+        compared["encoders"] = [_folder(name, home) for name in encoders]
 
 
 def _table(values: Mapping, key: str) -> dict:
@@ -56,6 +60,12 @@ def _resolve(table: dict, key: str, *places: Path) -> None:
 
 
 def _resolve_folder(table: dict, key: str, home: Path) -> None:
-    name = table.get(key)
+    if key in table:
+        table[key] = _folder(table[key], home)
+
+
+def _folder(name: object, home: Path) -> object:
+    """The absolute path of a folder in `home`; another name, such as one of the hub, as it is."""
     if isinstance(name, str) and name and (home / name).is_dir() and (name not in BUNDLED or holds_model(home / name)):
-        table[key] = os.path.abspath(home / name)
+        return os.path.abspath(home / name)
+    return name

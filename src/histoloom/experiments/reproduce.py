@@ -17,17 +17,24 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from diffusers.models.modeling_utils import ModelMixin
 
 from histoloom.conditioning.crops import ReferenceCrops
-from histoloom.encoders.encoder import distinct_names
+from histoloom.encoders.encoder import distinct_names, open_encoders
 from histoloom.errors import ConfigError, InputError
 from histoloom.evaluation.paper_tables import paper_tables
 from histoloom.evaluation.sources import load_images
 from histoloom.experiments.context import record_of
 from histoloom.experiments.data import open_split
-from histoloom.experiments.measuring import HELD_OUT, Comparison, downstream_of, image_set, masks_of, measure
+from histoloom.experiments.measuring import (
+    HELD_OUT,
+    Comparison,
+    check_measuring,
+    downstream_of,
+    image_set,
+    masks_of,
+    measure,
+)
 from histoloom.experiments.recipe import Recipe, Reproduction
 from histoloom.experiments.run import open_run
 from histoloom.experiments.stages import open_autoencoder, open_segmenter, reporter, save_model
@@ -56,8 +63,11 @@ def reproduce(recipe: Recipe, folder: Path | str, progress: Progress = silent) -
     a dataset without the split `val`, OutputError where `folder` belongs to another run.
     """
     folder, state = Path(folder), process_state()
-    if recipe.denoiser.guide is not None:
-        raise ConfigError("denoiser guide has no effect in a comparison of conditionings; leave it out")
+    for name, given in (("denoiser guide", recipe.denoiser.guide), ("[distillation]", recipe.distillation)):
+        if given is not None:
+            raise ConfigError(f"{name} has no effect in a comparison of conditionings; leave it out")
+    if recipe.reproduce.autoencoder_of:
+        recipe = replace(recipe, pretrained_autoencoder=recipe.reproduce.autoencoder_of, decoder=None)
     with ExitStack() as stack:
         if state.is_main_process:
             stack.enter_context(run_folder(folder, record_of(recipe, "reproduce")))
@@ -68,6 +78,9 @@ def reproduce(recipe: Recipe, folder: Path | str, progress: Progress = silent) -
                 f"{dataset}: case {shared[0]!r} is in {recipe.data.split} and in {HELD_OUT}; split by case"
             )
         comparison = Comparison(replace(run, curves=None), held)
+        if state.is_main_process:
+            check_measuring(comparison)
+        state.wait_for_everyone()
         models = _train_all(comparison)
         state.wait_for_everyone()
         return _weave_and_measure(comparison, models) if state.is_main_process else {}
@@ -90,11 +103,7 @@ def equal_orders(patches: Patches, budget: Reproduction) -> tuple[list[Order], l
 
 def _train_all(comparison: Comparison) -> dict[str, Path]:
     run, budget = comparison.run, comparison.budget
-    if budget.autoencoder_of:
-        autoencoder = HistoloomPipeline.load(budget.autoencoder_of, torch.float32).autoencoder
-    else:
-        autoencoder = open_autoencoder(run)
-    models = {}
+    autoencoder, models = open_autoencoder(run), {}
     for kind in budget.conditionings:
         loop = replace(run.recipe.denoiser.loop, steps=budget.steps, seed=budget.seed)
         config = replace(run.recipe.denoiser, conditioning=kind, views=budget.views, loop=loop)
@@ -137,10 +146,11 @@ def _weave_and_measure(comparison: Comparison, models: dict[str, Path]) -> dict:
     real = image_set(run, run.patches, run.recipe.data.split)
     held = image_set(run, comparison.held, HELD_OUT)
     masks, sets = masks_of(orders, budget.seed), {}
+    encoders = [(encoder.name, encoder.fingerprint) for encoder in open_encoders(budget.encoders)]
     for kind, model in models.items():
         woven, pipeline = run.folder / kind / "woven", HistoloomPipeline.load(model)
         _weave(comparison, pipeline, orders, woven)
-        parts = (budget.weave, budget.segmenter, budget.patches, budget.pairs, budget.encoders, budget.seed)
+        parts = (budget.weave, budget.segmenter, budget.patches, budget.pairs, encoders, budget.seed)
         key = comparison.key("measure", [str(part) for part in parts], pipeline.fingerprint)
         sets[kind] = cached_result(
             run.folder / kind / "measured.json",

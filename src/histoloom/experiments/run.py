@@ -14,6 +14,7 @@
 Every stage resumes from its checkpoint, so the same command continues a run that was killed.
 """
 
+import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -24,7 +25,7 @@ from diffusers.models.modeling_utils import ModelMixin
 
 from histoloom.conditioning.kinds import CONDITIONINGS
 from histoloom.conditioning.likeness import copy_limit
-from histoloom.errors import ConfigError
+from histoloom.errors import ConfigError, OutputError
 from histoloom.experiments.check import check_recipe
 from histoloom.experiments.context import Run, record_of
 from histoloom.experiments.curves import Curves
@@ -34,6 +35,7 @@ from histoloom.experiments.recipe import Recipe, save_recipe
 from histoloom.experiments.stages import open_autoencoder, open_guide, open_initial, reporter, save_model
 from histoloom.experiments.watch import Watcher
 from histoloom.files import run_folder, write_text
+from histoloom.fitting.checkpoint import steps_done
 from histoloom.fitting.processes import process_state
 from histoloom.fitting.results import cached_result
 from histoloom.fitting.stop import FINISH
@@ -68,6 +70,8 @@ def run_recipe(
         if state.is_main_process:
             stack.enter_context(run_folder(folder, record_of(recipe, "train")))
             asked_to_finish(folder, finish)
+            if not finish:
+                _clear_overtaken(recipe, folder)
         run, dataset = open_run(recipe, folder, progress)
         if state.is_main_process:
             _say_start(run, say)
@@ -92,6 +96,24 @@ def asked_to_finish(folder: Path, finish: bool) -> None:
         (folder / FINISH).unlink(missing_ok=True)
     elif not (folder / FINISH).exists():
         write_text(folder / FINISH, "")
+
+
+def _clear_overtaken(recipe: Recipe, folder: Path) -> None:
+    """Remove the one step that decoder and denoiser took when a run was finished while its autoencoder still learned.
+
+    Raises OutputError where they learned more than that on an autoencoder that is to be trained further.
+    """
+    done, steps = steps_done(folder / "autoencoder"), recipe.autoencoder.loop.steps
+    if not 0 < done < steps:
+        return
+    for stage in ("decoder", "denoiser"):
+        if (later := steps_done(folder / stage)) > 1:
+            raise OutputError(
+                f"{folder}: its autoencoder has {done} of {steps} steps, and its {stage} learned {later} steps on it, "
+                "which would be lost; name another folder"
+            )
+    for stage in ("decoder", "denoiser"):
+        shutil.rmtree(folder / stage, ignore_errors=True)
 
 
 def open_run(recipe: Recipe, folder: Path, progress: Progress) -> tuple[Run, Path]:

@@ -1,7 +1,6 @@
 """The stages that training a model and reproducing a table share: autoencoder, decoder, segmenter, saved pipeline."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +11,7 @@ from histoloom.evaluation.segmenter import (
     SEGMENTER,
     Segmenter,
     SegmenterConfig,
+    fitted,
     load_segmenter,
     save_segmenter,
     train_segmenter,
@@ -59,8 +59,7 @@ def open_segmenter(
 ) -> Segmenter:
     """The segmenter in `folder`, which reads maps off images; trained on `patches` first if there is none of this
     config. Its window shrinks to fit small patches."""
-    unit = 2 ** len(config.channels)
-    config = replace(config, size=min(config.size, min(patches.images.shape[1:3]) // unit * unit))
+    config = fitted(config, min(patches.images.shape[1:3]))
     if (folder / SEGMENTER).is_file() and (found := load_segmenter(folder)).config == config:
         return found
     with progress("segmenter", config.steps, "steps") as bar:

@@ -147,11 +147,25 @@ def decode(autoencoder: Any, latents: Float[Tensor, "b c h w"]) -> Float[Tensor,
 
 def weights_hash(*models: ModelMixin) -> str:
     """The model hash in every record: 16 hex digits of the SHA-256 of all weights, by name, rounded to bf16."""
+    return _hash(*(model.state_dict() for model in models))
+
+
+def latents_hash(autoencoder: ModelMixin) -> str:
+    """As `weights_hash`, of the weights that encode: autoencoders that encode alike share it."""
+    return _hash(_encoding(autoencoder))
+
+
+def _hash(*models: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
-    for model in models:
-        for name, tensor in sorted(model.state_dict().items()):
+    for weights in models:
+        for name, tensor in sorted(weights.items()):
             digest.update(name.encode() + tensor.detach().bfloat16().float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _encoding(autoencoder: ModelMixin) -> dict[str, Tensor]:
+    named = autoencoder.state_dict().items()
+    return {name: value for name, value in named if "decode" not in name and "post_quant" not in name}
 
 
 def to_images(pixels: Float[Tensor, "b 3 h w"]) -> Tensor:
@@ -161,10 +175,7 @@ def to_images(pixels: Float[Tensor, "b 3 h w"]) -> Tensor:
 
 def same_latents(one: ModelMixin, other: ModelMixin) -> bool:
     """Whether two autoencoders encode alike; their decoders may differ."""
-    first, second = (
-        {name: value for name, value in part.state_dict().items() if "decode" not in name and "post_quant" not in name}
-        for part in (one, other)
-    )
+    first, second = _encoding(one), _encoding(other)
     return first.keys() == second.keys() and all(
         value.shape == second[name].shape and torch.equal(value, second[name]) for name, value in first.items()
     )

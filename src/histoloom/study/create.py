@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from histoloom.evaluation.comparison import trace
 from histoloom.evaluation.map_origin import with_cases
 from histoloom.evaluation.sources import ImageSet, comparable, load_images, shared_images
 from histoloom.files import is_finished, whole_file, whole_folder, write_json, write_record
@@ -129,7 +130,9 @@ def _about(items: list[Item], matcher: Matcher, sides: tuple[ImageSet, ImageSet]
     lines.append(f"real images of {len({sides[0].cases[i] for i in used})} cases")
     if matcher.fake_tissues[0] == ANY:
         lines.append("maps are not known on both sides, so images are matched by stain alone")
-    real, fake = (side.kept_as for side in sides)
-    if real != fake:
-        lines.append(f"real images were kept as {real}, synthetic ones as {fake}: traces of a lossy format may show")
+    real, fake = sides
+    if trace(real) != trace(fake):
+        lines.append(
+            f"real images were kept as {real.kept_as}, synthetic ones as {fake.kept_as}: traces of a format may show"
+        )
     return lines

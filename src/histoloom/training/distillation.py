@@ -231,6 +231,7 @@ def windows_of(windows: DenoiserTraining, teacher: Denoiser) -> DenoiserTraining
         conditioning=teacher.config["conditioning"],
         channels=tuple(teacher.config["channels"]),
         blocks=tuple(teacher.config["blocks"]),
+        objective=teacher.config["objective"],
         map_dropout=0.0,
     )
 

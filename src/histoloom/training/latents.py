@@ -16,7 +16,7 @@ from histoloom.augmentation import dihedral, dihedral_back
 from histoloom.errors import OutputError
 from histoloom.files import whole_file, write_json
 from histoloom.fitting.processes import process_state
-from histoloom.models.autoencoder import encode, latent_channels, latent_factor, to_pixels
+from histoloom.models.autoencoder import encode, latent_channels, latent_factor, latents_hash, to_pixels
 from histoloom.patches.store import Patches
 from histoloom.progress import SILENT, Bar
 from histoloom.records import read_json
@@ -84,7 +84,8 @@ def cache_latents(
 ) -> LatentCache:
     """Encode `views` views of each patch into `folder`, or open what an earlier call has written there.
 
-    Raises OutputError where `folder` holds the latents of other patches, views or weights, or cannot be written.
+    Raises OutputError where `folder` holds the latents of other patches, views or encoder weights, or cannot be
+    written.
     """
     factor, channels = latent_factor(autoencoder), latent_channels(autoencoder)
     side = (min(patches.images.shape[1:3]) - factor + 1) // factor
@@ -93,7 +94,7 @@ def cache_latents(
         "patches": patches.fingerprint(),
         "views": views,
         "seed": seed,
-        "weights": _fingerprint(autoencoder),
+        "encoder": latents_hash(autoencoder),
         "stain": [stain.scale, stain.shift, stain.brightness],
         "device": _device(autoencoder).type,
     }
@@ -142,10 +143,6 @@ def _encode_all(
             bar.advance()
     mean = total / (shape[0] * shape[1])
     return mean, np.sqrt(squares / (shape[0] * shape[1]) - mean**2)
-
-
-def _fingerprint(model: torch.nn.Module) -> float:
-    return float(sum(p.detach().double().abs().sum() for p in model.parameters()))
 
 
 def _device(model: torch.nn.Module) -> torch.device:
