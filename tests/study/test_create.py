@@ -47,6 +47,14 @@ def test_items_are_balanced_and_each_reader_sees_all_in_another_order(study):
     assert all(set(order[:4]) == opened.practice for order in opened.orders.values())
 
 
+@pytest.mark.parametrize(("made_from", "warned"), [("PNG", False), ("JPEG (lossy)", True)])
+def test_only_a_lossy_format_on_one_side_is_warned_of(sides, tmp_path, made_from, warned):
+    real, fake = sides
+    side = replace(real, kind="patch dataset", made_from=made_from)
+    said = create_study((side, fake), StudyConfig(n=8, readers=1), tmp_path / "study")
+    assert any("traces of a format may show" in line for line in said) is warned
+
+
 def test_no_image_is_in_two_items_and_a_repeat_is_well_behind_its_first(study):
     items, opened = read_key(study)["items"], open_study(study)
     used = [
