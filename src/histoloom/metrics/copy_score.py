@@ -84,7 +84,9 @@ class _SearchedImage:
 def _density(image: np.ndarray) -> Float[np.ndarray, "h w"]:
     """Mean optical density, less its mean over SURROUNDINGS, as far as the image reaches."""
     density = torch.from_numpy(_OD_OF_BYTE[image].mean(axis=-1))[None]
-    around = F.avg_pool2d(density, SURROUNDINGS, stride=1, padding=SURROUNDINGS // 2, count_include_pad=False)
+    around, edge, border = density, SURROUNDINGS, SURROUNDINGS // 2
+    for kernel, padding in (((edge, 1), (border, 0)), ((1, edge), (0, border))):  # the mean of a square is separable
+        around = F.avg_pool2d(around, kernel, stride=1, padding=padding, count_include_pad=False)
     return (density - around)[0].numpy()
 
 
