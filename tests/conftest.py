@@ -16,8 +16,11 @@ from PIL import Image
 # What commands load when they run.
 PRELOADED = (
     "histoloom.cli.main",
+    "histoloom.cli.progress",
     "histoloom.discovery.classify",
     "histoloom.discovery.pseudo_patches",
+    "histoloom.evaluation.encoder_run",
+    "histoloom.evaluation.page",
     "faiss",
     "timm",
 )

@@ -73,8 +73,8 @@ def check_numbers(config: object) -> None:
                 raise ConfigError(f"{f.name} is {number}; give a finite number")
             if isinstance(number, int) and abs(number) >= _LARGEST:
                 raise ConfigError(f"{f.name} is {number:.3g}, which is too large")
-            if f.name in ("seed", "seeds") and isinstance(number, int) and number < 0:
-                raise ConfigError(f"{f.name} is {number}; give 0 or more")
+            if f.name in ("seed", "seeds") and number is not None and not (isinstance(number, int) and number >= 0):
+                raise ConfigError(f"{f.name} is {number}; give a whole number, 0 or more")
 
 
 def to_toml(config: object, home: Path | None = None) -> str:

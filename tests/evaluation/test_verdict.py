@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from histoloom.evaluation.crop_sources import UNKNOWN, UsedCrops
+from histoloom.evaluation.measures import Figure
 from histoloom.evaluation.page import render_page
 from histoloom.evaluation.verdict import verdict
 from histoloom.metrics.copying import CopyRate, wilson_interval
@@ -47,6 +48,19 @@ def test_the_verdict_is_one_sentence_for_each_question(good):
         "True", "Varied", "Obedient to the map", "New", "Stain", "By which encoder",
     ]  # fmt: skip
     assert "cop" in headline or "reappear" in headline
+
+
+def test_whole_images_near_to_the_training_images_are_said_only_beyond_chance(good):
+    first = good.encoders[0]
+    for ends, near in (((-40.0, 2.0), False), ((-40.0, -15.0), True)):
+        auth = Figure(
+            "AuthPct", 60, 60.0, 50.0, 70.0, 90.0, difference=-30.0, difference_low=ends[0], difference_high=ends[1]
+        )
+        overall = [auth if figure.name == "AuthPct" else figure for figure in first.overall]
+        found = replace(good, copying=searched(good), encoders=[replace(first, overall=overall), *good.encoders[1:]])
+        headline = verdict(found)[0]
+        assert headline.startswith("Synthetic images lie nearer to the training images") is near
+        assert "reappear" not in headline
 
 
 def test_the_headline_follows_how_many_parts_reappear_above_both_floors(good):

@@ -173,6 +173,10 @@ def test_a_table_of_one_type_a_tiny_size_and_unknown_names_are_refused():
         draw_layouts(LayoutConfig(), TissueTable.from_names(["stroma"]), 1, seed=0, size=SIZE)
     with pytest.raises(ConfigError, match="at least 64"):
         draw_layouts(LayoutConfig(), TABLE, 1, seed=0, size=16)
+    with pytest.raises(ConfigError, match="seed is -1"):
+        draw_layouts(LayoutConfig(), TABLE, 1, seed=-1, size=SIZE)
+    with pytest.raises(ConfigError, match="count is -1"):
+        draw_layouts(LayoutConfig(), TABLE, -1, seed=0, size=SIZE)
     with pytest.raises(TissueError, match="known: stroma"):
         draw_layouts(LayoutConfig(background="bone"), TABLE, 1, seed=0, size=SIZE)
     with pytest.raises(TissueError, match="unknown tissue 'bone'"):

@@ -71,7 +71,7 @@ import sys
 import numpy as np
 sys.stdout = open(out, "w")
 from histoloom import Crop, HistoloomPipeline
-from histoloom.errors import InputError
+from histoloom.errors import HistoloomError, InputError
 pipeline, semantic_map = HistoloomPipeline.load(model), np.zeros((32, 32), np.uint8)
 for name, value in (("seed", 1.5), ("seed", None), ("seed", "a"), ("seed", True), ("steps", 2.5), ("batch_size", 1.5)):
     try:
@@ -88,11 +88,14 @@ for call in (
     lambda: pipeline(semantic_map, {0.5: np.zeros((32, 32, 3), np.uint8)}),
     lambda: pipeline(semantic_map, np.zeros((32, 32, 3), np.uint8)),
     lambda: pipeline(semantic_map, [[3]]),
+    lambda: pipeline([semantic_map] * 2, [Crop(np.zeros((32, 32, 3), np.uint8), 0), None]),
+    lambda: pipeline(semantic_map, guidance_interval=(0.5,)),
+    lambda: pipeline(semantic_map, map_guidance="1"),
     lambda: Crop(np.zeros((32, 32)), 0),
 ):
     try:
         call()
-    except InputError as error:
+    except HistoloomError as error:
         print(error)
 """
 
@@ -114,6 +117,9 @@ def test_arguments_of_another_type_are_answered_with_what_is_taken(start, tiny_m
         "crops are given for 0.5; give the id or the name of a tissue type",
         "crops is a ndarray; give a list of Crop, a dict from tissue to pictures, or one of these per map",
         "crops hold a int; give each as a Crop, or a dict from tissue to picture",
+        "crops hold a Crop next to what is meant for a whole map; give each map a list or a dict, empty for none",
+        "guidance_interval is (0.5,); give two shares of noise",
+        "map_guidance is 1; give a number from 0 to 100",
         "crop: holds float64 of shape (32, 32); give RGB pixels, uint8 `h w 3`",
     ]
 

@@ -6,7 +6,7 @@ import pytest
 from picture_folders import labels, pixels, row, save, write_manifest, write_pairs
 from PIL import Image
 
-from histoloom.errors import InputError
+from histoloom.errors import ConfigError, InputError
 from histoloom.patches.folder import FolderImport, find_pictures, patch_rows
 from histoloom.pictures import read_image, read_labels
 from histoloom.recipes import FOLDER
@@ -40,6 +40,20 @@ def test_another_column_may_name_the_case(tmp_path):
     manifest = write_manifest(tmp_path, [row("a", patient="x"), row("b", patient="y")])
     pictures = find_pictures(manifest, None, FolderImport(case_column="patient"))
     assert [picture.case for picture in pictures] == ["x", "y"]
+    pictures = find_pictures(manifest, None, FolderImport(case_column="Patient"))
+    assert [picture.case for picture in pictures] == ["x", "y"]
+    with pytest.raises(InputError, match="has no column 'patint'; known: image"):
+        find_pictures(manifest, None, FolderImport(case_column="patint"))
+    with pytest.raises(ConfigError, match="--map-suffix has no effect"):
+        find_pictures(manifest, None, FolderImport(map_suffix="_mask"))
+
+
+def test_columns_are_found_however_they_are_spelled(tmp_path):
+    write_pairs(tmp_path, ["a", "b"])
+    text = "Image,MAP,Case_ID,Split\nimages/a.png,maps/a.png,x,Val\nimages/b.png,maps/b.png,y,train\n"
+    (tmp_path / "manifest.csv").write_text(text)
+    pictures = find_pictures(tmp_path / "manifest.csv", None, FolderImport())
+    assert [(picture.case, picture.split) for picture in pictures] == [("x", "val"), ("y", "train")]
 
 
 @pytest.mark.parametrize("column", ["image", "map"])

@@ -1,10 +1,8 @@
-import struct
-import zlib
-
 import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from picture_folders import write_gray_png
 from PIL import Image, ImageCms
 
 from histoloom.errors import ImageError, TissueError
@@ -164,17 +162,8 @@ def test_lossless_jpeg_2000_and_few_bits_per_pixel_hold_labels(tmp_path):
     table = TissueTable.from_names(["a", "b", "c", "d"])
     values = np.array([[0, 1, 2, 3]], np.uint8)
     for bits in (2, 4):
-        packed = bytes([0b00011011]) if bits == 2 else bytes([0x01, 0x23])
-        write_gray_png(tmp_path / "few.png", 4, 1, bits, packed)
+        write_gray_png(tmp_path / "few.png", values, bits)
         np.testing.assert_array_equal(MapReader(table).read(tmp_path / "few.png"), values)
-
-
-def write_gray_png(path, width: int, height: int, bits: int, row: bytes) -> None:
-    """A PNG with fewer than 8 bits per pixel, which Pillow does not write."""
-    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress((b"\0" + row) * height)), (b"IEND", b"")]
-    parts = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks]
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
 
 
 def test_transparency_of_any_kind_is_unlabeled(tmp_path):
@@ -303,6 +292,6 @@ def test_indexed_images_become_rgb(tmp_path):
 
 
 def test_a_picture_beyond_all_sizes_is_refused_before_it_is_decoded(tmp_path):
-    write_gray_png(tmp_path / "huge.png", 60_000, 60_000, 1, b"")
+    write_gray_png(tmp_path / "huge.png", np.zeros((1, 1), int), 1, (60_000, 60_000))
     with pytest.raises(ImageError, match=r"huge\.png: is 60000 x 60000 px; at most 179 million are read whole"):
         read_image(tmp_path / "huge.png")

@@ -84,6 +84,16 @@ def test_what_changed_since_is_refused(home):
         PlaceReader(home / "index").read(row)
 
 
+def test_another_slide_of_the_same_size_is_refused(home):
+    row = next(iter_rows(home / "index", "train"))
+    path = home / "slides" / row["source"]
+    data = bytearray(path.read_bytes())
+    data[-2000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="it or its annotation changed"):
+        PlaceReader(home / "index").read(row)
+
+
 def test_slides_that_moved_are_read_from_their_new_folder(home, tmp_path):
     row = next(iter_rows(home / "index", "train"))
     image, semantic_map = PlaceReader(home / "index").read(row)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,30 @@ def test_what_is_left_out_is_counted_with_an_example(tmp_path):
     assert [job.source for job in jobs] == ["a.svs"]
     assert notes[0] == "1 of 4 slides are to be left out: b.svs"
     assert notes[1] == f"2 of 3 slides have no annotation of their name in {tmp_path}/annotations: c.svs, ..."
+
+
+def test_names_to_leave_out_are_found_in_any_case_and_noted_where_they_fit_nothing(tmp_path):
+    touch(tmp_path / "slides", "Tumor_018.svs", "b.svs")
+    config = SlideDataset(
+        val_share=0.0, leave_out=("tumor_018", "test_*.tif"), annotations=AnnotationConfig(rest="n"), unannotated=True
+    )
+    jobs, notes = find_jobs(tmp_path / "slides", None, config)
+    assert [job.source for job in jobs] == ["b.svs"]
+    assert notes == [
+        "1 of 2 slides are to be left out: Tumor_018.svs",
+        "no slide here has a name to be left out: test_*.tif",
+    ]
+
+
+def test_slides_of_one_name_are_noted_and_a_list_that_is_not_there_refused(tmp_path):
+    for folder in ("one", "two"):
+        touch(tmp_path / "slides" / folder, "a.svs")
+    config = SlideDataset(val_share=0.0, annotations=AnnotationConfig(rest="n"), unannotated=True)
+    jobs, notes = find_jobs(tmp_path / "slides", None, config)
+    assert [job.case for job in jobs] == ["a", "a"]
+    assert "slides in several folders, which count as one case each: a;" in notes[0]
+    with pytest.raises(ConfigError, match="have no effect without one; give the list"):
+        find_jobs(tmp_path / "slides", None, replace(config, listed=SlideList(where=("a=b",))))
 
 
 def test_slides_without_annotations_are_taken_where_the_rest_has_a_type(tmp_path):

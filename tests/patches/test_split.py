@@ -39,6 +39,12 @@ def test_weights_count_a_row_as_several_patches():
         }
 
 
+def test_a_case_without_patches_is_not_what_is_held_out():
+    for seed in range(8):
+        assert not hold_out(["a", "b", "c"], 0.4, seed, [0, 5, 5])[0]
+    assert not hold_out(["a", "b"], 0.4, 0, [0, 5]).any()
+
+
 def test_both_sides_hold_at_least_one_case():
     for share in (0.01, 0.99):
         assert 0 < hold_out(["a", "a", "a", "b", "b"], share, seed=0).sum() < 5

@@ -13,6 +13,8 @@ from studio_server import Page, file_of, map_body, studio
 
 from histoloom.stain import he_share
 from histoloom.studio.catalog import Model
+from histoloom.studio.settings import StudioConfig
+from histoloom.studio.uploads import read_upload
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +164,16 @@ def test_a_tiff_and_a_slide_are_read_and_a_large_one_is_refused(page, tissue_ima
     assert "the slide is 1000 x 1000 px" in refused(page, "/api/images", buffer.getvalue(), 413)
 
 
+@pytest.mark.parametrize("scale", [0.9, 1.0, 1.1])
+def test_a_slide_is_read_at_the_scale_of_the_model(tissue_image, scale):
+    tifffile = pytest.importorskip("tifffile")
+    buffer, per_cm = io.BytesIO(), (1e4 / scale, 1e4 / scale)
+    options = {"resolution": per_cm, "resolutionunit": "CENTIMETER", "tile": (128, 128), "compression": "zlib"}
+    tifffile.imwrite(buffer, tissue_image, photometric="rgb", **options)
+    height, width = (round(edge * scale / 0.5) for edge in tissue_image.shape[:2])
+    assert read_upload(buffer.getvalue(), StudioConfig(), 0.5).shape == (height, width, 3)
+
+
 def test_maps_are_read_from_files_of_other_tools(page):
     ids = np.zeros((40, 60), np.uint8)
     ids[:, 20:] = 2
@@ -218,6 +230,12 @@ def changed_zip(shown: bytes, name: str, data: bytes) -> bytes:
     return buffer.getvalue()
 
 
+def corrupt_zip(data: bytes) -> bytes:
+    """The zip with the stream of its provenance spoiled."""
+    start = zipfile.ZipFile(io.BytesIO(data)).getinfo("provenance.json").header_offset + 30 + len("provenance.json")
+    return data[:start] + bytes(255 - byte for byte in data[start : start + 40]) + data[start + 40 :]
+
+
 def test_a_changed_or_damaged_result_is_refused(page, shown):
     said = json.loads(zipfile.ZipFile(io.BytesIO(shown)).read("provenance.json"))
     other_map = said | {"map_png": base64.b64encode(file_of(np.zeros((224, 224), np.uint8))).decode()}
@@ -228,6 +246,8 @@ def test_a_changed_or_damaged_result_is_refused(page, shown):
         (b"[" * 100_000, "this is not a result of the studio"),
         (changed_zip(shown, "provenance.json", b"0" * 9_000_000), "provenance.json is larger than 8388608 bytes"),
         (json.dumps(other_map).encode(), "the map of this result was changed"),
+        (corrupt_zip(shown), "it is damaged"),
+        (json.dumps(said | {"settings": said["settings"] | {"seed": -1}}).encode(), "seed is -1"),
         (json.dumps(said | {"format": 9}).encode(), "this was written in format 9"),
         (json.dumps(said | {"settings": said["settings"] | {"steps": 5000}}).encode(), "steps is 5000"),
         (

@@ -50,6 +50,8 @@ def test_every_answer_is_guarded_and_every_cookie_is_strict(port):
         assert "server" not in headers
     assert browser.ask("/api/state", Host="elsewhere.example")[0] == 400
     assert browser.ask("/api/weave", slow_body(), Origin="http://elsewhere.example")[0] == 403
+    assert browser.ask("/api/state", Host="[::1")[0] == 400
+    assert browser.ask("/api/weave", slow_body(), Origin="http://[")[0] == 403
 
 
 def test_nobody_without_a_session_reaches_anything_and_nobody_else_reaches_what_is_mine(page, tissue_image):

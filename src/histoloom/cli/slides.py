@@ -107,7 +107,7 @@ def patches(
     rules = PatchRules(
         mpp=mpp,
         size=size,
-        stride=stride or size,
+        stride=size if stride is None else stride,
         low=low,
         high=high,
         min_tissue=min_tissue,
@@ -186,11 +186,16 @@ def overlay(
         raise ConfigError("an annotation needs a tissue table for its colors; give --tissue")
     if not 16 <= edge <= 20_000:
         raise ConfigError(f"--edge is {edge}; give 16 to 20000 pixels")
+    if annotation is None and (rest or ignore or order or detections):
+        raise ConfigError(
+            "--rest, --ignore, --order and --detections have no effect without --annotation; leave them out"
+        )
     picture_format(out)
     table = TissueTable.load(tissue) if tissue is not None else None
     reader = PlaceReader(dataset) if dataset is not None else None
     source = reader.source_of(slide) if reader is not None else ""
-    slide_mpp = slide_mpp if reader is None or slide_mpp is not None else reader.config.slide_mpp
+    if reader is not None and slide_mpp is None:
+        slide_mpp, overrule_mpp = reader.scale_of(source)
     with writable(out), open_slide(slide, slide_mpp, overrule_mpp) as opened:
         drawn = None
         if annotation is not None and table is not None:

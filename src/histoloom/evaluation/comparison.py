@@ -10,6 +10,7 @@ A figure of fake is read next to the same figure of control. Images that repeat 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
@@ -180,6 +181,8 @@ def _notes(sets: Comparison) -> list[str]:
             f"The floor has {cases[0]} cases, the synthetic images count as {cases[1]}: fewer cases vary less, so the "
             "floor of recall and coverage is lower, and that of distances higher, than at equal numbers."
         )
+    if sets.fake.kind == "patch dataset":
+        notes.append(f"Of the dataset {Path(sets.fake.where).name}, only split {sets.fake.split} is measured.")
     if trace(sets.reference) != trace(sets.fake):
         notes.append(
             f"Formats differ (real: {sets.reference.kept_as}; synthetic: {sets.fake.kept_as}): part of every distance "

@@ -108,8 +108,7 @@ def measure_features(
     tests = {name: _c2st(sets, features, name, seed) for name in ("fake", "control")}
     overall = _distances(sets, features, seed) + prdc_figures(sets, features)
     overall += [_two_sample_figure(tests, len(features.fake))]
-    low, high = mean_interval(copies.authentic.astype(float), sets.fake.cases)
-    overall.append(Figure("AuthPct", len(features.fake), copies.percent, 100 * low, 100 * high, real_copies.percent))
+    overall.append(_authentic(copies, real_copies, sets))
     overall.append(_nearest(copies, real_copies, sets.fake.cases, seed))
     of_type = {
         name: _of_type(sets, features, {side: np.flatnonzero(of == i) for side, of in labels.items()}, seed)
@@ -236,6 +235,21 @@ def _two_sample_figure(tests: dict[str, TwoSample | str], n: int) -> Figure:
     if isinstance(control, str):
         return Figure("C2ST accuracy", n, fake.accuracy, fake.low, fake.high, note=f"no floor: {control}")
     return Figure("C2ST accuracy", n, fake.accuracy, fake.low, fake.high, control.accuracy)
+
+
+def _authentic(copies: Authenticity, real_copies: Authenticity, sets: Comparison) -> Figure:
+    """AuthPct, and its difference from that of unseen real images with an interval from those of both (MOVER;
+    Zou and Donner 2008)."""
+    unseen = getattr(sets, sets.unseen)
+    low, high = mean_interval(copies.authentic.astype(float), sets.fake.cases)
+    floor_low, floor_high = mean_interval(real_copies.authentic.astype(float), unseen.cases)
+    value, floor = copies.percent / 100, real_copies.percent / 100
+    least = value - floor - float(np.hypot(value - low, floor_high - floor))
+    most = value - floor + float(np.hypot(high - value, floor - floor_low))
+    return Figure(
+        "AuthPct", len(copies.authentic), copies.percent, 100 * low, 100 * high, real_copies.percent,
+        difference=100 * (value - floor), difference_low=100 * least, difference_high=100 * most,
+    )  # fmt: skip
 
 
 def _nearest(copies: Authenticity, real_copies: Authenticity, cases: list[str], seed: int) -> Figure:

@@ -154,6 +154,8 @@ def load_images(folder: Path | str, split: str | None = None) -> ImageSet:
         raise InputError(f"{folder}: no such folder; give a patch dataset, woven patches, or a folder of images")
     if (folder / "tissue.toml").is_file() and (folder / "data").is_dir():
         return _dataset(folder, split)
+    if split is not None:
+        raise InputError(f"{folder}: is no patch dataset, so it has no split {split!r}; leave the split out")
     if (folder / "index.parquet").is_file():
         return _woven(folder)
     return _plain(folder)

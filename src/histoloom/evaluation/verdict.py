@@ -24,7 +24,7 @@ def verdict(evaluation: Evaluation) -> tuple[str, list[str]]:
     """
     first = evaluation.encoders[0]
     of_name = {figure.name: figure for figure in first.overall}
-    copied, new = _new(evaluation, of_name)
+    copied, near, new = _new(evaluation, of_name)
     true, looks_real, lacking = _true(first.encoder, of_name)
     varied, is_varied = _varied(first.encoder, of_name)
     judge = f"By which encoder? {first.encoder} decides what is true, varied and new. {encoder_note(first)}"
@@ -37,6 +37,8 @@ def verdict(evaluation: Evaluation) -> tuple[str, list[str]]:
         headline = "Crops reappear in what was generated from them. Look at the suspects before any use."
     elif copied:
         headline = "Parts of training images reappear in the synthetic ones. Look at the suspects before any use."
+    elif near:
+        headline = "Synthetic images lie nearer to the training images than unseen real ones do. Look at the suspects."
     elif lacking:
         headline = f"No verdict: {lacking}."
     elif looks_real and is_varied:
@@ -45,7 +47,7 @@ def verdict(evaluation: Evaluation) -> tuple[str, list[str]]:
         headline = "Each synthetic image looks real by these measures, but they do not show all that real tissue shows."
     else:
         headline = "The synthetic images differ from real ones by these measures."
-    if not (copied or reappear or evaluation.shared):
+    if not (copied or near or reappear or evaluation.shared):
         headline += _suspicion(evaluation)
     return headline, [sentence for sentence in sentences if sentence]
 
@@ -179,15 +181,17 @@ def _obedient(maps: list[Figure]) -> str:
     )
 
 
-def _new(evaluation: Evaluation, of_name: dict[str, Figure]) -> tuple[bool, str]:
+def _new(evaluation: Evaluation, of_name: dict[str, Figure]) -> tuple[bool, bool, str]:
+    """Whether parts were copied, whether whole images keep too close to the training images, and the sentence."""
     auth, fake = of_name["AuthPct"], evaluation.copying.fake
-    near = auth.high is not None and auth.measured < auth.at_best - 100 * SHORT and auth.high < auth.at_best
+    surely_less = auth.difference_high is not None and auth.difference_high < 0
+    near = surely_less and auth.measured < auth.at_best - 100 * SHORT
     text = (
         f"New? By {evaluation.encoders[0].encoder}: {auth.measured:.0f} % of the synthetic images keep their distance "
         f"from the training images (unseen real ones: {auth.at_best:.0f} %)."
     )
     if fake is None:
-        return near or bool(evaluation.shared), f"{text} Copied parts were not searched for: {evaluation.copying.note}."
+        return False, near, f"{text} Copied parts were not searched for: {evaluation.copying.note}."
     pasted = fake.at_threshold[0] > max(_image_floor(evaluation), CHANCE) and fake.low > CHANCE
     floors = {"in unseen real images": evaluation.copying.real, "of a random training image": evaluation.copying.other}
     others = "".join(f"{name}: {100 * rate.rate:.1f} %; " for name, rate in floors.items() if rate)
@@ -195,7 +199,7 @@ def _new(evaluation: Evaluation, of_name: dict[str, Figure]) -> tuple[bool, str]
         f" In {100 * fake.rate:.1f} % of {fake.n} a part of the nearest training image reappears ({others}expected by "
         "chance: 1 %)."
     )
-    return pasted or near or bool(evaluation.shared), text
+    return pasted, near, text
 
 
 def _stain(drift: Figure) -> str:

@@ -70,6 +70,8 @@ class Layouts:
     def __init__(self, config: LayoutConfig, table: TissueTable, seed: int, size: int):
         if len(table.types) < 2:
             raise ConfigError(f"the tissue table has only {table.names[0]!r}; a layout needs at least two types")
+        if seed < 0:
+            raise ConfigError(f"seed is {seed}; give 0 or more")
         if size < MIN_SIZE:
             raise ConfigError(f"layouts of {size} pixels are too small; give at least {MIN_SIZE}")
         self.config, self.seed, self.size = config, seed, size
@@ -130,6 +132,8 @@ def draw_layouts(
     config: LayoutConfig, table: TissueTable, count: int, seed: int, size: int
 ) -> UInt8[np.ndarray, "n h w"]:
     """The first `count` of `Layouts`, as one array; raises what it raises."""
+    if count < 0:
+        raise ConfigError(f"count is {count}; give 0 or more layouts")
     layouts = Layouts(config, table, seed, size)
     return np.stack([layouts.draw(i) for i in range(count)]) if count else np.zeros((0, size, size), np.uint8)
 

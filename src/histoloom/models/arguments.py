@@ -86,6 +86,11 @@ def as_crops(crops: object, maps: list[np.ndarray], table: TissueTable) -> list[
             "per map"
         )
     shared = isinstance(crops, dict) or all(isinstance(crop, Crop) for crop in crops)
+    if not shared and (wrong := [one for one in crops if not isinstance(one, dict | list | tuple)]):
+        raise InputError(
+            f"crops hold a {type(wrong[0]).__name__} next to what is meant for a whole map; give each map a list "
+            "or a dict, empty for none"
+        )
     if not shared and len(crops) != len(maps):
         raise InputError(f"got crops for {len(crops)} of {len(maps)} maps; give one list of crops, or one per map")
     given = [crops] if shared else crops

@@ -36,9 +36,12 @@ class Sampling:
             raise ConfigError(f"steps is {self.steps}; give a whole number from 1 to {MOST_STEPS}")
         for name in ("map_guidance", "crop_guidance"):
             value = getattr(self, name)
-            if not 0 <= value <= MOST_GUIDANCE:
+            if not isinstance(value, int | float) or not 0 <= value <= MOST_GUIDANCE:
                 raise ConfigError(f"{name} is {value}; give a number from 0 to {MOST_GUIDANCE:g}")
-        low, high = self.guidance_interval
+        interval = self.guidance_interval
+        if not (isinstance(interval, tuple | list) and len(interval) == 2):
+            raise ConfigError(f"guidance_interval is {interval}; give two shares of noise")
+        low, high = interval
         if not 0 <= low <= high <= 1:
             raise ConfigError(
                 f"guidance_interval is {low:g} to {high:g}; give two shares of noise, 0 <= first <= second <= 1"

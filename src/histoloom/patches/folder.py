@@ -235,7 +235,10 @@ def _pair(found: list[Path], images: Path, drawn: list[Path], maps: Path, map_su
 def _from_manifest(manifest: Path, config: FolderImport, root: Path) -> list[Picture]:
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give the folder of the files in {manifest} with --root")
-    rows = manifest_rows(manifest, root)
+    if config.map_suffix:
+        raise ConfigError(f"--map-suffix has no effect on {manifest}, which names each map; leave it out")
+    chosen = () if config.case_column == FolderImport.case_column else (config.case_column,)
+    rows = manifest_rows(manifest, root, *chosen)
     names = [row["image"] for row in rows.values()]
     cases = _cases(names, [row.get(config.case_column) for row in rows.values()], config)
     has_splits = config.val_share is None and any(row.get("split") for row in rows.values())

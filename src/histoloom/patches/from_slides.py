@@ -273,6 +273,7 @@ def _describe(
                 "annotation": job.annotation_name,
                 "mpp": job.mpp,
                 "bytes": job.slide_bytes,
+                "sample": fingerprint(job.slide, whole=False, dated=False),
                 "annotation_sha256": record.inputs.get(f"annotation {job.annotation_name}", ""),
             }
             for job in jobs

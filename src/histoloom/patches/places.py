@@ -80,6 +80,11 @@ class PlaceReader:
         given = {"slides": slides, "annotations": annotations}
         return {name: Path(given[name] or str(known.get(name, ""))).absolute() for name in given}
 
+    def scale_of(self, source: str) -> tuple[float | None, bool]:
+        """The micrometers per pixel that were given for a slide, if any, and whether they overrule its file."""
+        mpp = self._slides[source]["mpp"]
+        return mpp or self.config.slide_mpp, self.config.overrule_mpp or mpp is not None
+
     def _path(self, source: str) -> Path:
         return self._roots["slides"] / self._slides[source]["file"]
 
@@ -105,10 +110,11 @@ class PlaceReader:
                 f"{self.folder / PATHS}"
             )
         changed = path.stat().st_size != recorded["bytes"]
+        if sample := recorded.get("sample"):  # datasets of before have none
+            changed = changed or fingerprint(path, whole=False, dated=False) != sample
         if annotation is not None:
             changed = changed or fingerprint(annotation) != recorded["annotation_sha256"]
         if changed:
             raise InputError(f"{path}: it or its annotation changed since {self.folder} was made; make that again")
-        mpp = recorded["mpp"]
-        slide = open_slide(path, mpp or self.config.slide_mpp, self.config.overrule_mpp or mpp is not None)
+        slide = open_slide(path, *self.scale_of(source))
         return slide, annotation_of(annotation, slide, self.table, self.config.annotations)

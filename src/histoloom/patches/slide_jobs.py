@@ -15,7 +15,7 @@ from histoloom.errors import ConfigError, InputError
 from histoloom.patches.cases import case_hints, is_missing, same_spelling
 from histoloom.patches.rules import SlideDataset, SlideList
 from histoloom.patches.split import split_by_case
-from histoloom.patches.table_files import read_csv
+from histoloom.patches.table_files import column_named, read_csv
 from histoloom.slides.find import SLIDE_SUFFIXES, FoundSlide, base_name, find_slides, stem
 from histoloom.text import canonical, printable, shorten, tidy
 from histoloom.walk import find_files, source_name, suffix_of
@@ -77,6 +77,8 @@ def find_jobs(
     root = slides.parent if slides.is_file() else slides
     if not found:
         raise InputError(f"{slides}: no slides here; give a slide or a folder of slides{_reasons(notes)}")
+    if listing is None and config.listed != SlideList():
+        raise ConfigError("columns and conditions of a list of slides have no effect without one; give the list")
     listed = _read_listing(listing, config.listed) if listing is not None else None
     taken = found if listed is None else [slide for slide in found if _keys(slide) & listed.keys()]
     if listed is not None:
@@ -87,8 +89,11 @@ def find_jobs(
             raise InputError(f"{listing}: none of its {len(listed)} slides ({named}) is in {slides}{_reasons(notes)}")
         note = f"listed in {listing} are not in {slides} (add them, or take them off the list)"
         _note(notes, missing, len(listed), note)
-    left_out = {s for s in taken if any(fnmatch.fnmatch(s.path.name, pattern) for pattern in config.leave_out)}
+    left_out = {s for s in taken if any(_has_name(s, pattern) for pattern in config.leave_out)}
     _note(notes, [s.path.name for s in taken if s in left_out], len(taken), "are to be left out")
+    if idle := [pattern for pattern in config.leave_out if not any(_has_name(s, pattern) for s in taken)]:
+        more = f" and {len(idle) - 3} more" if len(idle) > 3 else ""
+        notes.append(f"no slide here has a name to be left out: {', '.join(map(shorten, idle[:3]))}{more}")
     taken = [slide for slide in taken if slide not in left_out]
     homes = _Annotations(annotations, root, config.annotation_suffix)
     drawn = {slide: homes.of(slide) for slide in taken}
@@ -109,6 +114,8 @@ def find_jobs(
     ]
     cases, joined = same_spelling(cases)
     notes += joined
+    if config.case_pattern is None and not config.listed.case:
+        notes += _shared_names(taken, cases)
     if config.case_pattern is None and not config.listed.case:
         notes += case_hints(cases)
     split = split_by_case(cases, config.val_share, config.rules.seed)
@@ -182,7 +189,7 @@ def _read_listing(path: Path, config: SlideList) -> dict[str, _Listed]:
     columns_of_file, rows = read_csv(path, "slides")
     conditions = [tuple(tidy(part) for part in condition.split("=", 1)) for condition in config.where]
     names = (config.slide, config.case, config.mpp, *(name for name, _ in conditions))
-    columns = {name: _column(name, columns_of_file, path) for name in names if name}
+    columns = {name: column_named(name, columns_of_file, path) for name in names if name}
     chosen = {
         line: row
         for line, row in rows.items()
@@ -204,15 +211,6 @@ def _read_listing(path: Path, config: SlideList) -> dict[str, _Listed]:
     return listed
 
 
-def _column(name: str, columns: list[str], path: Path) -> str:
-    """The column of this name, however the file spells it."""
-    for column in columns:
-        if canonical(column) == canonical(name):
-            return column
-    known = ", ".join(shorten(column, 40) for column in columns if column)
-    raise InputError(f"{path}: has no column {name!r}; known: {known or 'none'}")
-
-
 def _mpp(text: str, where: str) -> float | None:
     if not text:
         return None
@@ -230,6 +228,12 @@ def _listed_key(name: str) -> str:
     return canonical(base_name(path) if suffix_of(path) in SLIDE_SUFFIXES and suffix_of(path) != ".dcm" else name)
 
 
+def _has_name(slide: FoundSlide, pattern: str) -> bool:
+    """Whether a pattern fits the name of a slide, with or without its suffix, in any case of letters."""
+    names = (slide.path.name, slide.name)
+    return any(fnmatch.fnmatchcase(canonical(name), canonical(pattern)) for name in names)
+
+
 def _case(slide: FoundSlide, config: SlideDataset) -> str:
     if config.case_pattern is None:
         return printable(tidy(slide.name))
@@ -239,6 +243,20 @@ def _case(slide: FoundSlide, config: SlideDataset) -> str:
             f"case pattern {config.case_pattern!r} finds no case in {slide.path.name!r}; it needs one for every slide"
         )
     return printable(found[1])
+
+
+def _shared_names(slides: list[FoundSlide], cases: list[str]) -> list[str]:
+    """A note where slides of several folders count as one case because they have one name."""
+    homes: dict[str, set[Path]] = {}
+    for slide, case in zip(slides, cases, strict=True):
+        homes.setdefault(case, set()).add(slide.path.parent)
+    shared = [case for case, folders in homes.items() if len(folders) > 1]
+    if not shared:
+        return []
+    return [
+        f"{len(shared)} names are those of slides in several folders, which count as one case each: "
+        f"{shorten(shared[0])}; name cases with --case-pattern or a list if they are other patients"
+    ]
 
 
 def _note(notes: list[str], names: Sequence[str], total: int, what: str) -> None:

@@ -20,8 +20,8 @@ def hold_out(
     """True at the patches whose case is held out: as close to `share` of all patches as a greedy choice comes.
 
     `cases` names the case of each patch, `weights` counts a row as several patches (1 each by default). At least
-    one case lands on each side unless `share` is 0. Raises InputError when there is a single case, ConfigError for a
-    share outside 0..1.
+    one case with patches lands on each side, unless `share` is 0 or no other case has any. Raises InputError when there
+    is a single case, ConfigError for a share outside 0..1.
     """
     if not 0 <= share < 1:
         raise ConfigError(f"the share to hold out is {share}; it must be at least 0 and below 1")
@@ -35,7 +35,8 @@ def hold_out(
             f"all patches are of one case ({shorten(next(iter(counts), 'none'))!r}), which cannot be split; name the "
             "cases (--case-pattern or a case_id column), or hold nothing out (--val-share 0)"
         )
-    held = _pick(counts, share * counts.total(), seed)
+    present = Counter({case: count for case, count in counts.items() if count}) or counts
+    held = _pick(present, share * counts.total(), seed) if len(present) > 1 else set()
     return np.fromiter((case in held for case in cases), bool, len(cases))
 
 

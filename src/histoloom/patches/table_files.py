@@ -5,9 +5,18 @@ import io
 from pathlib import Path
 
 from histoloom.errors import InputError
-from histoloom.text import decode_text, one_line, tidy
+from histoloom.text import canonical, decode_text, one_line, shorten, tidy
 
 _MOST_BYTES = 256 << 20
+
+
+def column_named(name: str, columns: list[str], path: Path) -> str:
+    """The column of this name, however the file spells it; raises InputError listing the columns that there are."""
+    for column in columns:
+        if canonical(column) == canonical(name):
+            return column
+    known = ", ".join(shorten(column, 40) for column in columns if column)
+    raise InputError(f"{path}: has no column {name!r}; known: {known or 'none'}")
 
 
 def read_csv(path: Path, what: str) -> tuple[list[str], dict[int, dict[str, str]]]:

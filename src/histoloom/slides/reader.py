@@ -48,6 +48,7 @@ class Slide:
         self.size: tuple[int, int] = self._source.level_sizes[0]
         self.bounds = self._source.bounds
         try:
+            self.says_mpp = self._source.mpp is not None  # whether the file does
             self.mpp, notes = _mpp(self.path, self._source.mpp, slide_mpp, overrule_mpp)
             self.levels, doubts = find_levels(self._source.level_sizes, self._source.tile_sizes, self._level_pixels)
         except SlideError:

@@ -14,6 +14,7 @@ import base64
 import io
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,6 +36,8 @@ from histoloom.version import VERSION
 FORMAT = 1
 PROVENANCE = "provenance.json"
 MOST_JSON = 8 * 2**20
+# What reading a foreign file may raise; zlib for a stream, ArithmeticError for a number such as Infinity.
+_DAMAGED = (ArithmeticError, LookupError, TypeError, ValueError, RecursionError, zipfile.BadZipFile, zlib.error)
 DATED = (1980, 1, 1, 0, 0, 0)  # of all files, so that the same result is the same zip
 
 
@@ -112,7 +115,7 @@ def reopen(data: bytes, catalog: Catalog, config: StudioConfig) -> Reopened:
         redrawn = None if said["redrawn"] is None else _redrawn(files, said["redrawn"], semantic_map.shape)
     except RequestError:
         raise
-    except (HistoloomError, LookupError, TypeError, ValueError, RecursionError, zipfile.BadZipFile) as error:
+    except (HistoloomError, *_DAMAGED) as error:
         raise RequestError(f"this is not a result of the studio, or it is damaged ({_reason(error)})", 400) from None
     return Reopened(model, semantic_map, crops, settings | {"model": model.name}, redrawn)
 
@@ -134,7 +137,7 @@ class _Files:
         try:
             with self._zip.open(name) as file:
                 data = file.read(most + 1)  # whatever the directory of the zip says of its size
-        except (KeyError, NotImplementedError, RuntimeError, OSError):
+        except (EOFError, KeyError, NotImplementedError, RuntimeError, OSError, zlib.error):
             raise RequestError(
                 f"this is not a result of the studio, or it is damaged (no readable {name})", 400
             ) from None

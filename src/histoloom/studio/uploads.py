@@ -69,8 +69,7 @@ def _read_tiff(path: Path, config: StudioConfig, mpp: float | None) -> UInt8[np.
     from histoloom.slides.reader import open_slide
 
     with open_slide(path, 1.0) as slide:  # where the file does not say it, pixels are taken as they are
-        says_mpp = slide.mpp != 1.0
-        scale = slide.mpp / (mpp if mpp and says_mpp else slide.mpp)
+        scale = slide.mpp / (mpp if mpp and slide.says_mpp else slide.mpp)
         width, height = (max(round(edge * scale), 1) for edge in slide.size)
         if width * height > config.upload_pixels:
             raise RequestError(

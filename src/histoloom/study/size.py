@@ -27,6 +27,8 @@ def designs(
         raise ConfigError(f"margin must be between 0.5 and 1; got {margin}")
     if not 0 < wanted < 1 or studies < 1:
         raise ConfigError(f"power must be between 0 and 1, and studies at least 1; got {wanted} and {studies}")
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}; give 0 or more")
     if model.auc >= margin:
         raise ConfigError(f"readers with an AUC of {model.auc} can tell by a margin of {margin}; lower auc")
     found = []

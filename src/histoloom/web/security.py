@@ -5,7 +5,7 @@ page, send it a form, or read an answer; nothing is cached.
 """
 
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -60,14 +60,22 @@ class Guard:
     def _fault(self, method: str, path: str, headers: Headers) -> tuple[int, str] | None:
         """Status and reason where a request is refused: another site has sent it, or it is too large."""
         host = headers.get("host", "")
-        if self._hosts is not None and urlsplit(f"//{host}").hostname not in self._hosts:
+        if self._hosts is not None and _split(f"//{host}").hostname not in self._hosts:
             return 400, "open this page by the address that the server printed"
         if method in ("GET", "HEAD"):
             return None
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _split(origin).netloc != host:
             return 403, "the request comes from another site"
         size, most = headers.get("content-length", ""), self._limits.get(path, MOST_BYTES)
         if not size.isdecimal() or int(size) > most:
             return 413, f"the request must say its size, of at most {most} bytes"
         return None
+
+
+def _split(address: str) -> SplitResult:
+    """The parts of an address; all empty where it is none."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")

@@ -95,7 +95,15 @@ def test_values_are_ids_unless_aliases_are_numbers():
     assert value_ids(table)[[0, 1, 2, 3, 255]].tolist() == [255, 0, 1, -1, 255]
 
 
+@pytest.mark.parametrize(("ignore", "found"), [("2", [255, 0, 255, 3]), ("GLAND", [255, 0, 255, 255])])
+def test_a_value_and_a_type_of_the_table_can_be_ignored(ignore, found):
+    rows = [{"id": 0, "name": "stroma", "aliases": ["1"]}, {"id": 3, "name": "gland", "aliases": ["2", "3-9"]}]
+    assert value_ids(TissueTable.from_rows(rows), (ignore,))[[0, 1, 2, 3]].tolist() == found
+
+
 def test_colours_count_when_the_table_has_colours_for_aliases():
     assert color_ids(TABLE) == {}
     table = TissueTable.from_rows([{"id": 2, "name": "tumor", "aliases": ["#FF0001"]}])
     assert color_ids(table, ignore=("#010203",)) == {0: 255, 0xFFFFFF: 255, 0x010203: 255, 0xFF0001: 2}
+    for ignored in ("tumor", "#ff0001"):
+        assert color_ids(table, ignore=(ignored,))[0xFF0001] == 255

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from picture_folders import write_gray_png
 from PIL import Image
 
 from histoloom.errors import AnnotationError, TissueError
@@ -104,6 +105,14 @@ def test_every_kind_of_label_png_is_read(tmp_path, mode):
     elif mode != "1":
         image = image.convert(mode)
     image.save(tmp_path / "m.png")
+    raster = LabelRaster(tmp_path / "m.png", RADBOUD, (60, 40), MPP)
+    assert (raster.overview(1) == np.where(values, 1, 255)).all()
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_values_of_few_bits_are_read_as_they_are_stored(tmp_path, bits):
+    values = labels(60, 40) % 2
+    write_gray_png(tmp_path / "m.png", values, bits)
     raster = LabelRaster(tmp_path / "m.png", RADBOUD, (60, 40), MPP)
     assert (raster.overview(1) == np.where(values, 1, 255)).all()
 

@@ -8,7 +8,7 @@ from jaxtyping import Int
 
 from histoloom.errors import TissueError
 from histoloom.slides.polygon import Polygon
-from histoloom.text import shorten
+from histoloom.text import canonical, shorten
 from histoloom.tissue import UNLABELLED, TissueTable, alias_range, ancestors
 
 UNKNOWN = -1
@@ -87,18 +87,27 @@ def value_ids(table: TissueTable, ignore: Sequence[str] = ()) -> Int[np.ndarray,
     """Tissue id by label value, 255 where unlabeled, -1 where no type claims the value.
 
     A table with whole numbers or ranges among its aliases says what each value means; without any, values are ids. Of
-    the values that no type claims, 0 (background in every tool) and 255 are unlabeled, and so are those in `ignore`.
+    the values that no type claims, 0 (background in every tool) and 255 are unlabeled, and so is whatever `ignore`
+    names: a value, or a type of the table with all values that mean it.
     """
     ranges = value_ranges(table)
     aliases = {int(a): t.id for t in table.types for a in t.aliases if a.strip().isdecimal() and int(a) < 256}
     lookup = np.full(256, UNKNOWN, np.int16)
-    lookup[[0, UNLABELLED, *(int(v) for v in ignore if v.isdecimal() and int(v) < 256)]] = UNLABELLED
+    lookup[[0, UNLABELLED]] = UNLABELLED
     for low, high, tissue_id in ranges:
         lookup[low : high + 1] = tissue_id
     known = aliases if aliases or ranges else {t.id: t.id for t in table.types}
     for value, tissue_id in known.items():
         lookup[value] = tissue_id
+    lookup[np.isin(lookup, ignored_ids(table, ignore))] = UNLABELLED
+    lookup[[int(v) for v in ignore if v.isdecimal() and int(v) < 256]] = UNLABELLED
     return lookup
+
+
+def ignored_ids(table: TissueTable, ignore: Sequence[str]) -> list[int]:
+    """Ids of the types whose name or alias is in `ignore`; a number there is a label value and names no type."""
+    names = {canonical(name) for name in ignore if not name.isdecimal()}
+    return [t.id for t in table.types if names & {canonical(name) for name in (t.name, *t.aliases)}]
 
 
 def value_ranges(table: TissueTable) -> list[tuple[int, int, int]]:
@@ -111,11 +120,12 @@ def color_ids(table: TissueTable, ignore: Sequence[str] = ()) -> dict[int, int]:
     claimed = {_packed(a): t.id for t in table.types for a in t.aliases if _is_color(a)}
     if not claimed:
         return {}
-    return {
-        0x000000: UNLABELLED,
-        0xFFFFFF: UNLABELLED,
-        **{_packed(c): UNLABELLED for c in ignore if _is_color(c)},
-    } | claimed
+    ignored = ignored_ids(table, ignore)
+    return (
+        {0x000000: UNLABELLED, 0xFFFFFF: UNLABELLED}
+        | {color: UNLABELLED if tissue in ignored else tissue for color, tissue in claimed.items()}
+        | {_packed(c): UNLABELLED for c in ignore if _is_color(c)}
+    )
 
 
 def _is_color(text: str) -> bool:

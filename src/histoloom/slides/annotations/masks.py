@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 
 from histoloom.errors import AnnotationError, ImageError, TissueError
-from histoloom.pictures import coding_of, opened_picture, transparent
-from histoloom.slides.annotations.classes import UNKNOWN, color_ids, value_ids, value_ranges
+from histoloom.pictures import coding_of, label_pixels, opened_picture, transparent
+from histoloom.slides.annotations.classes import UNKNOWN, color_ids, ignored_ids, value_ids, value_ranges
 from histoloom.slides.annotations.label_tiff import TRANSPARENT, LabelTiff, labels_of
 from histoloom.slides.rasterize import blank_outside, overview_size
 from histoloom.text import shorten
@@ -45,7 +45,9 @@ class LabelRaster:
         self._arguments = (path, table, slide_size, slide_mpp, rest, ignore)
         self._table = table
         self._values, self._colors = value_ids(table, ignore), color_ids(table, ignore)
-        self._ranges = value_ranges(table)
+        ignored = ignored_ids(table, ignore)
+        ranges = value_ranges(table)
+        self._ranges = [(low, high, UNLABELLED if tissue in ignored else tissue) for low, high, tissue in ranges]
         if self._colors:
             codes = np.array(sorted(self._colors), np.int32)
             self._codes, self._code_ids = codes, np.array([self._colors[int(c)] for c in codes], np.int16)
@@ -151,11 +153,14 @@ class _LabelPng:
                     raise AnnotationError(
                         f"{path}: {image.width} x {image.height} is too large for a PNG; write a tiled TIFF"
                     )
-                if fault := coding_of(image).label_fault():
+                coding = coding_of(image)
+                if fault := coding.label_fault():
                     raise AnnotationError(f"{path}: {fault}")
                 image.load()
                 hidden = transparent(image)
                 pixels = np.asarray(image.convert("RGB") if colors else image)
+                if pixels.ndim == 2:
+                    pixels, _ = label_pixels(image, coding)
         except ImageError as error:
             raise AnnotationError(
                 str(error).replace("replace the file or leave it out", "copy it from its source again")
