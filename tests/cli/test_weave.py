@@ -265,10 +265,8 @@ def test_the_bundled_student_weaves_what_its_teacher_weaves_in_two_predictions()
         woven[name] = pipeline(*given, seed=0).astype(int)
         predictions[name] = sum(counts) / len(orders)
     assert predictions == {"ebhi-seg": 22, "ebhi-seg-few-steps": 2}
-    # The teacher was trained on after the student was distilled: about 20 gray levels apart instead of less than 15.
     teacher, student = woven.values()
-    another = pipeline(*given, seed=7)
-    assert np.abs(student - teacher).mean() < 0.6 * np.abs(student - another).mean()
+    assert np.abs(student - teacher).mean() < 15  # gray levels
 
 
 def test_the_demo_shows_four_stains_and_four_tissue_types_at_least():
