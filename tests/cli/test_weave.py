@@ -266,7 +266,8 @@ def test_the_bundled_student_weaves_what_its_teacher_weaves_in_two_predictions()
         predictions[name] = sum(counts) / len(orders)
     assert predictions == {"ebhi-seg": 22, "ebhi-seg-few-steps": 2}
     teacher, student = woven.values()
-    assert np.abs(student - teacher).mean() < 15  # gray levels
+    another = pipeline(*given, seed=7)
+    assert np.abs(student - teacher).mean() < 0.5 * np.abs(student - another).mean()
 
 
 def test_the_demo_shows_four_stains_and_four_tissue_types_at_least():
