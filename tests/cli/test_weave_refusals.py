@@ -56,7 +56,7 @@ def test_maps_and_crops_that_cannot_be_used(fails, tiny_model, maps, crop_folder
     [
         (("--steps", 0), "steps is 0; give a whole number from 1 to 1000"),
         (("--batch-size", 0), "batch_size is 0; give a whole number from 1"),
-        (("--seed", -1), "seed is -1; give 0 or more"),
+        (("--seed", -1), "seed is -1; give a whole number, 0 or more"),
         (("--seed", 2**63 - 4), "seed is 9.22e+18, which is too large"),
         (("--tries", 0), "tries is 0; give a whole number from 1"),
         (("--copy-limit", 0), "copy_limit is 0.0; give a number above 0"),

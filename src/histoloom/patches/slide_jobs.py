@@ -77,7 +77,7 @@ def find_jobs(
     root = slides.parent if slides.is_file() else slides
     if not found:
         raise InputError(f"{slides}: no slides here; give a slide or a folder of slides{_reasons(notes)}")
-    if listing is None and config.listed != SlideList():
+    if listing is None and (config.listed.case or config.listed.mpp or config.listed.where):
         raise ConfigError("columns and conditions of a list of slides have no effect without one; give the list")
     listed = _read_listing(listing, config.listed) if listing is not None else None
     taken = found if listed is None else [slide for slide in found if _keys(slide) & listed.keys()]
