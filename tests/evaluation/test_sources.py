@@ -81,6 +81,11 @@ def test_a_dataset_is_read_by_split_val_unless_asked(dataset):
         load_images(dataset, "test")
 
 
+def test_a_split_is_refused_where_there_is_none(tmp_path):
+    with pytest.raises(InputError, match="is not a patch dataset, so it has no split 'val'"):
+        load_images(tmp_path, "val")
+
+
 def test_training_images_are_those_of_the_dataset_unless_named(dataset, tmp_path):
     real = load_images(dataset)
     assert training_images(None, real).split == "train"

@@ -59,7 +59,7 @@ def test_whole_images_near_to_the_training_images_are_said_only_beyond_chance(go
         overall = [auth if figure.name == "AuthPct" else figure for figure in first.overall]
         found = replace(good, copying=searched(good), encoders=[replace(first, overall=overall), *good.encoders[1:]])
         headline = verdict(found)[0]
-        assert headline.startswith("Synthetic images lie nearer to the training images") is near
+        assert headline.startswith("Synthetic images are closer to the training images") is near
         assert "reappear" not in headline
 
 

@@ -67,9 +67,8 @@ def pixel_loss(
 def train_judge(dataset: Path, out: Path, config: SegmenterConfig | None = None, progress: Progress = silent) -> dict:
     """Train a judge on split train of a dataset into the folder `out`, and return what is known of it.
 
-    Its windows shrink to fit small patches.
-    A finished judge of the same dataset and settings stays as it is. Raises InputError for a dataset of one case,
-    OutputError where `out` holds anything else.
+    Its windows shrink to fit small patches. A finished judge of the same dataset and settings stays as it is. Raises
+    InputError for a dataset of one case, OutputError where `out` holds anything else.
     """
     config = config or SegmenterConfig()
     check_numbers(config)

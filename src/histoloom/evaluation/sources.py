@@ -155,7 +155,7 @@ def load_images(folder: Path | str, split: str | None = None) -> ImageSet:
     if (folder / "tissue.toml").is_file() and (folder / "data").is_dir():
         return _dataset(folder, split)
     if split is not None:
-        raise InputError(f"{folder}: is no patch dataset, so it has no split {split!r}; leave the split out")
+        raise InputError(f"{folder}: is not a patch dataset, so it has no split {split!r}; leave the split out")
     if (folder / "index.parquet").is_file():
         return _woven(folder)
     return _plain(folder)

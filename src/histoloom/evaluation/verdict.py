@@ -38,7 +38,7 @@ def verdict(evaluation: Evaluation) -> tuple[str, list[str]]:
     elif copied:
         headline = "Parts of training images reappear in the synthetic ones. Look at the suspects before any use."
     elif near:
-        headline = "Synthetic images lie nearer to the training images than unseen real ones do. Look at the suspects."
+        headline = "Synthetic images are closer to the training images than unseen real ones are. Look at the suspects."
     elif lacking:
         headline = f"No verdict: {lacking}."
     elif looks_real and is_varied:

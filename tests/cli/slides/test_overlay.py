@@ -22,6 +22,7 @@ def test_an_overlay_shows_what_a_dataset_took(project, histoloom):
     ("options", "said"),
     [
         (("--annotation", "annotations/a.geojson"), "give --tissue"),
+        (("--ignore", "fat"), "have no effect without --annotation"),
         (("--dataset", "slides"), "not made by `histoloom patches`"),
         (("--out", "tissue.toml/a.png"), "tissue.toml/a.png: cannot be written"),
         (("--out", "a.gif"), "a.gif: cannot be written; give a name that ends in .png or .jpg"),

@@ -45,6 +45,8 @@ def test_the_same_command_again_does_nothing_and_another_asks_for_another_folder
     [
         (("--slides-are", "x"), "No such option"),
         (("--low", "0.9"), "low 0.9 must not exceed high 0.8"),
+        (("--stride", "0"), "stride"),
+        (("--list-case", "x"), "have no effect without one; give the list"),
         (("--size", "100000"), "are smaller than a patch of 100000 px at 0.5 um/px; lower --size"),
         (("--annotations", "nowhere"), "nowhere: no such folder; give the folder of the annotations"),
         (("--tissue", "slides"), "slides: cannot read the tissue table"),
