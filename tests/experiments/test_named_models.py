@@ -1,10 +1,13 @@
 """Runs that start from a model with other tissue types, or keep clear of one, and what they refuse."""
 
+import re
+
 import pytest
 import torch
 
 from histoloom.errors import ConfigError, ModelError, OutputError
 from histoloom.experiments.distill import distill_recipe
+from histoloom.experiments.plan import describe, plan_recipe
 from histoloom.experiments.recipe import read_recipe
 from histoloom.experiments.reproduce import reproduce
 from histoloom.experiments.run import run_recipe
@@ -90,9 +93,23 @@ def test_another_scale_is_said(image_folder, first):
     model = f"{image_folder}/first/model"
     idle = f"{model}: its autoencoder is used as it is; the table [autoencoder] has no effect"
     assert said[0] == idle
-    assert said[2:] == [f"{model}: was trained at 0.5 um/px; these patches have 0.25 um/px"]
+    assert said[2] == f"{model}: was trained at 0.5 um/px; these patches have 0.25 um/px"
     _, said = train(image_folder, "third", 'initial_model = "first/model"', pictures="mpp = 0.51")
-    assert said[2:] == []
+    assert not any("trained at" in line for line in said)
+
+
+def test_a_decoder_that_draws_another_stain_is_said_before_the_denoiser_is_trained(image_folder, first):
+    _, said = train(image_folder, "second", FIRST)  # its autoencoder took two steps
+    assert re.fullmatch(
+        r".*first/model: decodes these patches at \d+\.\d dB, with (\d\.\d\d(, | and )?){3} of their contrast in red, "
+        r"green and blue; that changes their stain: add a table \[decoder\] to the recipe, which adapts the decoder",
+        said[-1],
+    )
+    plan = plan_recipe(read_recipe(image_folder / "second.toml"), image_folder / "elsewhere")
+    assert describe(plan).splitlines()[-1] == said[-1]
+    tables = "[decoder]\nsize = 32\n[decoder.loop]\nsteps = 1\nbatch_size = 2\n"
+    _, said = train(image_folder, "third", FIRST, tables=tables)
+    assert not any("decodes" in line for line in said)
 
 
 def test_another_objective_and_other_latents_are_refused_before_any_work(image_folder, first):

@@ -20,7 +20,7 @@ from histoloom.experiments.check import check_recipe
 from histoloom.experiments.context import record_of
 from histoloom.experiments.data import hidden_types, open_levels, open_split
 from histoloom.experiments.recipe import DataSource, Recipe
-from histoloom.experiments.stages import open_guide, open_initial
+from histoloom.experiments.stages import describe_decoding, open_guide, open_initial
 from histoloom.files import read_record
 from histoloom.fitting.checkpoint import CHECKPOINT, steps_done
 from histoloom.fitting.loop import LoopConfig, Step
@@ -70,6 +70,7 @@ class TrainingPlan:
     pixels: int  # bytes of their images and maps in memory
     peak: int | None  # bytes of memory while measuring; None where the system does not say
     unknown: tuple[str, ...]  # what was not measured
+    decoding: str = ""  # how a given autoencoder decodes the patches
 
 
 def plan_recipe(recipe: Recipe, folder: Path | str, bar: Bar = SILENT) -> TrainingPlan:
@@ -86,7 +87,12 @@ def plan_recipe(recipe: Recipe, folder: Path | str, bar: Bar = SILENT) -> Traini
     with tempfile.TemporaryDirectory(prefix="histoloom-plan-") as place:
         measuring = _Measuring(recipe, folder, Path(place), bar)
         return TrainingPlan(
-            tuple(measuring.stages()), measuring.count, measuring.pixels, _peak_memory(), _not_measured(recipe, folder)
+            tuple(measuring.stages()),
+            measuring.count,
+            measuring.pixels,
+            _peak_memory(),
+            _not_measured(recipe, folder),
+            measuring.decoding(),
         )
 
 
@@ -112,6 +118,7 @@ def describe(plan: TrainingPlan) -> str:
             "",
             f"memory: {peak} at the peak of measuring, and {byte_size(plan.pixels)} for all patches",
             f"not measured: {', '.join(plan.unknown)}",
+            *([plan.decoding] if plan.decoding else []),
         ]
     )
 
@@ -154,6 +161,11 @@ class _Measuring:
         )
         costs.append(self._stage("denoiser", config.denoiser, train))
         return costs
+
+    def decoding(self) -> str:
+        """How an autoencoder that the recipe names decodes the patches."""
+        autoencoder = _given_autoencoder(self.recipe, self.initial)
+        return "" if autoencoder is None else describe_decoding(self.recipe, autoencoder, self.patches)
 
     def _stage(self, stage: str, config: Any, train: Callable[..., object]) -> StageCost:
         """The cost of a stage whose `config` has a loop; `train` takes a shorter config, a folder and `on_step`."""

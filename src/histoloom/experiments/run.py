@@ -32,7 +32,14 @@ from histoloom.experiments.curves import Curves
 from histoloom.experiments.data import hidden_types, open_dataset, open_levels, open_split
 from histoloom.experiments.model_card import model_card
 from histoloom.experiments.recipe import Recipe, save_recipe
-from histoloom.experiments.stages import open_autoencoder, open_guide, open_initial, reporter, save_model
+from histoloom.experiments.stages import (
+    describe_decoding,
+    open_autoencoder,
+    open_guide,
+    open_initial,
+    reporter,
+    save_model,
+)
 from histoloom.experiments.watch import Watcher
 from histoloom.files import run_folder, write_text
 from histoloom.fitting.checkpoint import steps_done
@@ -78,6 +85,8 @@ def run_recipe(
         if run.curves is not None:
             stack.enter_context(run.curves)
         autoencoder = open_autoencoder(run)
+        if state.is_main_process and (line := describe_decoding(recipe, autoencoder, run.patches)):
+            say(line)
         watcher = Watcher(run, autoencoder) if state.is_main_process else None
         state.wait_for_everyone()
         denoiser = _train_denoiser(run, autoencoder, watcher)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from diffusers.models.modeling_utils import ModelMixin
 
@@ -18,9 +19,11 @@ from histoloom.evaluation.segmenter import (
 )
 from histoloom.experiments.context import Run
 from histoloom.experiments.curves import Curves
+from histoloom.experiments.recipe import Recipe
 from histoloom.files import move, recover, replaced_folder, write_record
 from histoloom.fitting.loop import Step, show_on
 from histoloom.models.autoencoder import load_autoencoder
+from histoloom.models.decoding import measure_decoding
 from histoloom.models.denoiser import Denoiser
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.schedulers import make_sampler
@@ -32,6 +35,8 @@ from histoloom.training.autoencoder import train_autoencoder
 from histoloom.training.decoder import train_decoder
 from histoloom.training.denoiser import DenoiserTraining
 
+MEASURED = 16  # patches on which decoding is measured
+
 
 def open_autoencoder(run: Run) -> ModelMixin:
     """The autoencoder that the recipe names or trains, with its decoder trained further if the recipe says so."""
@@ -42,6 +47,23 @@ def open_autoencoder(run: Run) -> ModelMixin:
     with run.progress("decoder", loop.steps * loop.batch_size, "crops") as bar:
         report = reporter(bar, run.curves, "decoder", loop.batch_size)
         return train_decoder(run.patches, autoencoder, run.recipe.decoder, run.folder / "decoder", report)
+
+
+def describe_decoding(recipe: Recipe, autoencoder: ModelMixin, patches: Patches) -> str:
+    """How the autoencoder that `recipe` names decodes `patches`, and what to do if it changes their stain.
+
+    Empty where the recipe trains the autoencoder or its decoder.
+    """
+    name = recipe.pretrained_autoencoder or recipe.initial_model
+    if not name or recipe.decoder is not None or not len(patches):
+        return ""
+    found = measure_decoding(autoencoder, patches.images[np.linspace(0, len(patches) - 1, MEASURED).astype(int)])
+    cure = (
+        ""
+        if found.is_faithful
+        else "; that changes their stain: add a table [decoder] to the recipe, which adapts the decoder"
+    )
+    return f"{name}: {found}{cure}"
 
 
 def open_initial(name: str) -> HistoloomPipeline | None:

@@ -1,0 +1,54 @@
+"""Real patches against themselves, encoded and decoded: PSNR, contrast, distance, precision, recall, and a picture.
+
+    python benchmarks/decoding.py RUN/dataset --split val --out decoded.jpg ebhi-seg tuned/model
+
+The first row is the distance of split train, undecoded.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from histoloom.encoders.encoder import open_encoder
+from histoloom.metrics import frechet_distance, prdc
+from histoloom.models.autoencoder import decode, encode, load_autoencoder, to_images, to_pixels
+from histoloom.models.decoding import measure_decoding
+from histoloom.models.model_files import find_model
+from histoloom.patches.store import load_patches
+
+SHOWN = 4  # patches in the picture
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Print the table and write the picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--out", type=Path, required=True, help="picture: real patches, then a row per model")
+    args = parser.parse_args()
+    images, learned = load_patches(args.dataset, args.split).images, load_patches(args.dataset, "train").images
+    encoder, rows = open_encoder("histoloom-small"), [images[:SHOWN]]
+    real = encoder(images)
+    print(f"{len(images)} patches of split {args.split}")
+    print("| decoder | PSNR, dB | contrast of red, green, blue | distance | precision, recall |\n|---|---|---|---|---|")
+    print(f"| (split train, undecoded) | | | {frechet_distance(real, encoder(learned)):.1f} | |", flush=True)
+    for model in args.models:
+        autoencoder = load_autoencoder(find_model(model)).float()
+        parts = torch.from_numpy(images).split(8)
+        decoded = torch.cat([to_images(decode(autoencoder, encode(autoencoder, to_pixels(p)))) for p in parts]).numpy()
+        found, features = measure_decoding(autoencoder, images), encoder(decoded)
+        means, contrast = prdc(real, features).means(), ", ".join(f"{value:.2f}" for value in found.contrast)
+        near = f"{frechet_distance(real, features):.1f} | {means['precision']:.2f}, {means['recall']:.2f}"
+        print(f"| {model} | {found.psnr:.1f} | {contrast} | {near} |", flush=True)
+        rows.append(decoded[:SHOWN])
+    sheet = Image.fromarray(np.concatenate([np.concatenate(list(row), axis=1) for row in rows]))
+    sheet.resize((sheet.width * 3 // 4, sheet.height * 3 // 4), Image.Resampling.LANCZOS).save(args.out, quality=86)
+
+
+if __name__ == "__main__":
+    main()
