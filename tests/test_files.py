@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,13 +75,47 @@ def test_a_failed_folder_leaves_nothing(tmp_path):
 
 
 def test_what_was_not_made_here_is_never_removed(tmp_path):
-    (tmp_path / "out.partial").mkdir()
-    (tmp_path / "out.partial" / "thesis.tex").touch()
+    mine = [tmp_path / name / "thesis.tex" for name in ("out.partial", "out.old", ".out.partial")]
+    for path in mine:
+        path.parent.mkdir()
+        path.touch()
     with pytest.raises(OutputError, match="in the way"), files.whole_folder(tmp_path / "out"):
         pass
     with pytest.raises(OutputError, match="not a run"), files.resumable_folder(tmp_path / "out", RUN):
         pass
-    assert (tmp_path / "out.partial" / "thesis.tex").exists()
+    shutil.rmtree(mine.pop().parent)
+    with files.whole_folder(tmp_path / "out") as aside:
+        (aside / "a").touch()
+    with files.replaced_folder(tmp_path / "out") as aside:
+        (aside / "b").touch()
+    assert names(tmp_path / "out") == ["b"]
+    assert all(path.exists() for path in mine)
+
+
+def test_what_an_interrupted_run_has_finished_is_not_removed_by_another_command(tmp_path):
+    with pytest.raises(KeyboardInterrupt), files.resumable_folder(tmp_path / "out", RUN) as aside:
+        (aside / "part-0").touch()
+        raise KeyboardInterrupt
+    line = f"out.partial: holds what an interrupted run of `{RUN.command}` has finished; repeat that command"
+    with pytest.raises(OutputError, match=line), files.whole_folder(tmp_path / "out"):
+        pass
+    assert (tmp_path / "out.partial" / "part-0").exists()
+
+
+def test_a_lock_overwrites_nothing(tmp_path):
+    precious = tmp_path / "precious.txt"
+    precious.write_text("precious")
+    (tmp_path / ".a.lock").symlink_to(precious)
+    (tmp_path / ".b.lock").write_text("precious")
+    (tmp_path / ".c.lock").symlink_to(tmp_path / "absent")
+    for name in "abc":
+        with (
+            pytest.raises(OutputError, match=rf"\.{name}\.lock: is in the way and is no lock"),
+            files.whole_folder(tmp_path / name),
+        ):
+            pass
+    assert precious.read_text() == (tmp_path / ".b.lock").read_text() == "precious"
+    assert not (tmp_path / "absent").exists()
 
 
 def test_an_interrupted_folder_is_resumed_and_then_finished(tmp_path):
@@ -171,7 +206,7 @@ def test_a_folder_is_replaced_as_a_whole_and_a_kill_between_both_renames_is_mend
         with files.replaced_folder(model) as aside:
             (aside / "weights").write_text(text)
     assert (model / "weights").read_text() == "second"
-    os.rename(model, tmp_path / "model.old")
+    os.rename(model, tmp_path / ".model.old")
     files.recover(model)
     assert (model / "weights").read_text() == "second"
     assert names(tmp_path) == ["model"]

@@ -6,6 +6,8 @@ disk, and renamed, so that a process may be killed, or the machine lose power, a
     FOLDER.partial/           a folder while it is being made
       record.json             the run that makes it; only that run resumes it
       parts...                files that are finished stay
+    .FOLDER.partial/          a folder that is made again from the start after a kill
+    .FOLDER.old/              what a folder held before it was replaced, for a moment
     FOLDER/record.json        the same record in the finished folder
     .FOLDER.lock              host, process and start of the one process that writes; gone when it ends
 """
@@ -127,13 +129,14 @@ def check_writable(path: Path) -> None:
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A new folder to write into that becomes `folder` when the block ends, and is removed when the block fails.
 
-    For results that are made again from the start after a kill. Raises OutputError where `folder` holds something,
-    another process writes it, or the disk refuses.
+    For results that are made again from the start after a kill. Raises OutputError where `folder` holds something, an
+    interrupted run has begun it (nothing is deleted), another process writes it, or the disk refuses.
     """
     folder = _place(folder)
     with locked(folder):
         refuse_existing(folder)
-        aside = folder.with_name(f"{folder.name}{PARTIAL}")
+        _refuse_begun(folder)
+        aside = _aside(folder)
         if aside.exists() and not _is_ours(aside):
             raise OutputError(f"{aside}: is in the way and was not left by histoloom; move it away")
         with one_clear_line(folder):
@@ -154,11 +157,11 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 def replaced_folder(folder: Path) -> Iterator[Path]:
     """As `whole_folder`, for a folder that may exist: it is replaced as a whole when the block ends.
 
-    A process that is killed between the two renames leaves `folder` absent and its old content in `folder.old`; the
+    A process that is killed between the two renames leaves `folder` absent and its old content in `.folder.old`; the
     next call puts it back first. The caller holds the lock of the run that `folder` belongs to.
     """
     folder = _place(folder)
-    aside, old = folder.with_name(f"{folder.name}{PARTIAL}"), folder.with_name(f"{folder.name}.old")
+    aside, old = _aside(folder), _old(folder)
     with one_clear_line(folder):
         recover(folder)
         shutil.rmtree(aside, ignore_errors=True)
@@ -187,7 +190,7 @@ def move(source: Path, target: Path) -> None:
 def recover(folder: Path) -> None:
     """Finish what a killed `replaced_folder` began: the old content comes back, or is removed where it is replaced."""
     folder = _place(folder)
-    old = folder.with_name(f"{folder.name}.old")
+    old = _old(folder)
     if old.exists() and not folder.exists():
         os.replace(old, folder)
     elif old.exists():
@@ -272,6 +275,26 @@ def _place(folder: Path) -> Path:
     """The folder itself, where `folder` is a link: what is renamed must not be the link."""
     folder = Path(folder).absolute()
     return Path(os.path.realpath(folder)) if folder.is_symlink() else folder
+
+
+def _aside(folder: Path) -> Path:
+    """Where `folder` is made; hidden, because a name such as `folder.partial` may be that of a run, or of a user."""
+    return folder.with_name(f".{folder.name}{PARTIAL}")
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
+
+
+def _refuse_begun(folder: Path) -> None:
+    """Raise OutputError where an interrupted run has begun to make `folder`."""
+    begun = folder.with_name(f"{folder.name}{PARTIAL}")
+    if (begun / RECORD).is_file() and (begun / RECORD).stat().st_size:
+        command = str(read_json(begun / RECORD, dict).get("command", "?"))[:40]
+        raise OutputError(
+            f"{begun}: holds what an interrupted run of `{command}` has finished; repeat that command to finish it, "
+            "name another folder, or move it away"
+        )
 
 
 def _begin(folder: Path, record: Record, grows: bool = False) -> None:

@@ -18,7 +18,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Keep every other process from writing `folder` while the block runs.
 
     The operating system frees the lock of a process that dies. Raises LockedError, naming host, process and time,
-    where another process holds the lock; OutputError where no lock can be made.
+    where another process holds the lock; OutputError where no lock can be made, or a file that is no lock has its name.
     """
     folder = Path(folder).absolute()
     path = _path(folder)
@@ -75,13 +75,23 @@ def _acquire(path: Path, folder: Path) -> int:
 
 
 def _open(path: Path, attempts: int = 10) -> int:
+    """The open file; raises OutputError for a link, or a file with other content, which a lock would overwrite."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    foreign = f"{path}: is in the way and is no lock of histoloom; move it away"
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        if os.fstat(handle).st_size and "pid" not in _holder(handle):
+            os.close(handle)
+            raise OutputError(foreign)
+        return handle
     except FileNotFoundError:  # another process has made the folder above for a trial, and removed it in between
         if not attempts:
             raise
         return _open(path, attempts - 1)
+    except OSError:
+        if path.is_symlink():
+            raise OutputError(foreign) from None
+        raise
 
 
 def _is_still(handle: int, path: Path) -> bool:

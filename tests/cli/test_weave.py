@@ -203,7 +203,7 @@ def test_a_plan_says_what_is_left_and_writes_nothing(call_here, tiny_model, maps
     assert "made by another run (seed was 0, is now 1" in said[0]
 
 
-@pytest.mark.parametrize("moment", ["bank.partial/record.json", "gland", "bank"])
+@pytest.mark.parametrize("moment", [".bank.partial/record.json", "gland", "bank"])
 def test_a_bank_killed_at_any_moment_is_woven_by_the_same_command(start, histoloom, tiny_model, tmp_path, moment):
     command = ["bank", str(tiny_model), "--tries", "3", "--keep", "2", "--out", "bank"]
     process = start(KILLED, folder=str(tmp_path), moment=moment, arguments=command)

@@ -96,12 +96,12 @@ def test_the_recipes_of_the_bundled_model_train_small_on_other_pictures(image_fo
 
 
 def test_a_model_saved_anew_survives_what_a_killed_run_left(image_folder, trained):
-    (image_folder / "first" / "model.old" / "denoiser").mkdir(parents=True)
+    (image_folder / "first" / ".model.old" / "denoiser").mkdir(parents=True)
     (image_folder / "first" / "model" / "mark").write_text("old")
     (image_folder / "first" / "model" / "crops").mkdir()
     again = train(image_folder, "first")
     assert same(again.denoiser, trained.denoiser)
-    assert sorted(p.name for p in (image_folder / "first").glob("model*")) == ["model"]
+    assert sorted(p.name for p in (image_folder / "first").glob("*model*")) == ["model"]
     assert (image_folder / "first" / "model" / "crops").is_dir()  # a bank of these very weights
 
 

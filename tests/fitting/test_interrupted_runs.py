@@ -59,6 +59,8 @@ def on_step(progress):
 def on_checkpoint(step, averaged):
     if step == 7 and moment == "after it is saved":
         die()
+    with Path(folder, "watched").open("a") as file:
+        file.write(f"{step} ")
 
 losses = []
 torch.manual_seed(seed)
@@ -117,6 +119,8 @@ def test_a_run_killed_at_step_7_and_started_again_ends_with_the_bytes_of_a_whole
     assert (tmp_path / "killed" / CHECKPOINT).read_bytes() == (tmp_path / "whole" / CHECKPOINT).read_bytes()
     resumed, whole = (json.loads((tmp_path / name / "losses.json").read_text()) for name in ("killed", "whole"))
     assert resumed == whole[-len(resumed) :]
+    if moment == "after it is saved":  # its pictures are made by the run that resumes
+        assert (tmp_path / "killed" / "watched").read_text() == "1 2 3 4 5 6 7 8 9 10 11 12 "
     assert len(resumed) == {"after it is saved": 5}.get(moment, 6) if minutes == EVERY_STEP else 12
 
 

@@ -109,7 +109,7 @@ def test_a_disk_that_takes_no_more_leaves_nothing_behind(tmp_path, pictures):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
     try:
-        with pytest.raises(OutputError, match=r"out\.partial/record\.json: cannot be written .* run again"):
+        with pytest.raises(OutputError, match=r"\.out\.partial/record\.json: cannot be written .* run again"):
             import_pictures(pictures, TABLE, CONFIG, tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

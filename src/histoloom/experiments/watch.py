@@ -36,6 +36,9 @@ class Watcher:
             self.segmenter = open_segmenter(home, patches, run.table, self.config.segmenter, run.progress)
 
     def __call__(self, step: int, denoiser: Denoiser) -> None:
+        path = self.run.folder / "samples" / f"{step:06d}.png"
+        if path.is_file():
+            return
         table, curves = self.run.table, self.run.curves
         scheduler, _ = make_sampler(denoiser.samplers)
         pipeline = HistoloomPipeline(self.autoencoder, denoiser, scheduler, table.to_rows())
@@ -46,12 +49,11 @@ class Watcher:
             for semantic_map, crops, image in zip(self.maps, self.crops, images, strict=True)
         ]
         sheet = contact_sheet(rows, table, title=f"step {step}")
-        with whole_file(self.run.folder / "samples" / f"{step:06d}.png") as aside:
+        if curves is not None:
+            curves.add_image("woven", np.asarray(sheet.convert("RGB")), step)
+            if self.segmenter:
+                counts = confusion(self.segmenter.predict(images), np.stack(self.maps), table.num_ids).sum(0)
+                curves.add_scalar("denoiser/map_fidelity_iou", mean_over_present(iou(counts)), step)
+            curves.flush()
+        with whole_file(path) as aside:  # last: a step with a sheet is done
             sheet.save(aside, "PNG")
-        if curves is None:
-            return
-        curves.add_image("woven", np.asarray(sheet.convert("RGB")), step)
-        if self.segmenter:
-            counts = confusion(self.segmenter.predict(images), np.stack(self.maps), table.num_ids).sum(0)
-            curves.add_scalar("denoiser/map_fidelity_iou", mean_over_present(iou(counts)), step)
-        curves.flush()

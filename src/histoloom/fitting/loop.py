@@ -87,7 +87,8 @@ def fit(
 
     `draw(n)` makes sample n from the seed; `identity` is what must not change between a run and its resumption.
     Checkpoints go to `folder` every `checkpoint_minutes` and at the end; the same call resumes from the last one.
-    `on_checkpoint(step, averaged)` runs in the main process after each checkpoint. A file `finish` in `folder`, or in
+    `on_checkpoint(step, averaged)` runs in the main process after each checkpoint, and again for the one that a run
+    resumes from, after which that run may have been killed. A file `finish` in `folder`, or in
     the folder above it, ends the run after the next step with the weights that it has. With schedule "constant" a
     finished run may be lengthened by more `steps`. Without `folder` the training stays in memory and in this process.
 
@@ -115,6 +116,8 @@ def fit(
     start = load_checkpoint(folder, objective, average, optimizer, identity_text) if folder else 0
     if start > config.steps:
         raise ModelError(f"{folder}: has trained {start} steps, more than the {config.steps} asked for; ask for more")
+    if start and on_checkpoint and world.is_main_process:
+        on_checkpoint(start, average.module)
     if start and finish_is_asked(folder):
         return average.module
     model, optimizer = world.prepare(objective, optimizer)
