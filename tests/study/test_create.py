@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import uniform_filter
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import cross_val_predict
 
@@ -53,6 +54,26 @@ def test_only_a_lossy_format_on_one_side_is_warned_of(sides, tmp_path, made_from
     side = replace(real, kind="patch dataset", made_from=made_from)
     said = create_study((side, fake), StudyConfig(n=8, readers=1), tmp_path / "study")
     assert any("traces of a format may show" in line for line in said) is warned
+
+
+def test_a_frame_and_sharpness_are_named_where_they_give_one_side_away(sides, tmp_path):
+    def told(real, fake, name: str) -> list[str]:
+        return [
+            line for line in create_study((real, fake), StudyConfig(n=16, readers=1), tmp_path / name) if "AUC" in line
+        ]
+
+    real, fake = sides
+    assert told(real, fake, "plain") == []
+    framed = real.images.copy()
+    framed[:, [0, -1]] //= 2
+    framed[:, :, [0, -1]] //= 2
+    assert told(replace(real, images=framed), fake, "framed") == [
+        "the real images have a frame, which gives them away (AUC 1.00 by their outermost pixels alone): cut it off, "
+        "as `histoloom import --trim 2` does"
+    ]
+    blurred = uniform_filter(fake.images, (0, 5, 5, 0))
+    (line,) = told(real, replace(fake, images=blurred), "blurred")
+    assert line.startswith("sharpness alone tells the sides apart (AUC 0.99")
 
 
 def test_no_image_is_in_two_items_and_a_repeat_is_well_behind_its_first(study):

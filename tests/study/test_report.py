@@ -42,6 +42,18 @@ def test_the_answer_is_that_of_the_skill(skill, expected):
     assert by_other_method.low == pytest.approx(found.auc.low, abs=0.02)
 
 
+def test_readers_who_are_always_wrong_and_readers_who_say_nothing():
+    readings = drawn(2, 20, 0.0)
+    wrong = np.tile([6.0, 1.0], (2, 10))
+    found = analyze(replace(readings, scores=wrong), 0.6)
+    assert found.answer is Verdict.REVERSED
+    assert (found.auc.low, found.auc.high) == (0.0, pytest.approx(1 - 0.025 ** (1 / 10)))
+    assert found.auc.p == pytest.approx(2 * 0.5**10)
+    found = analyze(replace(readings, scores=np.full((2, 20), 3.0)), 0.6)
+    assert found.answer is Verdict.OPEN
+    assert sentence(found).startswith("Not decided: so few answers, or answers so alike, show no interval")
+
+
 def test_few_guesses_decide_nothing():
     found = analyze(drawn(3, 12, 0.0), 0.6)
     assert found.answer is Verdict.OPEN
@@ -128,6 +140,14 @@ def test_a_report_of_readers_who_always_know(sides, tmp_path):
     assert len(rows) == sum(len(order) for order in open_study(folder).orders.values()) - 3
     figures = list(csv.DictReader((report / "figures.csv").open()))
     assert figures[0]["value"] == "1.0"
+    # All are told apart: the exact interval over ten comparisons of a synthetic and a real image that share none.
+    assert (found.auc.low, found.auc.high) == (pytest.approx(0.025 ** (1 / 10)), 1.0)
+    assert found.answer is Verdict.CAN
+    assert (
+        sentence(found)
+        == "Readers can tell synthetic images from real ones: the interval is above chance. AUC 1.00 [0.69, 1.00]."
+    )
+    assert of["accuracy", "mean of readers"].low == pytest.approx(0.025 ** (1 / 20))
     assert json.loads((report / "report.json").read_text())["margin"] == 0.6
     (report / "figures.csv").unlink()
     write_report(folder, report)  # replaces it

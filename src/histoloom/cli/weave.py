@@ -204,10 +204,9 @@ def generate(
     check = CheckConfig(judge=judge) if self_check else None
     woven = out
     if kind:
-        from histoloom.generation.export import check_kind
+        from histoloom.generation.export import check_export
 
-        check_kind(kind)
-        check_out(out)
+        check_export(kind, out)
         woven = out.with_name(f"{out.name}.woven")
     _generate(model, woven, source, config, Workers(workers, ray), check, plan)
     if plan and kind:

@@ -23,6 +23,7 @@ Nothing of it names this machine: the key file of the woven folder is left out.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -32,7 +33,7 @@ from histoloom.generation.export_card import License, read_license, write_card
 from histoloom.generation.export_items import Item, count_items, iter_items
 from histoloom.patches.store import read_table
 from histoloom.progress import Progress, silent
-from histoloom.records import Record
+from histoloom.records import Record, refuse_other_run
 from histoloom.tissue import TissueTable
 
 FORMAT = 1  # raised when the same settings and inputs give other bytes
@@ -46,6 +47,15 @@ def check_kind(kind: str) -> None:
         raise ConfigError(f"--as {kind} is unknown; known: {', '.join(get_args(Kind))}")
 
 
+def check_export(kind: str, out: Path) -> None:
+    """Raise ConfigError for a kind that is not known, OutputError where `out` could not take such an export: call it
+    before the patches are woven."""
+    check_kind(kind)
+    files.check_out(out)
+    if (found := files.read_record(out)) is not None:
+        refuse_other_run(out, found, replace(_record(kind, ""), inputs=found.get("inputs", {})))
+
+
 def export_woven(folder: Path, kind: str, out: Path, progress: Progress = silent) -> int:
     """Write the woven patches of `folder` to the new folder `out` as `kind`; returns their number.
 
@@ -55,7 +65,7 @@ def export_woven(folder: Path, kind: str, out: Path, progress: Progress = silent
     """
     check_kind(kind)
     count, digest = count_items(folder)
-    record = Record(command="export", format=FORMAT, settings={"as": kind}, inputs={"patches": digest})
+    record = _record(kind, digest)
     if files.is_finished(out, record):
         return count
     table, license = read_table(folder), read_license(folder)
@@ -67,6 +77,10 @@ def export_woven(folder: Path, kind: str, out: Path, progress: Progress = silent
             write_card(aside, kind, count, table, license)
         files.write_record(aside, record)
     return count
+
+
+def _record(kind: str, patches: str) -> Record:
+    return Record(command="export", format=FORMAT, settings={"as": kind}, inputs={"patches": patches})
 
 
 def _writer(kind: str) -> Write:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.stats import binomtest
 
 from histoloom.errors import InputError
 from histoloom.readers.accuracy import Share, exact_share, reader_shares
@@ -83,10 +84,11 @@ def _auc(readings: Readings, kind: str, name: str, tissue: str | None = None) ->
     at = readings.where(kind, tissue=tissue) if readings.is_pairs else readings.where(REAL, kind, tissue=tissue)
     scope = "all" if tissue is None else tissue
     try:
-        estimate = _estimate(success_of(readings, kind, tissue))
+        success = success_of(readings, kind, tissue)
+        estimate = _estimate(success)
     except InputError:  # too few items
-        estimate = NOTHING
-    return _figure(scope, name, "mean of readers", estimate, int(at.sum()))
+        success, estimate = np.empty((0, 0)), NOTHING
+    return _figure(scope, name, "mean of readers", estimate, success, int(at.sum()))
 
 
 def _estimate(success: Float[np.ndarray, "r *cases"]) -> Estimate:
@@ -102,8 +104,9 @@ def _by_variance_analysis(readings: Readings) -> list[Figure]:
     is_synthetic = np.array(readings.kinds)[at] == SYNTHETIC
     if min(is_synthetic.sum(), (~is_synthetic).sum()) < 2:
         return []
-    estimate = obuchowski_rockette(successes(readings.scores[:, at], is_synthetic)).estimate
-    return [_figure("all", "AUC by Obuchowski-Rockette", "mean of readers", estimate, int(at.sum()))]
+    success = successes(readings.scores[:, at], is_synthetic)
+    estimate = obuchowski_rockette(success).estimate
+    return [_figure("all", "AUC by Obuchowski-Rockette", "mean of readers", estimate, success, int(at.sum()))]
 
 
 def _per_reader(readings: Readings) -> list[Figure]:
@@ -111,9 +114,11 @@ def _per_reader(readings: Readings) -> list[Figure]:
     at = readings.where(SYNTHETIC) if readings.is_pairs else readings.where(REAL, SYNTHETIC)
     is_synthetic = np.array(readings.kinds)[at] == SYNTHETIC
     estimates = reader_estimates(success)
-    for reader, scores, estimate in zip(readings.readers, readings.scores[:, at], estimates, strict=True):
+    for r, (reader, scores, estimate) in enumerate(
+        zip(readings.readers, readings.scores[:, at], estimates, strict=True)
+    ):
         given = ~np.isnan(scores)
-        figures.append(_figure("all", "AUC", reader, estimate, int(given.sum())))
+        figures.append(_figure("all", "AUC", reader, estimate, success[r : r + 1], int(given.sum())))
         called = scores[given] > MIDDLE
         if readings.is_pairs:
             figures.append(_share("accuracy", reader, exact_share(called)))
@@ -155,32 +160,51 @@ def _ratings(readings: Readings) -> list[Figure]:
     for number, name in enumerate(RATINGS):
         given = readings.ratings[:, at, number]
         title = f"{name}: real rated above synthetic"
-        figures.append(_figure("all", title, "mean of readers", _try(given, is_real), len(is_real)))
+        figures.append(_figure("all", title, "mean of readers", *_try(given, is_real), len(is_real)))
         figures.append(_mean(f"{name}: mean of real", given[:, is_real], (1.0, float(BEST))))
         figures.append(_mean(f"{name}: mean of synthetic", given[:, ~is_real], (1.0, float(BEST))))
     return figures
 
 
-def _try(scores: Float[np.ndarray, "r n"], positive: Bool[np.ndarray, " n"]) -> Estimate:
+def _try(scores: Float[np.ndarray, "r n"], positive: Bool[np.ndarray, " n"]) -> tuple[Estimate, np.ndarray]:
+    """The estimate and the successes that it is of."""
     try:
-        return _estimate(successes(scores, positive))
+        success = successes(scores, positive)
+        return _estimate(success), success
     except InputError:
-        return NOTHING
+        return NOTHING, np.empty((0, 0))
 
 
 def _mean(name: str, values: Float[np.ndarray, "r n"], ends: tuple[float, float] = (0.0, 1.0)) -> Figure:
     """A mean over readers and items, both random, of values between `ends`."""
     enough = min(values.shape) > (0 if len(values) == 1 else 1)
     estimate = _estimate(values) if enough and not np.isnan(values).all() else NOTHING
-    low, high = _within(estimate.interval(), ends)
+    unanimous = _unanimous(values) if ends == (0.0, 1.0) else None
+    low, high = (unanimous.low, unanimous.high) if unanimous else _within(estimate.interval(), ends)
     return Figure(
         "all", name, "mean of readers", estimate.value, low, high, values.shape[1], variance=estimate.variance
     )
 
 
-def _figure(scope: str, name: str, reader: str, estimate: Estimate, n: int) -> Figure:
+def _figure(
+    scope: str, name: str, reader: str, estimate: Estimate, success: Float[np.ndarray, "r *cases"], n: int
+) -> Figure:
+    if (share := _unanimous(success)) is not None:
+        p = float(binomtest(share.count, share.n).pvalue)
+        return Figure(scope, name, reader, estimate.value, share.low, share.high, n, p, estimate.variance)
     low, high = _within(estimate.interval(), (0.0, 1.0))
     return Figure(scope, name, reader, estimate.value, low, high, n, estimate.p_value(0.5), estimate.variance)
+
+
+def _unanimous(success: Float[np.ndarray, "r *cases"]) -> Share | None:
+    """Where every success is 1, or every one 0, the variance is 0 and has no interval: the exact one over as many
+    comparisons as share no case."""
+    given = ~np.isnan(success)
+    values = np.unique(success[given])
+    if len(values) != 1 or values[0] not in (0, 1):
+        return None
+    apart = min(len(np.unique(places)) for places in np.nonzero(given)[1:])
+    return exact_share(np.full(apart, values[0] == 1))
 
 
 def _within(interval: tuple[float, float], ends: tuple[float, float]) -> tuple[float, float]:

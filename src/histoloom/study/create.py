@@ -17,8 +17,9 @@ from histoloom.progress import Progress, silent
 from histoloom.records import Record
 from histoloom.study.folder import FORMAT, IMAGES, KEY, STUDY, image_names
 from histoloom.study.matching import ANY, Matcher
-from histoloom.study.plan import DECODED, MAIN, PRACTICE, SYNTHETIC, Item, Shown, draw_items, orders
+from histoloom.study.plan import DECODED, MAIN, PRACTICE, REAL, SYNTHETIC, Item, Shown, draw_items, orders
 from histoloom.study.settings import StudyConfig
+from histoloom.study.shortcuts import describe_shortcuts
 
 Decode = Callable[[UInt8[np.ndarray, "h w 3"]], UInt8[np.ndarray, "h w 3"]]
 
@@ -135,4 +136,7 @@ def _about(items: list[Item], matcher: Matcher, sides: tuple[ImageSet, ImageSet]
         lines.append(
             f"real images were kept as {real.kept_as}, synthetic ones as {fake.kept_as}: traces of a format may show"
         )
-    return lines
+    shown = [image for item in items for image in item.images]
+    mine = sorted({image.index for image in shown if image.kind == REAL})
+    woven = sorted({image.index for image in shown if image.kind == SYNTHETIC})
+    return lines + describe_shortcuts(real.images[mine], fake.images[woven])

@@ -35,6 +35,7 @@ SENTENCES = {
     Verdict.REVERSED: "Readers see a difference, and take synthetic images for real: the interval is below chance.",
     Verdict.OPEN: "Not decided: the interval reaches both chance and the margin {margin}; more answers are needed.",
 }
+NO_INTERVAL = "Not decided: so few answers, or answers so alike, show no interval; more answers are needed."
 
 
 def write_report(folder: Path, out: Path, key: Path | None = None) -> Analysis:
@@ -63,7 +64,7 @@ def write_report(folder: Path, out: Path, key: Path | None = None) -> Analysis:
 def sentence(analysis: Analysis) -> str:
     """The answer of a study in words."""
     auc = analysis.auc
-    found = SENTENCES[analysis.answer].format(margin=f"{analysis.margin:.2f}")
+    found = SENTENCES[analysis.answer].format(margin=f"{analysis.margin:.2f}") if auc.low == auc.low else NO_INTERVAL
     return f"{found} AUC {auc.value:.2f} {span(auc)}."
 
 
