@@ -184,10 +184,10 @@ def test_generate_exports_what_it_wove_and_does_so_once(call_here, tiny_model, m
     assert len(read_woven(tmp_path / "new.woven").rows) == 3
     assert "--as jpeg is unknown" in call_here(*command, "--as", "jpeg")[2][0]
     shutil.rmtree("new.woven")
-    assert "new: was made by another run (as was \"dataset\", is now \"coco\")" in call_here(*command, "--as", "coco")[2][0]
+    assert 'new: was made by another run (as was "dataset", is now "coco")' in call_here(*command, "--as", "coco")[2][0]
     assert call_here("generate", str(tiny_model), "--maps", str(maps), "--out", "woven", "--steps", "2")[0] == 0
     refused = call_here(*command, "--out", "woven")
-    assert "woven: was made by another run (command was \"generate\", is now \"export\")" in refused[2][0]
+    assert 'woven: was made by another run (command was "generate", is now "export")' in refused[2][0]
     assert not [*tmp_path.glob("*.woven")]  # refused before anything is woven
 
 

@@ -15,6 +15,7 @@ from histoloom.evaluation import downstream as downstream_module
 from histoloom.evaluation import downstream_file
 from histoloom.evaluation.deeplab import SourceSampler, make_network, predict, train_deeplab
 from histoloom.evaluation.downstream import DownstreamConfig, check_sets, describe, downstream, gain, pooled
+from histoloom.evaluation.map_origin import with_cases
 from histoloom.evaluation.near_duplicates import near_duplicates
 from histoloom.evaluation.sources import ImageSet
 from histoloom.evaluation.type_weights import type_weights
@@ -255,6 +256,18 @@ def test_maps_of_test_patches_are_known_by_what_they_show(image_sets):
     with pytest.raises(InputError, match="fake: was generated from the map of"):
         check_sets(real, replace(fake, cases=cases), held)
     check_sets(replace(real, semantic_maps=held.semantic_maps), replace(fake, cases=cases), held)  # real has them, too
+    for cases in (
+        [f"{name} (0, 0)" for name in held.names],  # `--record-names`
+        [f"{one} + {other}" for one, other in zip(real.map_ids, held.map_ids, strict=True)],  # an order
+        [f"{one} (0, 0) + {other} (0, 0)" for one, other in zip(real.names, held.names, strict=True)],
+    ):
+        with pytest.raises(InputError, match="fake: was generated from the map of"):
+            check_sets(real, replace(fake, cases=cases), held)
+    with pytest.raises(InputError, match="fake: was generated from the map of"):  # an export names no map
+        check_sets(real, replace(fake, semantic_maps=held.semantic_maps), held)
+    named = replace(fake, cases=[f"{name} (0, 0) + layout" for name in real.names])
+    check_sets(real, named, held)
+    assert with_cases(named, [held, real]).cases == real.cases
 
 
 def test_the_backbone_starts_with_the_weights_of_a_small_encoder():

@@ -11,6 +11,7 @@ def test_the_label_is_the_type_that_stands_out_most():
     maps[1, :3] = 1  # 30 % of a rare type beside 70 % of the common one
     maps[2, :3] = 255
     assert tissue_labels(maps, np.array([0.9, 0.1, 0.0])).tolist() == [0, 1, 0]
+    assert tissue_labels(np.full((1, 10, 10), 255, np.uint8), np.array([0.9, 0.1, 0.0])).tolist() == [-1]
 
 
 def test_color_statistics_are_means_deviations_and_quantiles(make_patches):

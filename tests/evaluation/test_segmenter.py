@@ -1,5 +1,7 @@
 """The segmenter: learns a trivial tissue in seconds, repeats itself, survives the disk, refuses what it cannot use."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -48,6 +50,25 @@ def trained():
     losses = []
     segmenter = train_segmenter(*tissue(24, seed=0), 3, TINY, Losses(losses))
     return segmenter, losses
+
+
+def test_borders_are_read_where_they_lie():
+    """Discs of two plain colors: the map is late and early equally often on either side."""
+    rng, edge = np.random.default_rng(0), 64
+    grid = np.stack(np.mgrid[:edge, :edge], axis=-1)
+
+    def discs(n: int) -> tuple[np.ndarray, np.ndarray]:
+        maps = np.stack([np.linalg.norm(grid - rng.uniform(20, 44, 2), axis=-1) < rng.uniform(8, 14) for _ in range(n)])
+        return np.where(maps[..., None], (140, 90, 160), (225, 190, 215)).astype(np.uint8), maps.astype(np.uint8)
+
+    plain = replace(TINY, size=64, steps=120, stain=StainJitter(0.0, 0.0, 0.0))
+    images, maps = discs(16)
+    read = train_segmenter(*discs(24), 2, plain).predict(images)
+    for axis in (1, 2):
+        places = np.arange(edge).reshape((1, -1, 1) if axis == 1 else (1, 1, -1))
+        centers = [(of * places).sum((1, 2)) / of.sum((1, 2)) for of in (read, maps)]
+        assert abs((centers[0] - centers[1]).mean()) < 0.15  # with every second pixel of the map as truth: 0.5
+    assert mean_over_present(iou(confusion(read, maps, 2).sum(axis=0))) > 0.95
 
 
 def test_it_learns_colour_and_texture_in_seconds(trained):

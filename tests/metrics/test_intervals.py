@@ -97,7 +97,13 @@ def test_95_percent_intervals_cover_the_truth_at_5_to_50_cases_of_uneven_size(nu
         return (rng.random(len(cases)) < rng.beta(3.2, 0.8, number)[cases]).astype(float), cases
 
     assert 0.93 <= coverage(normal, mean_interval, 0.0) <= 0.97
-    assert 0.93 <= coverage(hits, mean_interval, 0.8) <= 0.97
+    assert 0.93 <= coverage(hits, mean_interval, 0.8) <= (0.97 if number > 5 else 0.99)
+
+    def many(rng):  # images per case, and few misses: cases look more alike than they are
+        cases = np.repeat(np.arange(number), 100)
+        return (rng.random(len(cases)) < rng.beta(3.92, 0.08, number)[cases]).astype(float), cases
+
+    assert coverage(many, mean_interval, 0.98, 500) >= 0.85
 
     def shift(values, cases):
         half = number // 2

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from histoloom.conditioning.inputs import content_id
-from histoloom.evaluation.map_origin import with_cases
+from histoloom.evaluation.map_origin import known_as, with_cases
 from histoloom.evaluation.sources import ImageSet
 from histoloom.models.few_steps import FewStepScheduler
 
@@ -61,7 +61,8 @@ def _with_foreign_crops(real: ImageSet, fake: ImageSet) -> float:
     case_of |= {content_id(image): case for image, case in zip(real.images, real.cases, strict=True)}
     known, foreign = 0, 0
     for case, crops in zip(with_cases(fake, [real]).cases, fake.crops, strict=False):
-        cases = {case_of[crop.source] for crop in crops if crop.source in case_of}
+        named = [next((name for name in known_as(crop.source) if name in case_of), None) for crop in crops]
+        cases = {case_of[name] for name in named if name is not None}
         if cases and case in set(real.cases):
             known += 1
             foreign += cases != {case}

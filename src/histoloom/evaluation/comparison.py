@@ -148,13 +148,15 @@ def _of_cases(images: ImageSet, number: int, rng: np.random.Generator) -> ImageS
 
 
 def _spread(images: ImageSet, number: int, rng: np.random.Generator) -> ImageSet:
-    """`number` random images, the first of them of different cases, so that no case is lost."""
-    if len(images) <= number:
-        return images
-    order = rng.permutation(len(images))
-    _, first = np.unique(np.asarray(images.cases)[order], return_index=True)
+    return images if len(images) <= number else images.select(spread_over_cases(images.cases, number, rng))
+
+
+def spread_over_cases(cases: Sequence[str], number: int, rng: np.random.Generator) -> Int[np.ndarray, " number"]:
+    """`number` random images in their order, as far as possible of different cases, so that no case is lost."""
+    order = rng.permutation(len(cases))
+    _, first = np.unique(np.asarray(cases)[order], return_index=True)
     chosen = np.concatenate([order[np.sort(first)], np.delete(order, first)])[:number]
-    return images.select(np.sort(chosen))
+    return np.sort(chosen)
 
 
 def _at_most(images: ImageSet, most: int, rng: np.random.Generator) -> ImageSet:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from histoloom.conditioning.inputs import SMALLEST_CROP, Crop, content_id
+from histoloom.evaluation.map_origin import known_as
 from histoloom.evaluation.sources import ImageSet
 from histoloom.generation.woven_patch import CropUse
 
@@ -61,7 +62,7 @@ def find_crops(fake: ImageSet, real: Sequence[ImageSet], bank: Sequence[Crop] = 
         lenders[content_id(crop.pixels)] = [crop]
     found, missing = [], Counter()
     for woven, use in ((i, use) for i, crops in enumerate(fake.crops) for use in crops):
-        known = lenders.get(use.source, [])
+        known = next((lenders[name] for name in known_as(use.source) if name in lenders), [])
         crop = _crop(woven, use, known[0]) if len(known) == 1 else SEVERAL if known else UNKNOWN
         if isinstance(crop, UsedCrop):
             found.append(crop)

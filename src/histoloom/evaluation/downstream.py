@@ -21,7 +21,7 @@ from histoloom.errors import InputError
 from histoloom.evaluation.advice import advice
 from histoloom.evaluation.controls import CONTROLS, check_controls
 from histoloom.evaluation.deeplab import STRIDE, DownstreamConfig, adapted, predict, train_deeplab
-from histoloom.evaluation.map_origin import same_maps
+from histoloom.evaluation.map_origin import known_as, same_maps
 from histoloom.evaluation.near_duplicates import near_duplicates
 from histoloom.evaluation.plain import plain
 from histoloom.evaluation.sources import ImageSet, comparable
@@ -281,8 +281,9 @@ def check_sets(real: ImageSet, fake: ImageSet, held: ImageSet) -> None:
         raise InputError(f"{held.where}: case {shared[0]!r} is also in the training images; split by case")
     tested = {*held.names, *held.cases, *map(content_id, held.images)} | {*held.map_ids} - {*real.map_ids}
     sources = {crop.source for crops in fake.crops for crop in crops}
-    for what, names in (("the map of", set(fake.cases)), ("a crop of", sources)):
-        if leaked := sorted(names & tested):
+    shown = {id for id, of in zip(fake.map_ids, fake.maps, strict=True) if of.min() < of.max()}  # plain maps are alike
+    for what, names in (("the map of", {*fake.cases}), ("a crop of", sources), ("the map of", shown)):
+        if leaked := sorted({known for name in names for known in known_as(name)} & tested):
             raise InputError(
                 f"{fake.where}: was generated from {what} {leaked[0]!r} of the test images; use maps and crops of "
                 "split train only"

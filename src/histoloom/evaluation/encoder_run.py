@@ -9,7 +9,6 @@
 The same command continues a killed run from its last checkpoint.
 """
 
-from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -18,6 +17,7 @@ from histoloom.encoders.barlow_twins import EncoderTraining, starting_encoder, t
 from histoloom.encoders.cache import features
 from histoloom.encoders.encoder import as_encoder, open_encoder, short_name
 from histoloom.encoders.small import SmallEncoder, save_small_encoder, weights_path
+from histoloom.errors import ConfigError
 from histoloom.evaluation.probe import Probe, has_types, probe_encoder, write_card
 from histoloom.files import run_folder
 from histoloom.fitting.loop import identity_of, show_on
@@ -33,17 +33,17 @@ def run_encoder(dataset: Path, config: EncoderTraining, out: Path, progress: Pro
     """Train an encoder on the split train of `dataset` in `out`, and return its linear probes; none without a split
     val and two tissue types.
 
-    Continues an interrupted run. Raises OutputError where `out` holds another run or cannot be written.
+    Continues an interrupted run. Raises ConfigError under a launcher of several processes, OutputError where `out`
+    holds another run or cannot be written.
     """
+    if process_state().num_processes > 1:  # its loss compares the samples of a batch, and norms hold their statistics
+        raise ConfigError("an encoder is trained in one process; start `histoloom train-encoder` without a launcher")
     patches, weights = load_patches(dataset, "train"), weights_path(config.start)
     held = load_patches(dataset, "val") if "val" in splits(dataset) and has_types(patches) else None
     inputs = {"patches": patches.fingerprint()} | ({} if weights is None else {"start": fingerprint(weights)})
     inputs |= {} if held is None else {"test patches": held.fingerprint()}
     settings = identity_of(config) | {"start": short_name(config.start)}
-    with ExitStack() as stack:
-        if process_state().is_main_process:
-            record = Record(command=COMMAND, format=FORMAT, settings=settings, inputs=inputs)
-            stack.enter_context(run_folder(out, record))
+    with run_folder(out, Record(command=COMMAND, format=FORMAT, settings=settings, inputs=inputs)):
         with progress("encoder", config.loop.steps, "steps") as bar:
             network = train_encoder(patches.images, patches.fingerprint(), config, out, show_on(bar))
         save_small_encoder(network, out)

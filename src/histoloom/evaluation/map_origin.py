@@ -1,5 +1,6 @@
 """Which real map a woven patch was made from, and so of which case it is."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -7,16 +8,29 @@ import numpy as np
 
 from histoloom.evaluation.sources import ImageSet
 
+_PLACE = re.compile(r" \(-?\d+, -?\d+\)$")
 _APART = 16  # px, of the pixels by which maps are told apart first
+
+
+def known_as(name: str) -> list[str]:
+    """The names by which a dataset may know what a woven patch names as its map or crop, the likeliest first.
+
+    A place follows the name of a file, `slide.svs (512, 0)`, though a dataset leaves it out where the file is one
+    patch; and an order joins two maps to one, `first + second`.
+    """
+    parts = dict.fromkeys([name, *name.split(" + ")])
+    return list(dict.fromkeys([*parts, *(_PLACE.sub("", part) for part in parts)]))
 
 
 def with_cases(fake: ImageSet, real: Sequence[ImageSet]) -> ImageSet:
     """`fake` with the cases of the real patches whose maps the images were woven from, where they are known.
 
-    Images of one case are not independent, and a classifier must not recognize synthetic images by their case."""
+    Images of one case are not independent, and a classifier must not recognize synthetic images by their case. Of two
+    maps that an order has joined, the first whose case is known decides.
+    """
     of_name = {name: case for images in real for name, case in zip(images.names, images.cases, strict=True)}
     of_name |= _cases_by_map(real)
-    found = {case: of_name[case] for case in fake.cases if case in of_name}
+    found = {case: of_name[name] for case in fake.cases for name in known_as(case)[::-1] if name in of_name}
     for number, case in enumerate(fake.cases):
         if case not in found:
             same = {images.cases[n] for images in real for n in same_maps(fake, number, images)}

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from histoloom.encoders.encoder import Encoder
 from histoloom.errors import InputError
-from histoloom.evaluation.comparison import Comparison
+from histoloom.evaluation.comparison import Comparison, spread_over_cases
 from histoloom.metrics.features import too_few
 from histoloom.metrics.frechet import draw_keys, extrapolate, frechet_distance, needed_at_infinity
 from histoloom.metrics.intervals import (
@@ -263,8 +263,10 @@ def _of_type(sets: Comparison, features: FeatureSets, at: dict[str, np.ndarray],
     if number < 10:
         counts = ", ".join(f"{len(of)} {side}" for side, of in at.items())
         return [Figure("all figures", len(at["fake"]), note=f"not given: too few patches of this type ({counts})")]
-    equal = min(len(at["control"]), len(at["fake"]))
-    at = {"reference": at["reference"], "control": at["control"][:equal], "fake": at["fake"][:equal]}
+    equal, rng = min(len(at["control"]), len(at["fake"])), np.random.default_rng(seed)
+    for side in ("control", "fake"):  # as many images of both, of as many cases as there are
+        cases = getattr(sets, side).cases
+        at = at | {side: at[side][spread_over_cases([cases[i] for i in at[side].tolist()], equal, rng)]}
     chosen = {side: getattr(sets, side).select(of) for side, of in at.items()}
     part = replace(sets, **chosen, notes=())
     own = FeatureSets(*(getattr(features, side)[of] for side, of in at.items()), train=features.train)

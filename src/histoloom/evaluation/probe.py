@@ -30,12 +30,14 @@ class Probe:
 
 
 def tissue_labels(semantic_maps: UInt8[np.ndarray, "n h w"], prior: Float[np.ndarray, " k"]) -> Int[np.ndarray, " n"]:
-    """The type that stands out most on each map: the highest share over its share `prior` in the training set.
+    """The type that stands out most on each map: the highest share over its share `prior` in the training set; -1 for a
+    map without labels.
 
     The most common type would be stroma nearly everywhere.
     """
     shares = np.stack([class_fractions(m, len(prior)) for m in semantic_maps])
-    return np.where(prior > 0, shares / np.where(prior > 0, prior, 1), 0).argmax(axis=1)
+    ratios = np.where(prior > 0, shares / np.where(prior > 0, prior, 1), 0)
+    return np.where(ratios.any(axis=1), ratios.argmax(axis=1), -1)
 
 
 def color_statistics(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n 45"]:
@@ -80,19 +82,25 @@ def linear_probe(
 
 def has_types(patches: Patches) -> bool:
     """Whether more than one type stands out on the patches, so that a probe can be learned from them."""
-    return len(set(tissue_labels(patches.semantic_maps, _prior(patches, _num_types(patches))).tolist())) > 1
+    labels = set(tissue_labels(patches.semantic_maps, _prior(patches, _num_types(patches))).tolist())
+    return len(labels - {-1}) > 1
 
 
 def probe_encoder(
     train: Patches, held: Patches, features: Mapping[str, tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]]]
 ) -> dict[str, Probe]:
     """Probes on features by name, of `train` and `held`, and on color statistics: learned from `train`, judged on
-    `held`, of other cases."""
+    `held`, of other cases. Patches without labels do not count."""
     prior = _prior(train, max(_num_types(train), _num_types(held)))
     labels = [tissue_labels(part.semantic_maps, prior) for part in (train, held)]
     colors = [color_statistics(part.images) for part in (train, held)]
     read = {**features, "color statistics": (colors[0], colors[1])}
-    return {name: linear_probe(a, labels[0], b, labels[1], held.cases) for name, (a, b) in read.items()}
+    a, b = (np.flatnonzero(of >= 0) for of in labels)
+    cases = [held.cases[i] for i in b.tolist()]
+    return {
+        name: linear_probe(mine[a], labels[0][a], theirs[b], labels[1][b], cases)
+        for name, (mine, theirs) in read.items()
+    }
 
 
 def _num_types(patches: Patches) -> int:

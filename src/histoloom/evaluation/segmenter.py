@@ -29,7 +29,7 @@ from histoloom.stain import StainJitter
 from histoloom.tissue import UNLABELLED
 
 SEGMENTER = "segmenter.safetensors"
-_FORMAT = 2  # of the file
+_FORMAT = 3  # of the file; until 2, borders lay half a pixel too far right and down
 _LEARNED = "learned_from"  # tensor that holds the hashes of the training images
 _HASH_BYTES = 8
 
@@ -108,8 +108,7 @@ class Segmenter:
         height, width = images.shape[1:3]
         stride = 2 ** len(self.config.channels)
         pixels = F.pad(to_pixels(images), (0, -width % stride, 0, -height % stride), mode="replicate")
-        logits = F.interpolate(self.network(pixels), scale_factor=2, mode="bilinear", align_corners=False)
-        return logits[:, :, :height, :width]
+        return _whole(self.network(pixels))[:, :, :height, :width]
 
 
 class SegmenterObjective(nn.Module):
@@ -121,10 +120,15 @@ class SegmenterObjective(nn.Module):
         self.register_buffer("weights", torch.from_numpy(weights))
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        logits = self.network(to_pixels(batch["images"]).contiguous(memory_format=torch.channels_last))
-        # The answer has half the size of the image, so its truth is every second pixel of the map.
-        truth = batch["maps"][:, ::2, ::2].long()
+        logits = _whole(self.network(to_pixels(batch["images"]).contiguous(memory_format=torch.channels_last)))
+        truth = batch["maps"].long()
         return {"loss": F.cross_entropy(logits, truth, self.get_buffer("weights"), ignore_index=UNLABELLED)}
+
+
+def _whole(logits: Tensor) -> Tensor:
+    """Logits at the size of the image, of a network that answers at half of it: to be compared with whole maps, since
+    every second pixel of a map lies half a pixel beside the answer."""
+    return F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 @dataclass(frozen=True, eq=False)

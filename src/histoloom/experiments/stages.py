@@ -1,6 +1,7 @@
 """The stages that training a model and reproducing a table share: autoencoder, decoder, segmenter, saved pipeline."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from diffusers.models.modeling_utils import ModelMixin
 
+from histoloom.errors import ModelError
 from histoloom.evaluation.segmenter import (
     SEGMENTER,
     Segmenter,
@@ -82,8 +84,9 @@ def open_segmenter(
     """The segmenter in `folder`, which reads maps off images; trained on `patches` first if there is none of this
     config. Its window shrinks to fit small patches."""
     config = fitted(config, min(patches.images.shape[1:3]))
-    if (folder / SEGMENTER).is_file() and (found := load_segmenter(folder)).config == config:
-        return found
+    with suppress(ModelError):  # one that cannot be read, or of another version, is trained again
+        if (folder / SEGMENTER).is_file() and (found := load_segmenter(folder)).config == config:
+            return found
     with progress("segmenter", config.steps, "steps") as bar:
         trained = train_segmenter(
             patches.images,
