@@ -31,6 +31,7 @@ from histoloom.studio.catalog import Catalog, Model
 from histoloom.studio.settings import StudioConfig
 from histoloom.studio.shelf import ShownCrop, as_png
 from histoloom.studio.task import LARGEST_CROP, MOST_CROPS, Redrawn, Task, Woven, ids_hash, tissue_id
+from histoloom.studio.wording import for_page
 from histoloom.version import VERSION
 
 FORMAT = 1
@@ -164,9 +165,8 @@ def _map(said: dict, model: Model, config: StudioConfig) -> UInt8[np.ndarray, "h
 
 def _crop(files: _Files, number: int, row: dict, catalog: Catalog) -> str | ShownCrop:
     """The name of a crop of a bank, or the crop of the zip; raises RequestError for one that was changed."""
-    known = catalog.crop_of(row["id"])
-    if known is not None:
-        return known[0]
+    if row["id"] in catalog.crops:
+        return row["id"]
     pixels = files.picture(_crop_file(number), 4 * LARGEST_CROP**2)
     if content_id(pixels) != row["id"]:
         raise RequestError(f"crop {number} of this result was changed; it differs from what is recorded", 400)
@@ -206,4 +206,4 @@ def _readme(task: Task) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
+    return " ".join(for_page(error).split())[:120] or type(error).__name__
