@@ -261,7 +261,8 @@ def test_a_changed_or_damaged_result_is_refused(page, shown):
     other_map = said | {"map_png": base64.b64encode(file_of(np.zeros((224, 224), np.uint8))).decode()}
     for data, reason in (
         (b"PK\x05\x06", "this is not a result of the studio, or it is damaged"),
-        (b"{}", "this is not a result of the studio"),
+        (b"{}", "or it is damaged; choose the zip of a result, or its provenance.json"),
+        (b"[]", "or it is damaged; choose the zip of a result, or its provenance.json"),
         (b"\0\1\2", "this is not a result of the studio"),
         (b"[" * 100_000, "this is not a result of the studio"),
         (changed_zip(shown, "provenance.json", b"0" * 9_000_000), "provenance.json is larger than 8388608 bytes"),
