@@ -2,6 +2,7 @@
 
 import { fillSelect, find, make } from "./dom";
 import { showExamples } from "./examples";
+import { lost, saidOf } from "./held";
 import { Canceled, weave } from "./job";
 import { Kept, kept } from "./kept_order";
 import { MapPicture } from "./map_picture";
@@ -113,9 +114,11 @@ whenLoggedIn(async () => {
   };
   await showExamples(state.examples, state.models[0].types, example);
   const before = kept();
-  if (before) {
-    use(before);
+  if (before?.map.present().length) {
+    const gone = await lost(before.crops);
+    use({ ...before, crops: before.crops.filter((crop) => !gone.includes(crop)) });
     take(before.settings);
+    if (gone.length) say(saidOf(gone));
   } else if (state.examples.length) await example(state.examples[0].name);
 });
 

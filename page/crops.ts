@@ -1,6 +1,7 @@
 // The crops of each tissue type: from the bank, or boxed on a picture.
 
 import { fillSelect, find, make, swatch } from "./dom";
+import { lost } from "./held";
 import { TissueType } from "./map_picture";
 import { RegionDialog } from "./region_dialog";
 import { BankCrop, Crop, cutCrop, Model, State } from "./server";
@@ -63,6 +64,15 @@ export class Crops {
     this.met = new Set([...this.painted.map((type) => type.name), ...crops.map((crop) => crop.tissue)]);
     this.set = this.bank.find(({ crop }) => crops.some((one) => one.crop === crop))?.set ?? "";
     this.render();
+  }
+
+  /** Remove crops that the server no longer holds, and return them. */
+  async removeLost(): Promise<Crop[]> {
+    const gone = await lost(this.chosen);
+    if (!gone.length) return gone;
+    this.chosen = this.chosen.filter((crop) => !gone.includes(crop));
+    this.render();
+    return gone;
   }
 
   /** The crops of the types that are on the map. */
@@ -169,11 +179,12 @@ export class Crops {
   }
 
   private toggle(crop: BankCrop): HTMLElement {
-    const isChosen = () => this.chosen.some((one) => one.crop === crop.crop);
+    const isThis = (one: Crop) => one.crop === crop.crop && one.tissue === crop.tissue; // a bank may have pixels twice
+    const isChosen = () => this.chosen.some(isThis);
     const button = make("button", { type: "button" }, make("img", { src: crop.url, alt: `${crop.tissue}, ${crop.set}` }));
     button.setAttribute("aria-pressed", String(isChosen()));
     button.addEventListener("click", () => {
-      this.choose(isChosen() ? this.chosen.filter((one) => one.crop !== crop.crop) : [...this.chosen, crop]);
+      this.choose(isChosen() ? this.chosen.filter((one) => !isThis(one)) : [...this.chosen, crop]);
       button.setAttribute("aria-pressed", String(isChosen()));
     });
     return button;

@@ -53,6 +53,7 @@ export class Editor {
 
   /** Replace the map, which undo takes back. A `background` has the size of the map; undo stops at its arrival. */
   load(map: SemanticMap, background: ImageBitmap | null = null): void {
+    this.endStroke();
     if (background || this.background) this.history = new History();
     else this.history.add(this.map, this.map.whole);
     this.replace(map, background);
@@ -60,15 +61,18 @@ export class Editor {
 
   /** Begin with a map, without anything to undo. */
   begin(map: SemanticMap): void {
+    this.endStroke();
     this.history = new History();
     this.replace(map, null);
   }
 
   undo(): void {
+    this.endStroke();
     this.replace(this.history.undo(this.map), this.background);
   }
 
   redo(): void {
+    this.endStroke();
     this.replace(this.history.redo(this.map), this.background);
   }
 
@@ -99,6 +103,7 @@ export class Editor {
 
   /** Use the present tool at a point: begin a stroke, add a corner, fill, or pick. */
   private use(at: Point): void {
+    this.endStroke();
     if (this.tool === "polygon") {
       this.corners.push(at);
       this.view.mark();
@@ -123,6 +128,11 @@ export class Editor {
 
   private release(): void {
     this.panned = null;
+    this.endStroke();
+  }
+
+  /** Remember the stroke that is being drawn, before anything else changes the map or its history. */
+  private endStroke(): void {
     if (!this.stroke) return;
     this.history.add(this.stroke.before, this.stroke.box);
     this.stroke = null;
@@ -152,6 +162,7 @@ export class Editor {
   }
 
   private change(paint: (map: SemanticMap) => Box): void {
+    this.endStroke();
     const before = copied(this.map);
     const box = paint(this.map);
     this.history.add(before, box);

@@ -1,6 +1,7 @@
 // Upload a picture or a small slide, and box a region of it.
 
 import { find, sentence } from "./dom";
+import { Refused } from "./http";
 import { Limits, Region, RegionPicker } from "./region";
 import { pictureAt, sendImage, Uploaded } from "./server";
 
@@ -73,6 +74,9 @@ export class RegionDialog {
       if (warning) this.say(sentence(warning));
     } catch (error) {
       find("region-message").textContent = sentence((error as Error).message);
+      if (!(error instanceof Refused && error.status === 404)) return;
+      this.image = null; // the server no longer holds it
+      this.show();
     }
   }
 }

@@ -13,6 +13,7 @@ export interface Actions {
 export class Results {
   private results: Result[] = [];
   private shown: Result | null = null;
+  private expected: [Order, TissueType[]] | null = null; // until something comes of it
   private readonly image = make("img", { alt: "" });
   private readonly overlay = make("canvas");
   private readonly colors = new MapPicture();
@@ -39,9 +40,16 @@ export class Results {
     this.fade();
   }
 
-  /** Begin anew for an order; its map stays the one that is shown over the images. */
-  begin(order: Order, types: TissueType[]): void {
-    [this.results, this.shown] = [[], null];
+  /** The next image is one of this order; until then, what is shown stays. */
+  expect(order: Order, types: TissueType[]): void {
+    this.expected = [order, types];
+  }
+
+  /** Begin anew where an order is expected; its map stays the one that is shown over the images. */
+  private begin(): void {
+    if (!this.expected) return;
+    const [order, types] = this.expected;
+    [this.expected, this.results, this.shown] = [null, [], null];
     const { width, height } = order.map;
     [this.overlay.width, this.overlay.height, this.image.width, this.image.height] = [width, height, width, height];
     this.colors.setTypes(types);
@@ -56,12 +64,14 @@ export class Results {
 
   /** Show the image of a step, unless a finished one is there. */
   preview(url: string): void {
+    this.begin();
     if (this.shown) return;
     find("result").hidden = false;
     [this.image.src, this.image.alt] = [url, "Preview of the image that is being woven"];
   }
 
   add(result: Result): void {
+    this.begin();
     find("result").hidden = false;
     this.results.push(result);
     const picture = make("img", { src: result.url_image, alt: `Variation ${result.variation}, seed ${result.seed}` });
@@ -74,6 +84,7 @@ export class Results {
 
   /** Hide previews of a job that gave nothing. */
   end(): void {
+    this.expected = null;
     if (this.results.length) return;
     find("result").hidden = true;
     find("none").hidden = false;

@@ -115,7 +115,7 @@ export const readState = () => call<State>("/api/state");
 export const readExample = (name: string) => call<Start>(`/api/examples/${encodeURIComponent(name)}`);
 
 export const sendMap = (file: Blob, type: string, model: string, width: number, height: number) =>
-  send<{ url: string; unlabeled: number }>(`/api/maps?${new URLSearchParams({ model, width: `${width}`, height: `${height}` })}`, file, type);
+  send<{ url: string; unlabeled: number; notes: string[] }>(`/api/maps?${new URLSearchParams({ model, width: `${width}`, height: `${height}` })}`, file, type);
 
 /** A map drawn by a procedure; `types` are the ids that it may show, all of the model by default. */
 export function drawLayout(model: string, width: number, height: number, seed: number, types?: number[]) {

@@ -1,6 +1,6 @@
 // Where a map comes from: an example, an empty one, a layout, a file, a picture to redraw, a saved result.
 
-import { find } from "./dom";
+import { find, sentence } from "./dom";
 import { Editor } from "./editor";
 import { showExamples } from "./examples";
 import { Model, State, Start, Uploaded, cut, drawLayout, mapAt, pictureAt, readExample, reopen, sendImage, sendMap } from "./server";
@@ -8,6 +8,8 @@ import { RegionDialog } from "./region_dialog";
 import { SemanticMap, UNLABELED } from "./semantic_map";
 import { attempt, say } from "./page";
 import { randomSeed } from "./settings";
+
+const NOTES = 3; // on a map file that are shown, in one line
 
 export interface Host {
   model(): Model;
@@ -81,9 +83,12 @@ export class Beginnings {
     const isDrawn = /json$/i.test(file.name);
     const type = isDrawn ? "application/geo+json" : file.type || "application/octet-stream";
     const { width, height } = this.editor.map;
-    const { url, unlabeled } = await sendMap(file, type, this.host.model().name, width, height);
+    const { url, unlabeled, notes } = await sendMap(file, type, this.host.model().name, width, height);
     this.load(await mapAt(url));
-    if (unlabeled) say(`${(100 * unlabeled).toFixed(0)} % of the map is unlabeled; the model chooses what is there.`);
+    const said = notes.slice(0, NOTES).map(sentence);
+    if (notes.length > NOTES) said.push(`${notes.length - NOTES} more parts of the file were left out or changed.`);
+    if (unlabeled) said.push(`${(100 * unlabeled).toFixed(0)} % of the map is unlabeled; the model chooses what is there.`);
+    say(said.join(" "));
   }
 
   private askSize(): void {

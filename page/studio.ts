@@ -3,6 +3,7 @@
 import { Crops } from "./crops";
 import { fillSelect, find } from "./dom";
 import { Editor } from "./editor";
+import { saidOf } from "./held";
 import { Canceled, Order, weave } from "./job";
 import { keep, kept } from "./kept_order";
 import { attempt, hashed, say, whenLoggedIn } from "./page";
@@ -16,6 +17,8 @@ import { Tools } from "./tools";
 
 let state: State;
 let running: AbortController | null = null;
+let isRestored = false; // until then an empty map says nothing
+const form = find<HTMLFormElement>("settings");
 const modelChoice = find<HTMLSelectElement>("model");
 const [seed, variations] = [find<HTMLInputElement>("seed"), find<HTMLInputElement>("variations")];
 const editor = new Editor(find("stage"));
@@ -67,8 +70,10 @@ function order(): Order {
   return { map, crops: model().reads_crops ? crops.used : [], settings: settings.read(model().name), variations: Number(variations.value), inpaint };
 }
 
-/** Weave what the page shows, one job at a time. */
-async function run(): Promise<void> {
+/** Weave what the page shows after a `change` of it, one job at a time; nothing changes while a setting is wrong. */
+async function run(change: () => Promise<void> | void = () => {}): Promise<void> {
+  if (!form.reportValidity()) return;
+  await change();
   running?.abort();
   const [stop, place, bar] = [new AbortController(), find("place"), find<HTMLProgressElement>("bar")];
   running = stop;
@@ -76,7 +81,7 @@ async function run(): Promise<void> {
   find("progress").hidden = false;
   place.textContent = "Sending the map…";
   bar.removeAttribute("value");
-  results.begin(asked, model().types);
+  results.expect(asked, model().types);
   keep(asked);
   say("");
   const went = await attempt(async () => {
@@ -100,35 +105,46 @@ async function run(): Promise<void> {
   running = null;
   results.end();
   find("progress").hidden = true;
+  if (!went) await sayLost();
   if (went && matchMedia("(max-width: 64rem)").matches) find("woven").scrollIntoView({ block: "nearest" });
 }
 
+/** Remove crops that the server no longer holds, and say which. */
+async function sayLost(): Promise<void> {
+  const gone = await crops.removeLost();
+  if (gone.length) say(saidOf(gone));
+}
+
 function otherStain(): void {
-  if (crops.nextSet()) void run();
-  else say("The bank has no other stain for these types.");
+  void attempt(() => run(() => {
+    if (!crops.nextSet()) throw new Error("the bank has no other stain for these types");
+  }));
 }
 
 /** Keep the crops and weave another map of the types that have crops. */
 function otherMap(): void {
   const names = crops.used.map((crop) => crop.tissue);
   const types = model().types.filter((type) => names.includes(type.name)).map((type) => type.id);
-  void attempt(async () => {
-    await beginnings.layout(types);
-    await run();
-  });
+  void attempt(() => run(() => beginnings.layout(types)));
 }
 
 /** Take up the map that this tab had before it was reloaded, or showed another page. */
 async function restore(): Promise<void> {
   const before = kept();
-  if (!before || !state.models.some(({ name }) => name === before.settings.model)) return;
-  const isHeld = await Promise.all(before.crops.map(({ url }) => fetch(url).then((answer) => answer.ok)));
+  if (before && !state.models.some(({ name }) => name === before.settings.model)) {
+    say(`Your last map was made for the model ${before.settings.model}, which is not served here.`);
+    return;
+  }
+  isRestored = true;
+  if (!before) return;
   useSettings(before.settings);
   editor.begin(before.map);
-  crops.take(before.crops.filter((_, i) => isHeld[i]));
+  if (!before.map.present().length) return; // what is painted next gets crops by itself
+  crops.take(before.crops);
+  await sayLost();
 }
 
-addEventListener("pagehide", () => state && editor.map.present().length && keep(order()));
+addEventListener("pagehide", () => state && (isRestored || editor.map.present().length) && keep(order()));
 
 whenLoggedIn(async () => {
   state = await readState();
@@ -143,7 +159,7 @@ editor.onChange = changed;
 modelChoice.addEventListener("change", useModel);
 find("cancel").addEventListener("click", () => running?.abort());
 find("other-seed").addEventListener("click", () => (seed.value = String(randomSeed())));
-find("settings").addEventListener("submit", (event) => {
+form.addEventListener("submit", (event) => {
   event.preventDefault();
   void run();
 });

@@ -23,9 +23,18 @@ const SIDES = ["Left", "Right"];
 const [login, item, done] = [find<HTMLFormElement>("login"), find<HTMLFormElement>("item"), find("done")];
 const zoom = new Zoom(find<HTMLOutputElement>("scale"));
 let state: State | null = null;
+let isAsking = false;
+let images: HTMLImageElement[] = []; // of the item
 
 function say(message: string): void {
   find("message").textContent = message;
+}
+
+/** Let nobody press twice, or answer before every image of the item is there. */
+function enable(): void {
+  const isSeen = images.every((image) => image.complete && image.naturalWidth > 0);
+  for (const button of document.querySelectorAll("button")) button.disabled = isAsking || (!isSeen && button.matches(".save"));
+  for (const set of item.querySelectorAll("fieldset")) set.disabled = !isSeen;
 }
 
 function show(next: State | null): void {
@@ -54,6 +63,8 @@ function showItem(next: State): void {
   const question = next.pairs ? "Which image is real?" : "Is this image real or synthetic?";
   choices(find<HTMLFieldSetElement>("answer"), question, "answer", next.pairs ? PAIRS : SINGLE, true);
   find("ratings").replaceChildren(...(next.pairs ? [] : Object.entries(RATINGS).map(([name, title]) => rating(name, title))));
+  images = [...find("images").querySelectorAll("img")];
+  enable();
   zoom.fit([...document.querySelectorAll<HTMLElement>(".window")], next.size);
   place.focus();
   scrollTo(0, 0);
@@ -66,6 +77,7 @@ function figure(name: string, side: string): HTMLElement {
   window.setAttribute("role", "region");
   window.setAttribute("aria-label", `${side || "Tissue"} image; arrow keys move it when enlarged`);
   image.alt = side ? `${side} tissue image` : "Tissue image";
+  image.onload = enable;
   image.onerror = () => say("The image did not load. Reload this page; no answer is lost.");
   image.src = `/api/image/${encodeURIComponent(name)}`;
   window.append(image);
@@ -107,8 +119,8 @@ function answers(): object {
 
 /** Ask the server; a reader who was logged out logs in again, and one whose item has changed sees the present one. */
 async function ask(path: string, body: object | undefined, lost: string): Promise<void> {
-  const buttons = document.querySelectorAll<HTMLButtonElement>("button");
-  buttons.forEach((button) => (button.disabled = true));
+  isAsking = true;
+  enable();
   try {
     const next = await call<State>(path, body);
     say("");
@@ -126,7 +138,8 @@ async function ask(path: string, body: object | undefined, lost: string): Promis
       say(sentence(error.message));
     }
   } finally {
-    buttons.forEach((button) => (button.disabled = false));
+    isAsking = false;
+    enable();
   }
 }
 
@@ -154,7 +167,7 @@ find("fit").addEventListener("click", () => zoom.reset());
 addEventListener("keydown", (event) => {
   if (item.hidden || event.ctrlKey || event.metaKey || event.altKey) return;
   const set = document.activeElement?.closest("#ratings fieldset") ?? find("answer");
-  const chosen = set.querySelector<HTMLInputElement>(`input[value="${CSS.escape(event.key)}"]`);
+  const chosen = set.querySelector<HTMLInputElement>(`input[value="${CSS.escape(event.key)}"]:enabled`);
   if (/^[1-6]$/.test(event.key) && chosen) {
     chosen.checked = true;
     chosen.focus();

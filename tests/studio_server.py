@@ -17,7 +17,7 @@ from study_server import Browser
 from histoloom.studio.catalog import Model
 from histoloom.studio.serving import studio_app
 from histoloom.studio.settings import StudioConfig
-from histoloom.web.security import LOOPBACK
+from histoloom.web.names import LOOPBACK
 from histoloom.web.server import listening, make_server
 
 

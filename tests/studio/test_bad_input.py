@@ -81,8 +81,9 @@ def test_a_map_that_does_not_fit_is_refused_by_name(page):
     body = {"model": "tiny"} | map_body(ids)
     assert refused(page, "/api/weave", body | {"width": 64}) == "the map has 5120 pixels, and 64 x 64 px are 4096"
     ids[3, 4] = 77
-    assert "the map: map values [77] are in no tissue table (known: [0, 1, 2]" in refused(
-        page, "/api/weave", body | map_body(ids)
+    assert (
+        refused(page, "/api/weave", body | map_body(ids))
+        == "the map: map values [77] are unknown to this model (known: [0, 1, 2], 255 = unlabeled)"
     )
     assert (
         refused(page, "/api/weave", body | map_body(np.full((64, 80), 255, np.uint8)))
@@ -107,8 +108,9 @@ def test_a_map_that_does_not_fit_is_refused_by_name(page):
         ({"seed": -1}, "seed must be a whole number from 0"),
         ({"seed": True}, "seed must be a whole number"),
         ({"variations": 9}, "variations must be a whole number from 1 to 8"),
+        ({"seed": 2**53 - 1, "variations": 3}, "is too large for 3 variations; give 9007199254740989 or less"),
         ({"crops": "all"}, "crops must be a list of at most 24"),
-        ({"crops": [{"crop": "x", "tissue": "stroma"}]}, "a crop is no longer held here"),
+        ({"crops": [{"crop": "x", "tissue": "stroma"}]}, "crop 1 of stroma is no longer held here; add it again"),
         ({"image": "x"}, "the picture is no longer held here"),
     ],
 )
@@ -131,16 +133,16 @@ def test_a_crop_of_tissue_that_is_not_on_the_map_is_refused(page):
 
 
 def test_uploads_are_bounded_by_their_headers(page):
-    assert "is 40000 x 40000 px; at most 0 million are read whole" in refused(
-        page, "/api/images", huge_png(40_000, 40_000)
-    )
-    assert "is 40000 x 40000 px" in refused(page, "/api/maps?model=tiny&width=64&height=64", huge_png(40_000, 40_000))
+    said = "the picture is 40000 x 40000 px; at most 0.25 million are read: export the region that you need"
+    assert refused(page, "/api/images", huge_png(40_000, 40_000), 413) == said
+    query = "/api/maps?model=tiny&width=64&height=64"
+    assert refused(page, query, huge_png(40_000, 40_000)) == "the map is 40000 x 40000 px; at most 256 fit each way"
+    small = file_of(np.zeros((20, 90), np.uint8))
+    assert refused(page, query, small) == "the map is 90 x 20 px; it needs 32 or more each way"
     assert "must say its size, of at most 2097152 bytes" in refused(page, "/api/images", b"\0" * (2**21 + 1), 413)
     assert "must say its size, of at most 65536 bytes" in refused(page, "/api/crops", b"\0" * (2**16 + 1), 413)
     wide = file_of(np.zeros((64, 300), np.uint8))
-    assert "the map is 300 x 64 px; at most 256 fit each way" in refused(
-        page, "/api/maps?model=tiny&width=64&height=64", wide
-    )
+    assert refused(page, query, wide) == "the map is 300 x 64 px; at most 256 fit each way"
 
 
 @pytest.mark.parametrize(
@@ -187,15 +189,33 @@ def test_maps_are_read_from_files_of_other_tools(page):
         "geometry": {"type": "Polygon", "coordinates": [square]},
         "properties": {"objectType": "annotation", "classification": {"name": "Gland"}},
     }
-    collection = {"type": "FeatureCollection", "features": [feature]}
+    collection = {"type": "FeatureCollection", "features": [feature, {**feature, "properties": {}}]}
+    collection["features"].append({**feature, "properties": {"objectType": "detection"}})
     found = page.ask(query, json.dumps(collection).encode())[1]
     expected = np.full((40, 60), 255, np.uint8)
     expected[5:25, 10:30] = 1
     assert np.array_equal(page.picture(found["url"]), expected)
+    assert found["notes"] == ["1 detections left out", "1 polygon(s) without a class left out"]
+    drawn = feature["geometry"]["coordinates"][0]
+    drawn[1] = drawn[2] = [90, 5]
+    assert refused(page, query, json.dumps(collection).encode()).endswith(
+        "reaches over the border of the map, which is 60 x 40 px; begin with an empty map that is larger, or give the "
+        "coordinates in px of the map"
+    )
     feature["properties"]["classification"]["name"] = "Bone"
-    assert "Bone" in refused(page, query, json.dumps(collection).encode())
+    assert refused(page, query, json.dumps(collection).encode()) == (
+        "the map cannot be used: feature 1 (Bone): class 'Bone' is unknown to this model (known: stroma, gland, tumour)"
+    )
+    del collection["features"][:2]
+    assert refused(page, query, json.dumps(collection).encode()) == (
+        "the map is empty: the file labels no pixel with a tissue type (1 detections left out)"
+    )
+    assert "the map is empty" in refused(page, query, file_of(np.full((40, 60), 255, np.uint8)))
     ids[0, 0] = 9
-    assert "map value 9 belongs to no tissue type" in refused(page, query, file_of(ids))
+    assert refused(page, query, file_of(ids)) == (
+        "the map cannot be used: map value 9 belongs to no tissue type; known are 0 stroma, 1 gland, 2 tumour, and 255 "
+        "for unlabeled"
+    )
     assert "lossy" in refused(page, query, file_of(ids, "JPEG"))
 
 
@@ -241,7 +261,8 @@ def test_a_changed_or_damaged_result_is_refused(page, shown):
     other_map = said | {"map_png": base64.b64encode(file_of(np.zeros((224, 224), np.uint8))).decode()}
     for data, reason in (
         (b"PK\x05\x06", "this is not a result of the studio, or it is damaged"),
-        (b"{}", "this is not a result of the studio"),
+        (b"{}", "or it is damaged; choose the zip of a result, or its provenance.json"),
+        (b"[]", "or it is damaged; choose the zip of a result, or its provenance.json"),
         (b"\0\1\2", "this is not a result of the studio"),
         (b"[" * 100_000, "this is not a result of the studio"),
         (changed_zip(shown, "provenance.json", b"0" * 9_000_000), "provenance.json is larger than 8388608 bytes"),

@@ -76,6 +76,15 @@ def near_line(start: tuple[float, float], end: tuple[float, float], radius: floa
     return np.hypot(x - x0 - along * (x1 - x0), y - y0 - along * (y1 - y0)) <= radius
 
 
+def box_crop(page, tissue: str, file) -> None:
+    """Cut a crop from the middle of a picture."""
+    page.get_by_role("button", name=f"Add a crop of {tissue}").click()
+    page.get_by_role("button", name="From a picture").click()
+    page.locator("#image-file").set_input_files(file)
+    page.get_by_text("Box: 96 x 96 px at x 102, y 102").wait_for()
+    page.get_by_role("button", name="Use this crop").click()
+
+
 def weave(page) -> None:
     page.locator("#weave").click()
     page.get_by_role("link", name="Download zip").wait_for(timeout=30_000)
@@ -108,12 +117,18 @@ def test_a_gland_is_painted_woven_downloaded_and_reopened_with_equal_bytes(studi
     page.mouse.click(*screen(page, 5, 5))
     assert ids(page) == hashed(EMPTY * 0)
     choose(page, "normal gland", "Brush")
+    page.mouse.move(*screen(page, 50, 50))
+    page.mouse.down()
+    page.mouse.move(*screen(page, 150, 50))
+    page.keyboard.press("Control+z")  # drops the stroke that is being drawn
+    page.mouse.move(*screen(page, 150, 150))
+    page.mouse.up()
+    assert ids(page) == hashed(EMPTY * 0)
+    page.keyboard.press("Control+z")
+    assert ids(page) == hashed(EMPTY)
+    page.keyboard.press("Control+y")
     drag(page, (30, 30), (190, 110), (60, 180))
-    page.get_by_role("button", name="Add a crop of normal gland").click()
-    page.get_by_role("button", name="From a picture").click()
-    page.locator("#image-file").set_input_files(tissue_file)
-    page.get_by_text("Box: 96 x 96 px at x 102, y 102").wait_for()
-    page.get_by_role("button", name="Use this crop").click()
+    box_crop(page, "normal gland", tissue_file)
     playwright.expect(page.get_by_alt_text("of normal gland")).to_have_count(3)
     weave(page)
     data = download(page)
@@ -203,6 +218,11 @@ def test_examples_other_stains_and_other_maps_are_one_click_away(studio):
     link.wait_for(timeout=30_000)
     shown = [(ids(page), page.locator("#set").input_value(), link.get_attribute("href"))]
     for name in ("Same map, other stain", "Same crops, other map"):
+        page.locator("#seed").fill("")
+        page.get_by_role("button", name=name).click()
+        playwright.expect(page.locator("#seed")).to_be_focused()  # nothing is woven by a seed that nobody gave
+        assert (ids(page), page.locator("#set").input_value()) == shown[-1][:2]
+        page.locator("#seed").fill("0")
         page.get_by_role("button", name=name).click()
         playwright.expect(link).not_to_have_attribute("href", shown[-1][2])
         shown.append((ids(page), page.locator("#set").input_value(), link.get_attribute("href")))
@@ -258,8 +278,13 @@ def test_maps_come_from_files_and_bad_files_are_refused_in_one_line(studio, tmp_
     assert ids(page) == hashed(drawn)
     page.get_by_role("button", name="Undo").click()
     assert ids(page) == hashed(EMPTY)
-    page.locator("#weave").click()
-    page.get_by_text("The map is empty; paint some tissue first.").wait_for()
+    square = {"type": "Polygon", "coordinates": [[[0, 0], [224, 0], [224, 224], [0, 224], [0, 0]]]}
+    kinds = ({"classification": {"name": "stroma"}}, {"objectType": "detection"})
+    features = [{"type": "Feature", "geometry": square, "properties": kind} for kind in kinds]
+    (tmp_path / "drawn.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    opened(tmp_path / "drawn.geojson")
+    page.get_by_text("1 detections left out.").wait_for()
+    assert ids(page) == hashed(EMPTY * 0)
 
 
 def test_two_settings_are_swiped_and_two_reports_stand_side_by_side(port, open_page, tmp_path):
@@ -310,7 +335,7 @@ def test_labels_contrast_and_structure_pass_axe(studio):
     assert faults == []
 
 
-def test_a_map_outlives_another_page_a_lost_session_and_a_server_that_is_gone(tiny, open_page):
+def test_a_map_outlives_another_page_a_lost_session_and_a_server_that_is_gone(tiny, open_page, tissue_file):
     with studio_thread(tiny) as port:
         page = open_page(port)
         page.locator("#examples button").first.wait_for()
@@ -326,6 +351,27 @@ def test_a_map_outlives_another_page_a_lost_session_and_a_server_that_is_gone(ti
         page.locator("#weave").click()
         page.get_by_text("Your session had ended").wait_for()
         weave(page)
+        gone = page.get_by_text("The server no longer holds 1 crop of stroma; removed here.")
+        for find_out in (page.reload, page.locator("#weave").click):
+            box_crop(page, "stroma", tissue_file)
+            playwright.expect(page.get_by_alt_text("of stroma")).to_have_count(2)
+            page.context.clear_cookies()
+            find_out()
+            gone.wait_for()
+            playwright.expect(page.get_by_alt_text("of stroma")).to_have_count(1)
+        assert ids(page) == drawn
+        weave(page)
+        page.get_by_role("button", name="Clear").click()
+        page.locator("#weave").click()
+        page.get_by_text("The map is empty; paint some tissue first.").wait_for()
+        assert page.get_by_role("link", name="Download zip").is_visible()  # a refusal takes no result away
+        page.reload()
+        page.locator("#examples button").first.wait_for()
+        page.locator("#stage").focus()
+        assert ids(page) != drawn  # a cleared map stays cleared
+        page.keyboard.press(" ")
+        playwright.expect(page.get_by_alt_text("of stroma")).to_have_count(1)
+        assert ids(page) == drawn
     page.locator("#weave").click()
     page.get_by_text("The server does not answer").wait_for()
     assert ids(page) == drawn

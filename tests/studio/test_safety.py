@@ -11,11 +11,14 @@ import pytest
 from studio_server import Page, file_of, map_body, studio, until
 from study_server import Browser
 
-from histoloom.errors import RequestError
+from histoloom.errors import ConfigError, RequestError
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.studio.job import Job
+from histoloom.studio.serving import serve_studio
 from histoloom.studio.sessions import Sessions
 from histoloom.studio.settings import StudioConfig
+from histoloom.studio.shelf import Shelf, ShownCrop, Upload
+from histoloom.web.names import host_name
 from histoloom.web.tokens import new_token
 
 SLOW = 1000  # steps
@@ -50,6 +53,9 @@ def test_every_answer_is_guarded_and_every_cookie_is_strict(port):
         assert "server" not in headers
     assert browser.ask("/api/state", Host="elsewhere.example")[0] == 400
     assert browser.ask("/api/weave", slow_body(), Origin="http://elsewhere.example")[0] == 403
+    for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)):
+        assert browser.ask("/api/state", **{"Sec-Fetch-Site": site})[0] == status
+    assert browser.ask("/", **{"Sec-Fetch-Site": "cross-site"})[0] == 200  # a link leads here
     assert browser.ask("/api/state", Host="[::1")[0] == 400
     assert browser.ask("/api/weave", slow_body(), Origin="http://[")[0] == 403
 
@@ -92,8 +98,12 @@ def test_a_token_is_needed_where_it_was_set(tiny):
 
 def test_users_have_a_limit_and_are_told():
     sessions = Sessions(StudioConfig(users=2))
-    sessions.begin()
-    sessions.begin()
+    used, unused = sessions.begin(), sessions.begin()
+    assert sessions.find(used) is not None
+    assert sessions.find(second := sessions.begin()) is not None  # whoever never came back makes room
+    assert sessions.find(unused) is None
+    assert sessions.find(used) is not None
+    assert sessions.find(second) is not None
     with pytest.raises(RequestError, match="2 users are here already; try again in some minutes") as refused:
         sessions.begin()
     assert refused.value.status == 503
@@ -160,6 +170,34 @@ def test_a_fault_ends_one_job_and_not_the_studio(page, monkeypatch):
         job = page.ask("/api/weave", slow_body(1))[1]["job"]
         assert page.events(job)[-1] == ("failed", {"error": "the studio failed at this; its log says why"})
     assert page.weave(slow_body(1))
+
+
+def test_crops_outlive_uploads_and_what_is_used_outlives_the_rest():
+    pixels = np.zeros((10, 10, 3), np.uint8)
+    shelf = Shelf(4 * pixels.nbytes)
+    crop, *uploads = (shelf.put(kind(pixels)) for kind in (ShownCrop, Upload, Upload, Upload))
+    assert shelf.find(uploads[0], Upload) is not None
+    shelf.put(Upload(pixels))
+    assert [shelf.find(name, Upload) is not None for name in uploads] == [True, False, True]
+    assert shelf.find(crop, ShownCrop) is not None
+    large = shelf.put(Upload(np.zeros((36, 10, 3), np.uint8)))
+    assert shelf.find(crop, ShownCrop) is shelf.find(uploads[0], Upload) is None
+    assert shelf.find(large, Upload) is not None
+
+
+def test_a_name_that_no_browser_sends_is_refused_before_anything_is_served():
+    assert host_name("Studio.Example.org") == "studio.example.org"
+    assert host_name("[2001:DB8::1]") == "2001:db8::1"
+    for name in (
+        "https://studio.example.org",
+        "studio.example.org:8443",
+        "studio.example.org/",
+        "a b",
+        "*",
+        "münchen.de",
+    ):
+        with pytest.raises(ConfigError, match="is no name of a host; give what browsers reach, without https"):
+            serve_studio([], StudioConfig(), "127.0.0.1", 0, pytest.fail, name)
 
 
 def test_what_a_user_holds_is_bounded_and_the_oldest_leaves_first(tiny):

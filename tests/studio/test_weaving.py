@@ -13,6 +13,7 @@ from studio_server import Page, file_of, map_body, studio
 from histoloom import Crop, Order, weave
 from histoloom.conditioning.inputs import content_id
 from histoloom.generation.settings import WeaveConfig
+from histoloom.studio.catalog import Model
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +96,15 @@ def test_provenance_alone_reopens_what_used_the_bank(page):
     assert status == 200
     again = page.weave(page.body(start))[0]
     assert page.ask(again["url_image"])[1]["bytes"] == files.read("image.png")
+
+
+def test_a_crop_of_the_bank_keeps_its_name_when_the_server_starts_again(page, studio_folder):
+    again = Model.open(str(studio_folder))
+    assert again.rows == page.state["bank"]
+    with studio(again) as port:
+        ids = np.zeros((64, 64), np.uint8)
+        body = map_body(ids) | {"model": "tiny", "steps": 1, "crops": [bank_crop(page, "stroma")]}
+        assert Page(port).weave(body)
 
 
 def bank_crop(page: Page, tissue: str) -> dict:

@@ -30,7 +30,8 @@ def answer(page, step: int) -> None:
 
 
 def fill(page, step: int, ratings: str = "3425") -> None:
-    """Choose an answer, then the four ratings."""
+    """Choose an answer, then the four ratings, once the image is there."""
+    page.locator("#answer:enabled").wait_for()
     page.keyboard.press(str(step))
     for rating in ratings:
         page.keyboard.press("Tab")
@@ -59,6 +60,7 @@ def test_two_readers_finish_and_one_of_them_loses_the_connection_half_way(study,
         for number in range(6):
             answer(one, number % 6 + 1)
             answer(other, 6 - number % 6)
+        one.locator("#answer:enabled").wait_for()
         running.process.kill()
         running.process.wait()
         fill(one, 5)
@@ -147,9 +149,23 @@ def first_page(sides, tmp_path, open_page):
 
 
 @pytest.mark.parametrize(("mode", "images"), [("single", 1), ("pairs", 2)])
-def test_a_page_fits_a_narrow_screen_and_zooms_all_its_images(first_page, mode, images):
+def test_a_page_waits_for_its_images_fits_a_narrow_screen_and_zooms_them_all(first_page, mode, images):
+    asked = []
+
+    def lose_the_last(route):
+        asked.append(route)
+        (route.abort if len(asked) == images else route.continue_)()
+
     with first_page(mode, SMALL) as (page, enter):
+        page.route("**/api/image/*", lose_the_last)
         enter()
+        page.get_by_text("The image did not load").wait_for()
+        page.keyboard.press("1")
+        assert page.locator("#item input:checked, #item input:enabled, .save:enabled").count() == 0
+        page.unroute("**/api/image/*")
+        page.reload()
+        page.locator("#answer:enabled").wait_for()
+        assert page.locator(".save").is_enabled()
         page.wait_for_load_state("networkidle")
         assert page.evaluate("[...document.images].map(image => image.naturalWidth)") == [32] * images
         assert page.evaluate("document.documentElement.scrollWidth") <= SMALL["width"]

@@ -208,6 +208,8 @@ def test_what_cannot_be_served_is_refused_in_one_line(studies, tmp_path):
         serve_study(tmp_path / "absent", "127.0.0.1", 0, said.append)
     with pytest.raises(ConfigError, match="cannot be served"):
         serve_study(folder, "127.0.0.1", 70_000, said.append)
+    with pytest.raises(ConfigError, match=r"'https://study\.example\.org' is no name of a host"):
+        serve_study(folder, "127.0.0.1", 0, said.append, name="https://study.example.org")
     with locked(folder / ANSWERS), pytest.raises(Exception, match="is being written by process"):
         serve_study(folder, "127.0.0.1", 0, said.append)
     (folder / ANSWERS).write_bytes(b"not a database, but long enough to be read as the header of one")

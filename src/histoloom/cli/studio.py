@@ -50,8 +50,10 @@ def studio(
     from histoloom.evaluation.nearest_training import TrainingPatches
     from histoloom.studio.catalog import Model
     from histoloom.studio.serving import serve_studio
+    from histoloom.web.names import names_of
     from histoloom.weights import find_model
 
+    names_of(host, name)  # a wrong name is refused before models are opened, which takes a while
     known = None if training is None else TrainingPatches.of_dataset(training, progress=bar)
     opened = [Model.open(find_model(source), bank, judge, known) for source in models or ["ebhi-seg-few-steps"]]
     serve_studio(opened, config, host, port, typer.echo, name)

@@ -31,6 +31,8 @@ from histoloom.studio.catalog import Catalog, Model
 from histoloom.studio.settings import StudioConfig
 from histoloom.studio.shelf import ShownCrop, as_png
 from histoloom.studio.task import LARGEST_CROP, MOST_CROPS, Redrawn, Task, Woven, ids_hash, tissue_id
+from histoloom.studio.wording import for_page
+from histoloom.text import one_line
 from histoloom.version import VERSION
 
 FORMAT = 1
@@ -115,8 +117,14 @@ def reopen(data: bytes, catalog: Catalog, config: StudioConfig) -> Reopened:
         redrawn = None if said["redrawn"] is None else _redrawn(files, said["redrawn"], semantic_map.shape)
     except RequestError:
         raise
-    except (HistoloomError, *_DAMAGED) as error:
-        raise RequestError(f"this is not a result of the studio, or it is damaged ({_reason(error)})", 400) from None
+    except HistoloomError as error:
+        said = one_line(for_page(error), 120)
+        raise RequestError(f"this is not a result of the studio, or it is damaged ({said})", 400) from None
+    except _DAMAGED:  # what these say is about Python
+        raise RequestError(
+            "this is not a result of the studio, or it is damaged; choose the zip of a result, or its provenance.json",
+            400,
+        ) from None
     return Reopened(model, semantic_map, crops, settings | {"model": model.name}, redrawn)
 
 
@@ -164,9 +172,8 @@ def _map(said: dict, model: Model, config: StudioConfig) -> UInt8[np.ndarray, "h
 
 def _crop(files: _Files, number: int, row: dict, catalog: Catalog) -> str | ShownCrop:
     """The name of a crop of a bank, or the crop of the zip; raises RequestError for one that was changed."""
-    known = catalog.crop_of(row["id"])
-    if known is not None:
-        return known[0]
+    if row["id"] in catalog.crops:
+        return row["id"]
     pixels = files.picture(_crop_file(number), 4 * LARGEST_CROP**2)
     if content_id(pixels) != row["id"]:
         raise RequestError(f"crop {number} of this result was changed; it differs from what is recorded", 400)
@@ -203,7 +210,3 @@ def _readme(task: Task) -> str:
         "Not for diagnosis. Crops that you uploaded are in crops/ as they are: they may show a patient.\n"
         "Reopen this zip in `histoloom studio` to weave it again: the same model and machine give the same bytes.\n"
     )
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -21,7 +21,6 @@ from histoloom.models.sampling import MOST_STEPS, Sampling
 from histoloom.studio.settings import StudioConfig
 from histoloom.studio.shelf import ShownCrop, url_of
 from histoloom.tissue import TissueTable
-from histoloom.web.tokens import new_token
 
 MOST_GUIDANCE = 10.0  # that the page offers for a model that takes any
 
@@ -35,7 +34,7 @@ class Model:
     bank: CropBank
     map_check: MapCheck | None = None
     training: TrainingPatches | None = None
-    crops: dict[str, ShownCrop] = field(default_factory=dict)
+    crops: dict[str, ShownCrop] = field(default_factory=dict)  # by content, so that a name outlives this server
     rows: list[dict] = field(default_factory=list)  # of the bank, for the page
 
     @cached_property
@@ -71,7 +70,7 @@ class Model:
         names = {tissue.id: tissue.name for tissue in pipeline.table.types}
         for group, mine in model.bank.sets.items():
             for crop in mine:
-                key = new_token()
+                key = content_id(crop.pixels)
                 model.crops[key] = ShownCrop(crop.pixels)
                 row = {"set": group, "tissue": names[crop.tissue], "crop": key, "url": url_of(key), "model": name}
                 model.rows.append(row)
@@ -141,11 +140,3 @@ class Catalog:
             here = ", ".join(m.name for m in self.models)
             raise RequestError(f"this was woven by another model, {name!r}; this studio serves {here}", 400)
         return model
-
-    def crop_of(self, content: str) -> tuple[str, ShownCrop] | None:
-        """A crop of a bank by the id of its pixels."""
-        return self._contents.get(content)
-
-    @cached_property
-    def _contents(self) -> dict[str, tuple[str, ShownCrop]]:
-        return {content_id(crop.pixels): (key, crop) for key, crop in self.crops.items()}

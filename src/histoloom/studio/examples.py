@@ -31,7 +31,6 @@ class Examples:
 
     def __init__(self, catalog: Catalog):
         self.shelf = Shelf(2**30)
-        self._catalog = catalog
         self.all = {example.name: example for example in self._drawn(catalog.models[0])}
 
     def rows(self) -> list[dict]:
@@ -46,11 +45,7 @@ class Examples:
         task, model = example.task, example.task.model
         height, width = task.semantic_map.shape
         names = {tissue.id: tissue.name for tissue in model.table.types}
-        crops = []
-        for crop in task.crops:
-            known = self._catalog.crop_of(crop.source)
-            assert known is not None
-            crops.append({"crop": known[0], "tissue": names[crop.tissue], "url": url_of(known[0])})
+        crops = [{"crop": c.source, "tissue": names[c.tissue], "url": url_of(c.source)} for c in task.crops]
         _, usual = model.pipeline.resolve(task.config)
         settings = {name: getattr(usual, name) for name in ("steps", "map_guidance", "crop_guidance", "seed")}
         start = {"map": url_of(example.map), "width": width, "height": height, "crops": crops}

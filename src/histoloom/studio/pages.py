@@ -22,6 +22,7 @@ from histoloom.studio.shelf import Picture, Result, ShownCrop, Upload, url_of
 from histoloom.studio.task import LARGEST_CROP, LEAST_EDGE, MOST_CROPS, read_task, tissue_id, whole
 from histoloom.studio.turns import Turns
 from histoloom.studio.uploads import read_map, read_upload, stain_warning
+from histoloom.studio.wording import for_page
 from histoloom.tissue import UNLABELLED
 from histoloom.web.app import read_object
 
@@ -128,11 +129,12 @@ class StudioPages:
         """Read the map in a file."""
         model, size = self._asked(request)
         data = await request.body()
-        semantic_map = await self._off(read_map, data, model.table, size, self._config.most_edge)
+        semantic_map, notes = await self._off(read_map, data, model.table, size, self._config.most_edge)
         height, width = semantic_map.shape
         unlabeled = float((semantic_map == UNLABELLED).mean())
         url = url_of(session.shelf.put(Picture(semantic_map)))
-        return JSONResponse({"url": url, "width": width, "height": height, "unlabeled": unlabeled})
+        found = {"url": url, "width": width, "height": height, "unlabeled": unlabeled, "notes": notes}
+        return JSONResponse(found)
 
     async def upload(self, request: Request, session: Session) -> Response:
         """Read a picture or a small slide."""
@@ -226,7 +228,7 @@ class StudioPages:
             except RequestError:
                 raise
             except HistoloomError as error:
-                raise RequestError(str(error), 400) from None
+                raise RequestError(for_page(error), 400) from None
 
     def _leave_later(self, job: Job) -> None:
         """Cancel a job that nobody watches for some seconds from now on."""

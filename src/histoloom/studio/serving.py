@@ -16,8 +16,8 @@ from histoloom.studio.settings import StudioConfig
 from histoloom.studio.turns import Turns
 from histoloom.studio.weaver import Weaver
 from histoloom.web.app import STATIC, make_app
-from histoloom.web.security import LOOPBACK
-from histoloom.web.server import address, is_loopback, listening, serve
+from histoloom.web.names import LOOPBACK, is_loopback, names_of
+from histoloom.web.server import address, listening, serve
 from histoloom.web.tokens import new_token
 
 
@@ -43,12 +43,11 @@ def serve_studio(
     """Serve a studio until a signal stops the process; `say` gets lines for whoever started it.
 
     Who comes over the network needs a token, which is made and shown here once: at any address but those of this
-    machine, and by `name`, under which a proxy passes requests on. Raises ConfigError for an address that cannot be
-    used.
+    machine, and by `name`, under which a proxy passes requests on. Raises ConfigError for an address or a name that
+    cannot be used.
     """
-    is_local = is_loopback(host)
+    hosts, is_local = names_of(host, name), is_loopback(host)
     token = None if is_local and not name else new_token()
-    hosts = LOOPBACK | {name.lower()} if is_local else None
     with listening(host, port) as listener, studio_app(models, config, token, hosts) as app:
         if token is not None:
             say(f"token: {token}")

@@ -14,11 +14,12 @@ STALE = 300  # seconds after which a new user may take the place of one who does
 
 @dataclass(eq=False)
 class Session:
-    """One browser: what is held for it, its unfinished jobs by name, and when it asked last."""
+    """One browser: what is held for it, its unfinished jobs by name, when it asked last, and whether it came back."""
 
     shelf: Shelf
     jobs: dict[str, Job] = field(default_factory=dict)
     asked: float = field(default_factory=lambda: monotonic())
+    came_back: bool = False
 
     @property
     def is_busy(self) -> bool:
@@ -48,9 +49,11 @@ class Sessions:
     def begin(self) -> str:
         """The cookie of a new session; raises RequestError where too many are open."""
         now = monotonic()
-        self._forget(now, self._config.idle_seconds)
+        for key in self._idle(now - self._config.idle_seconds):
+            del self._sessions[key]
         if len(self._sessions) >= self._config.users:
-            self._forget(now, STALE, most=1)
+            for key in self._unused()[:1] or self._idle(now - STALE)[:1]:
+                del self._sessions[key]
         if len(self._sessions) >= self._config.users:
             raise RequestError(f"{len(self._sessions)} users are here already; try again in some minutes", 503)
         cookie = new_token()
@@ -61,11 +64,14 @@ class Sessions:
         """The session of a cookie, if there is one."""
         session = self._sessions.get(digest(cookie))
         if session is not None:
-            session.asked = monotonic()
+            session.asked, session.came_back = monotonic(), True
         return session
 
-    def _forget(self, now: float, seconds: int, most: int | None = None) -> None:
-        """Drop sessions that have asked nothing for so long, the most idle first."""
-        idle = [(s.asked, key) for key, s in self._sessions.items() if now - s.asked > seconds and not s.is_busy]
-        for _, key in sorted(idle)[:most]:
-            del self._sessions[key]
+    def _idle(self, since: float) -> list[str]:
+        """The sessions that have asked nothing since a moment, the most idle first."""
+        idle = [(s.asked, key) for key, s in self._sessions.items() if s.asked < since and not s.is_busy]
+        return [key for _, key in sorted(idle)]
+
+    def _unused(self) -> list[str]:
+        """The sessions that nobody has come back to, the oldest first: their browsers may not even keep cookies."""
+        return [key for key, s in self._sessions.items() if not s.came_back]

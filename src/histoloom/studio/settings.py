@@ -16,7 +16,7 @@ class StudioConfig:
     upload_bytes: int = 64 * 2**20
     upload_pixels: int = 16_000_000  # of an uploaded picture, and of the area that is read of a slide
     most_edge: int = 1024  # px of a map
-    held_bytes: int = 128 * 2**20  # of the uploads and results of one user; the oldest leave first
+    held_bytes: int = 128 * 2**20  # of the uploads and results of one user; the least used leave first, crops last
     idle_seconds: int = 3600  # after which a user's uploads and results are dropped
     leave_seconds: int = 5  # after which a job that nobody watches is canceled
 

@@ -72,20 +72,27 @@ P = TypeVar("P", bound=Picture)
 
 
 class Shelf:
-    """The items of one user; threads may share it."""
+    """The items of one user, the last used at the end; threads may share it."""
 
     def __init__(self, most_bytes: int):
         self._most, self._held, self._lock = most_bytes, 0, threading.Lock()
         self._items: OrderedDict[str, Picture] = OrderedDict()
 
     def put(self, item: Picture) -> str:
-        """Hold an item, and return its name; the oldest items leave where there is no room."""
+        """Hold an item, and return its name; others leave where there is no room.
+
+        Those leave first that were not used for longest, and crops after all else: they are small, and hard to cut
+        again.
+        """
         name = new_token()
         with self._lock:
+            leaving = sorted(self._items, key=lambda old: isinstance(self._items[old], ShownCrop))
             self._items[name] = item
             self._held += item.held
-            while self._held > self._most and len(self._items) > 1:
-                self._held -= self._items.popitem(last=False)[1].held
+            for old in leaving:
+                if self._held <= self._most:
+                    break
+                self._held -= self._items.pop(old).held
         return name
 
     def drop(self, name: str) -> None:
@@ -95,9 +102,13 @@ class Shelf:
             self._held -= item.held if item else 0
 
     def find(self, name: object, kind: type[P]) -> P | None:
-        """The item of this name and kind, if it is held."""
+        """The item of this name and kind, if it is held; it counts as used."""
+        if not isinstance(name, str):
+            return None
         with self._lock:
-            item = self._items.get(name) if isinstance(name, str) else None
+            item = self._items.get(name)
+            if item is not None:
+                self._items.move_to_end(name)
         return item if isinstance(item, kind) else None
 
     def get(self, name: object, kind: type[P], what: str) -> P:

@@ -21,6 +21,7 @@ from histoloom.models.step_end import StepEnd
 from histoloom.studio.catalog import Catalog, Model
 from histoloom.studio.settings import StudioConfig
 from histoloom.studio.shelf import Shelf, ShownCrop, Upload
+from histoloom.studio.wording import for_page
 from histoloom.tissue import UNLABELLED
 from histoloom.version import VERSION
 
@@ -96,11 +97,15 @@ def read_task(found: dict, catalog: Catalog, shelf: Shelf, config: StudioConfig)
     try:
         model.table.check(semantic_map, "the map")
     except HistoloomError as error:
-        raise RequestError(str(error).replace("; add them to tissue.toml", ""), 400) from None
+        raise RequestError(for_page(error), 400) from None
     if (semantic_map == UNLABELLED).all():
         raise RequestError("the map is empty; paint some tissue first", 400)
     seed = whole(found.get("seed", 0), "seed", 0, MOST_SEED)
     variations = whole(found.get("variations", 1), "variations", 1, config.variations)
+    if seed + variations - 1 > MOST_SEED:
+        raise RequestError(
+            f"seed {seed} is too large for {variations} variations; give {MOST_SEED - variations + 1} or less", 400
+        )
     weaving = _sampling(found, seed, model)
     crops = _crops(found.get("crops", []), model, catalog, shelf, semantic_map)
     return Task(model, semantic_map, crops, weaving, variations, _redrawn(found, shelf, width, height))
@@ -132,7 +137,7 @@ def _sampling(found: dict, seed: int, model: Model) -> WeaveConfig:
         weaving = WeaveConfig(seed=seed, **asked)
         model.pipeline.resolve(weaving)
     except HistoloomError as error:
-        raise RequestError(str(error), 400) from None
+        raise RequestError(for_page(error), 400) from None
     return weaving
 
 
@@ -156,8 +161,9 @@ def _crops(
         raise RequestError(f"crops must be a list of at most {MOST_CROPS}", 400)
     crops, present = [], set(np.unique(semantic_map).tolist())
     for row in found:
-        shown = _shown(row.get("crop"), catalog, shelf)
         tissue = tissue_id(model, row.get("tissue"))
+        number = sum(crop.tissue == tissue for crop in crops) + 1  # as the page counts them
+        shown = _shown(row.get("crop"), f"crop {number} of {row['tissue']}", catalog, shelf)
         if tissue not in present:
             raise RequestError(
                 f"a crop shows {row['tissue']!r}, which is not on the map; paint it, or leave it out", 400
@@ -176,17 +182,17 @@ def tissue_id(model: Model, name: object) -> int:
     return found
 
 
-def _shown(name: object, catalog: Catalog, shelf: Shelf) -> ShownCrop:
+def _shown(name: object, what: str, catalog: Catalog, shelf: Shelf) -> ShownCrop:
     if isinstance(name, str) and name in catalog.crops:
         return catalog.crops[name]
-    return shelf.get(name, ShownCrop, "a crop")
+    return shelf.get(name, ShownCrop, what)
 
 
 def _crop(shown: ShownCrop, tissue: int) -> Crop:
     try:
         return shown.crop(tissue, content_id(shown.pixels))
     except HistoloomError as error:
-        raise RequestError(str(error), 400) from None
+        raise RequestError(for_page(error), 400) from None
 
 
 def _redrawn(found: dict, shelf: Shelf, width: int, height: int) -> Redrawn | None:

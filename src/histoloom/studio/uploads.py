@@ -1,6 +1,7 @@
 """What users upload, read within bounds: sizes are taken from headers and checked before anything is decoded."""
 
 import math
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import UInt8
 
-from histoloom.errors import HistoloomError, RequestError
+from histoloom.errors import HistoloomError, RequestError, TissueError
 from histoloom.patches.maps import MapReader
 from histoloom.pictures import opened_picture, read_image
 from histoloom.stain import he_share
 from histoloom.studio.settings import StudioConfig
-from histoloom.tissue import TissueTable
+from histoloom.studio.task import LEAST_EDGE
+from histoloom.studio.wording import for_page
+from histoloom.tissue import UNLABELLED, TissueTable
 
 LEAST_HE = 0.4  # share of stained pixels of the color of H&E, below which a picture is doubtful
 T = TypeVar("T")
@@ -26,32 +29,41 @@ def read_upload(data: bytes, config: StudioConfig, mpp: float | None) -> UInt8[n
     def read(path: Path) -> UInt8[np.ndarray, "h w 3"]:
         if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             return _read_tiff(path, config, mpp)
-        with opened_picture(data, str(path), config.upload_pixels):
-            pass  # its header is within bounds
+        width, height = _size(data, path)
+        if width * height > config.upload_pixels:
+            raise _too_large("picture", width, height, config)
         return read_image(data, str(path))
 
     return _as_file(data, "the picture", read)
 
 
-def read_map(data: bytes, table: TissueTable, size: tuple[int, int], edge: int) -> UInt8[np.ndarray, "h w"]:
+def read_map(
+    data: bytes, table: TissueTable, size: tuple[int, int], edge: int
+) -> tuple[UInt8[np.ndarray, "h w"], list[str]]:
     """The map in an indexed or gray PNG or TIFF, or in the polygons of a GeoJSON on a map of `size` (width, height).
 
-    Raises RequestError for any other file, for more than `edge` px each way, and for tissue that the model lacks.
+    With a line for each thing that was left out or repaired. Raises RequestError for any other file, for a map that is
+    empty, for less than LEAST_EDGE or more than `edge` px each way, and for tissue that the model lacks.
     """
 
-    def read(path: Path) -> UInt8[np.ndarray, "h w"]:
+    def read(path: Path) -> tuple[UInt8[np.ndarray, "h w"], list[str]]:
         if data.lstrip()[:1] in (b"{", b"["):
             from histoloom.canvas.layout import Layout
 
-            return Layout(path, table, size).read(0, 0, size[1], size[0])
-        with opened_picture(data, str(path), edge * edge) as picture:
-            if max(picture.size) > edge:
-                raise RequestError(
-                    f"the map is {picture.width} x {picture.height} px; at most {edge} fit each way", 400
-                )
-        return MapReader(table).read(path)
+            layout = Layout(path, table, size)
+            return layout.read(0, 0, size[1], size[0]), [_of_page(note, path) for note in layout.notes]
+        width, height = _size(data, path)
+        if max(width, height) > edge:
+            raise RequestError(f"the map is {width} x {height} px; at most {edge} fit each way", 400)
+        if min(width, height) < LEAST_EDGE:
+            raise RequestError(f"the map is {width} x {height} px; it needs {LEAST_EDGE} or more each way", 400)
+        return MapReader(table).read(path), []
 
-    return _as_file(data, "the map", read)
+    semantic_map, notes = _as_file(data, "the map", read, table)
+    if (semantic_map == UNLABELLED).all():
+        why = f" ({notes[0]})" if notes else ""
+        raise RequestError(f"the map is empty: the file labels no pixel with a tissue type{why}", 400)
+    return semantic_map, notes
 
 
 def stain_warning(pixels: UInt8[np.ndarray, "h w 3"]) -> str | None:
@@ -72,18 +84,27 @@ def _read_tiff(path: Path, config: StudioConfig, mpp: float | None) -> UInt8[np.
         scale = slide.mpp / (mpp if mpp and slide.says_mpp else slide.mpp)
         width, height = (max(round(edge * scale), 1) for edge in slide.size)
         if width * height > config.upload_pixels:
-            raise RequestError(
-                f"the slide is {width} x {height} px; at most {config.upload_pixels / 1e6:.0f} million are read: "
-                "export the region that you need",
-                413,
-            )
+            raise _too_large("slide", width, height, config)
         return slide.read(0, 0, (width, height), slide.mpp / scale)
 
 
-def _as_file(data: bytes, what: str, read: Callable[[Path], T]) -> T:
+def _size(data: bytes, path: Path) -> tuple[int, int]:
+    """Width and height of a picture by its header; nothing is decoded."""
+    with opened_picture(data, str(path), sys.maxsize) as picture:
+        return picture.size
+
+
+def _too_large(what: str, width: int, height: int, config: StudioConfig) -> RequestError:
+    most = f"{config.upload_pixels / 1e6:g} million"
+    return RequestError(
+        f"the {what} is {width} x {height} px; at most {most} are read: export the region that you need", 413
+    )
+
+
+def _as_file(data: bytes, what: str, read: Callable[[Path], T], table: TissueTable | None = None) -> T:
     """What `read` makes of a file with these bytes, which has a name of our own and is gone afterwards.
 
-    Errors of it become RequestErrors that name `what` instead of the file.
+    Errors of it become RequestErrors that name `what` instead of the file, and the types of `table` for an unknown one.
     """
     with tempfile.TemporaryDirectory(prefix="histoloom-") as folder:
         path = Path(folder) / "upload"
@@ -93,5 +114,12 @@ def _as_file(data: bytes, what: str, read: Callable[[Path], T]) -> T:
         except RequestError:
             raise
         except HistoloomError as error:
-            said = str(error).replace(f"{path}: ", "").replace(str(path), "the file")
+            said = _of_page(error, path)
+            if table is not None and isinstance(error, TissueError) and "known:" not in said:
+                said += f"; known are {', '.join(f'{t.id} {t.name}' for t in table.types)}, and 255 for unlabeled"
             raise RequestError(f"{what} cannot be used: {said}", 400) from None
+
+
+def _of_page(message: object, path: Path) -> str:
+    """A message about the file at `path`, whose name the user has never seen."""
+    return for_page(message).replace(f"{path}: ", "").replace(str(path), "the file")

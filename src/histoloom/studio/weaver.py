@@ -15,6 +15,7 @@ from histoloom.studio.preview import Preview
 from histoloom.studio.shelf import Picture, Result, Shelf, url_of
 from histoloom.studio.task import Task, Woven
 from histoloom.studio.turns import Turns
+from histoloom.studio.wording import for_page
 
 log = logging.getLogger("histoloom.studio")
 
@@ -59,7 +60,7 @@ class Weaver:
         except Canceled:
             return
         except HistoloomError as error:
-            job.post("failed", {"error": str(error)})
+            job.post("failed", {"error": for_page(error)})
         except Exception:  # a fault of ours must not end the thread that serves all others
             log.exception("a job failed")
             job.post("failed", {"error": "the studio failed at this; its log says why"})

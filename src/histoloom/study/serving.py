@@ -9,8 +9,8 @@ from histoloom.study.answers import opened_answers
 from histoloom.study.folder import ANSWERS, open_study
 from histoloom.study.pages import StudyPages
 from histoloom.web.app import make_app
-from histoloom.web.security import LOOPBACK
-from histoloom.web.server import address, is_loopback, listening, serve
+from histoloom.web.names import is_loopback, names_of
+from histoloom.web.server import address, listening, serve
 
 
 def serve_study(
@@ -20,9 +20,9 @@ def serve_study(
 
     Tokens of readers are made at the first start and shown once; those of `replace` are made again. `name` is the name
     by which browsers reach the server through a proxy. Raises InputError for a damaged study, LockedError where
-    another process serves it, ConfigError for an address or a reader that does not exist.
+    another process serves it, ConfigError for an address, a name or a reader that does not exist.
     """
-    study = open_study(folder)
+    hosts, study = names_of(host, name), open_study(folder)
     unknown = sorted(set(replace) - study.orders.keys())
     if unknown:
         raise ConfigError(f"{folder}: has no reader {unknown[0]!r}; its readers are {', '.join(study.orders)}")
@@ -36,5 +36,4 @@ def serve_study(
         if not is_loopback(host):
             say("anyone on the network can reach this page, and answers travel unencrypted: put a TLS proxy before it")
         say(f"serving {folder} at {address(host, listener)}; stop with Ctrl-C")
-        hosts = LOOPBACK | {name.lower()} if is_loopback(host) else None
         serve(make_app("study", StudyPages(study, answers).routes(), hosts), listener)

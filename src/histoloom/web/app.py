@@ -11,7 +11,8 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from histoloom.errors import RequestError
-from histoloom.web.security import LOOPBACK, Guard
+from histoloom.web.names import LOOPBACK
+from histoloom.web.security import Guard
 
 STATIC = Path(__file__).parent / "static"
 

@@ -11,6 +11,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from histoloom.web.names import LOOPBACK
+
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -24,14 +26,14 @@ HEADERS = {
     "cache-control": "no-store",
 }
 MOST_BYTES = 2**16  # of a request
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class Guard:
     """Middleware around an app; requests that name the server by none of `hosts` are refused, unless that is None.
 
-    Otherwise another site could make its own name mean this machine, and read what a browser gets from it. Requests
-    have at most MOST_BYTES; those to the paths in `body_limits` may have more.
+    Otherwise another site could make its own name mean this machine, and read what a browser gets from it. What a page
+    of another site asks of /api/ is refused, even where it could not read the answer: asking alone may begin a session.
+    Requests have at most MOST_BYTES; those to the paths in `body_limits` may have more.
     """
 
     def __init__(
@@ -62,6 +64,8 @@ class Guard:
         host = headers.get("host", "")
         if self._hosts is not None and _split(f"//{host}").hostname not in self._hosts:
             return 400, "open this page by the address that the server printed"
+        if path.startswith("/api/") and headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+            return 403, "the request comes from another site"
         if method in ("GET", "HEAD"):
             return None
         origin = headers.get("origin")

@@ -1,8 +1,6 @@
 """Serve an app from this process until it is stopped."""
 
-import contextlib
 import errno
-import ipaddress
 import signal
 import socket
 from collections.abc import Iterator
@@ -13,16 +11,8 @@ from starlette.types import ASGIApp
 
 from histoloom.disk import reason
 from histoloom.errors import ConfigError, Interrupted
-from histoloom.web.security import LOOPBACK
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host in LOOPBACK
 
 
 @contextmanager
