@@ -13,9 +13,9 @@ class Answer(StrEnum):
 
 
 def answer(interval: tuple[float, float], margin: float) -> Answer:
-    """Readers cannot tell only where the whole interval is below `margin` (0.5 to 1) and reaches chance, 0.5.
+    """Readers cannot tell where the whole interval is below `margin` (0.5 to 1), unless it is below chance, 0.5, too.
 
-    An interval that holds 0.5 and the margin decides nothing, whatever its p value.
+    An interval that holds 0.5 and the margin decides nothing, whatever its p value; nor does one that is nan.
     """
     low, high = interval
     if high < 0.5:

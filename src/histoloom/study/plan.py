@@ -77,7 +77,7 @@ def _pair(matcher: Matcher, fake: int, kind: str, rng: np.random.Generator) -> l
 
 
 def _repeats(items: list[Item], config: StudyConfig, rng: np.random.Generator) -> list[Item]:
-    """Repeats of main items, real and synthetic in turn; a pair returns with its sides exchanged."""
+    """Repeats of main items, drawn at random; a pair returns with its sides exchanged."""
     main = [i for i, item in enumerate(items) if item.role == MAIN and item.kind in (REAL, SYNTHETIC)]
     chosen = rng.permutation(main)[: config.num_repeats]
     return [replace(items[i], role=REPEAT, returns=int(i), images=items[i].images[::-1]) for i in chosen]
