@@ -240,3 +240,12 @@ def test_a_map_painted_and_a_mask_written_from_it_agree_at_every_mpp(tmp_path):
     raster = LabelRaster(tmp_path / "m.png", RADBOUD, (300, 200), MPP)
     for mpp, x in ((MPP, 3), (3 * MPP, 17), (5 * MPP, 0)):
         assert (raster.read(x, 11, 50, mpp) == painted.read(x, 11, 50, mpp)).all()
+
+
+def test_a_gray_mask_that_was_indexed_white_first_is_read_by_its_grays(tmp_path):
+    gray = np.where(labels(60, 40) > 2, 255, 0).astype(np.uint8)
+    path = tmp_path / "m.png"
+    Image.fromarray(gray).convert("RGB").quantize(2).save(path)
+    assert "no pixel has a class; if 255 means one" in LabelRaster(path, RADBOUD, (60, 40), MPP).notes[0]
+    table = TissueTable.from_rows([{"id": 1, "name": "tumor", "aliases": ["255"]}])
+    np.testing.assert_array_equal(LabelRaster(path, table, (60, 40), MPP).overview(1), np.where(gray, 1, 255))

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Integer, UInt8
+from PIL import Image
 
 from histoloom.errors import AnnotationError, ImageError, TissueError
-from histoloom.pictures import coding_of, label_pixels, opened_picture, transparent
+from histoloom.pictures import Coding, coding_of, is_reversed, label_pixels, opened_picture, palette_of, transparent
 from histoloom.slides.annotations.classes import UNKNOWN, color_ids, ignored_ids, value_ids, value_ranges
 from histoloom.slides.annotations.label_tiff import TRANSPARENT, LabelTiff, labels_of
 from histoloom.slides.rasterize import blank_outside, overview_size
@@ -158,9 +159,7 @@ class _LabelPng:
                     raise AnnotationError(f"{path}: {fault}")
                 image.load()
                 hidden = transparent(image)
-                pixels = np.asarray(image.convert("RGB") if colors else image)
-                if pixels.ndim == 2:
-                    pixels, _ = label_pixels(image, coding)
+                pixels = _pixels(image, coding, colors)
         except ImageError as error:
             raise AnnotationError(
                 str(error).replace("replace the file or leave it out", "copy it from its source again")
@@ -175,6 +174,17 @@ class _LabelPng:
     def read(self, level: int, left: int, top: int, right: int, bottom: int) -> Integer[np.ndarray, "h w"]:
         """Labels of a box; there is one level."""
         return self._labels[top:bottom, left:right]
+
+
+def _pixels(image: Image.Image, coding: Coding, colors: bool) -> np.ndarray:
+    """Colors, or values as the file stores them; those of a gray picture that a program has indexed."""
+    palette = palette_of(image)
+    if colors:
+        return np.asarray(image.convert("RGB"))
+    if palette is not None and is_reversed(palette, np.asarray(image)):
+        return np.asarray(image.convert("L"))
+    pixels = np.asarray(image)
+    return label_pixels(image, coding)[0] if pixels.ndim == 2 else pixels
 
 
 def labels_size(path: Path) -> tuple[int, int]:
