@@ -174,33 +174,6 @@ def transparent(picture: Image.Image) -> Bool[np.ndarray, "h w"] | None:
     return np.asarray(picture.convert("RGBA"))[..., 3] == 0
 
 
-def marked(picture: Image.Image) -> Bool[np.ndarray, "h w"]:
-    """True where a picture shows anything but black; transparent pixels show nothing."""
-    is_gray = picture.mode in ("1", "L") or picture.mode.startswith("I")  # 16 bits have no RGB
-    pixels = np.asarray(picture if is_gray else picture.convert("RGB"))
-    lit = pixels != 0 if pixels.ndim == 2 else pixels.any(axis=-1)
-    hidden = transparent(picture)
-    return lit if hidden is None else lit & ~hidden
-
-
-def is_reversed(palette: UInt8[np.ndarray, "n 3"], indices: Integer[np.ndarray, "*n"]) -> bool:
-    """Whether 0 shows as white, and 1 and all else in the palette as black: programs index gray pictures so, and what
-    they mean is the gray, not the index."""
-    grays = palette[:, 0]
-    return (
-        bool((palette == palette[:, :1]).all() and np.isin(grays, (0, WHITE)).all())
-        and bool(grays[0] == WHITE)
-        and not grays[1:2].any()
-        and int(indices.max(initial=0)) <= 1
-    )
-
-
-def palette_of(picture: Image.Image) -> UInt8[np.ndarray, "n 3"] | None:
-    """The colors of an indexed picture; None for any other."""
-    colors = picture.getpalette("RGB") if picture.mode in ("P", "PA") else None
-    return None if colors is None else np.array(colors, np.uint8).reshape(-1, 3)
-
-
 def label_pixels(picture: Image.Image, coding: Coding) -> tuple[Integer[np.ndarray, "h w"], bool]:
     """The labels of a map as the file stores them: values or indices, or colors as 0xrrggbb (then True)."""
     pixels = np.asarray(picture)

@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Integer, UInt8
 
 from histoloom.errors import ImageError, TissueError
-from histoloom.pictures import is_reversed, label_pixels, open_picture, pack_colors, palette_of, transparent
+from histoloom.pictures import label_pixels, open_picture, pack_colors, transparent
+from histoloom.shown import is_reversed, palette_of
 from histoloom.tissue import UNLABELLED, TissueTable, alias_range
 
 _WHITE = 0xFFFFFF

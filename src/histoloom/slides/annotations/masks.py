@@ -13,7 +13,8 @@ from jaxtyping import Integer, UInt8
 from PIL import Image
 
 from histoloom.errors import AnnotationError, ImageError, TissueError
-from histoloom.pictures import Coding, coding_of, is_reversed, label_pixels, opened_picture, palette_of, transparent
+from histoloom.pictures import Coding, coding_of, label_pixels, opened_picture, transparent
+from histoloom.shown import is_reversed, palette_of
 from histoloom.slides.annotations.classes import UNKNOWN, color_ids, ignored_ids, value_ids, value_ranges
 from histoloom.slides.annotations.label_tiff import TRANSPARENT, LabelTiff, labels_of
 from histoloom.slides.rasterize import blank_outside, overview_size
