@@ -171,7 +171,15 @@ def inpaint(
         if scale is None:
             raise ConfigError(f"{model}: does not say at which scale it was trained; give the scale with --mpp")
         with open_slide(image, slide_mpp) as slide:
-            pixels = slide.read(*at, semantic_map.shape[::-1], scale)
+            height, width = semantic_map.shape
+            if not slide.covers(*at, (width, height), scale):
+                wide, high = (round(edge * scale / slide.mpp) for edge in (width, height))
+                raise InputError(
+                    f"{image}: is {slide.size[0]} x {slide.size[1]} px, and the region at {at[0]} {at[1]} has {wide} x "
+                    f"{high} of them, so it is not all on the slide; give another --at, or a smaller map"
+                )
+            echo_notes((*slide.notes, *slide.notes_at(scale)))
+            pixels = slide.read(*at, (width, height), scale)
     if pixels.shape[:2] != semantic_map.shape:
         raise InputError(
             f"{map}: is {semantic_map.shape[1]} x {semantic_map.shape[0]} px, and the image {pixels.shape[1]} x "

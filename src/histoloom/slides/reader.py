@@ -80,6 +80,12 @@ class Slide:
                 canvas[top:bottom, left:right] = block
         return canvas
 
+    def covers(self, x: int | float, y: int | float, size: tuple[int, int], mpp: float) -> bool:
+        """Whether all of an area as `read` takes it is on the slide, to half a pixel."""
+        scale = mpp / self.mpp
+        ranges = (_inside(float(at), n, scale, edge) for at, n, edge in zip((x, y), size, self.size, strict=True))
+        return all(found == (0, n) for found, n in zip(ranges, size, strict=True))
+
     def thumbnail(self, mpp: float) -> UInt8[np.ndarray, "h w 3"]:
         """The whole slide at `mpp`; its last row and column may be cut by the slide's edge."""
         width, height = (max(math.ceil(edge * self.mpp / mpp - 1e-6), 1) for edge in self.size)
@@ -183,7 +189,8 @@ def _mpp(
     if slide_mpp is None or abs(mpp / slide_mpp - 1) < SAME_MPP:
         return mpp, []
     return mpp, [
-        f"--slide-mpp {slide_mpp:g} is not used, since the file says {mpp:.4g} um/px; --overrule-mpp uses it anyway"
+        f"--slide-mpp {slide_mpp:g} is not used, since the file says {mpp:.4g} um/px; where a command has it, "
+        "--overrule-mpp uses it anyway"
     ]
 
 

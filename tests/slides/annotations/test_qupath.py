@@ -50,7 +50,9 @@ def read(tmp_path, document: object, **options: bool):
 def test_an_export_of_qupath_0_2_gives_its_annotation_and_not_its_cell(tmp_path):
     found = read(tmp_path, V02)
     assert [(p.name, p.color, p.bounds) for p in found.polygons] == [("Tumor", "#c80000", (0, 0, 10, 10))]
-    assert found.notes == (f"{tmp_path}/a.geojson: 1 cells left out (--detections reads detections, cells and tiles)",)
+    assert found.notes == (
+        f"{tmp_path}/a.geojson: 1 cells left out (`patches` and `overlay` read them with --detections)",
+    )
 
 
 def test_an_export_of_qupath_0_5_gives_parts_holes_and_derived_classes(tmp_path):

@@ -42,7 +42,7 @@ def read_qupath(path: Path, detections: bool = False, keep_broken: bool = False)
         properties = feature.get("properties") or {}
         kind = _DETECTIONS.get(_object_type(feature, properties))
         if kind is not None and not detections:
-            left_out[f"{kind} left out (--detections reads detections, cells and tiles)"] += 1
+            left_out[f"{kind} left out (`patches` and `overlay` read them with --detections)"] += 1
             continue
         name, color = _classification(properties)
         if name is None and isinstance(properties.get("name"), str):
