@@ -24,6 +24,8 @@ from histoloom.tissue import UNLABELLED, TissueTable
 _MAX_PNG = 1 << 29  # pixels; a PNG is decoded whole
 _MAX_PNG_BYTES = 1 << 30
 _COMMON = 0.05  # of the pixels: so much 255 deserves a note where a type is missing
+_LEAST = 32  # pixels of the longer edge: fewer fit slides of any size
+_COARSE = 16  # pixels of the slide to one of the mask: up to this, few pixels are those of a small slide
 _GLANCE = 16 << 20  # pixels of the coarsest level that are looked through on opening
 
 
@@ -132,6 +134,8 @@ class LabelRaster:
         if unlabeled.all():
             return (f'{self.path}: no pixel has a class; if 255 means one, give that type the alias "255"',)
         found = set(np.unique(self._ids(labels)).tolist())
+        if len(np.unique(labels[labels != TRANSPARENT])) > 2:
+            return ()  # 255 is what most tools write for no label; only of two values it may be a type
         missing = [tissue.name for tissue in self._table.types if tissue.id not in found]
         share = float(((labels == UNLABELLED) & unlabeled).mean())
         if missing and share > _COMMON:
@@ -217,6 +221,11 @@ def downsamples(slide_size: tuple[int, int], raster_size: tuple[int, int], path:
         raise AnnotationError(
             f"{path}: the mask is {raster_size[0]} x {raster_size[1]}, which does not scale to the slide's "
             f"{slide_size[0]} x {slide_size[1]} pixels; take this slide's own mask, uncropped"
+        )
+    if max(raster_size) < _LEAST and min(estimates) > _COARSE:
+        raise AnnotationError(
+            f"{path}: the mask is {raster_size[0]} x {raster_size[1]}, too few pixels to map a slide of "
+            f"{slide_size[0]} x {slide_size[1]}; export it with more, such as one per 16 of the slide"
         )
     whole = round(sum(estimates) / 2)
     fits = all(r in (s // max(whole, 1), -(-s // max(whole, 1))) for s, r in zip(slide_size, raster_size, strict=True))
