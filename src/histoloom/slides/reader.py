@@ -54,7 +54,7 @@ class Slide:
         except SlideError:
             self.close()
             raise
-        self.notes: tuple[str, ...] = tuple(f"{self.path}: {note}" for note in (*notes, *doubts))
+        self.notes: tuple[str, ...] = tuple(f"{self.path}: {note}" for note in (*self._source.notes, *notes, *doubts))
 
     def read(
         self, x: int | float, y: int | float, size: int | tuple[int, int], mpp: float
