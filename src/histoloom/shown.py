@@ -14,7 +14,7 @@ def marked(picture: Image.Image) -> Bool[np.ndarray, "h w"]:
     """True where a picture shows anything but black; transparent pixels show nothing."""
     is_gray = picture.mode in ("1", "L") or picture.mode.startswith("I")  # 16 bits have no RGB
     pixels = np.asarray(picture if is_gray else picture.convert("RGB"))
-    lit = pixels != 0 if pixels.ndim == 2 else pixels.any(axis=-1)
+    lit = np.asarray(pixels.any(axis=-1) if pixels.ndim == 3 else pixels != 0)
     hidden = transparent(picture)
     return lit if hidden is None else lit & ~hidden
 

@@ -189,8 +189,8 @@ def _mpp(
     if slide_mpp is None or abs(mpp / slide_mpp - 1) < SAME_MPP:
         return mpp, []
     return mpp, [
-        f"--slide-mpp {slide_mpp:g} is not used, since the file says {mpp:.4g} um/px; where a command has it, "
-        "--overrule-mpp uses it anyway"
+        f"--slide-mpp {slide_mpp:g} is not used, since the file says {mpp:.4g} um/px; `patches` and `overlay` "
+        "use it with --overrule-mpp"
     ]
 
 

@@ -65,6 +65,18 @@ def test_an_export_of_qupath_0_5_gives_parts_holes_and_derived_classes(tmp_path)
     assert found.polygons[1].ring[0].tolist() == [20.5, 0]
 
 
+def test_objects_on_several_planes_are_noted(tmp_path):
+    def square(**plane: int) -> dict:
+        return feature({"type": "Polygon", "coordinates": [SQUARE]} | ({"plane": plane} if plane else {}))
+
+    first = square(c=-1, z=0, t=0)
+    assert read(tmp_path, [first, square()]).notes == ()
+    found = read(tmp_path, [first, square(c=-1, z=2, t=0)])
+    assert found.notes == (
+        f"{tmp_path}/a.geojson: its objects are on 2 planes (z, t) and are read as one; export one plane",
+    )
+
+
 def test_detections_are_read_when_asked_for(tmp_path):
     assert len(read(tmp_path, V05, detections=True).polygons) == 4
     v03 = feature({"type": "Polygon", "coordinates": [SQUARE]}, object_type="tile")
