@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from weaving import grain
 
@@ -67,3 +68,24 @@ def test_masks_that_mark_nothing_or_are_of_another_size_are_refused(tmp_path):
         Image.fromarray(pixels.astype(np.uint8)).save(path)
         with pytest.raises(InputError, match=said):
             read_mask(path, (50, 60, 3))
+
+
+@pytest.mark.parametrize("name", ["palette.png", "quantized.png", "rgb.png", "alpha.png", "white_is_zero.tif"])
+def test_a_mask_marks_what_it_shows(tmp_path, name):
+    region = disk(50, 60, 12)
+    gray = Image.fromarray(np.where(region, 255, 0).astype(np.uint8))
+    path = tmp_path / name
+    if name == "palette.png":  # white is index 0, black index 1
+        picture = Image.fromarray((~region).astype(np.uint8), "P")
+        picture.putpalette([255, 255, 255, 0, 0, 0])
+    elif name == "quantized.png":  # as Pillow indexes it: white first
+        picture = gray.convert("RGB").quantize(2)
+    elif name == "alpha.png":  # white all over, the selection in its alpha
+        picture = Image.merge("RGBA", (*[Image.new("L", gray.size, 255)] * 3, gray))
+    else:
+        picture = gray.convert("RGB")
+    if name == "white_is_zero.tif":
+        tifffile.imwrite(path, np.asarray(gray) ^ 255, photometric="miniswhite")
+    else:
+        picture.save(path)
+    np.testing.assert_array_equal(read_mask(path, (50, 60, 3)), region)

@@ -86,6 +86,14 @@ def test_a_region_of_a_picture_or_a_slide_is_redrawn(histoloom, tiny_model, tmp_
     assert ended.code == 0, ended.stderr
     ended = histoloom(*words, "--image", "slide.tif", "--at", 80, 40, "--mpp", 0.5, "--out", "two")
     assert ended.code == 0, ended.stderr
+    assert ended.stderr == ""
+    ended = histoloom(*words, "--image", "slide.tif", "--at", 0, 0, "--mpp", 0.4, "--slide-mpp", 2, "--out", "three")
+    assert "--slide-mpp 2 is not used, since the file says 0.5 um/px" in ended.stderr
+    assert "0.4 um/px is finer than the slide's 0.5" in ended.stderr
+    for place in ((200, 40), (-1, 0), (5000, 5000)):
+        ended = histoloom(*words, "--image", "slide.tif", "--at", *place, "--mpp", 0.5, "--out", "four")
+        said = f"slide.tif: is 260 x 200 px, and the region at {place[0]} {place[1]} has 96 x 96 of them"
+        assert (ended.code, said in ended.stderr, (tmp_path / "four").exists()) == (1, True, False)
     made, real = (np.asarray(Image.open(tmp_path / "one" / name)) for name in ("image.png", "real.png"))
     np.testing.assert_array_equal(real == 255, mask == 0)
     np.testing.assert_array_equal(made[mask == 0], pixels[40:136, 80:176][mask == 0])

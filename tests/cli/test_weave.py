@@ -124,7 +124,7 @@ def test_names_that_are_not_utf8_are_written_as_escapes(histoloom, tiny_model, m
     (maps / "1.png").rename(maps / "._1.png")  # what a Mac leaves is not a map
     command = ("generate", tiny_model, "--maps", maps, "--out", name, *QUICK, *options)
     ended = histoloom(*command)
-    assert (ended.code, ended.stderr) == (0, "")
+    assert (ended.code, ended.stderr) == (0, f"{maps}: 1 hidden files were left out: ._1.png\n")
     assert "wrote 2 patches to gr\\xfcn" in ended.stdout
     assert histoloom(*command).stdout == ended.stdout
     named = [row["map_source"] for row in read_woven(tmp_path / name).rows]

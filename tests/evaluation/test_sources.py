@@ -177,6 +177,45 @@ def test_folders_that_are_no_use_are_refused_in_one_line(tmp_path):
         load_images(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["indexed", "gray", "rgb"])
+def test_label_maps_are_no_images(tmp_path, kind):
+    save(tmp_path, ["images/P1/a.png", "images/P1/b.png"])
+    indices = np.arange(144, dtype=np.uint8).reshape(12, 12) % 3
+    picture = Image.fromarray(indices if kind == "gray" else TABLE.colorize(indices % 2))
+    (tmp_path / "maps" / "P1").mkdir(parents=True)
+    (picture.convert("P") if kind == "indexed" else picture).save(tmp_path / "maps" / "P1" / "a.png")
+    with pytest.raises(ImageError, match=r"maps/P1/a\.png: is a label map, .* the images alone, such as .*/images$"):
+        load_images(tmp_path)
+    assert load_images(tmp_path / "images").names == ["P1/a.png", "P1/b.png"]
+
+
+def test_blank_glass_and_indexed_tissue_are_images(tmp_path):
+    for case in ("P1", "P2"):
+        save(tmp_path, [f"{case}/a.png"])
+        Image.fromarray(pixels(0)).quantize(100).save(tmp_path / case / "b.png")
+        Image.new("RGB", (12, 12), (253, 252, 254)).save(tmp_path / case / "d.png")
+        white = Image.new("P", (12, 12), 0)
+        white.putpalette([255] * 3)
+        white.save(tmp_path / case / "c.png")
+    assert len(load_images(tmp_path)) == 8
+
+
+def test_what_a_plain_folder_leaves_out_is_noted(tmp_path):
+    save(tmp_path, ["a.png", ".hidden.png", ".ipynb_checkpoints/a.png", "made/b.png"])
+    (tmp_path / "made" / "record.json").write_text("{}")
+    (tmp_path / "c.gif").write_bytes(b"")
+    found = load_images(tmp_path)
+    assert found.names == ["a.png"]
+    assert found.select([0]).notes == tuple(
+        f"{tmp_path}: {note}"
+        for note in (
+            "1 folders that histoloom has written were left out: made",
+            "1 hidden files were left out: .hidden.png",
+            "1 files are not images that can be opened: c.gif",
+        )
+    )
+
+
 def image_set(seeds: list[int], edge: int = 12) -> ImageSet:
     names = [f"{s}.png" for s in seeds]
     return ImageSet("here", "image folder", "", "PNG", np.stack([pixels(s, edge) for s in seeds]), None, names, names)

@@ -2,11 +2,13 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from histoloom.errors import TissueError
 from histoloom.generation.bank import load_bank, save_bank, weave_bank
 from histoloom.generation.layouts import LayoutConfig, draw_layouts
 from histoloom.generation.settings import BankConfig
+from histoloom.tissue import TissueTable
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,26 @@ def test_a_set_folder_beside_which_a_tissue_is_misspelt_is_named(woven, tmp_path
     (tmp_path / "bank" / "bone").mkdir()
     with pytest.raises(TissueError, match="bone: is not named after a tissue type; known: stroma, gland, tumour"):
         load_bank(tmp_path / "bank", table)
+
+
+@pytest.mark.parametrize("root", ["", "stain-00"])
+def test_crops_in_sub_folders_are_read_and_what_is_left_out_is_noted(tmp_path, root):
+    table, home = TissueTable.from_names(["stroma", "gland"]), tmp_path / "bank" / root
+    for number, name in enumerate(("stroma/P1/a.png", "stroma/P2/a.png", "stroma/a.png", "loose.png", "stroma/.b.png")):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((30, 30, 3), number, np.uint8)).save(home / name)
+    (home / "stroma" / "c.gif").write_bytes(b"")
+    bank = load_bank(tmp_path / "bank", table)
+    (name,) = bank.sets
+    assert [crop.source for crop in bank.sets[name]] == [
+        f"{name}/stroma/{crop}" for crop in ("P1/a.png", "P2/a.png", "a.png")
+    ]
+    at = f"{root}/" if root else ""
+    assert bank.notes == (
+        f"{tmp_path / 'bank'}: 1 hidden files were left out: {at}stroma/.b.png",
+        f"{tmp_path / 'bank'}: 1 files are not crops that can be opened: {at}stroma/c.gif",
+        f"{tmp_path / 'bank'}: 1 pictures are in no folder of a tissue type, and were left out: {at}loose.png",
+    )
 
 
 def test_crops_of_a_patch_come_from_one_set(woven):

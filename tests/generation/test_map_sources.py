@@ -10,7 +10,7 @@ from weaving import apart, halves
 
 from histoloom.errors import ConfigError, InputError, TissueError
 from histoloom.generation.order import Order
-from histoloom.generation.orders import open_maps
+from histoloom.generation.orders import left_out, open_maps
 from histoloom.generation.patches import weave
 from histoloom.generation.settings import DrawnMaps, Source, WeaveConfig
 from histoloom.generation.woven_folder import weave_folder
@@ -82,6 +82,21 @@ def test_a_folder_of_mixed_sizes_is_woven_like_each_map_alone(make_pipeline, tmp
         alone = next(iter(weave(pipeline, [Order(semantic_map, "", [])], WeaveConfig(steps=1, seed=number))))
         assert apart(image, alone.image) <= 1  # the batch may change the last bit
         assert row["seed"] == number
+
+
+def test_maps_in_sub_folders_are_read_and_what_is_left_out_is_noted(tmp_path):
+    names = ["P1/0.png", "P2/0.png", "a.tif"]
+    for name in [*names, ".b.png"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(halves(0, 1)).save(tmp_path / name)
+    (tmp_path / "c.gif").write_bytes(b"")
+    source = Source(maps=tmp_path, record_names=True)
+    maps = open_maps(source, TABLE, 0, None)
+    assert [maps.read(number)[0] for number in range(len(maps))] == names
+    assert left_out(source, TABLE) == [
+        f"{tmp_path}: 1 hidden files were left out: .b.png",
+        f"{tmp_path}: 1 files are not maps that can be opened: c.gif",
+    ]
 
 
 def test_layouts_follow_the_drawing_that_was_asked_for():

@@ -113,6 +113,34 @@ def test_white_alone_in_a_palette_does_not_unlabel_an_indexed_map(tmp_path):
     assert MapReader(TABLE).read(path).tolist() == [[3]]
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif", "bmp"])
+def test_a_gray_map_that_was_indexed_white_first_is_read_by_its_grays(tmp_path, suffix):
+    gray = np.array([[0, 0, 255, 255], [255, 255, 0, 0]], np.uint8)
+    path = tmp_path / f"map.{suffix}"
+    Image.fromarray(gray).convert("RGB").quantize(2).save(path)
+    with Image.open(path) as picture:
+        assert picture.getpalette()[:6] == [255] * 3 + [0] * 3  # the case at hand: index 0 is white
+    reader = MapReader(TABLE)
+    np.testing.assert_array_equal(reader.read(path), gray)
+    assert "255 (white) is in 1 of 1 maps" in reader.tally.hint()
+    for alias in ("255", "#ffffff"):
+        reader = MapReader(with_aliases(gland=[alias]))
+        np.testing.assert_array_equal(reader.read(path), np.where(gray, 3, 0))
+        assert not reader.tally.hint()
+
+
+def test_a_palette_of_classes_that_begins_with_white_is_read_by_index(tmp_path):
+    path = save_indexed(tmp_path / "map.png", [[0, 1]], [255, 255, 255, 0, 0, 0, 9, 9, 9])
+    assert MapReader(TissueTable.from_names(["a", "b"])).read(path).tolist() == [[0, 1]]
+
+
+def test_the_alias_255_holds_for_white_of_a_color_map(tmp_path):
+    path = save(tmp_path / "map.png", np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8))
+    reader = MapReader(with_aliases(gland=["255"]))
+    assert reader.read(path).tolist() == [[0, 3]]
+    assert not reader.tally.hint()
+
+
 def test_a_palette_that_contradicts_its_indices_is_refused(tmp_path):
     path = save_indexed(tmp_path / "map.png", [[0, 3]], [0x44, 0x55, 0x66, 0, 0, 0, 0, 0, 0, 9, 9, 9])
     with pytest.raises(TissueError, match=r"map\.png: the palette color #090909 .* aliases"):

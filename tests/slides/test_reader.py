@@ -274,3 +274,45 @@ def test_real_slides_agree_with_themselves_at_every_mpp(shared_data, name, slide
 def test_a_slide_without_mpp_says_so(shared_data):
     with pytest.raises(SlideError, match="--slide-mpp"):
         open_slide(shared_data / "slides" / "TCGA-CR-7395-01A-01-TS1.svs")
+
+
+def _write_pages(path, sizes, axes="YXS", **options):
+    with tifffile.TiffWriter(path) as tiff:
+        for width, height in sizes:
+            metadata = {"axes": axes, "PhysicalSizeX": MPP, "PhysicalSizeY": MPP}
+            pixels = coordinate_image(width, height)
+            tiff.write(pixels, photometric="rgb", metadata=metadata, **options)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("a.ome.tif", {"tile": (64, 64)}), ("a.tif", {"tile": (64, 64)}), ("a.tif", {})],
+)
+def test_images_that_are_not_read_are_noted(tmp_path, name, options):
+    path = _write_pages(tmp_path / name, [(256, 192), (256, 192)], **options)
+    with open_slide(path, MPP) as slide:
+        said = "holds 1 more image (of 256 x 192 px) beside the one of 256 x 192 px that is read; save each that counts"
+        assert [note for note in slide.notes if "holds" in note] == [f"{path}: {said} as a file of its own"]
+
+
+def test_a_larger_page_behind_a_small_one_is_read_or_the_file_is_refused(tmp_path):
+    sizes = [(128, 96), (256, 192)]
+    with pytest.raises(SlideError, match="holds an image of 256 x 192 px, larger than the first of 128 x 96 px"):
+        open_slide(_write_pages(tmp_path / "a.tif", sizes, tile=(64, 64)), MPP)
+    with open_slide(_write_pages(tmp_path / "b.tif", sizes), MPP) as slide:
+        assert (slide.size, slide.notes) == ((256, 192), ())
+
+
+@pytest.mark.parametrize("write", [write_tiled_tiff, write_ome_tiff, write_aperio])
+def test_levels_are_no_images_that_are_not_read(tmp_path, write):
+    with open_slide(write(tmp_path / "a.tif", coordinate_image(300, 200)), MPP) as slide:
+        assert not any("holds" in note for note in slide.notes)
+
+
+@pytest.mark.parametrize("tile", [(48, 80), (240, 240)])
+def test_tiles_without_compression_are_read_whatever_their_size(tmp_path, tile):
+    pixels = coordinate_image(300, 200)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", tile=tile)
+    with open_slide(tmp_path / "a.tif", MPP) as slide:
+        np.testing.assert_array_equal(slide.read(0, 0, (300, 200), MPP), pixels)

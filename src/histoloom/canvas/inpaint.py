@@ -35,9 +35,10 @@ from histoloom.models.guided import normalized
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.sampling import Sampling
 from histoloom.models.step_end import StepEnd
-from histoloom.pictures import label_pixels, open_picture
+from histoloom.pictures import open_picture
 from histoloom.progress import SILENT, Bar
 from histoloom.records import Record
+from histoloom.shown import marked
 from histoloom.tissue import TissueTable
 from histoloom.version import VERSION
 
@@ -59,12 +60,14 @@ class Kept:
 
 
 def read_mask(path: Path, shape: tuple[int, ...]) -> Bool[np.ndarray, "h w"]:
-    """Where to redraw: pixels that are not 0. Raises InputError for another size than that of the image, and for a
-    mask of nothing or of everything."""
+    """Where to redraw: pixels that are neither black nor transparent.
+
+    Raises InputError for another size than that of the image, and for a mask of nothing or of everything.
+    """
     picture, coding = open_picture(path)
     if fault := coding.label_fault():
         raise InputError(f"{path}: its mask {fault}")
-    mask = label_pixels(picture, coding)[0] != 0
+    mask = marked(picture)
     if mask.shape != tuple(shape[:2]):
         raise InputError(
             f"{path}: is {mask.shape[1]} x {mask.shape[0]} px, and the image {shape[1]} x {shape[0]}; give one pixel "

@@ -6,7 +6,8 @@ from typing import Annotated, cast
 import typer
 
 from histoloom.canvas.settings import CanvasConfig, Edit, Rule
-from histoloom.cli.weave import CropGuidance, GuidanceInterval, MapGuidance, Steps, bank_of
+from histoloom.cli.notes import echo_notes
+from histoloom.cli.weave import CropGuidance, GuidanceInterval, MapGuidance, Steps, open_bank
 from histoloom.errors import ConfigError
 from histoloom.files import check_out, check_writable, writable
 from histoloom.generation.settings import check_mpp
@@ -85,7 +86,6 @@ def canvas(
     from histoloom.canvas.layout import Layout
     from histoloom.cli.progress import bar
     from histoloom.distributed import Workers
-    from histoloom.generation.bank import CropBank, load_bank
     from histoloom.generation.woven_folder import scale_of
     from histoloom.models.pipeline import HistoloomPipeline
 
@@ -95,8 +95,7 @@ def canvas(
         raise ConfigError(f"{model}: does not say at which scale it was trained; give micrometers per pixel with --mpp")
     if crops is not None and not pipeline.denoiser.reads.crops:
         raise ConfigError(f"{model}: is a model that reads no crops; leave out --crops")
-    folder = crops or (bank_of(pipeline.name_or_path) if pipeline.denoiser.reads.crops else None)
-    bank = load_bank(folder, pipeline.table) if folder is not None else CropBank({})
+    bank = open_bank(crops, pipeline)
     layout = Layout(map, pipeline.table, size, rest)
     with writable(out):
         weave_canvas(
@@ -119,7 +118,9 @@ def inpaint(
     map: Annotated[
         Path, typer.Option(help="Label picture of the same size: the map to follow, around the region, too.")
     ],
-    mask: Annotated[Path, typer.Option(help="Picture of the same size: what is not 0 is redrawn.")],
+    mask: Annotated[
+        Path, typer.Option(help="Picture of the same size: what is neither black nor transparent is redrawn.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     crops: Annotated[
         Path | None, typer.Option(help="Folder of crops, as for `generate`. Default: the model's bank.")
@@ -154,7 +155,6 @@ def inpaint(
 
     from histoloom.canvas.inpaint import read_mask, write_inpainted
     from histoloom.errors import InputError
-    from histoloom.generation.bank import CropBank, load_bank
     from histoloom.models.pipeline import HistoloomPipeline
     from histoloom.models.sampling import Sampling
     from histoloom.patches.maps import MapReader
@@ -171,15 +171,22 @@ def inpaint(
         if scale is None:
             raise ConfigError(f"{model}: does not say at which scale it was trained; give the scale with --mpp")
         with open_slide(image, slide_mpp) as slide:
-            pixels = slide.read(*at, semantic_map.shape[::-1], scale)
+            height, width = semantic_map.shape
+            if not slide.covers(*at, (width, height), scale):
+                wide, high = (round(edge * scale / slide.mpp) for edge in (width, height))
+                raise InputError(
+                    f"{image}: is {slide.size[0]} x {slide.size[1]} px, and the region at {at[0]} {at[1]} has {wide} x "
+                    f"{high} of them, so it is not all on the slide; give another --at, or a smaller map"
+                )
+            echo_notes((*slide.notes, *slide.notes_at(scale)))
+            pixels = slide.read(*at, (width, height), scale)
     if pixels.shape[:2] != semantic_map.shape:
         raise InputError(
             f"{map}: is {semantic_map.shape[1]} x {semantic_map.shape[0]} px, and the image {pixels.shape[1]} x "
             f"{pixels.shape[0]}; give one pixel per pixel of the image"
         )
     region = read_mask(mask, pixels.shape)
-    folder = crops or (bank_of(pipeline.name_or_path) if pipeline.denoiser.reads.crops else None)
-    bank = load_bank(folder, pipeline.table) if folder is not None else CropBank({})
+    bank = open_bank(crops, pipeline)
     wanted = np.where(region, semantic_map, np.uint8(UNLABELLED))
     mine = bank.draw(wanted, np.random.default_rng(seed)) if bank.sets else []
     asked = Sampling(steps=steps, map_guidance=map_guidance, crop_guidance=crop_guidance)
@@ -222,16 +229,16 @@ def pairs(
 
     from histoloom.canvas.pairs import weave_pairs
     from histoloom.cli.progress import bar
-    from histoloom.generation.bank import CropBank, load_bank
-    from histoloom.generation.map_sources import maps_in
+    from histoloom.generation.map_sources import find_maps, is_dataset, maps_in
     from histoloom.models.pipeline import HistoloomPipeline
     from histoloom.models.sampling import Sampling
 
     pipeline = HistoloomPipeline.load(model)
     source = maps_in(maps, split, pipeline.table)
+    if not is_dataset(maps):
+        echo_notes(f"{maps}: {note}" for note in find_maps(maps).notes)
     read = [source.read(number) for number in range(len(source))]
-    folder = crops or (bank_of(pipeline.name_or_path) if pipeline.denoiser.reads.crops else None)
-    bank = load_bank(folder, pipeline.table) if folder is not None else CropBank({})
+    bank = open_bank(crops, pipeline)
     asked = Sampling(steps=steps, map_guidance=map_guidance, crop_guidance=crop_guidance)
     rows = weave_pairs(pipeline, read, bank, edit, asked, seed, out, bar)
     unchanged = len(read) - len(rows)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from histoloom.cli.discover import RemoteCode
+from histoloom.cli.notes import echo_notes
 from histoloom.files import check_out
 from histoloom.text import printable
 
@@ -82,13 +83,16 @@ def evaluate(
     training = training_images(train, real_images)
     judge = None if segmenter is None else load_segmenter(segmenter)
     fake_images = load_images(fake)
+    echo_notes(note for side in (real_images, training, fake_images) if side for note in side.notes)
     bank = []
     if crops is not None:
         from histoloom.generation.bank import load_bank  # here: brings diffusers, which nothing else needs
 
         if fake_images.kind != "woven patches":
             raise InputError(f"{fake}: holds no woven patches, so none was made from {crops}; leave out --crops")
-        bank = [crop for mine in load_bank(crops.absolute(), fake_images.known_table).sets.values() for crop in mine]
+        lent = load_bank(crops.absolute(), fake_images.known_table)
+        echo_notes(lent.notes)
+        bank = [crop for mine in lent.sets.values() for crop in mine]
     cache = cache or default_cache()
     check_cache(cache)
     opened = open_encoders(encoders, allow_remote_code)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from histoloom.cli.notes import echo_notes
 from histoloom.files import check_out
 
 Out = Annotated[Path, typer.Option(help="Folder for the study.")]
@@ -82,6 +83,7 @@ def create(
 
         decoder = Decoder(find_model(model))
     sides = load_sides(real, fake, split)
+    echo_notes(note for side in sides for note in side.notes)
     lines = create_study(sides, config, out, decoder, decoder.fingerprint if decoder else "", bar)
     if lines is None:
         typer.echo(f"{out} is up to date")

@@ -2,17 +2,22 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from histoloom.cli.export import KINDS, write_export
+from histoloom.cli.notes import echo_notes
 from histoloom.distributed import Workers
 from histoloom.errors import ConfigError
 from histoloom.files import check_out
 from histoloom.generation.dataset_order import NONE, DatasetOrder, read_order, source_of
 from histoloom.generation.settings import CheckConfig, DrawnMaps, Source, WeaveConfig
 from histoloom.text import printable
+
+if TYPE_CHECKING:
+    from histoloom.generation.bank import CropBank
+    from histoloom.models.pipeline import HistoloomPipeline
 
 Model = Annotated[
     str,
@@ -223,6 +228,7 @@ def _generate(
     from histoloom.cli.progress import bar
     from histoloom.generation.copy_report import check_report, copy_report, crop_report
     from histoloom.generation.delivered import describe_delivered
+    from histoloom.generation.orders import left_out
     from histoloom.generation.woven_folder import weave_folder
     from histoloom.generation.woven_reader import iter_index
     from histoloom.models.pipeline import HistoloomPipeline
@@ -250,8 +256,10 @@ def _generate(
         from histoloom.generation.plan import describe, plan_folder
 
         typer.echo(describe(plan_folder(pipeline, source, config, out, own_bank, checking)))
+        echo_notes(left_out(source, pipeline.table))
         return
     count = weave_folder(pipeline, source, config, out, own_bank, bar, workers, checking)
+    echo_notes(left_out(source, pipeline.table))
     typer.echo(printable(f"wrote {count} patches to {out}; look at {out / 'contact-sheet.png'}"))
     if source.crops is not None and (report := crop_report(iter_index(out))):
         typer.echo(report, err=True)
@@ -286,6 +294,16 @@ def _style(text: str) -> tuple[str, str]:
     if not tissue:
         raise ConfigError(f"--style {text!r} names no style; write it as TYPE=STYLE, such as 'normal gland=crypts'")
     return tissue.strip(), style.strip()
+
+
+def open_bank(crops: Path | None, pipeline: "HistoloomPipeline") -> "CropBank":
+    """The bank in `crops`, else that of a model; an empty one where there is none. Says what is left out."""
+    from histoloom.generation.bank import CropBank, load_bank
+
+    folder = crops or (bank_of(pipeline.name_or_path) if pipeline.denoiser.reads.crops else None)
+    bank = load_bank(folder, pipeline.table) if folder is not None else CropBank({})
+    echo_notes(bank.notes)
+    return bank
 
 
 def bank_of(folder: str) -> Path | None:

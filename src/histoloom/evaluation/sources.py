@@ -17,9 +17,11 @@ from histoloom.generation.woven_reader import read_woven
 from histoloom.patches.folder import SUFFIXES
 from histoloom.patches.slide_jobs import SLIDE_SUFFIXES
 from histoloom.patches.store import SCALE_TOLERANCE, common_mpp, iter_rows, load_patches, read_table, splits
-from histoloom.pictures import opened_picture, read_image
+from histoloom.pictures import open_picture, opened_picture, rgb_pixels
+from histoloom.shown import looks_like_labels
 from histoloom.text import canonical
 from histoloom.tissue import TissueTable, TissueType
+from histoloom.walk import find_files, is_hidden, suffix_of
 
 # What a row of woven patches says of their making, besides the seed, map and crops of each.
 MADE = (
@@ -53,6 +55,7 @@ class ImageSet:
     made_from: str = ""  # format of the pictures or slides that a dataset was cut from, where its rows tell
     hidden: tuple[int, ...] = ()  # types that the maps leave out
     whole_maps: UInt8[np.ndarray, "n h w"] | None = None  # before types were left out; None where none were
+    notes: tuple[str, ...] = ()  # one line for each kind of file in a plain folder that was left out
 
     def __len__(self) -> int:
         return len(self.names)
@@ -271,10 +274,12 @@ def _woven(folder: Path) -> ImageSet:
 
 
 def _plain(folder: Path) -> ImageSet:
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    found = find_files(folder, lambda path: suffix_of(path) in SUFFIXES, "images")
+    paths, notes = found.files, tuple(f"{folder}: {note}" for note in found.notes)
     if not paths:
-        raise InputError(f"{folder}: holds no images ({', '.join(s[1:] for s in SUFFIXES)}); name another folder")
-    images = [read_image(path) for path in paths]
+        more = f" ({'; '.join(found.notes)})" if notes else ""
+        raise InputError(f"{folder}: holds no images ({', '.join(s[1:] for s in SUFFIXES)}){more}; name another folder")
+    images = [_read_plain(path, folder) for path in paths]
     for path, image in zip(paths, images, strict=True):
         if image.shape != images[0].shape:
             (height, width), (first_height, first_width) = image.shape[:2], images[0].shape[:2]
@@ -285,7 +290,31 @@ def _plain(folder: Path) -> ImageSet:
     shown = _formats({path.suffix.lower() for path in paths})
     cases = [f"{folder}/{p.stem}" if p.parent == folder else p.parent.relative_to(folder).as_posix() for p in paths]
     names = [path.relative_to(folder).as_posix() for path in paths]
-    return ImageSet(str(folder), "image folder", "", shown, np.stack(images), None, cases, names)
+    return ImageSet(str(folder), "image folder", "", shown, np.stack(images), None, cases, names, notes=notes)
+
+
+def _read_plain(path: Path, folder: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """An image of a plain folder; raises ImageError for a label map, which is none."""
+    picture, coding = open_picture(path)
+    if looks_like_labels(picture) and (coding.kind != "rgb" or _twins(path, folder)):
+        others = _siblings(path, folder)
+        named = f", such as {others[0]}" if len(others) == 1 else ""
+        raise ImageError(f"{path}: is a label map, not an H&E image; name the folder of the images alone{named}")
+    if fault := coding.image_fault():
+        raise ImageError(f"{path}: {fault}")
+    return rgb_pixels(picture)
+
+
+def _siblings(path: Path, folder: Path) -> list[Path]:
+    """The folders in `folder` that do not hold `path`."""
+    return sorted(d for d in folder.iterdir() if d.is_dir() and not is_hidden(d.name) and d not in path.parents)
+
+
+def _twins(path: Path, folder: Path) -> list[Path]:
+    """The files of the same name, but for the suffix, at the same place in folders beside that of `path`."""
+    below = path.relative_to(folder).parts[1:]
+    places = [d.joinpath(*below).parent for d in _siblings(path, folder)] if below else []
+    return [twin for place in places if place.is_dir() for twin in place.iterdir() if twin.stem == path.stem]
 
 
 def names_of(tissue: TissueType) -> set[str]:

@@ -24,7 +24,7 @@ from histoloom.patches.preview import pictures_html
 from histoloom.pictures import IMAGE_SUFFIXES, read_image
 from histoloom.progress import SILENT, Bar
 from histoloom.tissue import TissueTable
-from histoloom.walk import is_hidden, source_name, suffix_of
+from histoloom.walk import Found, find_files, is_hidden, source_name, suffix_of
 
 PER_TYPE = 2  # crops of a type that a patch takes, where the bank has them
 WOVEN_EDGES = (96, 72)  # px of the crops cut from each woven patch
@@ -34,9 +34,10 @@ GLASS = 225  # of 255: a woven crop of this mean is bare glass, and shows no sta
 
 @dataclass(frozen=True, repr=False)
 class CropBank:
-    """Sets of crops that go together, by name."""
+    """Sets of crops that go together, by name; `notes` has one line for each kind of file that was left out."""
 
     sets: dict[str, list[Crop]]
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<CropBank: {len(self.sets)} sets, {sum(map(len, self.sets.values()))} crops>"
@@ -67,17 +68,27 @@ def load_bank(folder: Path | str, table: TissueTable) -> CropBank:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of crops; give one with a folder per tissue type")
-    direct = {d.name for d in _folders(folder) if _knows(table, d.name)}
-    if direct:
-        return CropBank({folder.name: _read_set(folder, table)})
+    found = find_crops(folder, table)
+    notes = tuple(f"{folder}: {note}" for note in found.notes)
+    if _is_set(folder, table):
+        return CropBank({folder.name: _read_set(folder, found.files, table)}, notes)
     for unknown in (d for d in _folders(folder) if not _folders(d)):
         raise TissueError(f"{unknown}: is not named after a tissue type; known: {', '.join(table.names)}")
-    sets = {d.name: _read_set(d, table) for d in _folders(folder)}
+    sets = {d.name: _read_set(d, found.files, table) for d in _folders(folder)}
     if not sets:
         raise TissueError(
             f"{folder}: holds no folder that is named after a tissue type; known: {', '.join(table.names)}"
         )
-    return CropBank(sets)
+    return CropBank(sets, notes)
+
+
+def find_crops(folder: Path, table: TissueTable) -> Found:
+    """The crops below the folder of a bank, and what is left out."""
+    found = find_files(folder, lambda path: suffix_of(path) in IMAGE_SUFFIXES, "crops", follow_links=True)
+    above = 1 if _is_set(folder, table) else 2
+    loose = [path for path in found.files if len(path.relative_to(folder).parts) <= above]
+    found.leave_out("pictures are in no folder of a tissue type, and were left out", loose)
+    return found
 
 
 def save_bank(bank: CropBank, table: TissueTable, folder: Path) -> None:
@@ -159,17 +170,21 @@ def _cut(image: np.ndarray, layout: np.ndarray, source: str, rng: np.random.Gene
     return crops
 
 
-def _read_set(folder: Path, table: TissueTable) -> list[Crop]:
+def _read_set(folder: Path, pictures: Sequence[Path], table: TissueTable) -> list[Crop]:
     crops = []
     for tissue_folder in _folders(folder):
         if not _knows(table, tissue_folder.name):
             raise TissueError(f"{tissue_folder}: is not named after a tissue type; known: {', '.join(table.names)}")
         tissue = table.find(tissue_folder.name).id
-        paths = sorted(p for p in tissue_folder.iterdir() if suffix_of(p) in IMAGE_SUFFIXES and not is_hidden(p.name))
+        paths = [path for path in pictures if path.is_relative_to(tissue_folder)]
         crops += [Crop(read_image(path), tissue, source_name(path, folder.parent)) for path in paths]
     if not crops:
         raise InputError(f"{folder}: holds no pictures; put crops into a folder per tissue type")
     return crops
+
+
+def _is_set(folder: Path, table: TissueTable) -> bool:
+    return any(_knows(table, d.name) for d in _folders(folder))
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -24,9 +24,9 @@ from histoloom.patches.schema import COLUMNS
 from histoloom.patches.store import read_table, shards_of, splits
 from histoloom.pictures import read_labels
 from histoloom.tissue import UNLABELLED, TissueTable, TissueType
-from histoloom.walk import is_hidden, source_name, suffix_of
+from histoloom.walk import Found, find_files, source_name, suffix_of
 
-MAP_SUFFIXES = (".png", ".tif", ".tiff", ".webp", ".bmp")
+MAP_SUFFIXES = (".png", ".tif", ".tiff", ".webp", ".bmp", ".jp2")  # JPEG changes values
 TURN = 10**7  # between the number of a layout and those in its place
 SemanticMap = UInt8[np.ndarray, "h w"]
 
@@ -53,6 +53,19 @@ def maps_in(folder: Path, split: str, table: TissueTable, record_names: bool = F
     if split:
         raise ConfigError(f"split {split!r} has no effect: {folder} is not a patch dataset; leave it out")
     return FolderMaps(folder, table, record_names)
+
+
+def find_maps(folder: Path) -> Found:
+    """The label maps below a folder, and what is left out; raises InputError where there is none."""
+    found = Found(folder)
+    if folder.is_dir():
+        found = find_files(folder, lambda path: suffix_of(path) in MAP_SUFFIXES, "maps")
+    if not found.files:
+        more = f" ({'; '.join(found.notes)})" if found.notes else ""
+        raise InputError(
+            f"{folder}: holds no maps (PNG, TIFF, WebP){more}; give a folder of label images, or a patch dataset"
+        )
+    return found
 
 
 def is_dataset(folder: Path) -> bool:
@@ -109,16 +122,12 @@ class _FileMaps(ABC):
 
 
 class FolderMaps(_FileMaps):
-    """The label maps of a folder in order of file name, of any sizes; values and colors as in `tissue.toml`."""
+    """The label maps below a folder in order of path, of any sizes; values and colors as in `tissue.toml`."""
 
     def __init__(self, folder: Path, table: TissueTable, record_names: bool = False):
         super().__init__(record_names)
         self._folder, self._reader = folder, MapReader(table)
-        self._paths = sorted(p for p in folder.glob("*") if suffix_of(p) in MAP_SUFFIXES and not is_hidden(p.name))
-        if not self._paths:
-            raise InputError(
-                f"{folder}: holds no maps (PNG, TIFF, WebP); give a folder of label images, or a patch dataset"
-            )
+        self._paths = find_maps(folder).files
 
     def __len__(self) -> int:
         return len(self._paths)

@@ -14,10 +14,11 @@ import numpy as np
 from histoloom.conditioning.crops import present_types
 from histoloom.conditioning.inputs import content_id
 from histoloom.errors import InputError
+from histoloom.generation.bank import find_crops
 from histoloom.generation.dataset_order import DatasetOrder
 from histoloom.generation.layouts import Layouts
 from histoloom.generation.lenders import Lender, hash_of, names_of, open_lender
-from histoloom.generation.map_sources import LayoutMaps, MapSource, is_dataset, layouts_at, maps_in
+from histoloom.generation.map_sources import LayoutMaps, MapSource, find_maps, is_dataset, layouts_at, maps_in
 from histoloom.generation.order import Order
 from histoloom.generation.ordered_maps import ordered_maps
 from histoloom.generation.settings import DrawnMaps, Source
@@ -98,6 +99,15 @@ def make_orders(source: Source, table: TissueTable, seed: int, mpp: float | None
     maps = open_maps(source, table, seed, mpp)
     rows = _rows(source, maps, table)
     return Orders(maps, open_lender(source, maps, table, own_bank), seed, str(source.crops), rows)
+
+
+def left_out(source: Source, table: TissueTable) -> list[str]:
+    """A line for each kind of file in the folders of maps and crops that is not read."""
+    maps = source.maps.maps if isinstance(source.maps, DatasetOrder) else source.maps
+    found = [(maps, find_maps(maps))] if isinstance(maps, Path) and not is_dataset(maps) else []
+    if source.crops is not None and not is_dataset(source.crops) and source.crops.is_dir():
+        found.append((source.crops, find_crops(source.crops, table)))
+    return [f"{folder}: {note}" for folder, files in found for note in files.notes]
 
 
 def _rows(source: Source, maps: MapSource, table: TissueTable) -> Sequence[int]:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Integer, UInt8
-from PIL import Image
 
 from histoloom.errors import ImageError, TissueError
 from histoloom.pictures import label_pixels, open_picture, pack_colors, transparent
+from histoloom.shown import is_reversed, palette_of
 from histoloom.tissue import UNLABELLED, TissueTable, alias_range
 
 _WHITE = 0xFFFFFF
@@ -89,7 +89,8 @@ class MapReader:
 
         Gray maps are read by value, RGB by color, or by value where the channels agree and no type has that gray;
         transparent pixels are unlabeled. Indexed maps are read by color where the table knows all their colors or
-        has color aliases, else by value; index 255 is always a value.
+        has color aliases, else by value; index 255 is always a value. A palette of white, then black, is that of a
+        gray map, which is read by its colors.
         """
         picture, coding = open_picture(path)
         if fault := coding.label_fault():
@@ -97,12 +98,16 @@ class MapReader:
         hidden = transparent(picture)
         shown = np.ones((picture.height, picture.width), bool) if hidden is None else ~hidden
         codes, is_color = label_pixels(picture, coding)
-        if picture.mode in ("P", "PA"):
-            meaning = self._indexed_meaning(picture, codes[shown], path)
+        palette = palette_of(picture)
+        if palette is not None and is_reversed(palette, codes[shown]):
+            codes, is_color = pack_colors(np.asarray(picture.convert("RGB"))), True
+            meaning = self._color_meaning
+        elif palette is not None:
+            meaning = self._indexed_meaning(pack_colors(palette).tolist(), codes[shown], path)
         else:
             meaning = self._color_meaning if is_color else self._value
         semantic_map = _translate(codes, shown, meaning, path, is_color)
-        unclaimed = not self._claims_white if is_color else not self._claims_255
+        unclaimed = not self._claims_255 and not (is_color and self._claims_white)
         self.tally.count(semantic_map, bool(unclaimed and (codes[shown] == (_WHITE if is_color else UNLABELLED)).any()))
         return semantic_map
 
@@ -113,9 +118,8 @@ class MapReader:
         return found
 
     def _indexed_meaning(
-        self, picture: Image.Image, indices: Integer[np.ndarray, " n"], path: Path
+        self, palette: list[int], indices: Integer[np.ndarray, " n"], path: Path
     ) -> Callable[[int], int | None]:
-        palette = pack_colors(np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)).tolist()
         used = {i: palette[i] for i in np.unique(indices).tolist() if i < min(len(palette), UNLABELLED)}
         by_color = {i: self._colors[color] for i, color in used.items() if color in self._colors}
         unknown = [color for i, color in used.items() if i not in by_color]
@@ -132,7 +136,9 @@ class MapReader:
 
     def _color_meaning(self, color: int) -> int | None:
         red, green, blue = color >> 16, color >> 8 & 255, color & 255
-        return self._colors.get(color, self._value(red) if red == green == blue else None)
+        if color in self._colors and (color != _WHITE or self._claims_white):
+            return self._colors[color]
+        return self._value(red) if red == green == blue else None
 
 
 def _translate(

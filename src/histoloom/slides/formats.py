@@ -3,9 +3,9 @@
 `open_source` picks by content, not by file name. (OpenSlide opens some OME-TIFF, too, but does not see their pyramid.)
 
 Each source has `level_sizes`, (width, height) from fine to coarse, and `tile_sizes` of the levels; `mpp` along x and y,
-or None; `bounds`, the scanned area as x, y, width, height in level-0 pixels; and `read_level`, which returns a window
-of one level, white where the file has no pixels, and the position of its top-left corner in pixels of that level:
-OpenSlide takes level-0 integers, so it may differ by a fraction from what was asked for.
+or None; `bounds`, the scanned area as x, y, width, height in level-0 pixels; `notes` on images that are not read; and
+`read_level`, which returns a window of one level, white where the file has no pixels, and the position of its top-left
+corner in pixels of that level: OpenSlide takes level-0 integers, so it may differ by a fraction from what was asked.
 """
 
 import math
@@ -22,6 +22,7 @@ from histoloom.pictures import WHITE, Coding, coding_of_tiff_page, open_picture,
 from histoloom.slides.headers import check_header, is_tiff
 from histoloom.slides.mpp import imagej_mpp, number, ome_channels_are_rgb, ome_mpp, plausible, tag_mpp, tag_unit
 from histoloom.slides.segments import MAX_SEGMENT_BYTES, SegmentCache
+from histoloom.slides.unread import note_on_pages, note_on_series
 from histoloom.text import one_line
 
 # imagecodecs raises RuntimeError, zlib and Pillow OSError or ValueError, tifffile ValueError, KeyError on odd tags.
@@ -44,6 +45,8 @@ READ_ERRORS = (
 
 class OpenSlideSource:
     """Whatever OpenSlide reads: SVS, NDPI, MRXS, SCN, BIF, CZI, DICOM, tiled TIFF."""
+
+    notes: tuple[str, ...] = ()
 
     def __init__(self, path: Path):
         self._slide = openslide.OpenSlide(str(path))
@@ -116,6 +119,7 @@ class TiffSource:
             or tag_mpp(first)
         )
         self.bounds = (0, 0, *self.level_sizes[0])
+        self.notes = tuple(note_on_series(self._tiff, series, self.level_sizes[0]))
 
     def read_level(
         self, level: int, left: int, top: int, width: int, height: int
@@ -165,6 +169,7 @@ class TiffSource:
 class ImageSource:
     """A plain image (PNG, JPEG, WebP, BMP), held in memory whole."""
 
+    notes: tuple[str, ...] = ()
     mpp = None  # dpi in plain images is that of a screen or printer
 
     def __init__(self, path: Path):
@@ -202,8 +207,8 @@ def open_source(path: Path) -> Source:
     try:
         check_header(path)
         vendor = openslide.OpenSlide.detect_format(str(path))
-        if vendor is not None and not (vendor == "generic-tiff" and _is_ome(path)):
-            return _checked(OpenSlideSource(path), path)
+        if vendor is not None and not (vendor == "generic-tiff" and _is_for_tifffile(path)):
+            return _checked(OpenSlideSource(path), path, vendor == "generic-tiff")
         if is_tiff(path):
             return TiffSource(path)
         return ImageSource(path)
@@ -221,8 +226,11 @@ def damaged(path: Path, error: Exception) -> SlideError:
     )
 
 
-def _checked(source: OpenSlideSource, path: Path) -> OpenSlideSource:
-    """The source, unless its TIFF holds pixels that OpenSlide would give in wrong colors or places."""
+def _checked(source: OpenSlideSource, path: Path, is_generic: bool) -> OpenSlideSource:
+    """The source, unless its TIFF holds pixels that OpenSlide would give in wrong colors or places.
+
+    Of a `generic` TIFF it gets notes on the images that are not read: those of scanners OpenSlide knows itself.
+    """
     if not is_tiff(path):
         return source
     with tifffile.TiffFile(path) as tiff:
@@ -230,9 +238,15 @@ def _checked(source: OpenSlideSource, path: Path) -> OpenSlideSource:
         pages = [page.aspage() for page in tiff.pages]
         same = [page for page in pages if (page.imagewidth, page.imagelength) == (width, height)]
         coding = coding_of_tiff_page(same[0]) if same else None
+        try:
+            notes = note_on_pages(tiff, source.level_sizes) if is_generic else []
+        except SlideError:
+            source.close()
+            raise
     if coding is not None and coding.kind != "unknown" and (fault := coding.image_fault()):
         source.close()
         raise SlideError(f"{path}: not an 8-bit RGB image: {fault}")
+    source.notes = tuple(notes)
     return source
 
 
@@ -319,6 +333,13 @@ def _segment_size(page: tifffile.TiffPage) -> tuple[int, int]:
     return min(page.rowsperstrip, page.imagelength), page.imagewidth
 
 
-def _is_ome(path: Path) -> bool:
+def _is_for_tifffile(path: Path) -> bool:
+    """Whether OpenSlide would miss the pyramid of an OME-TIFF, or fail at its tiles."""
     with tifffile.TiffFile(path) as tiff:
-        return bool(tiff.is_ome)
+        return bool(tiff.is_ome) or any(_fails_in_libtiff(page.aspage()) for page in tiff.pages)
+
+
+def _fails_in_libtiff(page: tifffile.TiffPage) -> bool:
+    """Whether a page has tiles without compression whose bytes are no multiple of 1024, by which libtiff reads."""
+    tile = page.tilewidth * page.tilelength * page.samplesperpixel * page.bitspersample // 8
+    return page.is_tiled and page.compression == 1 and tile % 1024 != 0

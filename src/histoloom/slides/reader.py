@@ -54,7 +54,7 @@ class Slide:
         except SlideError:
             self.close()
             raise
-        self.notes: tuple[str, ...] = tuple(f"{self.path}: {note}" for note in (*notes, *doubts))
+        self.notes: tuple[str, ...] = tuple(f"{self.path}: {note}" for note in (*self._source.notes, *notes, *doubts))
 
     def read(
         self, x: int | float, y: int | float, size: int | tuple[int, int], mpp: float
@@ -79,6 +79,12 @@ class Slide:
                 block = self._read_block(x + left * scale, y + top * scale, right - left, bottom - top, scale)
                 canvas[top:bottom, left:right] = block
         return canvas
+
+    def covers(self, x: int | float, y: int | float, size: tuple[int, int], mpp: float) -> bool:
+        """Whether all of an area as `read` takes it is on the slide, to half a pixel."""
+        scale = mpp / self.mpp
+        ranges = (_inside(float(at), n, scale, edge) for at, n, edge in zip((x, y), size, self.size, strict=True))
+        return all(found == (0, n) for found, n in zip(ranges, size, strict=True))
 
     def thumbnail(self, mpp: float) -> UInt8[np.ndarray, "h w 3"]:
         """The whole slide at `mpp`; its last row and column may be cut by the slide's edge."""
@@ -183,7 +189,8 @@ def _mpp(
     if slide_mpp is None or abs(mpp / slide_mpp - 1) < SAME_MPP:
         return mpp, []
     return mpp, [
-        f"--slide-mpp {slide_mpp:g} is not used, since the file says {mpp:.4g} um/px; --overrule-mpp uses it anyway"
+        f"--slide-mpp {slide_mpp:g} is not used, since the file says {mpp:.4g} um/px; `patches` and `overlay` "
+        "use it with --overrule-mpp"
     ]
 
 

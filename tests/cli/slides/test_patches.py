@@ -96,7 +96,7 @@ def test_what_an_annotation_leaves_out_is_printed_and_kept(project, histoloom):
     code, _, errors = cut(histoloom)
     assert code == 0
     said = [
-        "a.geojson: 2 tiles left out (--detections reads detections, cells and tiles)",
+        "a.geojson: 2 tiles left out (`patches` and `overlay` read them with --detections)",
         "a.geojson: 1 polygon(s) without a class left out",
     ]
     assert errors == lines_of(project) == said
@@ -109,7 +109,8 @@ def test_what_an_annotation_leaves_out_is_printed_and_kept(project, histoloom):
 def test_an_mpp_that_is_not_used_and_pixels_that_are_enlarged_are_reported(project, histoloom):
     code, _, errors = cut(histoloom, "--slide-mpp", "0.1", "--mpp", "0.2", "--size", "128")
     assert code == 0
-    assert "a.tif: --slide-mpp 0.1 is not used, since the file says 0.25 um/px; --overrule-mpp uses it anyway" in errors
+    unused = "a.tif: --slide-mpp 0.1 is not used, since the file says 0.25 um/px"
+    assert f"{unused}; `patches` and `overlay` use it with --overrule-mpp" in errors
     assert "a.tif: 0.2 um/px is finer than the slide's 0.25; its pixels are enlarged 1.25-fold" in errors
     options = ("--slide-mpp", "0.1", "--overrule-mpp")
     code, _, errors = cut(histoloom, *options, "--size", "32", out="over")

@@ -240,3 +240,76 @@ def test_a_map_painted_and_a_mask_written_from_it_agree_at_every_mpp(tmp_path):
     raster = LabelRaster(tmp_path / "m.png", RADBOUD, (300, 200), MPP)
     for mpp, x in ((MPP, 3), (3 * MPP, 17), (5 * MPP, 0)):
         assert (raster.read(x, 11, 50, mpp) == painted.read(x, 11, 50, mpp)).all()
+
+
+def test_a_gray_mask_that_was_indexed_white_first_is_read_by_its_grays(tmp_path):
+    gray = np.where(labels(60, 40) > 2, 255, 0).astype(np.uint8)
+    path = tmp_path / "m.png"
+    Image.fromarray(gray).convert("RGB").quantize(2).save(path)
+    assert "no pixel has a class; if 255 means one" in LabelRaster(path, RADBOUD, (60, 40), MPP).notes[0]
+    table = TissueTable.from_rows([{"id": 1, "name": "tumor", "aliases": ["255"]}])
+    np.testing.assert_array_equal(LabelRaster(path, table, (60, 40), MPP).overview(1), np.where(gray, 1, 255))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"data": (2, 40, 60), "photometric": "minisblack"}, "holds 2 pages; save the one that counts"),
+        ({"data": (2, 40, 60), "photometric": "minisblack", "tile": (16, 16)}, "holds 2 pages"),
+        ({"data": (3, 40, 60), "photometric": "minisblack", "metadata": {"axes": "CYX"}, "ome": True}, "holds 3 pages"),
+        ({"data": (2, 40, 60), "photometric": "minisblack", "contiguous": True, "imagej": True}, "holds 2 pages"),
+        ({"data": (40, 60, 2), "photometric": "minisblack", "planarconfig": "contig"}, "holds 2 channels"),
+    ],
+)
+def test_a_label_tiff_of_several_pictures_is_refused(tmp_path, options, said):
+    options = dict(options)
+    tifffile.imwrite(tmp_path / "m.tif", np.ones(options.pop("data"), np.uint8), **options)
+    with pytest.raises(AnnotationError, match=said):
+        LabelRaster(tmp_path / "m.tif", RADBOUD, (60, 40), MPP)
+
+
+def test_a_label_tiff_with_alpha_or_levels_is_one_picture(tmp_path):
+    base = labels(60, 40)
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.stack([base, base * 0 + 255], -1), photometric="minisblack", planarconfig="contig",
+        extrasamples=["unassalpha"],
+    )  # fmt: skip
+    with tifffile.TiffWriter(tmp_path / "b.tif") as tiff:
+        tiff.write(base, subifds=1, photometric="minisblack")
+        tiff.write(base[::2, ::2], subfiletype=1, photometric="minisblack")
+    for name in ("a.tif", "b.tif"):
+        found = LabelRaster(tmp_path / name, RADBOUD, (60, 40), MPP).overview(1)
+        np.testing.assert_array_equal(found, np.where(base, base, 255))
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "group4"}])
+def test_a_mask_of_one_bit_is_read_from_tiff_as_from_png(tmp_path, options):
+    marks = labels(60, 40) > 2
+    Image.fromarray(marks).save(tmp_path / "m.tif", **options)
+    Image.fromarray(marks).save(tmp_path / "m.png")
+    for name in ("m.tif", "m.png"):
+        found = LabelRaster(tmp_path / name, RADBOUD, (60, 40), MPP).overview(1)
+        np.testing.assert_array_equal(found, np.where(marks, 1, 255))
+
+
+def test_an_indexed_tiff_whose_palette_is_white_first_is_refused(tmp_path):
+    gray = np.where(labels(60, 40) > 2, 255, 0).astype(np.uint8)
+    Image.fromarray(gray).convert("RGB").quantize(2).save(tmp_path / "m.tif")
+    with pytest.raises(AnnotationError, match="its palette is white, then black"):
+        LabelRaster(tmp_path / "m.tif", RADBOUD, (60, 40), MPP)
+
+
+def test_255_of_a_map_of_several_types_is_no_doubt(tmp_path):
+    base = labels(60, 40, cell=7)
+    base[base == 5] = 255
+    Image.fromarray(base).save(tmp_path / "m.png")
+    assert LabelRaster(tmp_path / "m.png", RADBOUD, (60, 40), MPP).notes == ()
+    Image.fromarray(np.where(base == 255, base, 1)).save(tmp_path / "m.png")
+    assert "none is 'benign'" in LabelRaster(tmp_path / "m.png", RADBOUD, (60, 40), MPP).notes[0]
+
+
+@pytest.mark.parametrize("edge", [1, 2, 31])
+def test_a_mask_of_few_pixels_maps_no_slide(edge):
+    with pytest.raises(AnnotationError, match=f"the mask is {edge} x {edge}, too few pixels"):
+        downsamples((20_000, 20_000), (edge, edge), Path("m.png"))
+    assert downsamples((edge, edge), (edge, edge), Path("m.png")) == (1, 1)

@@ -50,7 +50,9 @@ def read(tmp_path, document: object, **options: bool):
 def test_an_export_of_qupath_0_2_gives_its_annotation_and_not_its_cell(tmp_path):
     found = read(tmp_path, V02)
     assert [(p.name, p.color, p.bounds) for p in found.polygons] == [("Tumor", "#c80000", (0, 0, 10, 10))]
-    assert found.notes == (f"{tmp_path}/a.geojson: 1 cells left out (--detections reads detections, cells and tiles)",)
+    assert found.notes == (
+        f"{tmp_path}/a.geojson: 1 cells left out (`patches` and `overlay` read them with --detections)",
+    )
 
 
 def test_an_export_of_qupath_0_5_gives_parts_holes_and_derived_classes(tmp_path):
@@ -61,6 +63,18 @@ def test_an_export_of_qupath_0_5_gives_parts_holes_and_derived_classes(tmp_path)
         ("Tumor: Positive", "#c80000", 0),
     ]
     assert found.polygons[1].ring[0].tolist() == [20.5, 0]
+
+
+def test_objects_on_several_planes_are_noted(tmp_path):
+    def square(**plane: int) -> dict:
+        return feature({"type": "Polygon", "coordinates": [SQUARE]} | ({"plane": plane} if plane else {}))
+
+    first = square(c=-1, z=0, t=0)
+    assert read(tmp_path, [first, square()]).notes == ()
+    found = read(tmp_path, [first, square(c=-1, z=2, t=0)])
+    assert found.notes == (
+        f"{tmp_path}/a.geojson: its objects are on 2 planes (z, t) and are read as one; export one plane",
+    )
 
 
 def test_detections_are_read_when_asked_for(tmp_path):

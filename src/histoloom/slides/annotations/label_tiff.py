@@ -1,6 +1,7 @@
 """Windows of a label TIFF without reading the whole: only the tiles or strips that a window meets are decoded."""
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from jaxtyping import Bool, Integer
 
 from histoloom.errors import AnnotationError
 from histoloom.pictures import coding_of_tiff_page, pack_colors
+from histoloom.shown import is_reversed
 from histoloom.slides.segments import MAX_SEGMENT_BYTES, SegmentCache
 from histoloom.text import one_line
 
@@ -35,19 +37,30 @@ class LabelTiff:
                     _ = page.decode, page.jpegtables  # built from the tags while the file is open
                     if min(*_segment_size(page), page.imagewidth, page.imagelength) < 1:
                         raise ValueError("a page without pixels")
-                coding = coding_of_tiff_page(pages[0])
+                is_contrary = _has_reversed_palette(pages[0])
+                coding = replace(coding_of_tiff_page(pages[0]), pages=_full_size(tiff, pages[0]))
         except _BROKEN as error:
             reason = one_line(str(error), 200)
             raise AnnotationError(f"{path}: not readable as TIFF ({reason}); copy it from its source again") from None
         base = pages[0]
         if fault := coding.label_fault():
             raise AnnotationError(f"{path}: {fault}")
-        if base.planarconfig != 1 or base.dtype is None or base.dtype.kind not in "ui" or base.imagedepth != 1:
+        channels = base.samplesperpixel - bool(coding.alpha)
+        if coding.kind != "rgb" and channels > 1:
+            raise AnnotationError(
+                f"{path}: holds {channels} channels; save the one that counts as a picture of its own"
+            )
+        if is_contrary:
+            raise AnnotationError(
+                f"{path}: its palette is white, then black, so that its indices say the contrary of what it shows; "
+                "save it as gray"
+            )
+        if base.planarconfig != 1 or base.dtype is None or base.dtype.kind not in "uib" or base.imagedepth != 1:
             raise AnnotationError(f"{path}: not a label raster ({base.dtype}, {base.axes}); write labels as uint8 h w")
         tile_w, tile_h = _segment_size(base)
         if tile_w * tile_h * base.samplesperpixel * base.dtype.itemsize > MAX_SEGMENT_BYTES // 4:
             raise AnnotationError(f"{path}: one strip holds {tile_w} x {tile_h} labels; write a tiled TIFF")
-        self._alpha = bool(coding.alpha)
+        self._alpha, self._dtype = bool(coding.alpha), np.uint8 if base.dtype == bool else base.dtype
         self._cache = SegmentCache()
         self._pages = [base, *(page for page in pages[1:] if self._picks_labels(base, page))]
         self.sizes = [(page.imagewidth, page.imagelength) for page in self._pages]
@@ -59,7 +72,7 @@ class LabelTiff:
     def _read(self, page: tifffile.TiffPage, left: int, top: int, right: int, bottom: int) -> np.ndarray:
         tile_w, tile_h = _segment_size(page)
         across = -(-page.imagewidth // tile_w)
-        out = np.zeros((bottom - top, right - left), np.int32 if self._colors or self._alpha else page.dtype)
+        out = np.zeros((bottom - top, right - left), np.int32 if self._colors or self._alpha else self._dtype)
         for row in range(top // tile_h, -(-bottom // tile_h)):
             for column in range(left // tile_w, -(-right // tile_w)):
                 index = row * across + column
@@ -150,9 +163,33 @@ def _segment_size(page: tifffile.TiffPage) -> tuple[int, int]:
     return page.imagewidth, min(page.rowsperstrip, page.imagelength)
 
 
+def _full_size(tiff: tifffile.TiffFile, base: tifffile.TiffPage) -> int:
+    """How many pages have the size of the largest, also where a series says so of pages without a directory."""
+    size = (base.imagewidth, base.imagelength)
+    pages = sum((page.imagewidth, page.imagelength) == size for page in map(_page, tiff.pages))
+    planes = [
+        series.size // (base.imagewidth * base.imagelength * base.samplesperpixel)
+        for series in tiff.series
+        if series.size and (series.keyframe.imagewidth, series.keyframe.imagelength) == size
+    ]
+    return max(pages, *planes, 1)
+
+
+def _page(page: tifffile.TiffPage | tifffile.TiffFrame) -> tifffile.TiffPage:
+    """A page with all its tags, which tifffile may have left to the first of its series."""
+    return page.aspage()
+
+
+def _has_reversed_palette(page: tifffile.TiffPage) -> bool:
+    """Whether an indexed page shows 0 as white and 1 as black; palettes have 16 bits per color."""
+    if page.colormap is None:
+        return False
+    return is_reversed((np.asarray(page.colormap).T >> 8).astype(np.uint8), np.zeros(0, np.uint8))
+
+
 def _levels(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
     """The largest page and the reduced copies of it, in falling size."""
-    pages = [*tiff.pages, *(level.keyframe for series in tiff.series[:1] for level in series.levels[1:])]
+    pages = [*map(_page, tiff.pages), *(level.keyframe for series in tiff.series[:1] for level in series.levels[1:])]
     base = max(pages, key=lambda page: page.imagewidth * page.imagelength).aspage()
     same = {
         (page.imagewidth, page.imagelength): page.aspage()

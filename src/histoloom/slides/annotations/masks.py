@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Integer, UInt8
+from PIL import Image
 
 from histoloom.errors import AnnotationError, ImageError, TissueError
-from histoloom.pictures import coding_of, label_pixels, opened_picture, transparent
+from histoloom.pictures import Coding, coding_of, label_pixels, opened_picture, transparent
+from histoloom.shown import is_reversed, palette_of
 from histoloom.slides.annotations.classes import UNKNOWN, color_ids, ignored_ids, value_ids, value_ranges
 from histoloom.slides.annotations.label_tiff import TRANSPARENT, LabelTiff, labels_of
 from histoloom.slides.rasterize import blank_outside, overview_size
@@ -22,6 +24,8 @@ from histoloom.tissue import UNLABELLED, TissueTable
 _MAX_PNG = 1 << 29  # pixels; a PNG is decoded whole
 _MAX_PNG_BYTES = 1 << 30
 _COMMON = 0.05  # of the pixels: so much 255 deserves a note where a type is missing
+_LEAST = 32  # pixels of the longer edge: fewer fit slides of any size
+_COARSE = 16  # pixels of the slide to one of the mask: up to this, few pixels are those of a small slide
 _GLANCE = 16 << 20  # pixels of the coarsest level that are looked through on opening
 
 
@@ -130,6 +134,8 @@ class LabelRaster:
         if unlabeled.all():
             return (f'{self.path}: no pixel has a class; if 255 means one, give that type the alias "255"',)
         found = set(np.unique(self._ids(labels)).tolist())
+        if len(np.unique(labels[labels != TRANSPARENT])) > 2:
+            return ()  # 255 is what most tools write for no label; only of two values it may be a type
         missing = [tissue.name for tissue in self._table.types if tissue.id not in found]
         share = float(((labels == UNLABELLED) & unlabeled).mean())
         if missing and share > _COMMON:
@@ -158,9 +164,7 @@ class _LabelPng:
                     raise AnnotationError(f"{path}: {fault}")
                 image.load()
                 hidden = transparent(image)
-                pixels = np.asarray(image.convert("RGB") if colors else image)
-                if pixels.ndim == 2:
-                    pixels, _ = label_pixels(image, coding)
+                pixels = _pixels(image, coding, colors)
         except ImageError as error:
             raise AnnotationError(
                 str(error).replace("replace the file or leave it out", "copy it from its source again")
@@ -175,6 +179,17 @@ class _LabelPng:
     def read(self, level: int, left: int, top: int, right: int, bottom: int) -> Integer[np.ndarray, "h w"]:
         """Labels of a box; there is one level."""
         return self._labels[top:bottom, left:right]
+
+
+def _pixels(image: Image.Image, coding: Coding, colors: bool) -> np.ndarray:
+    """Colors, or values as the file stores them; those of a gray picture that a program has indexed."""
+    palette = palette_of(image)
+    if colors:
+        return np.asarray(image.convert("RGB"))
+    if palette is not None and is_reversed(palette, np.asarray(image)):
+        return np.asarray(image.convert("L"))
+    pixels = np.asarray(image)
+    return label_pixels(image, coding)[0] if pixels.ndim == 2 else pixels
 
 
 def labels_size(path: Path) -> tuple[int, int]:
@@ -206,6 +221,11 @@ def downsamples(slide_size: tuple[int, int], raster_size: tuple[int, int], path:
         raise AnnotationError(
             f"{path}: the mask is {raster_size[0]} x {raster_size[1]}, which does not scale to the slide's "
             f"{slide_size[0]} x {slide_size[1]} pixels; take this slide's own mask, uncropped"
+        )
+    if max(raster_size) < _LEAST and min(estimates) > _COARSE:
+        raise AnnotationError(
+            f"{path}: the mask is {raster_size[0]} x {raster_size[1]}, too few pixels to map a slide of "
+            f"{slide_size[0]} x {slide_size[1]}; export it with more, such as one per 16 of the slide"
         )
     whole = round(sum(estimates) / 2)
     fits = all(r in (s // max(whole, 1), -(-s // max(whole, 1))) for s, r in zip(slide_size, raster_size, strict=True))

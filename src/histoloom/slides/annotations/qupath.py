@@ -38,17 +38,19 @@ def read_qupath(path: Path, detections: bool = False, keep_broken: bool = False)
     notes: list[str] = []
     broken: list[tuple[str | None, AnnotationError]] = []
     left_out: Counter[str] = Counter()
+    planes: set[tuple[str, str]] = set()
     for number, feature in enumerate(_features(_load(path), path), start=1):
         properties = feature.get("properties") or {}
         kind = _DETECTIONS.get(_object_type(feature, properties))
         if kind is not None and not detections:
-            left_out[f"{kind} left out (--detections reads detections, cells and tiles)"] += 1
+            left_out[f"{kind} left out (`patches` and `overlay` read them with --detections)"] += 1
             continue
         name, color = _classification(properties)
         if name is None and isinstance(properties.get("name"), str):
             left_out["features have a name, but no class"] += 1
         where = f"{path}: feature {number}" + (f" ({shorten(name, 60)})" if name else "")
         areas = _areas(feature.get("geometry"), left_out, where)
+        planes |= {_plane(feature["geometry"])} if areas else set()
         try:
             for rings in areas:
                 built, repaired = build_polygons(rings, name, color, where)
@@ -58,6 +60,8 @@ def read_qupath(path: Path, detections: bool = False, keep_broken: bool = False)
             if not keep_broken:
                 raise
             broken.append((name, error))
+    if len(planes) > 1:
+        notes.append(f"{path}: its objects are on {len(planes)} planes (z, t) and are read as one; export one plane")
     notes += [f"{path}: {count} {what}" for what, count in left_out.items()]
     return Annotations(tuple(polygons), tuple(notes), tuple(broken))
 
@@ -127,6 +131,12 @@ def _hex_color(color: object) -> str | None:
     if isinstance(color, list) and len(color) == 3 and all(isinstance(c, int) and 0 <= c <= 255 for c in color):
         return "#" + bytes(color).hex()
     return None
+
+
+def _plane(geometry: dict) -> tuple[str, str]:
+    """Z and t of a geometry; the first of both where it does not say."""
+    plane = geometry.get("plane")
+    return (str(plane.get("z", 0)), str(plane.get("t", 0))) if isinstance(plane, dict) else ("0", "0")
 
 
 def _areas(geometry: object, left_out: Counter[str], where: str, depth: int = 0) -> list[list]:
