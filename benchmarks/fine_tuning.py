@@ -41,7 +41,7 @@ def before(trained: HistoloomPipeline, initial: HistoloomPipeline) -> HistoloomP
     config = {**trained.denoiser.config, "num_types": trained.denoiser.num_types}
     denoiser = cast(Any, Denoiser).from_config({key: value for key, value in config.items() if not key.startswith("_")})
     start_from(denoiser, initial.denoiser, match_types(trained.table, initial.table))
-    parts = trained.autoencoder, denoiser.eval(), trained.scheduler
+    parts = initial.autoencoder, denoiser.eval(), trained.scheduler
     return HistoloomPipeline(*parts, trained.table.to_rows(), trained.copy_limit, trained.mpp)
 
 
