@@ -69,6 +69,7 @@ def _acquire(path: Path, folder: Path) -> int:
         if _is_still(handle, path):
             holder = _home() | {"pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
             os.truncate(handle, 0)
+            os.lseek(handle, 0, os.SEEK_SET)
             os.write(handle, json.dumps(holder).encode())
             return handle
         os.close(handle)  # its last holder has removed the file in the meantime

@@ -35,7 +35,7 @@ def bars(encoder: EncoderFigures) -> bytes:
         )
         axes.bar(at + 0.2, [f.at_best for f in figures], 0.4, color=CONTROL, label="real, other cases")
         axes.set_xticks(at, [f.name for f in figures])
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(loc="upper right", frameon=False, fontsize=8)
         return _png(canvas)
 
 
@@ -47,7 +47,7 @@ def scores(test: TwoSample) -> bytes:
         for values, color, name in ((test.real_scores, REAL, "real"), (test.fake_scores, FAKE, "synthetic")):
             axes.hist(values, np.linspace(0, 1, 21).tolist(), color=color, alpha=0.6, label=name)
         axes.set(xlabel="classifier's probability of being synthetic", ylabel="images")
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(loc="upper right", frameon=False, fontsize=8)
         return _png(canvas)
 
 
@@ -62,7 +62,7 @@ def feature_map(features: FeatureSets) -> bytes:
         for part, name, color, mark in zip(parts, sets, (REAL, CONTROL, FAKE), "os^", strict=True):
             axes.scatter(*part.T, s=9, c=color, marker=mark, alpha=0.7, linewidths=0, label=name)
         axes.set(xlabel="first principal component", ylabel="second")
-        axes.legend(frameon=False, fontsize=8, markerscale=2)
+        axes.legend(loc="upper right", frameon=False, fontsize=8, markerscale=2)
         return _png(canvas)
 
 

@@ -10,7 +10,7 @@ _SAID = {
     "off the slide": "off the map",
     "border of the slide": "border of the map",
     "read whole: cut it into patches": "read",
-    " (--detections reads detections, cells and tiles)": "",
+    " (`patches` and `overlay` read them with --detections)": "",
 }
 _OF_THE_COMMAND_LINE = re.compile(r"(^|\W)--\w|tissue\.toml|tissue table|alias")
 
