@@ -9,20 +9,18 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from histoloom.encoders.encoder import open_encoder
 from histoloom.metrics import frechet_distance, prdc
-from histoloom.models.autoencoder import decode, encode, load_autoencoder, to_images, to_pixels
-from histoloom.models.decoding import measure_decoding
+from histoloom.models.autoencoder import load_autoencoder
+from histoloom.models.decoding import compare_decoded, decoded
 from histoloom.models.model_files import find_model
 from histoloom.patches.store import load_patches
 
 SHOWN = 4  # patches in the picture
 
 
-@torch.inference_mode()
 def main() -> None:
     """Print the table and write the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -39,13 +37,12 @@ def main() -> None:
     print(f"| (split train, undecoded) | | | {frechet_distance(real, encoder(learned)):.1f} | |", flush=True)
     for model in args.models:
         autoencoder = load_autoencoder(find_model(model)).float()
-        parts = torch.from_numpy(images).split(8)
-        decoded = torch.cat([to_images(decode(autoencoder, encode(autoencoder, to_pixels(p)))) for p in parts]).numpy()
-        found, features = measure_decoding(autoencoder, images), encoder(decoded)
+        shown = decoded(autoencoder, images)
+        found, features = compare_decoded(images, shown), encoder(shown)
         means, contrast = prdc(real, features).means(), ", ".join(f"{value:.2f}" for value in found.contrast)
         near = f"{frechet_distance(real, features):.1f} | {means['precision']:.2f}, {means['recall']:.2f}"
         print(f"| {model} | {found.psnr:.1f} | {contrast} | {near} |", flush=True)
-        rows.append(decoded[:SHOWN])
+        rows.append(shown[:SHOWN])
     sheet = Image.fromarray(np.concatenate([np.concatenate(list(row), axis=1) for row in rows]))
     sheet.resize((sheet.width * 3 // 4, sheet.height * 3 // 4), Image.Resampling.LANCZOS).save(args.out, quality=86)
 

@@ -110,7 +110,7 @@ def test_a_lock_overwrites_nothing(tmp_path):
     (tmp_path / ".c.lock").symlink_to(tmp_path / "absent")
     for name in "abc":
         with (
-            pytest.raises(OutputError, match=rf"\.{name}\.lock: is in the way and is no lock"),
+            pytest.raises(OutputError, match=rf"\.{name}\.lock: is in the way and is not a lock"),
             files.whole_folder(tmp_path / name),
         ):
             pass

@@ -18,7 +18,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Keep every other process from writing `folder` while the block runs.
 
     The operating system frees the lock of a process that dies. Raises LockedError, naming host, process and time,
-    where another process holds the lock; OutputError where no lock can be made, or a file that is no lock has its name.
+    where another process holds the lock; OutputError where no lock can be made, or another file has its name.
     """
     folder = Path(folder).absolute()
     path = _path(folder)
@@ -78,7 +78,7 @@ def _acquire(path: Path, folder: Path) -> int:
 def _open(path: Path, attempts: int = 10) -> int:
     """The open file; raises OutputError for a link, or a file with other content, which a lock would overwrite."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    foreign = f"{path}: is in the way and is no lock of histoloom; move it away"
+    foreign = f"{path}: is in the way and is not a lock of histoloom; move it away"
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         if os.fstat(handle).st_size and "pid" not in _holder(handle):

@@ -292,7 +292,9 @@ def _write_pages(path, sizes, axes="YXS", **options):
 def test_images_that_are_not_read_are_noted(tmp_path, name, options):
     path = _write_pages(tmp_path / name, [(256, 192), (256, 192)], **options)
     with open_slide(path, MPP) as slide:
-        said = "holds 1 more image (of 256 x 192 px) beside the one of 256 x 192 px that is read; save each that counts"
+        said = (
+            "holds 1 more image (of 256 x 192 px) besides the one of 256 x 192 px that is read; save each that counts"
+        )
         assert [note for note in slide.notes if "holds" in note] == [f"{path}: {said} as a file of its own"]
 
 

@@ -196,7 +196,7 @@ def test_a_name_that_no_browser_sends_is_refused_before_anything_is_served():
         "*",
         "münchen.de",
     ):
-        with pytest.raises(ConfigError, match="is no name of a host; give what browsers reach, without https"):
+        with pytest.raises(ConfigError, match="is not the name of a host; give what browsers reach, without https"):
             serve_studio([], StudioConfig(), "127.0.0.1", 0, pytest.fail, name)
 
 

@@ -57,22 +57,22 @@ def test_only_a_lossy_format_on_one_side_is_warned_of(sides, tmp_path, made_from
 
 
 def test_a_frame_and_sharpness_are_named_where_they_give_one_side_away(sides, tmp_path):
-    def told(real, fake, name: str) -> list[str]:
+    def lines(real, fake, name: str) -> list[str]:
         return [
             line for line in create_study((real, fake), StudyConfig(n=16, readers=1), tmp_path / name) if "AUC" in line
         ]
 
     real, fake = sides
-    assert told(real, fake, "plain") == []
+    assert lines(real, fake, "plain") == []
     framed = real.images.copy()
     framed[:, [0, -1]] //= 2
     framed[:, :, [0, -1]] //= 2
-    assert told(replace(real, images=framed), fake, "framed") == [
+    assert lines(replace(real, images=framed), fake, "framed") == [
         "the real images have a frame, which gives them away (AUC 1.00 by their outermost pixels alone): cut it off, "
         "as `histoloom import --trim 2` does"
     ]
     blurred = uniform_filter(fake.images, (0, 5, 5, 0))
-    (line,) = told(real, replace(fake, images=blurred), "blurred")
+    (line,) = lines(real, replace(fake, images=blurred), "blurred")
     assert line.startswith("sharpness alone tells the sides apart (AUC 0.99")
 
 

@@ -208,7 +208,7 @@ def test_what_cannot_be_served_is_refused_in_one_line(studies, tmp_path):
         serve_study(tmp_path / "absent", "127.0.0.1", 0, said.append)
     with pytest.raises(ConfigError, match="cannot be served"):
         serve_study(folder, "127.0.0.1", 70_000, said.append)
-    with pytest.raises(ConfigError, match=r"'https://study\.example\.org' is no name of a host"):
+    with pytest.raises(ConfigError, match=r"'https://study\.example\.org' is not the name of a host"):
         serve_study(folder, "127.0.0.1", 0, said.append, name="https://study.example.org")
     with locked(folder / ANSWERS), pytest.raises(Exception, match="is being written by process"):
         serve_study(folder, "127.0.0.1", 0, said.append)

@@ -127,7 +127,7 @@ class SegmenterObjective(nn.Module):
 
 def _whole(logits: Tensor) -> Tensor:
     """Logits at the size of the image, of a network that answers at half of it: to be compared with whole maps, since
-    every second pixel of a map lies half a pixel beside the answer."""
+    every second pixel of a map is half a pixel off the answer."""
     return F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
 
 

@@ -311,7 +311,7 @@ def _siblings(path: Path, folder: Path) -> list[Path]:
 
 
 def _twins(path: Path, folder: Path) -> list[Path]:
-    """The files of the same name, but for the suffix, at the same place in folders beside that of `path`."""
+    """The files of the same name, but for the suffix, at the same place in the sibling folders of that of `path`."""
     below = path.relative_to(folder).parts[1:]
     places = [d.joinpath(*below).parent for d in _siblings(path, folder)] if below else []
     return [twin for place in places if place.is_dir() for twin in place.iterdir() if twin.stem == path.stem]

@@ -57,7 +57,7 @@ def describe_decoding(recipe: Recipe, autoencoder: ModelMixin, patches: Patches)
     Empty where the recipe trains the autoencoder or its decoder.
     """
     name = recipe.pretrained_autoencoder or recipe.initial_model
-    if not name or recipe.decoder is not None or not len(patches):
+    if not name or recipe.decoder is not None:
         return ""
     found = measure_decoding(autoencoder, patches.images[np.linspace(0, len(patches) - 1, MEASURED).astype(int)])
     cure = (

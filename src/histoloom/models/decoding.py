@@ -33,21 +33,26 @@ class Decoding:
 
 
 @torch.inference_mode()
-def measure_decoding(autoencoder: ModelMixin, images: UInt8[np.ndarray, "n h w 3"], batch: int = 8) -> Decoding:
-    """Encode and decode `images`, cut at the end to a multiple of the factor, and compare the bytes."""
-    factor = latent_factor(autoencoder)
-    height, width = (edge // factor * factor for edge in images.shape[1:3])
-    weights = next(autoencoder.parameters())
-    real = torch.from_numpy(np.ascontiguousarray(images[:, :height, :width]))
-    decoded = torch.cat(
-        [
-            to_images(
-                decode(autoencoder, encode(autoencoder, to_pixels(part.to(weights.device)).to(weights.dtype)))
-            ).cpu()
-            for part in real.split(batch)
-        ]
-    )
-    error = (decoded.float() - real.float()).square().mean()
-    spreads = [side.float().flatten(0, 2).std(0, correction=0) for side in (decoded, real)]
-    ratio = (spreads[0] / spreads[1].clamp_min(1)).tolist()
-    return Decoding(float(10 * torch.log10(255**2 / error.clamp_min(1e-6))), (ratio[0], ratio[1], ratio[2]))
+def decoded(
+    autoencoder: ModelMixin, images: UInt8[np.ndarray, "n h w 3"], batch: int = 8
+) -> UInt8[np.ndarray, "n h w 3"]:
+    """Images encoded and decoded, in the same size: edges that are no multiple of the factor are reflected."""
+    factor, weights, (height, width) = latent_factor(autoencoder), next(autoencoder.parameters()), images.shape[1:3]
+    padded = torch.from_numpy(np.pad(images, ((0, 0), (0, -height % factor), (0, -width % factor), (0, 0)), "reflect"))
+    parts = []
+    for part in padded.split(batch):
+        latents = encode(autoencoder, to_pixels(part.to(weights.device)).to(weights.dtype))
+        parts.append(to_images(decode(autoencoder, latents).float())[:, :height, :width].cpu())
+    return torch.cat(parts).numpy()
+
+
+def measure_decoding(autoencoder: ModelMixin, images: UInt8[np.ndarray, "n h w 3"]) -> Decoding:
+    """Encode and decode `images`, and compare the bytes."""
+    return compare_decoded(images, decoded(autoencoder, images))
+
+
+def compare_decoded(images: UInt8[np.ndarray, "n h w 3"], decoded: UInt8[np.ndarray, "n h w 3"]) -> Decoding:
+    """Decoded images against the real ones."""
+    error = np.square(decoded.astype(np.float32) - images).mean()
+    red, green, blue = (decoded.std((0, 1, 2)) / np.maximum(images.std((0, 1, 2)), 1)).tolist()
+    return Decoding(float(10 * np.log10(255**2 / max(error, 1e-6))), (red, green, blue))

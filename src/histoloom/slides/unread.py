@@ -47,8 +47,8 @@ def _note(tiff: tifffile.TiffFile, sizes: list[Size], used: Size) -> list[str]:
             f"{used[1]} px, which would be read; save the one that counts as a file of its own"
         )
     return [
-        f"holds {len(sizes)} more {'image' if len(sizes) == 1 else 'images'} (of {width} x {height} px) beside the one "
-        f"of {used[0]} x {used[1]} px that is read; save each that counts as a file of its own"
+        f"holds {len(sizes)} more {'image' if len(sizes) == 1 else 'images'} (of {width} x {height} px) besides the "
+        f"one of {used[0]} x {used[1]} px that is read; save each that counts as a file of its own"
     ]
 
 

@@ -43,5 +43,5 @@ def _ring(gray: Float[np.ndarray, "n h w"]) -> Float[np.ndarray, " n"]:
 
 
 def _sharpness(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, " n"]:
-    gray = images[:, 2:-2, 2:-2].mean(-1)  # a frame is no sharpness
+    gray = images[:, 2:-2, 2:-2].mean(-1)  # without a frame, which would count as sharp
     return np.abs(np.diff(gray, axis=1)).mean((1, 2)) + np.abs(np.diff(gray, axis=2)).mean((1, 2))

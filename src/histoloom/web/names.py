@@ -19,15 +19,15 @@ def is_loopback(host: str) -> bool:
 
 
 def host_name(name: str) -> str:
-    """A `--name` as browsers send it; raises ConfigError for what is no name of a host."""
+    """A `--name` as browsers send it; raises ConfigError for anything else."""
     found = name.lower()
     if _NAME.fullmatch(found):
         return found
     with contextlib.suppress(ValueError):
         return str(ipaddress.ip_address(found.removeprefix("[").removesuffix("]")))
     raise ConfigError(
-        f"--name {name!r} is no name of a host; give what browsers reach, without https://, port and path, such as "
-        "studio.example.org"
+        f"--name {name!r} is not the name of a host; give what browsers reach, without https://, port and path, such "
+        "as studio.example.org"
     )
 
 
