@@ -7,17 +7,19 @@ BIN := $(VENV)/bin
 
 .PHONY: demo docs test clean
 
-# What weaving needs, and no more.
-$(VENV)/.weaving: pyproject.toml
+$(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
+
+# What weaving needs, and no more.
+$(VENV)/.weaving: pyproject.toml | $(BIN)/pip
 	$(BIN)/pip install --quiet $(PIP_ARGS) --editable .
 	touch $@
 
 # What tests and docs need: every extra.
-$(VENV)/.developing: $(VENV)/.weaving
+$(VENV)/.developing: pyproject.toml | $(BIN)/pip
 	$(BIN)/pip install --quiet $(PIP_ARGS) --editable '.[dev]'
-	touch $@
+	touch $(VENV)/.weaving $@
 
 demo: $(VENV)/.weaving
 	$(BIN)/histoloom demo --out woven/demo

@@ -20,8 +20,12 @@ PRELOADED = (
     "histoloom.discovery.classify",
     "histoloom.discovery.pseudo_patches",
     "histoloom.evaluation.encoder_run",
+    "histoloom.canvas.pairs",
     "histoloom.evaluation.page",
     "faiss",
+    "pandas",  # by pyarrow, as soon as it writes a table
+    "pyarrow.dataset",
+    "sklearn.linear_model",
     "timm",
 )
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"

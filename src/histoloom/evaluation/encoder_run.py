@@ -3,12 +3,15 @@
     OUT/
       record.json           settings, and fingerprints of patches and of the encoder to start from
       encoder.safetensors   the encoder
-      README.md             its card: how it was trained, and a linear probe where there is a split val
+      probes.json           linear probes, where there is a split val
+      README.md             its card: how it was trained, with the probes
       checkpoint files      for the same command to resume
 
 The same command continues a killed run from its last checkpoint.
 """
 
+import math
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -22,7 +25,8 @@ from histoloom.evaluation.probe import Probe, has_types, probe_encoder, write_ca
 from histoloom.files import run_folder
 from histoloom.fitting.loop import identity_of, show_on
 from histoloom.fitting.processes import process_state
-from histoloom.patches.store import load_patches, splits
+from histoloom.fitting.results import cached_result
+from histoloom.patches.store import Patches, load_patches, splits
 from histoloom.progress import Progress, silent
 from histoloom.records import Record, fingerprint
 
@@ -47,19 +51,34 @@ def run_encoder(dataset: Path, config: EncoderTraining, out: Path, progress: Pro
         with progress("encoder", config.loop.steps, "steps") as bar:
             network = train_encoder(patches.images, patches.fingerprint(), config, out, show_on(bar))
         save_small_encoder(network, out)
-        probes = {}
-        if held is not None:
-            torch.manual_seed(config.loop.seed)  # a resumed run arrives here with another state
-            read = {
-                "features": open_encoder(str(out)),
-                "the initial encoder": as_encoder("start", starting_encoder(config).eval()),
-                "random weights": as_encoder("random", SmallEncoder(network.config).eval()),
-            }
-            found = {
-                name: (features(encoder, patches.images), features(encoder, held.images))
-                for name, encoder in read.items()
-            }
-            probes = probe_encoder(patches, held, found)
+        probes = {} if held is None else _probes(config, network, patches, held, out)
         loop = config.loop
         write_card(probes, len(patches), short_name(config.start), loop.steps, loop.seed, out)
     return probes
+
+
+def _probes(
+    config: EncoderTraining, network: SmallEncoder, patches: Patches, held: Patches, out: Path
+) -> dict[str, Probe]:
+    """Probes on the encoder in `out`, on the one it started from and on a random one, kept in `out`."""
+    trained = open_encoder(str(out))
+
+    def make() -> dict:
+        torch.manual_seed(config.loop.seed)  # a resumed run arrives here with another state
+        read = {
+            "features": trained,
+            "the initial encoder": as_encoder("start", starting_encoder(config).eval()),
+            "random weights": as_encoder("random", SmallEncoder(network.config).eval()),
+        }
+        found = {
+            name: (features(encoder, patches.images), features(encoder, held.images)) for name, encoder in read.items()
+        }
+        return {name: asdict(probe) for name, probe in probe_encoder(patches, held, found).items()}
+
+    kept = cached_result(out / "probes.json", trained.fingerprint, make)
+    return {name: Probe(**row | _interval(row)) for name, row in kept.items()}
+
+
+def _interval(row: dict) -> dict:
+    """Its ends, which are nan for few cases; JSON holds null there."""
+    return {end: math.nan if row[end] is None else row[end] for end in ("low", "high")}
