@@ -5,7 +5,7 @@ PIP_ARGS ?=
 COVERAGE ?= --cov --cov-report=
 BIN := $(VENV)/bin
 
-.PHONY: demo docs test clean
+.PHONY: demo docs test check pytest clean
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -29,13 +29,17 @@ docs: $(VENV)/.developing
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "Open site/index.html"
 
-test: $(VENV)/.developing
+test: check pytest
+
+check: $(VENV)/.developing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/codespell
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python scripts/build_page.py --check
+
+pytest: $(VENV)/.developing
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses 3 --dist worksteal $(COVERAGE)
 	$(if $(COVERAGE),@echo "Coverage: $$($(BIN)/coverage report --format=total) % (coverage report shows the gaps)")
 
