@@ -7,7 +7,7 @@ from histoloom.conditioning.inputs import content_id
 from histoloom.evaluation.advice import advice, confusions
 from histoloom.evaluation.sources import ImageSet
 from histoloom.generation.woven_patch import CropUse
-from histoloom.tissue import TissueTable
+from histoloom.tissue import UNLABELLED, TissueTable
 
 NAN = float("nan")
 UNKNOWN = (NAN, NAN)
@@ -51,6 +51,15 @@ def test_a_student_as_the_weaver_is_named(sets):
         "The synthetic patches come from a few-step student; in our tests, patches woven by its teacher taught more: "
         "weave with the model that it was distilled from."
     ]
+
+
+def test_types_that_no_real_patch_shows_are_named(sets):
+    real, fake = sets
+    plain = np.where(real.maps == 1, UNLABELLED, real.maps).astype(np.uint8)
+    said = advice(UNKNOWN, UNKNOWN, replace(real, semantic_maps=plain), fake)
+    assert len(said) == 1
+    assert said[0].startswith("No real training patch shows gland: ")
+    assert advice(UNKNOWN, UNKNOWN, real, replace(fake, semantic_maps=plain)) == []
 
 
 def test_crops_of_other_cases_are_named(sets):
