@@ -1,7 +1,7 @@
 """Measure what every conditioning of a reproduction has woven against the same real patches."""
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -54,6 +54,15 @@ def check_measuring(comparison: Comparison) -> None:
     make_network(comparison.budget.downstream, comparison.run.table.num_ids)
     if len(comparison.held) < 2:
         raise InputError(f"split {HELD_OUT} has one patch, which measures nothing; give it 2 or more")
+
+
+def check_training_sets(comparison: Comparison, at: list[int]) -> None:
+    """Raise, before any training, what `downstream_of` would raise after it: for training patches that the held-out
+    ones show again, and for patches too small. `at` are the numbers of the patches whose maps will be woven."""
+    run = comparison.run
+    real = image_set(run, run.patches.select(at), run.recipe.data.split)
+    woven = replace(real, cases=real.names)  # as woven patches name their maps
+    check_sets(real, woven, image_set(run, comparison.held, HELD_OUT))
 
 
 def masks_of(orders: list[Order], seed: int) -> np.ndarray:
