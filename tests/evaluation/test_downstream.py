@@ -292,6 +292,14 @@ def test_a_backbone_that_is_not_there_is_refused(config, error, reason):
         make_network(replace(SHORT, **config), 3)
 
 
+@pytest.mark.parametrize("number", range(3))
+def test_a_set_without_a_labeled_pixel_is_refused(image_sets, number):
+    sets = [image_sets("real", 0), image_sets("fake", 1), image_sets("held", 2)]
+    sets[number] = replace(sets[number], semantic_maps=np.full_like(sets[number].maps, UNLABELLED))
+    with pytest.raises(InputError, match=rf"{sets[number].where}: its maps have no labeled pixel"):
+        check_sets(*sets)
+
+
 def test_a_last_batch_without_a_labeled_pixel_costs_no_network(image_sets):
     images = image_sets("real", 0)
     maps = images.maps.copy()
