@@ -158,6 +158,7 @@ def test_another_model_lends_its_autoencoder_whatever_size_the_recipes_own_would
         ("seeds = [0, 1]", 'seeds = [0, 1], backbone = "resnet18"', "holds weights of tf_efficientnet_lite0"),
         ("[reproduce]", "[distillation]\n[reproduce]", r"\[distillation\] has no effect"),
         ("weave = {", "weave = { seed = 9,", "leave seed out of weave"),
+        ("weave = {", 'weave = { sampler = "ddim",', "sampler 'ddim' does not fit a model of kind 'flow'"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_training(folder, old, new, reason):

@@ -24,6 +24,7 @@ from histoloom.fitting.results import cached_result
 from histoloom.generation.order import Order
 from histoloom.metrics.copy_score import best_match
 from histoloom.metrics.copying import copy_rate, copy_threshold
+from histoloom.models.schedulers import make_sampler
 from histoloom.patches.store import Patches
 from histoloom.progress import Bar
 
@@ -49,7 +50,8 @@ class Comparison:
 
 
 def check_measuring(comparison: Comparison) -> None:
-    """Raise, before any training, what measuring would raise after it."""
+    """Raise, before any training, what weaving and measuring would raise after it."""
+    make_sampler(comparison.run.recipe.denoiser.objective, comparison.budget.weave.sampler)
     open_encoders(comparison.budget.encoders)
     make_network(comparison.budget.downstream, comparison.run.table.num_ids)
     if len(comparison.held) < 2:
