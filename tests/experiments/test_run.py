@@ -220,6 +220,11 @@ def test_data_is_a_dataset_or_pictures(image_folder):
         ("channels = [32, 64]", "channels = [32, 60]", "multiples of 32"),
         ("learning_rate = 0.01", "learning_rate = nan", "learning_rate is nan; give a finite number"),
         ("views = 1", "views = -3", "views -3 must be in 1 to 4096"),
+        (
+            "patches = 2\nsteps = 2",
+            "patches = 2\nsteps = 2000",
+            "watch: steps is 2000; give a whole number from 1 to 1000",
+        ),
         ("[autoencoder]\nsize = 32", "[autoencoder]\nsize = 0", "size 0 must be a multiple of 16"),
         ("[watch]", "[decoder]\nsize = 36\n[watch]", "decoder size 36 must be a multiple of 8 px"),
         (
