@@ -21,7 +21,7 @@ from histoloom.evaluation.sources import ImageSet
 from histoloom.evaluation.type_weights import type_weights
 from histoloom.generation.woven_patch import CropUse
 from histoloom.stain import StainJitter, apply_stain, draw_stain
-from histoloom.tissue import TissueTable
+from histoloom.tissue import UNLABELLED, TissueTable
 
 TABLE = TissueTable.from_names(["stroma", "gland", "tumour"])
 SHORT = DownstreamConfig(size=32, steps=2, batch_size=2, seeds=(0, 1))
@@ -290,6 +290,24 @@ def test_the_backbone_starts_with_the_weights_of_a_small_encoder():
 def test_a_backbone_that_is_not_there_is_refused(config, error, reason):
     with pytest.raises(error, match=reason):
         make_network(replace(SHORT, **config), 3)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_set_without_a_labeled_pixel_is_refused(image_sets, number):
+    sets = [image_sets("real", 0), image_sets("fake", 1), image_sets("held", 2)]
+    sets[number] = replace(sets[number], semantic_maps=np.full_like(sets[number].maps, UNLABELLED))
+    with pytest.raises(InputError, match=rf"{sets[number].where}: its maps have no labeled pixel"):
+        check_sets(*sets)
+
+
+def test_a_last_batch_without_a_labeled_pixel_costs_no_network(image_sets):
+    images = image_sets("real", 0)
+    maps = images.maps.copy()
+    maps[1:] = UNLABELLED
+    part = replace(images, semantic_maps=maps)
+    last = [SourceSampler([part], SHORT, 0)(n)["maps"] for n in (2, 3)]  # of two steps of two samples
+    assert (np.stack(last) == UNLABELLED).all()
+    assert predict(train_deeplab([part], 3, SHORT, 0), images.images).max() < 3
 
 
 def test_balance_gives_a_rare_type_the_weight_that_a_common_one_has():

@@ -52,6 +52,16 @@ def trained():
     return segmenter, losses
 
 
+def test_batches_without_a_labeled_pixel_teach_nothing_and_stop_nothing():
+    images, maps = tissue(24, seed=0)
+    maps[1:] = UNLABELLED
+    losses = []
+    segmenter = train_segmenter(images, maps, 3, replace(TINY, steps=6), Losses(losses))
+    assert 0 in losses
+    assert any(losses)
+    assert np.isfinite(segmenter.chances(images[0])).all()
+
+
 def test_borders_are_read_where_they_lie():
     """Discs of two plain colors: the map is late and early equally often on either side."""
     rng, edge = np.random.default_rng(0), 64

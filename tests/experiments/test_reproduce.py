@@ -1,6 +1,7 @@
 """The paper's comparison, whole, at the size of a thumbnail; and resumed."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from histoloom.conditioning.crops import CropConfig
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
 from histoloom.errors import ConfigError, HistoloomError, InputError
 from histoloom.evaluation.downstream import DownstreamConfig
@@ -108,6 +110,14 @@ def test_maps_and_crops_are_those_of_the_training_patches_and_no_crop_comes_from
         assert all(crop.source != order.map_source for crop in order.crops)
 
 
+def test_crops_are_as_large_as_those_that_the_networks_learn_from(small_patches):
+    orders, at = equal_orders(small_patches, Reproduction(patches=12), CropConfig(base=24, largest=28))
+    edges = {max(crop.pixels.shape[:2]) for order in orders for crop in order.crops}
+    assert edges
+    assert max(edges) <= 28
+    assert at == equal_orders(small_patches, Reproduction(patches=12))[1]
+
+
 def test_patches_of_one_slide_are_told_apart(small_patches):
     slide = replace(small_patches, sources=["slide.svs"] * len(small_patches))
     orders, at = equal_orders(slide, Reproduction(patches=5))
@@ -148,6 +158,7 @@ def test_another_model_lends_its_autoencoder_whatever_size_the_recipes_own_would
         ("seeds = [0, 1]", 'seeds = [0, 1], backbone = "resnet18"', "holds weights of tf_efficientnet_lite0"),
         ("[reproduce]", "[distillation]\n[reproduce]", r"\[distillation\] has no effect"),
         ("weave = {", "weave = { seed = 9,", "leave seed out of weave"),
+        ("weave = {", 'weave = { sampler = "ddim",', "sampler 'ddim' does not fit a model of kind 'flow'"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_training(folder, old, new, reason):
@@ -155,6 +166,16 @@ def test_what_cannot_be_measured_is_refused_before_training(folder, old, new, re
     assert old in text
     (folder / "tiny.toml").write_text(text.replace(old, new))
     with pytest.raises(HistoloomError, match=reason):
+        reproduce(read_recipe(folder / "tiny.toml"), folder / "run")
+    assert not list((folder / "run").rglob("*.safetensors"))
+
+
+def test_patches_that_are_in_both_splits_are_found_before_training(folder):
+    for kind in ("images", "maps"):
+        for case in ("P1", "P2"):
+            shutil.copy(folder / kind / "P0" / "0.png", folder / kind / case / "again.png")
+    (folder / "tiny.toml").write_text(RECIPE.format(val_share=0.4).replace("patches = 4", "patches = 20"))
+    with pytest.raises(InputError, match=r"shows the same tissue as .* of the test images"):
         reproduce(read_recipe(folder / "tiny.toml"), folder / "run")
     assert not list((folder / "run").rglob("*.safetensors"))
 

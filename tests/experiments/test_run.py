@@ -166,6 +166,15 @@ def test_a_pretrained_autoencoder_beside_the_recipe_is_taken_as_it_is(image_fold
     assert not same(fresh.denoiser, trained.denoiser)
 
 
+def test_a_window_that_does_not_fit_a_pretrained_autoencoder_is_refused_before_any_work(image_folder, trained):
+    first = 'pretrained_autoencoder = "first/model/autoencoder"'
+    text = RECIPE.format(first=first, channels=64, watch="map_fidelity = false", rate=0.01, pairs=0)
+    (image_folder / "odd.toml").write_text(text.replace("window = 32", "window = 40"))
+    with pytest.raises(ConfigError, match="denoiser window 40 must be a multiple of 16 px"):
+        run_recipe(read_recipe(image_folder / "odd.toml"), image_folder / "odd")
+    assert not list(image_folder.glob("odd/*/"))
+
+
 def test_an_initial_model_of_another_architecture_is_refused(image_folder, trained):
     with pytest.raises(ModelError, match=r"first/model: has channels \(32, 64\), the recipe needs \(32, 96\)"):
         train(image_folder, "second", 'initial_model = "first/model"', channels=96)
@@ -211,6 +220,23 @@ def test_data_is_a_dataset_or_pictures(image_folder):
         ("channels = [32, 64]", "channels = [32, 60]", "multiples of 32"),
         ("learning_rate = 0.01", "learning_rate = nan", "learning_rate is nan; give a finite number"),
         ("views = 1", "views = -3", "views -3 must be in 1 to 4096"),
+        (
+            "patches = 2\nsteps = 2",
+            "patches = 2\nsteps = 2000",
+            "watch: steps is 2000; give a whole number from 1 to 1000",
+        ),
+        ("[autoencoder]\nsize = 32", "[autoencoder]\nsize = 0", "size 0 must be a multiple of 16"),
+        ("[watch]", "[decoder]\nsize = 36\n[watch]", "decoder size 36 must be a multiple of 8 px"),
+        (
+            "[watch]",
+            "[decoder]\nsize = 32\nloop = { batch_size = 3, accumulate = 2 }\n[watch]",
+            "decoder loop: batch_size 3 does not divide into 1 processes x 2 parts",
+        ),
+        (
+            "batch_size = 2, workers = 0, learning_rate",
+            "batch_size = 2, accumulate = 4, workers = 0, learning_rate",
+            "denoiser loop: batch_size 2 does not divide into 1 processes x 4 parts",
+        ),
     ],
 )
 def test_a_recipe_that_cannot_work_is_refused_before_any_work(image_folder, old, new, reason):

@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from histoloom.conditioning.crops import CropConfig
 from histoloom.experiments.context import Run
 from histoloom.experiments.recipe import DataSource, Recipe, Watch
 from histoloom.experiments.watch import Watcher
 from histoloom.progress import silent
 from histoloom.tissue import TissueTable
+from histoloom.training.denoiser import DenoiserTraining
 
 
 def test_patches_of_one_slide_get_the_crops_of_their_own_maps(small_patches, make_pipeline, tmp_path):
@@ -27,3 +29,13 @@ def test_patches_of_one_slide_get_the_crops_of_their_own_maps(small_patches, mak
         assert len(mine) == len(theirs)
         for one, other in zip(mine, theirs, strict=True):
             np.testing.assert_array_equal(one.pixels, other.pixels)
+
+
+def test_crops_are_as_large_as_those_that_the_denoiser_learns_from(small_patches, make_pipeline, tmp_path):
+    table, autoencoder = TissueTable.from_names(["stroma", "gland", "tumour"]), make_pipeline().autoencoder
+    denoiser = DenoiserTraining(crops=CropConfig(base=24, largest=28))
+    recipe = Recipe(data=DataSource(dataset="here"), denoiser=denoiser, watch=Watch(patches=12, map_fidelity=False))
+    run = Run(recipe=recipe, folder=tmp_path, table=table, patches=small_patches, levels=None, progress=silent)
+    edges = {max(crop.pixels.shape[:2]) for crops in Watcher(run, autoencoder).crops for crop in crops}
+    assert edges
+    assert max(edges) <= 28

@@ -80,3 +80,18 @@ def test_names_stay_in_the_key_file_unless_they_are_asked_for(dataset):
 def test_a_dataset_lends_to_its_own_maps_alone(dataset):
     with pytest.raises(ConfigError, match="lend crops to its own maps only; give it as --maps"):
         make_orders(Source(maps=DrawnMaps(), crops=dataset), MODEL, 0, None)
+
+
+@pytest.mark.parametrize("record_names", [False, True])
+def test_a_patch_that_overlaps_by_its_place_in_the_slide_lends_nothing(tmp_path, record_names):
+    """Twelve patches of 96 px in two slides, 88 px apart: too narrow an overlap to be seen in their pixels."""
+    dataset = write_drawn_dataset(tmp_path / "dataset", TABLE, 12, 2, 96, step=88)
+    patches = load_patches(dataset, "train")
+    called = patches.names if record_names else [content_id(image) for image in patches.images]
+    orders = make_orders(Source(maps=dataset, split="train", crops=dataset, record_names=record_names), MODEL, 0, None)
+    apart = set()
+    for turn in range(4):
+        for number in range(12):
+            crops = orders.replacement(number, turn).crops
+            apart |= {abs(called.index(crop.source) - number) // 2 for crop in crops}
+    assert apart == {2, 3, 4, 5}

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections import defaultdict
 
 import numpy as np
@@ -157,6 +158,16 @@ def test_the_interval_of_a_statistic_of_two_sides_is_as_wide_as_both_scatter():
     low, high = statistic_interval(lambda r, f: float(fake[f].mean() - real[r].mean()), names(300), names(300))
     gap, error = fake.mean() - real.mean(), np.sqrt(real.var() / 300 + fake.var() / 300)
     assert (low, high) == pytest.approx((gap - 1.96 * error, gap + 1.96 * error), abs=0.6 * error)
+
+
+def test_a_spread_of_which_a_part_is_unknown_is_unknown():
+    """Without one of its cases, a statistic of the first side has no value: the other side says nothing of that."""
+    cases = [str(i) for i in range(8)]
+    low, high = statistic_interval(lambda a, b: float(b.mean()) if 3 in a else math.nan, cases, cases)
+    assert math.isnan(low)
+    assert math.isnan(high)
+    assert Spread(3.0, 4.0).plus(Spread(4.0, 9.0)).error == 5.0
+    assert math.isnan(Spread(3.0, 4.0).plus(Spread(math.nan, 0.0)).error)
 
 
 def test_many_cases_are_left_out_in_groups_of_about_equal_size():

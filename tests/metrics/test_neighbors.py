@@ -28,6 +28,19 @@ def test_none_is_its_own_neighbor(monkeypatch, block):
     np.testing.assert_array_equal(indices, places[:, 1:])
 
 
+@pytest.mark.parametrize(("spread", "block"), [(1e-2, 1024), (1e-3, 1024), (1e-3, 7), (1e-5, 1024)])
+def test_neighbors_in_tight_crowds_far_apart_are_those_of_a_tree(monkeypatch, spread, block):
+    """As features of glass are: many images closer to each other than single precision tells from afar."""
+    monkeypatch.setattr(neighbors, "BLOCK", block)
+    rng = np.random.default_rng(1)
+    crowds = np.repeat([5.0, -5.0], 60)[:, None] + spread * rng.standard_normal((120, 32))
+    crowds = crowds.astype(np.float32)
+    distances, indices = nearest(crowds, crowds, k=2, same=True)
+    expected, places = cKDTree(crowds.astype(np.float64)).query(crowds.astype(np.float64), k=3)
+    np.testing.assert_allclose(distances, expected[:, 1:], rtol=1e-9)
+    np.testing.assert_array_equal(indices, places[:, 1:])
+
+
 def test_an_image_that_is_there_is_found_at_distance_zero():
     distances, indices = nearest(KEYS[[4, 70]], KEYS)
     assert (distances == 0).all()

@@ -100,6 +100,14 @@ def test_missing_or_truncated_weights_are_one_clear_error(tmp_path, kept):
     assert "\n" not in str(caught.value)
 
 
+def test_an_autoencoder_is_opened_where_the_denoiser_trains(tmp_path, monkeypatch):
+    build_autoencoder(
+        AutoencoderConfig(latent_channels=4, channels=(8, 8), encoder_blocks=(1, 1), decoder_blocks=(1, 1))
+    ).save_pretrained(tmp_path)
+    monkeypatch.setattr("histoloom.models.autoencoder.best_device", lambda: "meta")  # stands for a GPU
+    assert {weight.device.type for weight in load_autoencoder(tmp_path).parameters()} == {"meta"}
+
+
 def test_weights_of_another_shape_are_one_clear_error(tmp_path):
     build_autoencoder(
         AutoencoderConfig(latent_channels=4, channels=(8, 8), encoder_blocks=(1, 1), decoder_blocks=(1, 1))

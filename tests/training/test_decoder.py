@@ -114,7 +114,7 @@ def test_the_discriminator_judges_places_by_what_surrounds_them():
     assert [int(seen.any(axis).sum()) for axis in (0, 1)] == [48, 48]
 
 
-@pytest.mark.parametrize("values", [{"realism": -1.0}, {"noise": -0.1}, {"channels": 0}])
+@pytest.mark.parametrize("values", [{"realism": -1.0}, {"noise": -0.1}, {"channels": 0}, {"size": 0}])
 def test_settings_without_sense_are_refused(values):
     with pytest.raises(ConfigError):
         DecoderTraining(**values)

@@ -7,6 +7,7 @@ import torch
 from histoloom.errors import ConfigError
 from histoloom.fitting.loop import LoopConfig
 from histoloom.models.conditions import Conditions
+from histoloom.models.guided import calls_of, predict, weights_of
 from histoloom.models.sampling import Sampling
 from histoloom.models.students import Student
 from histoloom.training.denoiser import DenoiserTraining
@@ -67,7 +68,7 @@ def test_half_of_the_samples_have_the_usual_guidance_and_the_others_fill_the_ran
 
 
 def test_the_teacher_is_guided_as_weaving_guides_it(teacher):
-    """v_00 + map (v_m0 - v_00) + crop (v_mc - v_m0) within the interval, v_mc outside."""
+    """v_00 + map (v_m0 - v_00) + crop (v_mc - v_m0) within the interval; above 1, v_mc outside."""
     denoiser = teacher.denoiser
     conditions = Conditions(
         type_map=torch.randint(0, 3, (2, 32, 32)),
@@ -85,6 +86,26 @@ def test_the_teacher_is_guided_as_weaving_guides_it(teacher):
     torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found[1], both[1])
     assert not torch.allclose(found[0], both[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("time", [0.2, 0.6, 0.95])
+@pytest.mark.parametrize("guidance", [(1.5, 3.0), (0.5, 2.0), (1.5, 0.0), (0.0, 0.5)])
+def test_guidance_below_one_acts_at_all_times_in_weaving_and_in_the_teacher(teacher, guidance, time):
+    denoiser, latents = teacher.denoiser, torch.randn(1, 4, 8, 8)
+    conditions = Conditions(
+        type_map=torch.randint(0, 3, (1, 32, 32)),
+        crops=torch.cat([torch.rand(1, 3, 96, 96) * 2 - 1, torch.ones(1, 1, 96, 96)], 1),
+        crop_types=torch.tensor([1]),
+        crop_samples=torch.tensor([0]),
+    )
+    sampling = Sampling(map_guidance=guidance[0], crop_guidance=guidance[1])
+    with torch.no_grad():
+        asked = read_teacher(denoiser, conditions, sampling.guidance_interval)
+        found = asked.velocity(latents, torch.tensor([time]), torch.tensor([guidance]))
+        contexts = {(True, True): asked.both, (True, False): asked.only_map, (False, False): asked.nothing}
+        calls = calls_of(weights_of(denoiser, sampling, True, sampling.acts(time)), contexts, latents[:, 0].numel())
+        woven = predict(denoiser, latents, torch.tensor(1000 * time), calls)
+    torch.testing.assert_close(found, woven, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["guided", "average", "policy"])

@@ -5,7 +5,7 @@ stained alike and shows other tissue, or, where there is none, from the same pat
 In place, it is cut from the window itself (arXiv 2509.17847, section 3), which is why that conditioning copies.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -166,9 +166,17 @@ def _per_box(sums: Int[np.ndarray, "r1 c1"], side: int) -> Int[np.ndarray, "y x"
 class ReferenceCrops:
     """Chooses reference crops from `patches`, and knows which patch may lend a crop of a type to which."""
 
-    def __init__(self, patches: Patches, config: CropConfig | None = None, smallest_share: float = 0.02):
-        """Types that cover less than `smallest_share` of a patch get no crop."""
+    def __init__(
+        self,
+        patches: Patches,
+        config: CropConfig | None = None,
+        smallest_share: float = 0.02,
+        names: Sequence[str] | None = None,
+    ):
+        """Types that cover less than `smallest_share` of a patch get no crop. Crops name the patch that they were cut
+        from, by `names` where they are given."""
         self.patches, self.config, self.smallest_share = patches, config or CropConfig(), smallest_share
+        self._names = patches.names if names is None else names
         self._overlapping = overlapping_fields(patches)
         self._holders: dict[tuple[str, int], list[int]] = {}
         self._colors: dict[tuple[int, int], np.ndarray] = {}
@@ -251,7 +259,7 @@ class ReferenceCrops:
         # In the same patch "turned" must differ from the target: the identity is left out.
         pixels = dihedral(box.of(self.patches.images[source]), int(rng.integers(1 if same_patch else 0, 8)))
         pixels = pixels if stain is None else apply_stain(pixels, stain)
-        return Crop(pixels, tissue, self.patches.names[source], box.x, box.y)
+        return Crop(pixels, tissue, self._names[source], box.x, box.y)
 
     def _alike(self, one: int, other: int, tissue: int) -> bool:
         here, there = self._colors.get((one, tissue)), self._colors[other, tissue]

@@ -17,14 +17,13 @@ from histoloom.encoders.encoder import short_name
 from histoloom.encoders.small import SMALL, load_small_encoder, weights_path
 from histoloom.errors import ConfigError, MissingExtraError, ModelError
 from histoloom.evaluation.sources import ImageSet
-from histoloom.evaluation.type_weights import type_weights
+from histoloom.evaluation.type_weights import labeled_loss, type_weights
 from histoloom.fitting.loop import LoopConfig, fit
 from histoloom.fitting.samples import draw_part, stack, to_pixels
 from histoloom.precision import Precision, resolved
 from histoloom.progress import SILENT, Bar
 from histoloom.records import fingerprint
 from histoloom.stain import StainJitter
-from histoloom.tissue import UNLABELLED
 
 STRIDE = 32  # px that the network halves five times at most
 LEAST_STAGES, MOST_STAGES = 3, 5  # of the backbone of a DeepLabv3+; each halves the edge
@@ -94,8 +93,7 @@ class DeepLabObjective(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         logits = self.network(to_pixels(batch["images"])).float()
-        weights, truth = self.get_buffer("weights"), batch["maps"].long()
-        return {"loss": F.cross_entropy(logits, truth, weights, ignore_index=UNLABELLED)}
+        return {"loss": labeled_loss(logits, batch["maps"].long(), self.get_buffer("weights"))}
 
 
 @dataclass(frozen=True)

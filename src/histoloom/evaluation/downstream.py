@@ -36,6 +36,7 @@ from histoloom.metrics.map_fidelity import (
 )
 from histoloom.precision import resolved
 from histoloom.progress import SILENT, Bar
+from histoloom.tissue import UNLABELLED
 from histoloom.version import VERSION
 
 REAL, SYNTHETIC, BOTH = "real", "synthetic", "both"
@@ -266,13 +267,17 @@ def notes_of(counts: Sequence[Int[np.ndarray, "n k k"]], cases: Sequence[str], n
 def check_sets(real: ImageSet, fake: ImageSet, held: ImageSet) -> None:
     """Raise InputError or ImageError for sets that cannot be compared.
 
-    Those are sets without maps, of other sizes or tissue tables, training sets that share a case with `held`, hold an
-    image of it (again or nearly so), or were generated from a map or crop of it. A crop names the patch that it was cut
-    from; a crop out of a folder of files names its file alone.
+    Those are sets without maps or labeled pixels, of other sizes or tissue tables, training sets that share a case with
+    `held`, hold an image of it (again or nearly so), or were generated from a map or crop of it. A crop names the patch
+    that it was cut from; a crop out of a folder of files names its file alone.
     """
     for images in (real, fake, held):
         if images.semantic_maps is None:
             raise InputError(f"{images.where}: has no maps; segmenters learn from a dataset or from woven patches")
+        if (images.maps == UNLABELLED).all():
+            raise InputError(
+                f"{images.where}: its maps have no labeled pixel; label some, or hide fewer types (--hide)"
+            )
         if min(images.images.shape[1:3]) < STRIDE:
             raise InputError(f"{images.where}: images are {images.images.shape[1:3]} px; need at least {STRIDE} px")
     for other in (fake, held):

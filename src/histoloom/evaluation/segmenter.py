@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from histoloom.config import build, check_numbers
 from histoloom.errors import ConfigError, InputError, ModelError
-from histoloom.evaluation.type_weights import type_weights
+from histoloom.evaluation.type_weights import labeled_loss, type_weights
 from histoloom.files import whole_file
 from histoloom.fitting.checkpoint import save_tensors
 from histoloom.fitting.loop import LoopConfig, fit, show_on
@@ -121,8 +121,7 @@ class SegmenterObjective(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         logits = _whole(self.network(to_pixels(batch["images"]).contiguous(memory_format=torch.channels_last)))
-        truth = batch["maps"].long()
-        return {"loss": F.cross_entropy(logits, truth, self.get_buffer("weights"), ignore_index=UNLABELLED)}
+        return {"loss": labeled_loss(logits, batch["maps"].long(), self.get_buffer("weights"))}
 
 
 def _whole(logits: Tensor) -> Tensor:

@@ -1,7 +1,11 @@
-"""Weights of tissue types in a loss, so that a rare type is not lost in a common one."""
+"""Weights of tissue types in a loss, so that a rare type is not lost in a common one, and the loss."""
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from histoloom.tissue import UNLABELLED
 
 
 def type_weights(maps: UInt8[np.ndarray, "..."], num_types: int, balance: float) -> Float[np.ndarray, " k"]:
@@ -12,3 +16,12 @@ def type_weights(maps: UInt8[np.ndarray, "..."], num_types: int, balance: float)
     counts = np.bincount(maps.ravel(), minlength=256)[:num_types]
     weights = np.where(counts > 0, np.maximum(counts, 1) / counts.sum(), 1.0) ** -balance
     return (weights / (weights * counts).sum() * counts.sum()).astype(np.float32)
+
+
+def labeled_loss(
+    logits: Float[Tensor, "b k h w"], truth: Int[Tensor, "b h w"], weights: Float[Tensor, " k"]
+) -> Float[Tensor, ""]:
+    """Weighted mean cross-entropy of the labeled pixels; 0 where there is none."""
+    if not (truth != UNLABELLED).any():  # the mean would be 0 / 0
+        return 0 * logits.sum()
+    return F.cross_entropy(logits, truth, weights, ignore_index=UNLABELLED)

@@ -9,6 +9,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from histoloom.errors import ConfigError, InputError, ModelError
 from histoloom.experiments.data import hidden_types
 from histoloom.experiments.recipe import Recipe
+from histoloom.fitting.loop import check_batch
+from histoloom.fitting.processes import process_state
 from histoloom.models.autoencoder import latent_channels, latent_factor, load_autoencoder, same_latents
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.tissue import TissueTable
@@ -35,28 +37,57 @@ def check_recipe(
                 raise ConfigError(
                     f"{name} has no effect in a distillation, which keeps the teacher's autoencoder; leave it out"
                 )
-    own_autoencoder = not recipe.pretrained_autoencoder and initial is None
-    if own_autoencoder and recipe.autoencoder.size > edge:
+    autoencoder = given_autoencoder(recipe, initial)
+    if autoencoder is None and recipe.autoencoder.size > edge:
         raise ConfigError(f"patches are {edge} px, smaller than autoencoder size {recipe.autoencoder.size}")
-    if recipe.decoder is not None and recipe.decoder.size > edge:
-        raise ConfigError(f"patches are {edge} px, smaller than decoder size {recipe.decoder.size}")
-    factor = 2 ** len(recipe.autoencoder.model.channels) if own_autoencoder else None
-    if initial is not None:
-        autoencoder = initial.autoencoder
-        if recipe.pretrained_autoencoder:
-            autoencoder = load_autoencoder(recipe.pretrained_autoencoder)
-        factor = latent_factor(autoencoder)
+    factor = 2 ** len(recipe.autoencoder.model.channels) if autoencoder is None else latent_factor(autoencoder)
+    _check_decoder(recipe, edge, factor)
+    if initial is not None and autoencoder is not None:
         if recipe.distillation is not None:
             _check_types(table, initial)
         else:
             _check_initial(recipe, initial, autoencoder)
     if guide is not None:
-        _check_guide(recipe, guide, initial)
+        _check_guide(recipe, guide, autoencoder)
     _check_window(recipe, edge, factor)
+    _check_batches(recipe, autoencoder is None)
     if recipe.watch.map_fidelity and len(table.ids) > 1:
         unit = 2 ** len(recipe.watch.segmenter.channels)
         if edge < unit:
             raise ConfigError(f"patches are {edge} px, too small for the segmenter of [watch], which needs {unit} px")
+
+
+def given_autoencoder(recipe: Recipe, initial: HistoloomPipeline | None) -> ModelMixin | None:
+    """The autoencoder that the recipe names; None where it trains one."""
+    if recipe.pretrained_autoencoder:
+        return load_autoencoder(recipe.pretrained_autoencoder)
+    return None if initial is None else initial.autoencoder
+
+
+def _check_decoder(recipe: Recipe, edge: int, factor: int) -> None:
+    if recipe.decoder is None:
+        return
+    if recipe.decoder.size > edge:
+        raise ConfigError(f"patches are {edge} px, smaller than decoder size {recipe.decoder.size}")
+    if recipe.decoder.size % factor:
+        raise ConfigError(f"decoder size {recipe.decoder.size} must be a multiple of {factor} px")
+
+
+def _check_batches(recipe: Recipe, own_autoencoder: bool) -> None:
+    """Refuse the batches of a late stage before an early one is trained."""
+    stages = {
+        "autoencoder": recipe.autoencoder if own_autoencoder else None,
+        "decoder": recipe.decoder,
+        "denoiser": recipe.denoiser if recipe.distillation is None else None,
+        "distillation": recipe.distillation,
+    }
+    for name, stage in stages.items():
+        if stage is None:
+            continue
+        try:
+            check_batch(stage.loop, process_state().num_processes)
+        except ConfigError as error:
+            raise ConfigError(f"{name} loop: {error}") from None
 
 
 def _check_initial(recipe: Recipe, initial: HistoloomPipeline, autoencoder: ModelMixin) -> None:
@@ -82,16 +113,12 @@ def _check_initial(recipe: Recipe, initial: HistoloomPipeline, autoencoder: Mode
             )
 
 
-def _check_guide(recipe: Recipe, guide: HistoloomPipeline, initial: HistoloomPipeline | None) -> None:
+def _check_guide(recipe: Recipe, guide: HistoloomPipeline, autoencoder: ModelMixin | None) -> None:
     """Raise ConfigError for a guide that does not read, predict and encode what the denoiser does."""
     config = recipe.denoiser
     assert config.guide is not None
     name = f"denoiser guide {config.guide.model}"
-    if recipe.pretrained_autoencoder:
-        autoencoder = load_autoencoder(recipe.pretrained_autoencoder)
-    elif initial is not None:
-        autoencoder = initial.autoencoder
-    else:
+    if autoencoder is None:
         raise ConfigError(f"{name}: needs its own autoencoder; name the guide as pretrained_autoencoder, too")
     if guide.denoiser.student is not None:
         raise ConfigError(f"{name}: is a distilled model, which cannot guide; name its teacher")
@@ -121,12 +148,10 @@ def _check_types(table: TissueTable, teacher: HistoloomPipeline) -> None:
         )
 
 
-def _check_window(recipe: Recipe, edge: int, factor: int | None) -> None:
+def _check_window(recipe: Recipe, edge: int, factor: int) -> None:
     window = recipe.denoiser.window
     if window > edge:
         raise ConfigError(f"denoiser window {window} is larger than the patches of {edge} px; lower it")
-    if factor is None:  # of a foreign autoencoder: checked once it is loaded
-        return
     cell = max(8, factor) * 2 ** (len(recipe.denoiser.channels) - 1)
     largest = (edge - factor + 1) // factor * factor
     if window % cell or window > largest:

@@ -1,7 +1,7 @@
 """Measure what every conditioning of a reproduction has woven against the same real patches."""
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -24,6 +24,7 @@ from histoloom.fitting.results import cached_result
 from histoloom.generation.order import Order
 from histoloom.metrics.copy_score import best_match
 from histoloom.metrics.copying import copy_rate, copy_threshold
+from histoloom.models.schedulers import make_sampler
 from histoloom.patches.store import Patches
 from histoloom.progress import Bar
 
@@ -49,11 +50,21 @@ class Comparison:
 
 
 def check_measuring(comparison: Comparison) -> None:
-    """Raise, before any training, what measuring would raise after it."""
+    """Raise, before any training, what weaving and measuring would raise after it."""
+    make_sampler(comparison.run.recipe.denoiser.objective, comparison.budget.weave.sampler)
     open_encoders(comparison.budget.encoders)
     make_network(comparison.budget.downstream, comparison.run.table.num_ids)
     if len(comparison.held) < 2:
         raise InputError(f"split {HELD_OUT} has one patch, which measures nothing; give it 2 or more")
+
+
+def check_training_sets(comparison: Comparison, at: list[int]) -> None:
+    """Raise, before any training, what `downstream_of` would raise after it: for training patches that the held-out
+    ones show again, and for patches too small. `at` are the numbers of the patches whose maps will be woven."""
+    run = comparison.run
+    real = image_set(run, run.patches.select(at), run.recipe.data.split)
+    woven = replace(real, cases=real.names)  # as woven patches name their maps
+    check_sets(real, woven, image_set(run, comparison.held, HELD_OUT))
 
 
 def masks_of(orders: list[Order], seed: int) -> np.ndarray:

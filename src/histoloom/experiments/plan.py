@@ -16,7 +16,7 @@ from typing import Any
 from diffusers.models.modeling_utils import ModelMixin
 
 from histoloom.errors import ConfigError
-from histoloom.experiments.check import check_recipe
+from histoloom.experiments.check import check_recipe, given_autoencoder
 from histoloom.experiments.context import record_of
 from histoloom.experiments.data import hidden_types, open_levels, open_split
 from histoloom.experiments.recipe import DataSource, Recipe
@@ -24,8 +24,7 @@ from histoloom.experiments.stages import describe_decoding, open_guide, open_ini
 from histoloom.files import read_record
 from histoloom.fitting.checkpoint import CHECKPOINT, steps_done
 from histoloom.fitting.loop import LoopConfig, Step
-from histoloom.models.autoencoder import build_autoencoder, load_autoencoder
-from histoloom.models.pipeline import HistoloomPipeline
+from histoloom.models.autoencoder import build_autoencoder
 from histoloom.patches.folder import find_pictures
 from histoloom.patches.importer import UnlabeledError, import_pictures
 from histoloom.patches.lumens import with_lumens
@@ -140,7 +139,7 @@ class _Measuring:
     def stages(self) -> list[StageCost]:
         """The cost of every stage that the recipe has, in the order of training."""
         config, costs = self.recipe, []
-        autoencoder = _given_autoencoder(config, self.initial)
+        autoencoder = given_autoencoder(config, self.initial)
         if autoencoder is None:
             costs.append(self._stage("autoencoder", config.autoencoder, partial(train_autoencoder, self.patches)))
             autoencoder = build_autoencoder(config.autoencoder.model).eval()
@@ -164,7 +163,7 @@ class _Measuring:
 
     def decoding(self) -> str:
         """How an autoencoder that the recipe names decodes the patches."""
-        autoencoder = _given_autoencoder(self.recipe, self.initial)
+        autoencoder = given_autoencoder(self.recipe, self.initial)
         return "" if autoencoder is None else describe_decoding(self.recipe, autoencoder, self.patches)
 
     def _stage(self, stage: str, config: Any, train: Callable[..., object]) -> StageCost:
@@ -231,12 +230,6 @@ def _some_patches(
             if first + PATCHES >= len(mine):
                 raise
     return place / "dataset", sum(len(picture.places) for picture in mine)
-
-
-def _given_autoencoder(recipe: Recipe, initial: HistoloomPipeline | None) -> ModelMixin | None:
-    if recipe.pretrained_autoencoder:
-        return load_autoencoder(recipe.pretrained_autoencoder)
-    return None if initial is None else initial.autoencoder
 
 
 def _not_measured(recipe: Recipe, folder: Path) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from histoloom.evaluation.segmenter import SegmenterConfig
 from histoloom.experiments.recipe_paths import resolve_paths
 from histoloom.files import write_text
 from histoloom.generation.settings import WeaveConfig
+from histoloom.models.sampling import Sampling
 from histoloom.patches.bright import LumenRules
 from histoloom.patches.folder import FolderImport
 from histoloom.patches.rules import SlideDataset
@@ -65,6 +66,7 @@ class Watch:
         check_numbers(self)
         if self.patches < 1 or (self.steps is not None and self.steps < 1):
             raise ConfigError(f"watch needs patches and steps of 1 or more, found {self.patches} and {self.steps}")
+        Sampling(steps=self.steps)
 
 
 @dataclass(frozen=True, kw_only=True)

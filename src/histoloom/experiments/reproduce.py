@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from diffusers.models.modeling_utils import ModelMixin
 
-from histoloom.conditioning.crops import ReferenceCrops
+from histoloom.conditioning.crops import CropConfig, ReferenceCrops
 from histoloom.encoders.encoder import distinct_names, open_encoders
 from histoloom.errors import ConfigError, InputError
 from histoloom.evaluation.paper_tables import paper_tables
@@ -30,6 +30,7 @@ from histoloom.experiments.measuring import (
     HELD_OUT,
     Comparison,
     check_measuring,
+    check_training_sets,
     downstream_of,
     image_set,
     masks_of,
@@ -80,25 +81,34 @@ def reproduce(recipe: Recipe, folder: Path | str, progress: Progress = silent) -
         comparison = Comparison(replace(run, curves=None), held)
         if state.is_main_process:
             check_measuring(comparison)
+            check_training_sets(comparison, _draw_maps(run.patches, recipe.reproduce)[1])
         state.wait_for_everyone()
         models = _train_all(comparison)
         state.wait_for_everyone()
         return _weave_and_measure(comparison, models) if state.is_main_process else {}
 
 
-def equal_orders(patches: Patches, budget: Reproduction) -> tuple[list[Order], list[int]]:
+def equal_orders(
+    patches: Patches, budget: Reproduction, crops: CropConfig | None = None
+) -> tuple[list[Order], list[int]]:
     """Maps and crops that every conditioning weaves from, and the numbers of the patches that the maps belong to.
 
-    Crops come from other patches of the same case.
+    Crops come from other patches of the same case, drawn as `crops` says: as those were that the networks learned from.
     """
-    rng = np.random.default_rng((budget.seed, 1))
-    references = ReferenceCrops(patches)
+    rng, at = _draw_maps(patches, budget)
+    references = ReferenceCrops(patches, crops)
     nowhere = np.zeros(patches.semantic_maps.shape[1:], bool)  # no crop from the patch itself
-    orders, at = [], rng.permutation(len(patches))[: budget.patches].tolist()
+    orders = []
     for index in at:
         wanted = patches.semantic_maps[index]
         orders.append(Order(wanted, patches.names[index], references.draw(index, nowhere, wanted, None, rng)))
     return orders, at
+
+
+def _draw_maps(patches: Patches, budget: Reproduction) -> tuple[np.random.Generator, list[int]]:
+    """The numbers of the patches whose maps are woven, and what draws their crops."""
+    rng = np.random.default_rng((budget.seed, 1))
+    return rng, rng.permutation(len(patches))[: budget.patches].tolist()
 
 
 def _train_all(comparison: Comparison) -> dict[str, Path]:
@@ -141,7 +151,7 @@ def _train(comparison: Comparison, autoencoder: ModelMixin, config: DenoiserTrai
 
 def _weave_and_measure(comparison: Comparison, models: dict[str, Path]) -> dict:
     run, budget = comparison.run, comparison.budget
-    orders, at = equal_orders(run.patches, budget)
+    orders, at = equal_orders(run.patches, budget, run.recipe.denoiser.crops)
     segmenter = open_segmenter(run.folder / "segmenter", run.patches, run.table, budget.segmenter, run.progress)
     real = image_set(run, run.patches, run.recipe.data.split)
     held = image_set(run, comparison.held, HELD_OUT)

@@ -23,7 +23,7 @@ class Watcher:
         patches, rng = run.patches, np.random.default_rng(0)
         chosen = rng.permutation(len(patches))[: self.config.patches]
         lenders = np.flatnonzero(np.isin(patches.cases, [patches.cases[i] for i in chosen]))
-        references = ReferenceCrops(patches.select(lenders))
+        references = ReferenceCrops(patches.select(lenders), run.recipe.denoiser.crops)
         self.maps = [patches.semantic_maps[i] for i in chosen]
         self.crops: list[list[Crop]] = []
         for i in chosen:

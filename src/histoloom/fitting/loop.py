@@ -98,11 +98,7 @@ def fit(
     keep_freed_memory()
     precision = resolved(config.precision)
     world = processes_together() if folder else Alone()
-    if config.batch_size % (world.num_processes * config.accumulate):
-        raise ConfigError(
-            f"batch_size {config.batch_size} does not divide into {world.num_processes} processes x "
-            f"{config.accumulate} parts"
-        )
+    check_batch(config, world.num_processes)
     objective.to(world.device)
     average = running_average(objective, config.average_decay)
     optimizer = torch.optim.AdamW(
@@ -174,6 +170,14 @@ def fit(
             if finished:
                 break
     return average.module
+
+
+def check_batch(config: LoopConfig, processes: int) -> None:
+    """Raise ConfigError for a batch that so many processes cannot share in parts of one size."""
+    if config.batch_size % (processes * config.accumulate):
+        raise ConfigError(
+            f"batch_size {config.batch_size} does not divide into {processes} processes x {config.accumulate} parts"
+        )
 
 
 def identity_of(config: "DataclassInstance", **more: str) -> dict:

@@ -89,8 +89,9 @@ class CaseLender:
         ids = [content_id(image) for image in patches.images]
         self._names = names_of(zip(ids, patches.names, strict=True))
         shown = np.stack([maps.named(number)[1] for number in range(len(maps))])  # in the ids of the model
-        patches = replace(patches, semantic_maps=shown, sources=patches.names if record_names else ids)
-        self._crops = ReferenceCrops(patches, CropConfig(drop_type=0.0, candidates=1))
+        # Sources stay: by them and by places, patches of one slide are known to overlap.
+        patches, names = replace(patches, semantic_maps=shown), patches.names if record_names else ids
+        self._crops = ReferenceCrops(patches, CropConfig(drop_type=0.0, candidates=1), names=names)
 
     def draw(self, number: int, semantic_map: UInt8[np.ndarray, "h w"], rng: np.random.Generator) -> list[Crop]:
         """Crops of other patches of the case of map `number`."""

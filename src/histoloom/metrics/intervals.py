@@ -31,7 +31,10 @@ class Spread:
     freedom: float
 
     def plus(self, *others: "Spread") -> "Spread":
-        """The spread of a sum of independent parts; degrees of freedom by Satterthwaite (1946)."""
+        """The spread of a sum of independent parts, nan where that of a part is; degrees of freedom by Satterthwaite
+        (1946)."""
+        if any(np.isnan(part.error) for part in (self, *others)):
+            return Spread(float("nan"), 0.0)
         parts = [part for part in (self, *others) if part.error > 0]
         variance = sum(part.error**2 for part in parts)
         if not parts:

@@ -11,6 +11,7 @@ from histoloom.errors import InputError
 
 BLOCK = 1024  # queries at a time: 40 MB of distances to 10,000 keys
 SPARE = 8  # candidates beyond k that are measured again in double precision
+SLACK = 2e-5  # error of a squared distance in single precision over the squared lengths, at most
 
 
 def nearest(
@@ -22,17 +23,43 @@ def nearest(
     """
     if len(keys) - same < k:
         raise InputError(f"need more than {k} images for {k} neighbors each; got {len(keys)}")
-    distances, indices = [], []
+    distances, indices, center = [], [], keys.mean(axis=0)
     for start, squares in square_blocks(queries, keys):
         if same:
             squares.diagonal(start).fill_(torch.inf)
         # Squares by matrix products are wrong in the last digits: a few more candidates are measured again.
-        found = squares.topk(min(k + SPARE, len(keys) - same), dim=1, largest=False).indices.numpy()
-        exact = exact_squares(queries[start : start + len(found), None], keys[found])
+        candidates = squares.topk(min(k + SPARE, len(keys) - same), dim=1, largest=False)
+        rows, found = queries[start : start + len(squares)], candidates.indices.numpy()
+        exact = exact_squares(rows[:, None], keys[found])
         order = np.lexsort((found, exact), axis=1)[:, :k]
-        distances.append(np.sqrt(np.take_along_axis(exact, order, 1)))
-        indices.append(np.take_along_axis(found, order, 1))
+        exact, found = (np.take_along_axis(of, order, 1) for of in (exact, found))
+        if len(keys) - same > k + SPARE:
+            missed = _least_missed(candidates.values.numpy().max(axis=1), exact_squares(rows, center))
+            for row in np.flatnonzero(exact[:, -1] > missed).tolist():  # many keys lie closer together than digits tell
+                exact[row], found[row] = _measured(rows[row], keys, k, start + row if same else None)
+        distances.append(np.sqrt(exact))
+        indices.append(found)
     return np.concatenate(distances), np.concatenate(indices)
+
+
+def _least_missed(farthest: Float[np.ndarray, " n"], lengths: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """The least squared distance that a key may have which is no candidate.
+
+    In single precision it is not below that of the `farthest` candidate; `lengths` are the squared lengths of the
+    queries, and that of the key is at most twice their sum with its squared distance.
+    """
+    return (farthest - 3 * SLACK * lengths) / (1 + 2 * SLACK)
+
+
+def _measured(
+    query: Float[np.ndarray, " d"], keys: Float[np.ndarray, "m d"], k: int, own: int | None
+) -> tuple[Float[np.ndarray, " k"], Int[np.ndarray, " k"]]:
+    """Squared distances and indices of the k nearest of all keys but its `own`, in double precision."""
+    squares = exact_squares(query, keys)
+    if own is not None:
+        squares[own] = np.inf
+    order = np.argsort(squares, kind="stable")[:k]
+    return squares[order], order
 
 
 def exact_squares(a: Float[np.ndarray, "... d"], b: Float[np.ndarray, "... d"]) -> Float[np.ndarray, "..."]:

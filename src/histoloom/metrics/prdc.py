@@ -14,9 +14,8 @@ from jaxtyping import Float
 
 from histoloom.errors import InputError
 from histoloom.metrics.features import check_features
-from histoloom.metrics.neighbors import exact_squares, nearest, square_blocks
+from histoloom.metrics.neighbors import SLACK, exact_squares, nearest, square_blocks
 
-SLACK = 2e-5  # error of a squared distance in single precision over the squared lengths, at most
 PAIRS = 8192  # measured again at a time
 
 

@@ -26,6 +26,7 @@ from histoloom.config import check_numbers
 from histoloom.errors import ConfigError, ModelError
 from histoloom.fitting.samples import to_pixels as to_pixels
 from histoloom.models.model_files import CONFIG, INDEX, check_finite, check_weights, local_folder, read_config
+from histoloom.precision import best_device
 
 # Class name in config.json -> class; any other diffusers autoencoder is refused by name.
 AUTOENCODERS: dict[str, Any] = {c.__name__: c for c in (AutoencoderDC, AutoencoderKL, AutoencoderTiny, VQModel)}
@@ -96,7 +97,8 @@ def quietly() -> Iterator[None]:
 
 @quietly()
 def load_autoencoder(source: Path | str) -> ModelMixin:
-    """Any known autoencoder, or that of a Histoloom model, from a folder, a hub name or a bundled name.
+    """Any known autoencoder, or that of a Histoloom model, from a folder, a hub name or a bundled name; on the GPU
+    where there is one, as the denoiser that reads and decodes its latents.
 
     Only safetensors are read; raises ModelError with the cure.
     """
@@ -116,7 +118,7 @@ def load_autoencoder(source: Path | str) -> ModelMixin:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{folder}: cannot be opened as {name} with safetensors weights ({reason})") from None
     check_finite(autoencoder, folder)
-    return autoencoder
+    return autoencoder.to(best_device())
 
 
 def latent_factor(autoencoder: ModelMixin) -> int:

@@ -39,7 +39,7 @@ class AutoencoderTraining:
     def __post_init__(self):
         check_numbers(self)
         factor = 2 ** len(self.model.channels)
-        if self.size % (2 * factor):
+        if self.size < 1 or self.size % (2 * factor):
             raise ConfigError(f"size {self.size} must be a multiple of {2 * factor} (twice the factor)")
 
 

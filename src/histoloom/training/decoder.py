@@ -39,8 +39,8 @@ class DecoderTraining:
 
     def __post_init__(self):
         check_numbers(self)
-        if self.realism < 0 or self.noise < 0 or self.channels < 1:
-            raise ConfigError("realism and noise must be 0 or more, channels 1 or more")
+        if self.realism < 0 or self.noise < 0 or min(self.channels, self.size) < 1:
+            raise ConfigError("realism and noise must be 0 or more, channels and size 1 or more")
 
 
 class DecoderObjective(nn.Module):

@@ -32,10 +32,13 @@ class PlainTeacher:
         return PlainTeacher(self.denoiser, self.interval, *contexts)
 
     def velocity(self, latents: Tensor, time: Float[Tensor, " b"], guidance: Float[Tensor, "b 2"]) -> Tensor:
-        """The guided velocity: v_00 + map (v_m0 - v_00) + crop (v_mc - v_m0) within the interval, v_mc outside."""
+        """The guided velocity: v_00 + map (v_m0 - v_00) + crop (v_mc - v_m0); outside the interval, guidance above 1
+        counts as 1."""
         found = self.denoiser(latents, time, self.both).float()
         low, high = self.interval
-        acts = ((time >= low) & (time <= high)).nonzero()[:, 0]
+        within = (time >= low) & (time <= high)
+        guidance = torch.where(within[:, None], guidance, guidance.clamp(max=1))
+        acts = (within | (guidance < 1).any(1)).nonzero()[:, 0]
         if len(acts):
             part, at = latents[acts], time[acts]
             with_map, without = (self.denoiser(part, at, c.take(acts)).float() for c in (self.only_map, self.nothing))
