@@ -1,6 +1,7 @@
 """Weights of tissue types in a loss, so that a rare type is not lost in a common one, and the loss."""
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,6 +23,6 @@ def labeled_loss(
     logits: Float[Tensor, "b k h w"], truth: Int[Tensor, "b h w"], weights: Float[Tensor, " k"]
 ) -> Float[Tensor, ""]:
     """Weighted mean cross-entropy of the labeled pixels; 0 where there is none."""
-    if not (truth != UNLABELLED).any():  # the mean would be 0 / 0
-        return 0 * logits.sum()
-    return F.cross_entropy(logits, truth, weights, ignore_index=UNLABELLED)
+    loss = F.cross_entropy(logits, truth, weights, ignore_index=UNLABELLED)
+    # The mean of none is 0 / 0, without a gradient. `where` decides that on the device, without waiting for it.
+    return torch.where((truth != UNLABELLED).any(), loss, 0 * logits.sum())
