@@ -33,6 +33,14 @@ def test_hidden_files_and_those_of_other_systems_are_left_out(tmp_path):
     )
 
 
+def test_a_dataset_of_another_program_is_entered(tmp_path):
+    touch(tmp_path, "nnunet/imagesTr/a.png", "ours/b.png")
+    (tmp_path / "nnunet/dataset.json").write_text('{"labels": {"background": 0}, "numTraining": 1}')
+    (tmp_path / "ours/dataset.json").write_text('{"name": "x", "command": "patches", "config": {}}')
+    notes = ["1 folders that histoloom has written were left out: ours"]
+    assert found(tmp_path) == (["nnunet/imagesTr/a.png"], notes)
+
+
 def test_files_of_other_formats_are_counted(tmp_path):
     touch(tmp_path, "a.png", "b.vsi", "c.isyntax", "list.csv")
     assert found(tmp_path) == (["a.png"], ["2 files are not pictures that can be opened: b.vsi, ..."])

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from histoloom.errors import InputError
+from histoloom.records import read_json
 from histoloom.text import canonical, printable, shorten
 
 MARK = b"drawn by histoloom"  # in the first bytes of pictures that show slides, and are none
 _MADE = ("record.json", "dataset.json", "generation.json", "discover.json")  # in folders that Histoloom has written
+_DESCRIBED = {"command", "config", "counts"}  # what our `dataset.json` holds, and not that of another program
 _SYSTEM = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "thumbs.db"}
 # Files that nobody takes for a picture; all others are reported.
 _OTHER = {f".{suffix}" for suffix in (
@@ -113,7 +115,7 @@ def _enters(folder: Path, found: Found, entered: set[str], follow_links: bool) -
     if folder.is_symlink() and not follow_links:
         found.leave_out("linked folders were not entered (name them, or copy their files)", [folder])
         return False
-    if any((folder / name).is_file() for name in _MADE):
+    if any(_is_ours(folder / name) for name in _MADE):
         found.leave_out("folders that histoloom has written were left out", [folder])
         return False
     place = os.path.realpath(folder)
@@ -122,6 +124,16 @@ def _enters(folder: Path, found: Found, entered: set[str], follow_links: bool) -
         return False
     entered.add(place)
     return True
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is there and does not say that another program wrote it: nnU-Net has a `dataset.json`, too."""
+    if not path.is_file() or path.name != "dataset.json":
+        return path.is_file()
+    try:
+        return bool(_DESCRIBED & read_json(path).keys())
+    except InputError:
+        return True
 
 
 def _sort(path: Path, found: Found, is_wanted: Callable[[Path], bool], what: str) -> None:

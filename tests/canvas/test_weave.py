@@ -15,7 +15,7 @@ from slide_files import write_qupath
 from typer.testing import CliRunner
 from weaving import grain
 
-from histoloom.canvas import strips
+from histoloom.canvas import strips, weave
 from histoloom.canvas.layout import Layout
 from histoloom.canvas.parts import level_sizes
 from histoloom.canvas.settings import CanvasConfig
@@ -162,6 +162,20 @@ def test_polygons_make_the_same_layout(tmp_path):
     expected = np.zeros((300, 400), np.uint8)
     expected[50:200, 100:300] = 1
     np.testing.assert_array_equal(layout.read(0, 0, 300, 400), expected)
+
+
+@pytest.mark.parametrize("size", [(1025, 515), (1203, 1001)])
+def test_polygons_of_a_coarser_level_cover_the_last_row_and_column(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(weave, "POLYGON_PIXELS", 2**18)
+    table, (width, height) = TissueTable.from_names(["a", "b"]), size
+    labels = np.zeros((height, width), np.uint8)
+    labels[:, 48:] = 1
+    Image.fromarray(labels).save(tmp_path / "layout.png")
+    (tmp_path / "maps").mkdir()
+    weave._write_map(tmp_path, "x", Layout(tmp_path / "layout.png", table), 1.0, table, {})
+    drawn = read_annotations(tmp_path / "geojson" / "x.geojson", table, size, 1.0)
+    assert drawn.notes == ()
+    np.testing.assert_array_equal(drawn.overview(1), labels)
 
 
 def test_a_disk_without_space_is_found_before_the_work(make_pipeline, tmp_path, monkeypatch):

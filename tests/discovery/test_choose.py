@@ -47,6 +47,14 @@ def test_equal_patches_are_chosen_once():
     assert sorted(diverse(vectors, 10) // 5) == [0, 1, 2]
 
 
+def test_blank_patches_without_direction_are_chosen_once():
+    vectors = unit(np.abs(np.random.default_rng(0).normal(size=(50, 8))))
+    vectors[[7, 9]] = 0
+    chosen = diverse(vectors, 20)
+    assert len(set(chosen.tolist())) == 20
+    assert len(set(chosen.tolist()) & {7, 9}) == 1
+
+
 def test_each_slide_gives_at_most_so_many_and_keeps_its_order(tmp_path):
     rng = np.random.default_rng(0)
     write_part(tmp_path, "a", ["s1"] * 50 + ["s2"] * 3, rng.normal(size=(53, 8)))

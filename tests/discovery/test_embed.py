@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tifffile
 import torch
 from bars import Counter
 from conftest import draw_tissue
@@ -193,6 +194,19 @@ def test_a_slide_without_tissue_a_broken_one_and_a_copy_are_named_and_the_rest_i
     only = [part for part in find_parts(folder, CUTTING)[0] if "glass" in part.source]
     with pytest.raises(InputError, match=r"no patch of 1 slides was embedded: .*glass.tif: no patch"):
         embed(only, EmbedConfig(encoder, CUTTING), tmp_path / "out", folder)
+
+
+def test_slides_without_compression_that_differ_in_their_middle_are_no_copies(tmp_path):
+    for name in "ab":
+        pixels = np.full((1400, 1000, 3), 245, np.uint8)
+        pixels[500:900, :, 0] = 100 if name == "a" else 200
+        about = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER", "metadata": None}
+        tifffile.imwrite(tmp_path / f"{name}.tif", pixels, photometric="rgb", rowsperstrip=64, **about)
+    shutil.copy(tmp_path / "a.tif", tmp_path / "c.tif")
+    assert len({path.stat().st_size for path in tmp_path.iterdir()}) == 1
+    parts, notes = find_parts(tmp_path, CUTTING)
+    assert [part.source for part in parts] == ["a.tif", "b.tif"]
+    assert notes == [f"{tmp_path}/c.tif: is the same file as {tmp_path}/a.tif and is skipped; remove one of them"]
 
 
 def test_a_slide_that_was_gone_for_a_moment_is_embedded_by_the_next_run(slides, encoder, tmp_path):

@@ -118,6 +118,41 @@ def test_a_patch_has_a_map_of_its_own_size(by_color, known_map, stains):
     assert (drawn == part).mean() > 0.95
 
 
+class EveryPixel:
+    """Names windows as `by_color` does, by types 0 and 2 alone, and by all of their pixels: no side counts more."""
+
+    def __init__(self, tree, stains):
+        self.tree, self.window, self._stains = tree, Window(32, 0.5), stains[[0, 2]].astype(np.float32)
+
+    def __call__(self, windows: np.ndarray) -> np.ndarray:
+        is_last = np.abs(windows[..., None, :] - self._stains).sum(-1).argmin(-1).mean((1, 2))
+        return np.stack([1 - is_last, np.zeros_like(is_last), is_last], 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("stride", [8, 12, 13, 20])
+def test_borders_stay_in_place_where_the_stride_does_not_divide_the_window(tree, stains, stride):
+    truth = np.zeros((240, 240), np.uint8)
+    truth[:, 120:] = 2
+    for true in (truth, truth.T):
+        drawn = draw_patch(stains[true], EveryPixel(tree, stains), MapConfig(stride=stride))
+        moved = int((drawn == 2).sum() - (true == 2).sum()) / 240
+        assert abs(moved) <= 1
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.37, 0.43, 1.1])
+def test_borders_stay_in_place_where_cells_do_not_fill_a_window(tree, stains, tmp_path, mpp):
+    truth = np.zeros((600, 600), np.uint8)
+    truth[:, 300:] = 2
+    predict, config = EveryPixel(tree, stains), MapConfig()
+    for true in (truth, truth.T):
+        with open_slide(write_tiled_tiff(tmp_path / "a.tif", stains[true], mpp)) as slide:
+            grid = map_grid(slide.size, slide.mpp, predict.window, config)
+            drawn = np.concatenate(list(draw_rows(slide, find_tissue(slide, RULES), predict, config)))
+        middle = drawn[drawn.shape[0] // 2] if true is truth else drawn[:, drawn.shape[1] // 2]
+        border = int(np.flatnonzero(middle == 2)[0]) * grid.pixel
+        assert abs(border - 300) <= max(grid.pixel / 2, 1)
+
+
 @pytest.mark.parametrize("mpp", [0.2, 0.2517, 0.499, 1.0])
 def test_the_grid_stays_in_whole_level_0_pixels(mpp):
     grid = map_grid((10_000, 7_001), mpp, Window(64, 0.5), MapConfig())

@@ -125,6 +125,34 @@ def test_a_list_says_which_slides_are_taken_and_whose_they_are(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("rows", "taken"),
+    [
+        ("x/a.tiff,P1", {"x/a.tiff": "P1"}),
+        ("x/a.tiff,P1\ny/a,P2", {"x/a.tiff": "P1", "y/a.tiff": "P2"}),
+        ("data/slides/Y/a.tiff,P2", {"y/a.tiff": "P2"}),
+        ("elsewhere/b.tiff,P3", {"x/b.tiff": "P3"}),
+        ("a,P1", {"x/a.tiff": "P1", "y/a.tiff": "P1"}),
+    ],
+)
+def test_a_folder_in_a_list_tells_slides_of_one_name_apart(tmp_path, rows, taken):
+    touch(tmp_path / "slides", "x/a.tiff", "y/a.tiff", "x/b.tiff")
+    touch(tmp_path / "annotations", "x/a.xml", "y/a.xml", "x/b.xml")
+    (tmp_path / "train.csv").write_text(f"image_id,patient\n{rows}\n")
+    config = SlideDataset(listed=SlideList(case="patient"), val_share=0.0)
+    jobs, _ = find_jobs(tmp_path / "slides", tmp_path / "annotations", config, tmp_path / "train.csv")
+    assert {job.source: job.case for job in jobs} == taken
+
+
+def test_rows_that_say_two_things_of_a_slide_are_refused(tmp_path):
+    touch(tmp_path / "slides", "a.tiff")
+    touch(tmp_path / "annotations", "a.xml")
+    (tmp_path / "train.csv").write_text("image_id,patient\na,P1\nx/a.tiff,P2\n")
+    config = SlideDataset(listed=SlideList(case="patient"), val_share=0.0)
+    with pytest.raises(InputError, match=r"train\.csv line 3: .*listed before with another case"):
+        find_jobs(tmp_path / "slides", tmp_path / "annotations", config, tmp_path / "train.csv")
+
+
+@pytest.mark.parametrize(
     ("listed", "message"),
     [
         ({"where": ("hospital=three",)}, "no row holds hospital=three"),

@@ -42,7 +42,7 @@ from histoloom.text import byte_size
 from histoloom.tissue import TissueTable
 from histoloom.version import VERSION
 
-FORMAT = 2  # raised when the same settings and inputs give other bytes
+FORMAT = 3  # raised when the same settings and inputs give other bytes
 ROWS = "rows"  # folder of the finished rows
 POLYGON_PIXELS = 2**20  # polygons of a larger map come from a coarser level: outlining 4 million px takes 0.4 GB
 SLIDE = "slide.json"  # fingerprint of the slide, once it is written
@@ -162,5 +162,7 @@ def _write_map(aside: Path, name: str, layout: Layout, mpp: float, table: Tissue
     stride = polygon_stride(layout.shape, POLYGON_PIXELS)
     level = min((stride - 1).bit_length(), len(level_sizes(layout.shape)) - 1)
     semantic_map = np.concatenate(list(label_rows(layout, level)))
+    rows, columns = (-(-e // (1 << level)) - have for e, have in zip(layout.shape, semantic_map.shape, strict=True))
+    semantic_map = np.pad(semantic_map, ((0, rows), (0, columns)), mode="edge")  # a level drops a row that it halves
     scale = {"mpp": mpp, "slide_size": [layout.shape[1], layout.shape[0]], "origin": [0.0, 0.0]}
     write_regions(aside / "geojson" / f"{name}.geojson", semantic_map, 1 << level, table, scale)

@@ -46,16 +46,18 @@ class ChooseConfig:
 def diverse(vectors: Float[np.ndarray, "n d"], count: int) -> Int[np.ndarray, " m"]:
     """Indices, in order of choice, of at most `count` unit vectors by farthest-point choice; duplicates count once.
 
-    Takes time `n` times `count`. Of equal distances the first one wins.
+    Takes time `n` times `count`. Of equal distances the first one wins. Vectors of zeros are duplicates of each other.
     """
     chosen = [int((vectors @ vectors.mean(0)).argmax())]
-    near = 1 - vectors @ vectors[chosen[0]]  # half the squared distance to the nearest chosen vector
+    half = np.einsum("nd,nd->n", vectors, vectors).round() / 2  # of the squared length, which is 1, or 0 for zeros
+    # Half the squared distance to the nearest chosen vector.
+    near = half + half[chosen[0]] - vectors @ vectors[chosen[0]]
     while len(chosen) < min(count, len(vectors)):
         farthest = int(near.argmax())
         if near[farthest] <= 1e-6:  # in single precision, only duplicates are left
             break
         chosen.append(farthest)
-        np.minimum(near, 1 - vectors @ vectors[farthest], out=near)
+        np.minimum(near, half + half[farthest] - vectors @ vectors[farthest], out=near)
     return np.array(chosen)
 
 

@@ -43,7 +43,7 @@ from histoloom.slides.overlay import MARK, draw_overlay
 from histoloom.slides.reader import Slide, open_slide
 from histoloom.slides.tissue import find_tissue
 
-COMMAND, FORMAT = "discover maps of slides", 2
+COMMAND, FORMAT = "discover maps of slides", 3
 FOUND, SHARES = "found", "shares.parquet"
 KINDS = {"maps": ".tif", "geojson": ".geojson", "overlays": ".jpg"}  # folder and suffix of the files of a level
 OVERLAY_EDGE = 1024  # px

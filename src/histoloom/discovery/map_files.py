@@ -126,7 +126,8 @@ def regions_text(
 ) -> Iterator[str]:
     """What `write_regions` writes, region by region."""
     regions, ids = outlines(semantic_map, simpler)
-    regions = shapely.transform(regions, lambda points: points * step - np.asarray(about["origin"]))
+    last = np.asarray(about.get("slide_size", np.inf))  # the last row and column of a map may stick out
+    regions = shapely.transform(regions, lambda points: np.minimum(points * step, last) - np.asarray(about["origin"]))
     named = {t.id: {"name": t.name, "color": list(bytes.fromhex(t.color[1:]))} for t in table.types}
     yield json.dumps({"type": "FeatureCollection"} | about)[:-1] + ', "features": ['
     for number, (region, tissue) in enumerate(zip(regions, ids.tolist(), strict=True)):

@@ -75,6 +75,10 @@ class MapGrid:
         width, height = (-(-length // self.pixel) for length in self.size)
         return height, width
 
+    def inset(self, window: Window) -> float:
+        """Level-0 pixels from the edge of its first cell to that of a window: both have one middle."""
+        return (self.reach * self.cell - window.edge * self.scale) / 2
+
 
 def map_grid(size: tuple[int, int], slide_mpp: float, window: Window, config: MapConfig) -> MapGrid:
     """The grid of a slide; raises ConfigError for windows whose mpp is unknown."""
@@ -115,10 +119,11 @@ def _window_rows(
     """Probabilities and weights of the windows, row by row."""
     across, down = grid.windows
     edge = predict.window.edge * grid.scale
+    inset = grid.inset(predict.window)
     for top in range(0, down, ROWS):
         rows = range(top, min(top + ROWS, down))
         x, y = (part.ravel().astype(np.float64) for part in np.meshgrid(np.arange(across), rows))
-        boxes = np.stack([x, y, x, y], 1) * grid.cell + np.array([0, 0, edge, edge])
+        boxes = np.stack([x, y, x, y], 1) * grid.cell + inset + np.array([0, 0, edge, edge])
         weights = tissue.fraction(boxes).astype(np.float32).reshape(len(rows), across)
         weights[weights < LITTLE] = 0
         votes = np.zeros((*weights.shape, len(predict.tree.centroids)), np.float32)
@@ -136,7 +141,7 @@ def _predicted(
     edge, step = predict.window.edge, grid.cell / grid.scale
     at = [np.rint(np.arange(count) * step).astype(np.int64) for count in wanted.shape]
     height, width = (int(places[-1]) + edge for places in at)
-    x, y = (place * grid.cell for place in first)
+    x, y = (place * grid.cell + grid.inset(predict.window) for place in first)
     assert predict.window.mpp is not None  # map_grid has checked it
     pixels = slide.read(x, y, (width, height), predict.window.mpp)
     views = sliding_window_view(pixels, (edge, edge), axis=(0, 1))
@@ -165,9 +170,10 @@ def draw_patch(
     rows, columns = -(-height // cell), -(-width // cell)
     beyond = reach // 2  # cells by which windows extend beyond the patch
     across, down = (count - reach + 1 + 2 * beyond for count in (columns, rows))
-    before, after = beyond * cell, (beyond + 1) * cell + edge
+    before, after = (beyond + 1) * cell, (beyond + 1) * cell + edge
     mirrored = np.pad(image, ((before, after), (before, after), (0, 0)), mode="reflect")
-    views = sliding_window_view(mirrored, (edge, edge), axis=(0, 1))[::cell, ::cell][:down, :across]
+    first = cell + (reach * cell - edge) // 2  # so that a window and its cells have one middle
+    views = sliding_window_view(mirrored, (edge, edge), axis=(0, 1))[first::cell, first::cell][:down, :across]
     flat = views.reshape(down * across, 3, edge, edge).transpose(0, 2, 3, 1)
     votes = np.concatenate([predict(np.ascontiguousarray(flat[i : i + BATCH])) for i in range(0, len(flat), BATCH)])
     window_rows = zip(votes.reshape(down, across, -1), np.ones((down, across), np.float32), strict=True)

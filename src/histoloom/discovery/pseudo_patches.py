@@ -34,7 +34,7 @@ from histoloom.records import Record
 from histoloom.tissue import UNLABELLED
 from histoloom.version import VERSION
 
-COMMAND, FORMAT = "discover maps of patches", 2
+COMMAND, FORMAT = "discover maps of patches", 3
 ROWS = 64  # patches in memory
 
 

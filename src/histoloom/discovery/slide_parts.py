@@ -1,5 +1,6 @@
 """A slide as a part of the input: its patches on a grid where there is tissue."""
 
+import filecmp
 import hashlib
 import math
 from collections import Counter
@@ -111,13 +112,23 @@ def without_copies(jobs: list[SlideJob]) -> tuple[list[SlideJob], list[str]]:
     sizes = Counter(job.slide_bytes for job in jobs)
     kept, seen, notes = [], {}, []
     for job in jobs:
-        mark = (job.slide_bytes, str(job.slide))
-        if sizes[job.slide_bytes] > 1:
-            with suppress(InputError):  # a slide that cannot be read is skipped later
-                mark = (job.slide_bytes, fingerprint(job.slide, whole=False, dated=False))
-        if mark in seen:
-            notes.append(f"{job.slide}: is the same file as {seen[mark]} and is skipped; remove one of them")
+        alike = seen.setdefault(_sample(job) if sizes[job.slide_bytes] > 1 else str(job.slide), [])
+        if (first := next((other for other in alike if _is_copy(job.slide, other)), None)) is not None:
+            notes.append(f"{job.slide}: is the same file as {first} and is skipped; remove one of them")
             continue
-        seen[mark] = job.slide
+        alike.append(job.slide)
         kept.append(job)
     return kept, notes
+
+
+def _sample(job: SlideJob) -> str:
+    with suppress(InputError):  # a slide that cannot be read is skipped later
+        return fingerprint(job.slide, whole=False, dated=False)
+    return str(job.slide)
+
+
+def _is_copy(one: Path, other: Path) -> bool:
+    """Whether two files whose samples agree are equal: files without compression may differ in their middle alone."""
+    with suppress(OSError):
+        return filecmp.cmp(one, other, shallow=False)
+    return False

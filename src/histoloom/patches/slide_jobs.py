@@ -7,8 +7,10 @@ import fnmatch
 import hashlib
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 from histoloom.errors import ConfigError, InputError
@@ -62,6 +64,14 @@ class _Listed:
     name: str  # as the list spells it
     case: str
     mpp: float | None
+    where: str  # file and line
+
+    @property
+    def key(self) -> str:
+        """The comparable name of the slide, without folders."""
+        name = Path(self.name).name
+        is_slide = suffix_of(Path(name)) in SLIDE_SUFFIXES and suffix_of(Path(name)) != ".dcm"
+        return canonical(base_name(Path(name)) if is_slide else name)
 
 
 def find_jobs(
@@ -80,15 +90,16 @@ def find_jobs(
     if listing is None and (config.listed.case or config.listed.mpp or config.listed.where):
         raise ConfigError("columns and conditions of a list of slides have no effect without one; give the list")
     listed = _read_listing(listing, config.listed) if listing is not None else None
-    taken = found if listed is None else [slide for slide in found if _keys(slide) & listed.keys()]
+    entry_of: dict[FoundSlide, _Listed] = {}
+    taken = found
     if listed is not None:
-        known = {key for slide in found for key in _keys(slide)}
-        missing = [entry.name for key, entry in sorted(listed.items()) if key not in known]
+        entry_of, missing = _match(listed, found, root)
+        taken = [slide for slide in found if slide in entry_of]
         if not taken:
             named = ", ".join(shorten(name, 40) for name in missing[:3]) + (", ..." if len(missing) > 3 else "")
             raise InputError(f"{listing}: none of its {len(listed)} slides ({named}) is in {slides}{_reasons(notes)}")
         note = f"listed in {listing} are not in {slides} (add them, or take them off the list)"
-        _note(notes, missing, len(listed), note)
+        _note(notes, missing, len({entry.name for entry in listed}), note)
     left_out = {s for s in taken if any(_has_name(s, pattern) for pattern in config.leave_out)}
     _note(notes, [s.path.name for s in taken if s in left_out], len(taken), "are to be left out")
     if idle := [pattern for pattern in config.leave_out if not any(_has_name(s, pattern) for s in taken)]:
@@ -107,7 +118,7 @@ def find_jobs(
     if not taken:
         raise InputError(_nothing(slides, annotations, found[0], notes))
     _check_one_each((slide, drawn[slide]) for slide in taken)
-    entries = [next((listed[k] for k in _keys(slide) if k in listed), None) if listed else None for slide in taken]
+    entries = [entry_of.get(slide) for slide in taken]
     cases = [
         _case(slide, config) if entry is None or is_missing(entry.case) else entry.case
         for slide, entry in zip(taken, entries, strict=True)
@@ -184,8 +195,43 @@ def _check_one_each(pairs: Iterable[tuple[FoundSlide, Path | None]]) -> None:
             )
 
 
-def _read_listing(path: Path, config: SlideList) -> dict[str, _Listed]:
-    """What the rows that hold all conditions say, by the comparable name of the slide."""
+def _match(listed: list[_Listed], found: list[FoundSlide], root: Path) -> tuple[dict[FoundSlide, _Listed], list[str]]:
+    """What the list says of each slide that it names, and the names of which there is no slide.
+
+    Of slides of one name, those are meant whose folders agree best with the folders in the list. Where none agrees, the
+    list was made elsewhere, and the name alone counts. Raises InputError where two rows say different things of a
+    slide.
+    """
+    named: dict[str, list[FoundSlide]] = defaultdict(list)
+    for slide in found:
+        for key in _keys(slide):
+            named[key].append(slide)
+    entries: dict[FoundSlide, _Listed] = {}
+    for entry in listed:
+        of_name = named.get(entry.key, [])
+        shared = [_shared_folders(Path(entry.name).parent, slide.path.parent.relative_to(root)) for slide in of_name]
+        for slide, share in zip(of_name, shared, strict=True):
+            if share != max(shared):
+                continue
+            other = entries.setdefault(slide, entry)
+            if (canonical(other.case), other.mpp) != (canonical(entry.case), entry.mpp):
+                raise InputError(
+                    f"{entry.where}: slide {shorten(entry.name)} is listed before with another case or mpp "
+                    f"({shorten(other.case)!r}, now {shorten(entry.case)!r}); keep one of the rows"
+                )
+    return entries, sorted({entry.name for entry in listed if entry.key not in named})
+
+
+def _shared_folders(one: Path, other: Path) -> tuple[int, bool]:
+    """How many folders two paths share from their ends upwards, and whether one of them has no other folders."""
+    a, b = ([canonical(part) for part in reversed(path.parts)] for path in (one, other))
+    pairs = zip(a, b, strict=False)
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return shared, shared == min(len(a), len(b))
+
+
+def _read_listing(path: Path, config: SlideList) -> list[_Listed]:
+    """What the rows that hold all conditions say."""
     columns_of_file, rows = read_csv(path, "slides")
     conditions = [tuple(tidy(part) for part in condition.split("=", 1)) for condition in config.where]
     names = (config.slide, config.case, config.mpp, *(name for name, _ in conditions))
@@ -197,17 +243,11 @@ def _read_listing(path: Path, config: SlideList) -> dict[str, _Listed]:
     }
     if not chosen:
         raise InputError(f"{path}: no row holds {' and '.join(config.where)}; look at the spelling of the values")
-    listed: dict[str, _Listed] = {}
+    listed = []
     for line, row in chosen.items():
-        name = row[columns[config.slide]]
-        case = row[columns[config.case]] if config.case else ""
-        entry = _Listed(name, case, _mpp(row[columns[config.mpp]], f"{path} line {line}") if config.mpp else None)
-        other = listed.setdefault(_listed_key(name), entry)
-        if (canonical(other.case), other.mpp) != (canonical(case), entry.mpp):
-            raise InputError(
-                f"{path} line {line}: slide {shorten(name)} is listed before with another case or mpp "
-                f"({shorten(other.case)!r}, now {shorten(case)!r}); keep one of the rows"
-            )
+        where, case = f"{path} line {line}", row[columns[config.case]] if config.case else ""
+        mpp = _mpp(row[columns[config.mpp]], where) if config.mpp else None
+        listed.append(_Listed(row[columns[config.slide]], case, mpp, where))
     return listed
 
 
@@ -221,11 +261,6 @@ def _mpp(text: str, where: str) -> float | None:
     if not (math.isfinite(mpp) and mpp > 0):
         raise InputError(f"{where}: mpp is {shorten(text)!r}; write micrometers per pixel, such as 0.25")
     return mpp
-
-
-def _listed_key(name: str) -> str:
-    path = Path(name)
-    return canonical(base_name(path) if suffix_of(path) in SLIDE_SUFFIXES and suffix_of(path) != ".dcm" else name)
 
 
 def _has_name(slide: FoundSlide, pattern: str) -> bool:

@@ -225,6 +225,28 @@ def test_floats_and_wide_values_are_no_labels(tmp_path):
         LabelRaster(tmp_path / "w.tif", RADBOUD, (20, 20), MPP)
 
 
+@pytest.mark.parametrize("suffix", ["tif", "png"])
+def test_values_of_16_bits_are_read_by_their_aliases(tmp_path, suffix):
+    values = np.array([[0, 1, 255, 256], [300, 301, 1000, 4000]], np.uint16).repeat(20, 0).repeat(20, 1)
+    path = tmp_path / f"m.{suffix}"
+    tifffile.imwrite(path, values) if suffix == "tif" else Image.fromarray(values).save(path)
+    table = TissueTable.from_rows(
+        [{"id": 0, "name": "a", "aliases": ["300", "1"]}, {"id": 1, "name": "b", "aliases": ["256-1000", "4000"]}]
+    )
+    expected = np.array([[255, 0, 255, 1], [0, 255, 1, 1]], np.uint8).repeat(20, 0).repeat(20, 1)
+    raster = LabelRaster(path, table, (80, 40), MPP, ignore=("301",))
+    np.testing.assert_array_equal(raster.overview(1), expected)
+    expected[expected == 0] = 255
+    np.testing.assert_array_equal(LabelRaster(path, table, (80, 40), MPP, ignore=("301", "A")).overview(1), expected)
+
+
+def test_aliases_of_16_bits_say_that_values_are_no_ids(tmp_path):
+    tifffile.imwrite(tmp_path / "m.tif", np.full((40, 40), 1, np.uint16))
+    table = TissueTable.from_rows([{"id": 0, "name": "a", "aliases": ["300"]}, {"id": 1, "name": "b"}])
+    with pytest.raises(TissueError, match=r"label\(s\) 1 are in no tissue table"):
+        LabelRaster(tmp_path / "m.tif", table, (40, 40), MPP)
+
+
 def test_a_raster_survives_pickling_on_its_way_to_workers(tmp_path):
     raster = LabelRaster(write_panda(tmp_path / "m.tiff", labels(300, 200)), RADBOUD, (300, 200), MPP)
     assert (pickle.loads(pickle.dumps(raster)).overview(2) == raster.overview(2)).all()

@@ -110,9 +110,16 @@ def ignored_ids(table: TissueTable, ignore: Sequence[str]) -> list[int]:
     return [t.id for t in table.types if names & {canonical(name) for name in (t.name, *t.aliases)}]
 
 
-def value_ranges(table: TissueTable) -> list[tuple[int, int, int]]:
-    """First and last value and tissue id of each range among the aliases: instance masks number their objects."""
-    return [(*found, t.id) for t in table.types for alias in t.aliases if (found := alias_range(alias)) is not None]
+def value_ranges(table: TissueTable, ignore: Sequence[str] = ()) -> list[tuple[int, int, int]]:
+    """First and last value and tissue id of each range among the aliases, and of each value above 255; later ones win.
+
+    Instance masks number their objects, and masks of 16 bits have larger values.
+    """
+    ignored = ignored_ids(table, ignore)
+    named = [(alias, UNLABELLED if t.id in ignored else t.id) for t in table.types for alias in t.aliases]
+    ranges = [(*found, tissue) for alias, tissue in named if (found := alias_range(alias)) is not None]
+    values = [*named, *((value, UNLABELLED) for value in ignore)]
+    return ranges + [(int(v), int(v), tissue) for v, tissue in values if v.strip().isdecimal() and int(v) > UNLABELLED]
 
 
 def color_ids(table: TissueTable, ignore: Sequence[str] = ()) -> dict[int, int]:

@@ -15,7 +15,7 @@ from PIL import Image
 from histoloom.errors import AnnotationError, ImageError, TissueError
 from histoloom.pictures import Coding, coding_of, label_pixels, opened_picture, transparent
 from histoloom.shown import is_reversed, palette_of
-from histoloom.slides.annotations.classes import UNKNOWN, color_ids, ignored_ids, value_ids, value_ranges
+from histoloom.slides.annotations.classes import UNKNOWN, color_ids, value_ids, value_ranges
 from histoloom.slides.annotations.label_tiff import TRANSPARENT, LabelTiff, labels_of
 from histoloom.slides.rasterize import blank_outside, overview_size
 from histoloom.text import shorten
@@ -49,9 +49,7 @@ class LabelRaster:
         self._arguments = (path, table, slide_size, slide_mpp, rest, ignore)
         self._table = table
         self._values, self._colors = value_ids(table, ignore), color_ids(table, ignore)
-        ignored = ignored_ids(table, ignore)
-        ranges = value_ranges(table)
-        self._ranges = [(low, high, UNLABELLED if tissue in ignored else tissue) for low, high, tissue in ranges]
+        self._ranges = value_ranges(table, ignore)
         if self._colors:
             codes = np.array(sorted(self._colors), np.int32)
             self._codes, self._code_ids = codes, np.array([self._colors[int(c)] for c in codes], np.int16)
