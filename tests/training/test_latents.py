@@ -36,6 +36,20 @@ def test_cached_latents_are_those_of_the_views_they_name(small_patches, autoenco
     np.testing.assert_allclose(cache.std, latents.std(1), rtol=1e-3)
 
 
+@pytest.mark.parametrize("value", [0.0, 3.7])
+def test_a_channel_that_never_changes_can_be_divided_by(small_patches, autoencoder, tmp_path, monkeypatch, value):
+    def constant(*inputs):
+        latents = encode(*inputs)
+        latents[:, 1] = value
+        return latents
+
+    monkeypatch.setattr("histoloom.training.latents.encode", constant)
+    cache = cache_latents(autoencoder, small_patches, 2, 0, JITTER, tmp_path)
+    assert cache.std[1] == 1
+    assert cache.mean[1] == pytest.approx(value)
+    assert 1 not in cache.std[[0, 2, 3]]
+
+
 def test_views_differ_and_follow_from_their_numbers_alone():
     views = [draw_view(0, index, number, 8, JITTER) for index in range(20) for number in range(5)]
     assert {view.symmetry for view in views} == set(range(8))

@@ -22,6 +22,7 @@ from histoloom.progress import SILENT, Bar
 from histoloom.records import read_json
 from histoloom.stain import StainJitter, StainShift, apply_stain, draw_stain
 
+CONSTANT = 1e-9  # variance over the mean square up to which a channel does not change but for rounding
 RECORD = "latents.json"  # written when all views are encoded
 BATCH = 16  # views encoded at once
 
@@ -123,7 +124,10 @@ def _encode_all(
     path: Path,
     bar: Bar,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Write the latents of all views to `path`; returns their mean and standard deviation per channel."""
+    """Write the latents of all views to `path`; returns their mean and standard deviation per channel.
+
+    The deviation of a channel that never changes is 1, so that it can be divided by.
+    """
     factor = latent_factor(autoencoder)
     edge, device = shape[-1] * factor, _device(autoencoder)
     total, squares = np.zeros(shape[2]), np.zeros(shape[2])
@@ -142,7 +146,9 @@ def _encode_all(
                 squares += np.square(latents, dtype=np.float64).mean((2, 3)).sum(0)
             bar.advance()
     mean = total / (shape[0] * shape[1])
-    return mean, np.sqrt(squares / (shape[0] * shape[1]) - mean**2)
+    variance = squares / (shape[0] * shape[1]) - mean**2
+    changes = variance > CONSTANT * (1 + mean**2)
+    return mean, np.sqrt(np.where(changes, variance, 1))
 
 
 def _device(model: torch.nn.Module) -> torch.device:
