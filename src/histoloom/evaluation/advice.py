@@ -36,8 +36,8 @@ def advice(both: tuple[float, float], adapting: tuple[float, float], real: Image
     if missing := _only_in(fake, real):
         said.append(
             f"No real training patch shows {', '.join(missing)}: networks that see as many real patches as synthetic "
-            "ones learn that it is rare. In our tests, synthetic patches alone, adapted, taught more, and --one-pool "
-            "found such types better."
+            "ones learn that such tissue is rare. In our tests, synthetic patches alone, adapted, taught more, and "
+            "--one-pool found such types better."
         )
     if fake.made.get("scheduler") == FewStepScheduler.__name__:
         said.append(

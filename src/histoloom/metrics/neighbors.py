@@ -43,7 +43,7 @@ def nearest(
 
 
 def _least_missed(farthest: Float[np.ndarray, " n"], lengths: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """The least squared distance that a key may have which is no candidate.
+    """A lower bound of the squared distances of all keys that are not candidates.
 
     In single precision it is not below that of the `farthest` candidate; `lengths` are the squared lengths of the
     queries, and that of the key is at most twice their sum with its squared distance.

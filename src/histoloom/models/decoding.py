@@ -36,7 +36,7 @@ class Decoding:
 def decoded(
     autoencoder: ModelMixin, images: UInt8[np.ndarray, "n h w 3"], batch: int = 8
 ) -> UInt8[np.ndarray, "n h w 3"]:
-    """Images encoded and decoded, in the same size: edges that are no multiple of the factor are reflected."""
+    """Images encoded and decoded, in the same size: edges that are not multiples of the factor are reflected."""
     factor, weights, (height, width) = latent_factor(autoencoder), next(autoencoder.parameters()), images.shape[1:3]
     padded = torch.from_numpy(np.pad(images, ((0, 0), (0, -height % factor), (0, -width % factor), (0, 0)), "reflect"))
     parts = []

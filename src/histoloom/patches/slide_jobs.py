@@ -196,7 +196,7 @@ def _check_one_each(pairs: Iterable[tuple[FoundSlide, Path | None]]) -> None:
 
 
 def _match(listed: list[_Listed], found: list[FoundSlide], root: Path) -> tuple[dict[FoundSlide, _Listed], list[str]]:
-    """What the list says of each slide that it names, and the names of which there is no slide.
+    """What the list says of each slide that it names, and the names without a slide.
 
     Of slides of one name, those are meant whose folders agree best with the folders in the list. Where none agrees, the
     list was made elsewhere, and the name alone counts. Raises InputError where two rows say different things of a
