@@ -53,6 +53,8 @@ def on_step(progress):
         os.replace = die
     if progress.step == 7 and moment in ("SIGTERM", "SIGINT"):
         os.killpg(os.getpgrp(), getattr(signal, moment)) if group else os.kill(os.getpid(), getattr(signal, moment))
+    if progress.step == 7 and moment == "an error":
+        raise ValueError("no more")
     if progress.step == 7 and moment == "finish":
         Path(folder, "finish").touch()
 
@@ -81,15 +83,19 @@ SIZES = {"batch_size": 8, "precision": "fp32"}
 
 @pytest.fixture
 def run(start, tmp_path):
-    """`run(name, moment, ...)`: a run in the folder `name`; returns its exit code."""
+    """`run(name, moment, ...)`: a run in the folder `name`; returns its exit code, or None after a minute."""
 
-    def one(name: str, moment: str = "", seed: int = 0, minutes: float = EVERY_STEP, workers: int = 0, **loop) -> int:
+    def one(
+        name: str, moment: str = "", seed: int = 0, minutes: float = EVERY_STEP, workers: int = 0, **loop
+    ) -> int | None:
         (tmp_path / name).mkdir(exist_ok=True)
         names = {"folder": str(tmp_path / name), "moment": moment, "seed": seed, "minutes": minutes}
         names |= {"workers": workers, "group": workers > 0}
         process = start(RUN, **names, loop=SIZES | loop)
-        process.join()
-        return process.exitcode
+        process.join(60)
+        exitcode = process.exitcode  # None while it runs
+        process.kill()
+        return exitcode
 
     return one
 
@@ -137,6 +143,10 @@ def test_a_signal_saves_a_checkpoint_at_the_next_step_and_the_same_command_resum
     assert run("stopped", workers=workers) == run("whole") == 0
     assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
     assert len(json.loads((tmp_path / "stopped" / "losses.json").read_text())) == 5
+
+
+def test_a_run_that_an_error_ends_does_not_wait_for_its_workers(run):
+    assert run("ended", "an error", workers=1) == 1  # workers ignore the SIGTERM by which Python ends them at exit
 
 
 def test_a_file_named_finish_ends_a_run_early_with_usable_weights(run, tmp_path):

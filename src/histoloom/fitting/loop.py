@@ -125,9 +125,9 @@ def fit(
         rank=world.process_index,
         ranks=world.num_processes,
     )
-    batches = stream(parts, range(start * config.accumulate, config.steps * config.accumulate), config.workers)
+    numbers = range(start * config.accumulate, config.steps * config.accumulate)
     clock = _Clock(config.batch_size)
-    with Stop(folder) as stop:
+    with Stop(folder) as stop, contextlib.closing(stream(parts, numbers, config.workers)) as batches:
         for step in range(start, config.steps):
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * learning_rate_factor(step, config)

@@ -1,7 +1,7 @@
 """What training loops share about samples: draw them from patches, stack them into batches, stream the batches."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,8 +64,11 @@ class Parts(Dataset):
         return self.collate([self.draw(n) for n in range(first, first + size)])
 
 
-def stream(parts: Parts, numbers: range, workers: int) -> Iterator[dict]:
-    """The parts of these numbers in order, prepared by `workers` processes (0: when they are asked for)."""
+def stream(parts: Parts, numbers: range, workers: int) -> Generator[dict, None, None]:
+    """The parts of these numbers in order, prepared by `workers` processes (0: when they are asked for).
+
+    Close it: the workers end then. Python itself cannot end them at exit, because they ignore its SIGTERM.
+    """
     loader = DataLoader(
         parts,
         batch_size=None,  # one part per item, passed on as it is
@@ -75,7 +78,7 @@ def stream(parts: Parts, numbers: range, workers: int) -> Iterator[dict]:
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_leave_signals_to_the_loop,
     )
-    return iter(loader)
+    yield from loader
 
 
 def _leave_signals_to_the_loop(worker: int) -> None:
