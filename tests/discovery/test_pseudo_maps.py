@@ -8,7 +8,7 @@ from slide_files import write_tiled_tiff
 from histoloom.discovery.classifier import Window
 from histoloom.discovery.map_files import count_types, read_map, relabel, write_map, write_polygons
 from histoloom.discovery.names import name_types
-from histoloom.discovery.pseudo_maps import MapConfig, draw_patch, draw_rows, map_grid
+from histoloom.discovery.pseudo_maps import MapConfig, MapGrid, draw_patch, draw_rows, map_grid
 from histoloom.errors import ConfigError, InputError, SlideError
 from histoloom.slides.annotations import read_annotations
 from histoloom.slides.reader import open_slide
@@ -81,6 +81,14 @@ def test_polygons_say_how_large_their_pixels_are(drawn, tree, tmp_path):
         "type": "FeatureCollection", "mpp": 0.25, "slide_size": [800, 640], "origin": [100, 40]
     }  # fmt: skip
     assert found["features"]
+
+
+def test_polygons_of_a_large_map_reach_its_last_row_and_column(tree, tmp_path):
+    edge = 2049  # more pixels than polygons are made of, and no whole number of steps of two
+    write_map(tmp_path / "a.tif", [np.zeros((edge, edge), np.uint8)], MapGrid((edge, edge), 1, 4, 4, 1.0), 0.25, {})
+    write_polygons(tmp_path / "a.geojson", tmp_path / "a.tif", name_types(tree.ancestors, tree.levels).finest)
+    (feature,) = json.loads((tmp_path / "a.geojson").read_text())["features"]
+    assert np.asarray(feature["geometry"]["coordinates"][0]).max(0).tolist() == [edge, edge]
 
 
 def test_merged_types_are_one_in_the_file(drawn, tree, tmp_path):

@@ -90,7 +90,8 @@ def write_polygons(
     """
     semantic_map, described = read_map(map_path)
     stride = polygon_stride(semantic_map.shape)
-    semantic_map = semantic_map[stride // 2 :: stride, stride // 2 :: stride]
+    kept = [np.minimum(np.arange(0, edge, stride) + stride // 2, edge - 1) for edge in semantic_map.shape]
+    semantic_map = semantic_map[np.ix_(*kept)]
     about = {"mpp": described["slide_mpp"], "slide_size": described["slide_size"], "origin": origin}
     write_regions(path, semantic_map, described["downsample"] * stride, table, about)
 
