@@ -55,6 +55,14 @@ def draw(slides, by_color, tree, tmp_path):
     return run
 
 
+def test_a_slide_no_larger_than_a_window_is_noted(draw, slides):
+    small = slides / "small.tif"
+    write_tiled_tiff(small, np.full((60, 60, 3), (110, 60, 150), np.uint8))
+    note = f"{small}: is no larger than one window of the classifier, so all of its tissue has one type"
+    assert [line for line in draw().notes if "window" in line] == [note]
+    assert note in draw().notes  # and again by a run that finds its map
+
+
 def test_every_level_of_every_slide_is_drawn_nested_with_its_shares(draw, tree, tmp_path):
     drawn = draw()
     assert [part.source for part in drawn.slides] == ["a.tif", "more/b.tif"]

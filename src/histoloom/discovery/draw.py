@@ -88,10 +88,12 @@ class Drawer:
                 self._predict = self._predict or self._open_predictor()
                 grid = map_grid(slide.size, slide.mpp, self._predict.window, self.config)
                 rows = draw_rows(slide, find_tissue(slide), self._predict, self.config)
-                write_map(found, rows, grid, slide.mpp, {"slide": part.source})
+                write_map(found, rows, grid, slide.mpp, {"slide": part.source, "windows": grid.windows})
             for level in self.levels:
                 self._write_level(part, slide, found, level)
-            return list(slide.notes)
+            one = described_of(found).get("windows") == [1, 1]  # a map drawn by an earlier version does not say
+            small = f"{part.slide}: is no larger than one window of the classifier, so all of its tissue has one type"
+            return [*slide.notes, *([small] if one else [])]
 
     def _write_level(self, part: SlidePart, slide: Slide, found: Path, level: int) -> None:
         count, table = self.named.levels.counts[level], self.named.tables[level]
