@@ -164,6 +164,20 @@ def test_polygons_make_the_same_layout(tmp_path):
     np.testing.assert_array_equal(layout.read(0, 0, 300, 400), expected)
 
 
+def test_a_canvas_with_another_rest_is_another_canvas(make_pipeline, tmp_path):
+    square = [(100, 50), (200, 50), (200, 150), (100, 150)]
+    path = write_qupath(tmp_path / "map.geojson", [("gland", [square]), ("stroma", [[(0, 0), (40, 0), (40, 40)]])])
+
+    def make_with(rest: str) -> None:
+        layout = Layout(path, make_pipeline().table, (256, 160), rest)
+        weave_canvas(make_pipeline(), layout, BANK, CONFIG, 0.5, tmp_path / "slide.tif")
+
+    make_with("")
+    assert "rest" not in json.loads((tmp_path / "slide" / "record.json").read_text())["settings"]
+    with pytest.raises(OutputError, match='rest was null, is now "stroma"'):
+        make_with("stroma")
+
+
 @pytest.mark.parametrize("size", [(1025, 515), (1203, 1001)])
 def test_polygons_of_a_coarser_level_cover_the_last_row_and_column(tmp_path, monkeypatch, size):
     monkeypatch.setattr(weave, "POLYGON_PIXELS", 2**18)
