@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 from weaving import grain
 
 from histoloom.canvas import strips, weave
-from histoloom.canvas.layout import Layout
+from histoloom.canvas.card import write_card
+from histoloom.canvas.layout import Layout, find_regions
 from histoloom.canvas.parts import level_sizes
 from histoloom.canvas.settings import CanvasConfig
-from histoloom.canvas.weave import space, weave_canvas
+from histoloom.canvas.weave import folder_of, space, weave_canvas
 from histoloom.cli.main import app
 from histoloom.conditioning.inputs import Crop
 from histoloom.distributed import Workers, run_made
@@ -153,6 +154,16 @@ def test_an_ome_tiff_has_its_levels_in_subifds(make_pipeline, tmp_path):
     with open_slide(tmp_path / "a.ome.tif") as opened:
         assert opened.mpp == pytest.approx(0.5)
     assert (tmp_path / "a" / "maps" / "a.tif").is_file()
+
+
+def test_the_card_of_a_slide_with_dots_in_its_name_names_the_folder_of_its_labels(make_pipeline, tmp_path):
+    Image.fromarray(wanted()).save(tmp_path / "map.png")
+    layout, path = Layout(tmp_path / "map.png", TABLE), tmp_path / "case-7.at.1.5.tif"
+    write_card(
+        tmp_path / "README.md", make_pipeline(), path.name, folder_of(path).name, layout, find_regions(layout), {}, 1.5
+    )
+    said = (tmp_path / "README.md").read_text()
+    assert "--annotations case-7.at.1.5/maps --tissue case-7.at.1.5/tissue.toml" in said
 
 
 def test_polygons_make_the_same_layout(tmp_path):
