@@ -12,7 +12,7 @@ from histoloom.canvas.edits import edited_map
 from histoloom.canvas.pairs import RIM, weave_pair, weave_pairs
 from histoloom.canvas.settings import Edit
 from histoloom.conditioning.inputs import Crop
-from histoloom.errors import ConfigError, InputError, TissueError
+from histoloom.errors import ConfigError, InputError, OutputError, TissueError
 from histoloom.generation.bank import CropBank
 from histoloom.models.sampling import Sampling
 from histoloom.tissue import TissueTable
@@ -132,3 +132,21 @@ def test_a_folder_of_pairs_says_what_changed(make_pipeline, tmp_path):
     with pytest.raises(InputError, match="changes none of 1 maps"):
         weave_pairs(pipeline, maps[1:2], bank, Edit(tissue="gland"), QUICK, 7, tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_pairs_of_other_crops_or_of_other_maps_are_another_run(make_pipeline, tmp_path):
+    bank = CropBank({"one": [Crop(grain(0), 0), Crop(grain(1), 1)]})
+    exchanged = CropBank({"one": [Crop(grain(1), 0), Crop(grain(0), 1)]})
+    maps = [("a", glands()), ("b", glands().T.copy())]
+
+    def make(maps, bank) -> list[dict]:
+        return weave_pairs(make_pipeline(), maps, bank, Edit(tissue="gland"), QUICK, 7, tmp_path / "pairs")
+
+    rows = make(maps, bank)
+    assert make(maps, bank) == rows
+    with pytest.raises(OutputError, match="input crops 0 was changed"):
+        make(maps, exchanged)
+    with pytest.raises(OutputError, match="was made by another run"):
+        make(maps[::-1], bank)
+    with pytest.raises(OutputError, match="was added"):
+        make([*maps, maps[1]], bank)

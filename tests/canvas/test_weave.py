@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 from weaving import grain
 
 from histoloom.canvas import strips, weave
-from histoloom.canvas.layout import Layout
+from histoloom.canvas.card import write_card
+from histoloom.canvas.layout import Layout, find_regions
 from histoloom.canvas.parts import level_sizes
 from histoloom.canvas.settings import CanvasConfig
-from histoloom.canvas.weave import space, weave_canvas
+from histoloom.canvas.weave import folder_of, space, weave_canvas
 from histoloom.cli.main import app
 from histoloom.conditioning.inputs import Crop
 from histoloom.distributed import Workers, run_made
@@ -155,6 +156,16 @@ def test_an_ome_tiff_has_its_levels_in_subifds(make_pipeline, tmp_path):
     assert (tmp_path / "a" / "maps" / "a.tif").is_file()
 
 
+def test_the_card_of_a_slide_with_dots_in_its_name_names_the_folder_of_its_labels(make_pipeline, tmp_path):
+    Image.fromarray(wanted()).save(tmp_path / "map.png")
+    layout, path = Layout(tmp_path / "map.png", TABLE), tmp_path / "case-7.at.1.5.tif"
+    write_card(
+        tmp_path / "README.md", make_pipeline(), path.name, folder_of(path).name, layout, find_regions(layout), {}, 1.5
+    )
+    said = (tmp_path / "README.md").read_text()
+    assert "--annotations case-7.at.1.5/maps --tissue case-7.at.1.5/tissue.toml" in said
+
+
 def test_polygons_make_the_same_layout(tmp_path):
     square = [(100, 50), (300, 50), (300, 200), (100, 200)]
     path = write_qupath(tmp_path / "map.geojson", [("gland", [square])])
@@ -162,6 +173,20 @@ def test_polygons_make_the_same_layout(tmp_path):
     expected = np.zeros((300, 400), np.uint8)
     expected[50:200, 100:300] = 1
     np.testing.assert_array_equal(layout.read(0, 0, 300, 400), expected)
+
+
+def test_a_canvas_with_another_rest_is_another_canvas(make_pipeline, tmp_path):
+    square = [(100, 50), (200, 50), (200, 150), (100, 150)]
+    path = write_qupath(tmp_path / "map.geojson", [("gland", [square]), ("stroma", [[(0, 0), (40, 0), (40, 40)]])])
+
+    def make_with(rest: str) -> None:
+        layout = Layout(path, make_pipeline().table, (256, 160), rest)
+        weave_canvas(make_pipeline(), layout, BANK, CONFIG, 0.5, tmp_path / "slide.tif")
+
+    make_with("")
+    assert "rest" not in json.loads((tmp_path / "slide" / "record.json").read_text())["settings"]
+    with pytest.raises(OutputError, match='rest was null, is now "stroma"'):
+        make_with("stroma")
 
 
 @pytest.mark.parametrize("size", [(1025, 515), (1203, 1001)])

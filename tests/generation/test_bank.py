@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from histoloom.errors import TissueError
-from histoloom.generation.bank import load_bank, save_bank, weave_bank
+from histoloom.generation.bank import CropBank, load_bank, save_bank, weave_bank
 from histoloom.generation.layouts import LayoutConfig, draw_layouts
 from histoloom.generation.settings import BankConfig
 from histoloom.tissue import TissueTable
@@ -98,3 +98,7 @@ def test_crops_of_a_patch_come_from_one_set(woven):
     drawn = bank.draw(semantic_map, np.random.default_rng(0))
     assert drawn
     assert any(all(any(d is c for c in crops) for d in drawn) for crops in bank.sets.values())
+
+
+def test_an_empty_bank_lends_no_crops():
+    assert CropBank({}).draw(np.zeros((64, 64), np.uint8), np.random.default_rng(0)) == []

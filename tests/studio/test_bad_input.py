@@ -14,7 +14,8 @@ from studio_server import Page, file_of, map_body, studio
 from histoloom.stain import he_share
 from histoloom.studio.catalog import Model
 from histoloom.studio.settings import StudioConfig
-from histoloom.studio.uploads import read_upload
+from histoloom.studio.uploads import read_map, read_upload
+from histoloom.tissue import TissueTable
 
 
 @pytest.fixture(scope="module")
@@ -283,3 +284,18 @@ def test_a_changed_or_damaged_result_is_refused(page, shown):
         status, found, _ = page.ask("/api/reopen", data)
         assert status in (400, 413)
         assert reason in found["error"], found
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_polygons_are_a_map_in_every_coding_that_editors_save(coding):
+    ring = [[0, 0], [40, 0], [40, 64], [0, 64], [0, 0]]
+    shown = {
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {"classification": {"name": "gland"}},
+    }
+    data = json.dumps({"type": "Feature"} | shown).encode(coding)
+    semantic_map, notes = read_map(data, TissueTable.from_names(["stroma", "gland"]), (64, 64), 256)
+    expected = np.full((64, 64), 255, np.uint8)
+    expected[:, :40] = 1
+    np.testing.assert_array_equal(semantic_map, expected)
+    assert notes == []

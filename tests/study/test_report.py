@@ -2,10 +2,14 @@
 
 import csv
 import json
+import os
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from folders import files
 
 from histoloom.errors import InputError, OutputError
 from histoloom.readers import Answer as Verdict
@@ -163,6 +167,29 @@ def test_pairs_are_right_where_the_real_side_was_chosen(sides, tmp_path):
     assert of["AUC", "mean of readers"] == of["accuracy", "reader-1"] == of["repeats judged alike", "reader-1"] == 1
     assert of["left side chosen of two real images", "mean of readers"] == 1
     assert "architecture" not in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_a_report_only_reads_the_answers(sides, tmp_path):
+    folder = tmp_path / "study"
+    create_study(sides, StudyConfig(n=4, readers=2, practice=0), folder)
+    answer_all(folder, lambda item: 3)
+    with closing(sqlite3.connect(folder / ANSWERS)) as copied:
+        copied.execute("PRAGMA journal_mode = DELETE")  # as tools that copy databases leave it
+    before = files(folder)
+    write_report(folder, tmp_path / "report")
+    assert files(folder) == before
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="whoever runs this may write everywhere")
+def test_a_study_that_cannot_be_written_is_reported(sides, tmp_path):
+    folder = tmp_path / "study"
+    create_study(sides, StudyConfig(n=4, readers=2, practice=0), folder)
+    answer_all(folder, lambda item: 3)
+    folder.chmod(0o500)
+    try:
+        assert write_report(folder, tmp_path / "report").answer is Verdict.OPEN
+    finally:
+        folder.chmod(0o700)
 
 
 def test_a_report_needs_answers_the_right_key_and_a_place_of_its_own(sides, tmp_path):

@@ -52,12 +52,13 @@ def write_card(
     path: Path,
     pipeline: HistoloomPipeline,
     name: str,
+    folder: str,
     layout: Layout,
     regions: Regions,
     crops: dict[int, list[Crop]],
     mpp: float,
 ) -> None:
-    """Write the card of the slide `name`; raises OutputError."""
+    """Write the card of the slide `name`, whose labels are in `folder` next to it; raises OutputError."""
     labeled = max(int(regions.pixels[:255].sum()), 1)
     names = {tissue: ", ".join(content_id(crop.pixels) for crop in mine) for tissue, mine in crops.items()}
     rows = [
@@ -67,7 +68,7 @@ def write_card(
     ]
     text = _TEMPLATE.render(
         name=name,
-        folder=name.split(".")[0],
+        folder=folder,
         rows=rows,
         width=layout.shape[1],
         height=layout.shape[0],

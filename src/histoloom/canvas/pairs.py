@@ -99,8 +99,10 @@ def weave_pairs(
     _, resolved = pipeline.resolve(sampling)
     drawn = [_crops(bank, semantic_map, edit, pipeline, seed + number) for number, (_, semantic_map) in enumerate(maps)]
     inputs = {"model": pipeline.fingerprint, "model_config": config_hash(pipeline)}
-    inputs |= {f"map {name}": content_id(semantic_map) for name, semantic_map in maps}
-    inputs |= {"crops": " ".join(sorted({content_id(crop.pixels) for mine in drawn for crop in mine}))}
+    # By number: the place of a map decides its seed, and two may be alike.
+    for number, ((name, semantic_map), mine) in enumerate(zip(maps, drawn, strict=True)):
+        inputs |= {f"map {number}": f"{name} {content_id(semantic_map)}"}
+        inputs |= {f"crops {number}": " ".join(f"{crop.tissue}:{content_id(crop.pixels)}" for crop in mine)}
     settings = asdict(resolved) | {"seed": seed, "edit": asdict(edit), "rim": RIM}
     record = Record(command="pairs", format=FORMAT, settings=settings, inputs=inputs)
     if files.is_finished(out, record):

@@ -89,7 +89,7 @@ def weave_canvas(
                 weave_strips(strips, parts, workers, progress, say)
             about = record.to_json()["settings"] | {"made_by": f"Histoloom {VERSION}", "synthetic": True}
             _write_map(aside, folder.name, layout, mpp, pipeline.table, about)
-            write_card(aside / "README.md", pipeline, out.name, layout, regions, crops, mpp)
+            write_card(aside / "README.md", pipeline, out.name, folder.name, layout, regions, crops, mpp)
             with progress("writing", rows_of_tiles(layout.shape), "rows") as bar:
                 write_slide(out, parts.level, layout.shape, mpp, about, config.ome, bar)
             files.write_json(aside / SLIDE, {"slide": fingerprint(out, whole=False, dated=False)})
@@ -152,6 +152,7 @@ def _record(
         f"crops of {tissue}": " ".join(content_id(crop.pixels) for crop in mine) for tissue, mine in crops.items()
     }
     settings = asdict(config) | {"mpp": mpp, "height": layout.shape[0], "width": layout.shape[1]}
+    settings |= {"rest": layout.rest} if layout.rest else {}
     return Record(command="canvas", format=FORMAT, settings=settings, inputs=inputs)
 
 

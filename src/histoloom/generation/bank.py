@@ -47,7 +47,12 @@ class CropBank:
         return pictures_html(repr(self), [[(crop.source, crop.pixels) for crop in crops] for crops in shown])
 
     def draw(self, semantic_map: UInt8[np.ndarray, "h w"], rng: np.random.Generator) -> list[Crop]:
-        """Crops for the types on a map, from one of the sets that cover most of it; other types go without."""
+        """Crops for the types on a map, from one of the sets that cover most of it; other types go without.
+
+        An empty bank has none.
+        """
+        if not self.sets:
+            return []
         wanted = present_types(semantic_map)
         shares = np.bincount(semantic_map.ravel(), minlength=256)
         covered = {

@@ -1,5 +1,6 @@
 """What users upload, read within bounds: sizes are taken from headers and checked before anything is decoded."""
 
+import codecs
 import math
 import sys
 import tempfile
@@ -47,7 +48,7 @@ def read_map(
     """
 
     def read(path: Path) -> tuple[UInt8[np.ndarray, "h w"], list[str]]:
-        if data.lstrip()[:1] in (b"{", b"["):
+        if _is_json(data):
             from histoloom.canvas.layout import Layout
 
             layout = Layout(path, table, size)
@@ -86,6 +87,12 @@ def _read_tiff(path: Path, config: StudioConfig, mpp: float | None) -> UInt8[np.
         if width * height > config.upload_pixels:
             raise _too_large("slide", width, height, config)
         return slide.read(0, 0, (width, height), slide.mpp / scale)
+
+
+def _is_json(data: bytes) -> bool:
+    """Whether a file begins as JSON does, in any coding of `decode_text`; pictures begin otherwise."""
+    is_marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return is_marked or data.removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"{", b"[")
 
 
 def _size(data: bytes, path: Path) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """The answers of a study, in SQLite: each is on the disk before the next item is shown, and each is given once."""
 
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -107,13 +108,43 @@ class Answers:
 @contextmanager
 def opened_answers(path: Path, is_new: bool = False) -> Iterator[Answers]:
     """The answers at `path`; with `is_new` the file may be absent. Raises InputError for a damaged file."""
-    if not is_new and not path.is_file():
+    if not is_new:
+        _refuse_absent(path)
+    with (
+        _one_clear_line(path),
+        closing(sqlite3.connect(path, isolation_level="IMMEDIATE", check_same_thread=False)) as connection,
+    ):
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")  # an answer survives a loss of power
+        connection.executescript(_TABLES)
+        yield Answers(connection)
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """Every answer at `path`, by reader and time. The file is only read, and its disk may be one that only reads.
+
+    Raises InputError where there is none, and for a damaged file.
+    """
+    _refuse_absent(path)
+    log = path.with_name(f"{path.name}-wal")
+    # SQLite makes files next to what it reads, unless it is told that nobody writes there.
+    if os.access(path.parent, os.W_OK):
+        how = "mode=rw"
+    else:
+        how = "mode=ro" if log.is_file() and log.stat().st_size else "immutable=1"
+    address = f"{path.absolute().as_uri()}?{how}"
+    with _one_clear_line(path), closing(sqlite3.connect(address, uri=True)) as connection:
+        return Answers(connection).all()
+
+
+def _refuse_absent(path: Path) -> None:
+    if not path.is_file():
         raise InputError(f"{path}: holds no answers yet; start the study with `histoloom study serve`")
+
+
+@contextmanager
+def _one_clear_line(path: Path) -> Iterator[None]:
     try:
-        with closing(sqlite3.connect(path, isolation_level="IMMEDIATE", check_same_thread=False)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")  # an answer survives a loss of power
-            connection.executescript(_TABLES)
-            yield Answers(connection)
+        yield
     except sqlite3.Error as error:
         raise InputError(f"{path}: is not a usable database of answers ({error}); restore a backup") from None

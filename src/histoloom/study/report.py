@@ -23,7 +23,7 @@ from histoloom.locks import locked
 from histoloom.readers.equivalence import Answer as Verdict
 from histoloom.records import Record, fingerprint
 from histoloom.study.analysis import Analysis, Figure, analyze
-from histoloom.study.answers import RATINGS, Answer, opened_answers
+from histoloom.study.answers import RATINGS, Answer, read_answers
 from histoloom.study.folder import ANSWERS, FORMAT, KEY, open_study, read_key
 from histoloom.study.readings import join
 from histoloom.version import VERSION
@@ -44,8 +44,7 @@ def write_report(folder: Path, out: Path, key: Path | None = None) -> Analysis:
     Raises InputError where answers or key are missing, OutputError where `out` holds anything but a report.
     """
     study, truth = open_study(folder), read_key(folder, key)
-    with opened_answers(folder / ANSWERS) as opened:
-        answers = opened.all()
+    answers = read_answers(folder / ANSWERS)
     analysis = analyze(join(answers, truth, list(study.orders)), float(truth["margin"]))
     if (files.read_record(out) or {}).get("command") != COMMAND:
         files.refuse_existing(out)

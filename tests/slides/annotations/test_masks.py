@@ -10,6 +10,7 @@ from picture_folders import write_gray_png
 from PIL import Image
 
 from histoloom.errors import AnnotationError, TissueError
+from histoloom.patches.maps import MapReader
 from histoloom.slides.annotations.masks import LabelRaster, downsamples
 from histoloom.slides.rasterize import PolygonMap
 from histoloom.tissue import TissueTable
@@ -271,6 +272,26 @@ def test_a_gray_mask_that_was_indexed_white_first_is_read_by_its_grays(tmp_path)
     assert "no pixel has a class; if 255 means one" in LabelRaster(path, RADBOUD, (60, 40), MPP).notes[0]
     table = TissueTable.from_rows([{"id": 1, "name": "tumor", "aliases": ["255"]}])
     np.testing.assert_array_equal(LabelRaster(path, table, (60, 40), MPP).overview(1), np.where(gray, 1, 255))
+
+
+@pytest.mark.parametrize("table", [TissueTable.from_names(["stroma", "gland", "tumor"]), MERGED])
+def test_a_palette_of_the_colors_of_the_table_is_read_by_them_in_any_order(tmp_path, table):
+    drawn = labels(60, 40) % len(table.types)
+    drawn[:5] = 255
+    order = [255, *reversed(table.ids)]  # as programs that count colors, or that sort them, save a map
+    palette = np.asarray(table.palette(), np.uint8).reshape(256, 3)[order]
+    picture = Image.fromarray(np.argsort(order)[np.searchsorted(sorted(order), drawn)].astype(np.uint8))
+    picture.putpalette(palette.ravel().tolist())
+    picture.save(tmp_path / "m.png")
+    np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), table.colorize(drawn))
+    np.testing.assert_array_equal(LabelRaster(tmp_path / "m.png", table, (60, 40), MPP).overview(1), drawn)
+    np.testing.assert_array_equal(MapReader(table).read(tmp_path / "m.png"), drawn)
+    assert (LabelRaster(tmp_path / "m.png", table, (60, 40), MPP, ignore=table.names).overview(1) == 255).all()
+    picture.putpalette([200, 0, 0, 0, 200, 0, 0, 0, 200, 90, 90, 90])  # nobody's colors: by index
+    picture.save(tmp_path / "m.png")
+    by_index = np.asarray(picture)
+    plain = TissueTable.from_names(["a", "b", "c", "d"])
+    np.testing.assert_array_equal(LabelRaster(tmp_path / "m.png", plain, (60, 40), MPP).overview(1), by_index)
 
 
 @pytest.mark.parametrize(

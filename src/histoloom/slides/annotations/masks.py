@@ -9,18 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Integer, UInt8
+from jaxtyping import Bool, Integer, UInt8
 from PIL import Image
 
 from histoloom.errors import AnnotationError, ImageError, TissueError
-from histoloom.pictures import Coding, coding_of, label_pixels, opened_picture, transparent
+from histoloom.pictures import Coding, coding_of, label_pixels, opened_picture, pack_colors, transparent
 from histoloom.shown import is_reversed, palette_of
-from histoloom.slides.annotations.classes import UNKNOWN, color_ids, value_ids, value_ranges
+from histoloom.slides.annotations.classes import UNKNOWN, color_ids, ignored_ids, value_ids, value_ranges
 from histoloom.slides.annotations.label_tiff import TRANSPARENT, LabelTiff, labels_of
 from histoloom.slides.rasterize import blank_outside, overview_size
 from histoloom.text import shorten
 from histoloom.tissue import UNLABELLED, TissueTable
 
+_WHITE = 0xFFFFFF
 _MAX_PNG = 1 << 29  # pixels; a PNG is decoded whole
 _MAX_PNG_BYTES = 1 << 30
 _COMMON = 0.05  # of the pixels: so much 255 deserves a note where a type is missing
@@ -53,7 +54,12 @@ class LabelRaster:
         if self._colors:
             codes = np.array(sorted(self._colors), np.int32)
             self._codes, self._code_ids = codes, np.array([self._colors[int(c)] for c in codes], np.int16)
-        self._raster = (_LabelPng if _is_png(path) else LabelTiff)(path, bool(self._colors))
+        has_colors = bool(self._colors)
+        self._raster = (
+            _LabelPng(path, has_colors, self._own(ignored_ids(table, ignore)))
+            if _is_png(path)
+            else LabelTiff(path, has_colors)
+        )
         self._steps = [downsamples(slide_size, self._raster.sizes[0], path)]
         base_w, base_h = self._raster.sizes[0]
         for width, height in self._raster.sizes[1:]:
@@ -88,6 +94,19 @@ class LabelRaster:
         semantic_map = self._to_ids(labels[np.ix_(rows - rows[0], columns - columns[0])])
         blank_outside(semantic_map, x, y, step, self.slide_size)
         return semantic_map
+
+    def _own(self, ignored: Sequence[int]) -> dict[int, int]:
+        """By the color in which the table draws one type, and no other, a value that means this type."""
+        colors = {tissue.id: int(tissue.color[1:], 16) for tissue in self._table.types}
+        is_255_free = self._values[UNLABELLED] == UNLABELLED
+        own = {_WHITE: UNLABELLED} if is_255_free else {}
+        for tissue, color in colors.items():
+            values = np.flatnonzero(self._values == tissue).tolist()
+            if tissue in ignored and is_255_free:
+                values = [UNLABELLED]
+            if values and list(colors.values()).count(color) == 1:
+                own[color] = values[0]
+        return own
 
     def _to_ids(self, labels: Integer[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
         ids = self._ids(labels)
@@ -145,9 +164,10 @@ class LabelRaster:
 
 
 class _LabelPng:
-    """A label PNG, read whole; a palette counts by index, or by color if the table has colors."""
+    """A label PNG, read whole. A palette counts by color if the table has colors among its aliases, or if all that it
+    shows are colors in which the table draws types, as `own` says; else by index."""
 
-    def __init__(self, path: Path, colors: bool):
+    def __init__(self, path: Path, colors: bool, own: dict[int, int]):
         try:
             with opened_picture(path, limit=_MAX_PNG) as image:
                 if (
@@ -162,7 +182,7 @@ class _LabelPng:
                     raise AnnotationError(f"{path}: {fault}")
                 image.load()
                 hidden = transparent(image)
-                pixels = _pixels(image, coding, colors)
+                pixels = _pixels(image, coding, colors, own, hidden)
         except ImageError as error:
             raise AnnotationError(
                 str(error).replace("replace the file or leave it out", "copy it from its source again")
@@ -179,13 +199,25 @@ class _LabelPng:
         return self._labels[top:bottom, left:right]
 
 
-def _pixels(image: Image.Image, coding: Coding, colors: bool) -> np.ndarray:
-    """Colors, or values as the file stores them; those of a gray picture that a program has indexed."""
+def _pixels(
+    image: Image.Image, coding: Coding, colors: bool, own: dict[int, int], hidden: Bool[np.ndarray, "h w"] | None
+) -> np.ndarray:
+    """Colors, or values as the file stores them; those of a gray picture that a program has indexed, and those that
+    mean what the colors of the table show: programs order a palette as they like."""
     palette = palette_of(image)
     if colors:
         return np.asarray(image.convert("RGB"))
     if palette is not None and is_reversed(palette, np.asarray(image)):
         return np.asarray(image.convert("L"))
+    if palette is not None and image.mode == "P":
+        visible = None if hidden is None else Image.fromarray(~hidden)
+        shown = np.flatnonzero(image.histogram(visible)).tolist()
+        used = {i: pack_colors(palette[i]).item() for i in shown if i < min(len(palette), UNLABELLED)}
+        # White is also the second color of any two-color picture, so alone it says nothing.
+        if set(used.values()) - {_WHITE} and own.keys() >= set(used.values()):
+            values = np.arange(256, dtype=np.uint8)
+            values[list(used)] = [own[color] for color in used.values()]
+            return values[np.asarray(image)]
     pixels = np.asarray(image)
     return label_pixels(image, coding)[0] if pixels.ndim == 2 else pixels
 
