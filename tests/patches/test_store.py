@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from histoloom.errors import ImageError, InputError
+from histoloom.generation.map_sources import DatasetMaps
 from histoloom.parquet import open_parquet
 from histoloom.patches import store
 from histoloom.patches.card import summarize
@@ -255,8 +256,10 @@ def test_a_dataset_that_lacks_a_shard_or_rows_is_refused(tmp_path, monkeypatch):
         load_patches(tmp_path, "train")
     (tmp_path / "away").rename(third)
     second.unlink()
-    with pytest.raises(InputError, match=r"train-00001\.parquet: is missing, though train-00002\.parquet is there"):
+    with pytest.raises(InputError, match=r"split 'train' has 4 patches, and 6 by its dataset\.json"):
         load_patches(tmp_path, "train")
+    with pytest.raises(InputError, match=r"split 'train' has 4 patches, and 6 by its dataset\.json"):
+        DatasetMaps(tmp_path, "train", TABLE)
 
 
 def test_types_keep_the_ids_that_the_shards_were_written_with(tmp_path):

@@ -21,7 +21,7 @@ from histoloom.generation.settings import Drawing
 from histoloom.parquet import guarded, open_parquet
 from histoloom.patches.maps import MapReader
 from histoloom.patches.schema import COLUMNS
-from histoloom.patches.store import check_types, read_table, shards_of, splits
+from histoloom.patches.store import check_count, check_types, read_table, shards_of, splits
 from histoloom.pictures import read_labels
 from histoloom.tissue import UNLABELLED, TissueTable, TissueType
 from histoloom.walk import Found, find_files, source_name, suffix_of
@@ -161,6 +161,7 @@ class DatasetMaps(_FileMaps):
         self._firsts = np.array([first for _, _, first in self._groups])
         if not self._count:
             raise InputError(f"{self._where}: has no rows; make the dataset again")
+        check_count(folder, split, self._count)
 
     def __len__(self) -> int:
         return self._count
