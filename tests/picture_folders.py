@@ -19,14 +19,17 @@ def labels(seed: int, height: int = 24, width: int = 24) -> np.ndarray:
     return np.random.default_rng(seed).choice(np.array([0, 1, 2, 255], np.uint8), (height, width))
 
 
-def write_gray_png(path: Path, values: np.ndarray, bits: int, said: tuple[int, int] | None = None) -> None:
+def write_gray_png(
+    path: Path, values: np.ndarray, bits: int, said: tuple[int, int] | None = None, transparent: int | None = None
+) -> None:
     """A PNG with fewer than 8 bits per pixel, which Pillow does not write. It may lie about its width and height."""
     height, width = values.shape
     places = (values[..., None] >> np.arange(bits - 1, -1, -1)) & 1
     rows = np.packbits(places.reshape(height, -1).astype(np.uint8), axis=1)
     header = struct.pack(">IIBBBBB", *(said or (width, height)), bits, 0, 0, 0, 0)
     data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
-    chunks = [(b"IHDR", header), (b"IDAT", data), (b"IEND", b"")]
+    hidden = [] if transparent is None else [(b"tRNS", struct.pack(">H", transparent))]
+    chunks = [(b"IHDR", header), *hidden, (b"IDAT", data), (b"IEND", b"")]
     parts = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks]
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
 

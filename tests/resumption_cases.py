@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -68,6 +69,12 @@ def replace_slide(folder: Path) -> None:
 def drop_a_row(path: Path) -> None:
     rows = pq.read_table(path)
     pq.write_table(rows.slice(1), path)
+
+
+def repeat_a_row(path: Path) -> None:
+    """Put the second row in place of the first: a dataset says how many rows it has."""
+    rows = pq.read_table(path)
+    pq.write_table(pa.concat_tables([rows.slice(1, 1), rows.slice(1)]), path)
 
 
 def turn(path: Path) -> None:
@@ -138,7 +145,7 @@ CASES = {
     "maps of patches": Case(
         words="discover maps dataset --by clustered --out drawn --stride 32 --types 2",
         other="--smooth 2",
-        change=lambda folder: drop_a_row(folder / "dataset" / "data" / "train-00000.parquet"),
+        change=lambda folder: repeat_a_row(folder / "dataset" / "data" / "train-00000.parquet"),
         needs=("clustered", "slides", "encoder", "dataset"),
         out="drawn",
     ),
@@ -161,7 +168,7 @@ CASES = {
     "lumens": Case(
         words="lumens dataset --out lumened --contrast 0 --brightness 0.7",
         other="--name glass",
-        change=lambda folder: drop_a_row(sorted((folder / "dataset" / "data").iterdir())[0]),
+        change=lambda folder: repeat_a_row(sorted((folder / "dataset" / "data").iterdir())[0]),
         needs=("dataset",),
         out="lumened",
         resumes=False,
@@ -216,7 +223,7 @@ CASES = {
     "bank of real crops": Case(
         words="bank --from dataset --out crops --per-type 1",
         other="--seed 1",
-        change=lambda folder: drop_a_row(folder / "dataset" / "data" / "train-00000.parquet"),
+        change=lambda folder: repeat_a_row(folder / "dataset" / "data" / "train-00000.parquet"),
         needs=("dataset",),
         out="crops",
         kills=1,
@@ -260,15 +267,15 @@ CASES = {
     "train-encoder": Case(
         words="train-encoder dataset --out trained --steps 1 --start encoder",
         other="--seed 1",
-        change=lambda folder: drop_a_row(folder / "dataset" / "data" / "train-00000.parquet"),
+        change=lambda folder: repeat_a_row(folder / "dataset" / "data" / "train-00000.parquet"),
         needs=("dataset", "encoder"),
         out="trained",
         kills=1,
     ),
     "downstream": Case(
         words="downstream --real dataset --fake other --out found.json --steps 1 --seeds 1 --batch-size 2",
-        other="--seeds 2",
-        change=lambda folder: drop_a_row(folder / "dataset" / "data" / "train-00000.parquet"),
+        other="--balance 0.1",
+        change=lambda folder: repeat_a_row(folder / "dataset" / "data" / "train-00000.parquet"),
         needs=("dataset", "other"),
         out="found.json",
         kills=1,

@@ -48,6 +48,18 @@ def test_a_lock_that_a_killed_run_has_left_next_to_its_result_is_removed_and_a_h
         assert names(tmp_path) == [".out.lock", "out"]
 
 
+@pytest.mark.parametrize("name", ["slide [1].tif", "a slide with a name of many words, x.tif"])
+def test_what_a_killed_process_has_half_written_of_a_file_is_removed_and_nothing_of_another(tmp_path, name):
+    half_written = []
+    for other in (name, name.replace(".tif", "y.tif")):
+        with files.whole_file(tmp_path / other) as aside:
+            aside.touch()
+        half_written.append(aside)
+        aside.touch()  # as a process leaves it that was killed before the file was whole
+    with files.writable(tmp_path / name):
+        assert [aside.exists() for aside in half_written] == [False, True]
+
+
 def test_a_failed_write_keeps_the_old_file(tmp_path):
     files.write_json(tmp_path / "a.json", {"b": 1, "a": 2})
     with pytest.raises(KeyError), files.whole_file(tmp_path / "a.json") as aside:

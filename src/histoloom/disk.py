@@ -1,13 +1,17 @@
-"""What the disk must do: flush, give permissions, and say in one line what it refuses."""
+"""What the disk must do: hold files aside, flush, give permissions, and say in one line what it refuses."""
 
 import errno
+import glob
+import hashlib
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from histoloom.errors import OutputError
 
+PARTIAL = ".partial"  # suffix of what is not finished
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _UMASK = os.umask(0)
 os.umask(_UMASK)  # it can be read only by setting it
@@ -22,6 +26,25 @@ def one_clear_line(place: Path, more: str = "") -> Iterator[None]:
         cure = "free some space" if error.errno in _FULL else "check the path and its permissions"
         more = f"; {more}" if more else ""
         raise OutputError(f"{place}: cannot be written ({reason(error)}); {cure} and run again{more}") from None
+
+
+def aside_of(path: Path) -> Path:
+    """A name of its own next to a file, under which to write it until it is whole."""
+    return path.with_name(f"{_before(path)}{uuid.uuid4().hex[:12]}{PARTIAL}")
+
+
+def remove_asides(path: Path) -> None:
+    """Remove what killed processes have half written of a file; the caller holds its lock."""
+    for aside in path.parent.glob(f"{glob.escape(_before(path))}{'[0-9a-f]' * 12}{PARTIAL}"):
+        aside.unlink(missing_ok=True)
+
+
+def _before(path: Path) -> str:
+    """How the names aside of a file begin, and those of no other file."""
+    name = path.name
+    if len(name) > 32:
+        name = f"{name[:23]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
+    return f".{name}."
 
 
 def settle_tree(folder: Path) -> None:

@@ -21,6 +21,19 @@ Each message says what was found, where, and what to do next. The command line p
 class HistoloomError(Exception):
     """Root of every error that Histoloom raises on purpose."""
 
+    def __reduce__(self) -> tuple:
+        # Exception's own calls the class with the message alone, which those with more arguments refuse: the process
+        # that a worker sends such an error to would take the worker for dead.
+        return _again, (type(self), self.args, vars(self))
+
+
+def _again(kind: type[HistoloomError], args: tuple, more: dict) -> HistoloomError:
+    """A pickled error in another process."""
+    error = kind.__new__(kind)
+    error.args = args
+    vars(error).update(more)
+    return error
+
 
 class ConfigError(HistoloomError):
     """A recipe or an option that makes no sense."""

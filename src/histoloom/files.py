@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from histoloom.disk import flush, one_clear_line, settle, settle_tree
+from histoloom.disk import PARTIAL, aside_of, flush, one_clear_line, remove_asides, settle, settle_tree
 from histoloom.errors import LockedError, OutputError
 from histoloom.locks import locked, remove_dead_lock
 from histoloom.records import Record, read_json, refuse_other_run
@@ -29,7 +29,6 @@ from histoloom.version import VERSION
 
 RECORD = "record.json"
 PATHS = "paths.local.json"  # where inputs are on this machine; no part of the record
-PARTIAL = ".partial"  # suffix of what is not finished
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -56,7 +55,7 @@ def whole_file(path: Path, more: str = "") -> Iterator[Path]:
     OutputError, ending in `more`, for a disk that is full or refuses.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name[:32]}.{uuid.uuid4().hex[:12]}{PARTIAL}")
+    aside = aside_of(path)
     try:
         with one_clear_line(path, more):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,12 +73,14 @@ def writable(path: Path) -> Iterator[None]:
     """Keep a file for this process while it works on what it will write there, so that a place that refuses is found
     before the work.
 
-    Raises OutputError where the folder above cannot be written, `path` is a folder, or another process writes it.
+    What a killed process has half written of it is removed. Raises OutputError where the folder above cannot be
+    written, `path` is a folder, or another process writes it.
     """
     path = Path(path).absolute()
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; name a file")
     with locked(path):
+        remove_asides(path)
         yield
 
 

@@ -24,9 +24,6 @@ class UnexpectedError(InputError):
         super().__init__(message)
         self.details = details
 
-    def __reduce__(self) -> tuple:
-        return UnexpectedError, (str(self), self.details)
-
 
 @dataclass(frozen=True)
 class Outcome(Generic[Item, Result]):

@@ -254,7 +254,11 @@ def _open(file: io.BufferedReader | io.BytesIO) -> Image.Image:
     is_png = file.read(4) == b"\x89PNG"
     file.seek(0)
     if is_png:  # not Image.open, which has a bound of its own that maps of slides exceed
-        return PngImagePlugin.PngImageFile(file)
+        picture = PngImagePlugin.PngImageFile(file)
+        value = picture.info.get("transparency")
+        if picture.mode == "L" and isinstance(value, int):  # Pillow spreads few bits over 0 to 255, and not this value
+            picture.info["transparency"] = value * (255 // (2 ** _bits(picture) - 1))
+        return picture
     return Image.open(file, formats=_FORMATS)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from histoloom.conditioning.inputs import content_id
 from histoloom.encoders.small import SMALL, load_small_encoder, save_small_encoder
-from histoloom.errors import ConfigError, ImageError, InputError, ModelError
+from histoloom.errors import ConfigError, ImageError, InputError, ModelError, OutputError
 from histoloom.evaluation import downstream as downstream_module
 from histoloom.evaluation import downstream_file
 from histoloom.evaluation.deeplab import SourceSampler, make_network, predict, train_deeplab
@@ -343,7 +343,34 @@ def test_a_comparison_goes_on_where_it_was_stopped(image_sets, tmp_path, monkeyp
     assert [path.name for path in (tmp_path / "found.json.parts").iterdir()] == ["real-0.json"]
     assert list(compare().results) == ["real", "synthetic", "synthetic, adapted", "both", "both, adapted"]
     assert trained[3:] == ["real fake", "fake", "real fake"]  # the first of each call is timed
-    assert [path.name for path in tmp_path.iterdir()] == ["found.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["found.json", "found.json.parts"]
+
+
+def test_more_seeds_and_controls_train_only_the_networks_that_are_new(image_sets, tmp_path, monkeypatch):
+    sets = {"train": image_sets("real", 0), "fake": image_sets("fake", 1), "val": image_sets("held", 2)}
+    monkeypatch.setattr(downstream_file, "load_images", lambda _, split="fake": sets[split])
+    trained = []
+
+    def train(sources, types, config, seed, bar):
+        if config.steps == SHORT.steps:  # else it is timed
+            trained.append((" ".join(source.label for source in sources), seed))
+        return train_deeplab(sources, types, config, seed, bar)
+
+    def compare(name: str, seeds: int, *controls: str, **other) -> bytes:
+        out, config = tmp_path / name, replace(SHORT, seeds=tuple(range(seeds)), **other)
+        downstream_file.compare_into(out, tmp_path, tmp_path, config, controls=controls)
+        return out.read_bytes()
+
+    monkeypatch.setattr(downstream_module, "train_deeplab", train)
+    compare("grown.json", 1)
+    assert trained == [("real", 0), ("fake", 0), ("real fake", 0)]
+    grown = compare("grown.json", 2, "oversampled")
+    assert trained[3:] == [("real", 0), ("real", 1), ("fake", 1), ("real fake", 1), ("real", 1)]
+    assert grown == compare("grown.json", 2, "oversampled") == compare("at once.json", 2, "oversampled")
+    for change in ({"seeds": 1}, {"seeds": 3, "balance": 0.4}, {"seeds": 3}):  # fewer, others, without the control
+        with pytest.raises(OutputError, match="was made by another run"):
+            compare("grown.json", **change)
+    assert (tmp_path / "grown.json").read_bytes() == grown
 
 
 def test_hidden_types_are_not_told_apart(image_sets, tmp_path, monkeypatch):

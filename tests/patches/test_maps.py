@@ -202,6 +202,9 @@ def test_transparency_of_any_kind_is_unlabeled(tmp_path):
     gray = np.array([[[3, 255], [77, 0]]], np.uint8)  # 77 is no id, but nobody sees it
     Image.fromarray(gray, "LA").save(tmp_path / "la.png")
     assert MapReader(TABLE).read(tmp_path / "la.png").tolist() == [[3, 255]]
+    for bits in (1, 2, 4):
+        write_gray_png(tmp_path / "few.png", np.array([[0, 1, 1, 0]], np.uint8), bits, transparent=1)
+        assert MapReader(TissueTable.from_names(["a"])).read(tmp_path / "few.png").tolist() == [[0, 255, 255, 0]]
 
 
 def test_a_tiff_whose_zero_is_white_keeps_its_values(tmp_path):

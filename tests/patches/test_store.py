@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from histoloom.errors import ImageError, InputError
+from histoloom.generation.map_sources import DatasetMaps
 from histoloom.parquet import open_parquet
 from histoloom.patches import store
 from histoloom.patches.card import summarize
@@ -193,9 +194,9 @@ def test_an_index_without_pixels_says_so_unless_it_is_told_how_to_read_them(tmp_
         load_patches(tmp_path, "train")
     assert not has_pixels(tmp_path, "train")
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    patches = load_patches(tmp_path, "train", lambda place: (pixels + int(place["source"][0]), pixels[..., 0]))
+    patches = load_patches(tmp_path, "train", lambda place: (pixels + int(place["source"][0]), pixels[..., 0] % 2))
     np.testing.assert_array_equal(patches.images, [pixels + index for index in range(3)])
-    np.testing.assert_array_equal(patches.semantic_maps, [pixels[..., 0]] * 3)
+    np.testing.assert_array_equal(patches.semantic_maps, [pixels[..., 0] % 2] * 3)
 
 
 def test_memory_is_flat_in_the_number_of_rows(tmp_path, monkeypatch):
@@ -242,3 +243,34 @@ def test_a_dataset_may_have_a_name_that_is_not_utf8(tmp_path):
     folder.mkdir()
     assert write(folder, [row(0)]) == 1
     assert len(load_patches(folder, "train")) == 1
+
+
+def test_a_dataset_that_lacks_a_shard_or_rows_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "ROWS_PER_SHARD", 2)
+    write(tmp_path, [row(i) for i in range(6)])
+    write_description(tmp_path, {"counts": {"train": {"patches": 6, "cases": 3}}})
+    assert len(load_patches(tmp_path, "train")) == 6
+    _, second, third = sorted((tmp_path / "data").iterdir())
+    third.rename(tmp_path / "away")
+    with pytest.raises(InputError, match=r"split 'train' has 4 patches, and 6 by its dataset\.json; copy the dataset"):
+        load_patches(tmp_path, "train")
+    (tmp_path / "away").rename(third)
+    second.unlink()
+    with pytest.raises(InputError, match=r"split 'train' has 4 patches, and 6 by its dataset\.json"):
+        load_patches(tmp_path, "train")
+    with pytest.raises(InputError, match=r"split 'train' has 4 patches, and 6 by its dataset\.json"):
+        DatasetMaps(tmp_path, "train", TABLE)
+
+
+def test_types_keep_the_ids_that_the_shards_were_written_with(tmp_path):
+    write(tmp_path, [row(0)])
+    (tmp_path / "tissue.toml").write_text(TissueTable.from_names(["stroma", "crypt"]).to_toml())
+    assert len(load_patches(tmp_path, "train")) == 1  # another name for the same type
+    (tmp_path / "tissue.toml").write_text(TissueTable.from_names(["gland", "stroma"]).to_toml())
+    with pytest.raises(
+        InputError, match=r"train-00000\.parquet: was written with id 0 for 'stroma', which is 1 in the"
+    ):
+        load_patches(tmp_path, "train")
+    (tmp_path / "tissue.toml").write_text(TissueTable.from_names(["stroma"]).to_toml())
+    with pytest.raises(InputError, match=r"0\.png: its map holds 1, which is not in its tissue\.toml"):
+        load_patches(tmp_path, "train")

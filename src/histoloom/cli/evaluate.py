@@ -222,8 +222,9 @@ def downstream(
     Networks that learned from synthetic patches are also tested as adapted: with batch norms that have taken their
     statistics from the real images of `train`. It reports the IoU of each type, their mean, and that of the commonest
     type against all others. Intervals are over test cases and seeds. The command first says how long it takes; repeat
-    it to resume. It refuses sets of different sizes or tissue tables, and training patches that show what a test patch
-    shows. It does not replace the result of other settings or images.
+    it to resume. With more seeds, or one control more, it trains only the networks that are new; the results of the
+    others are kept in the folder `OUT.parts`. It refuses sets of different sizes or tissue tables, and training patches
+    that show what a test patch shows. It does not replace the result of other settings or images.
     """
     from histoloom.cli.progress import bar
     from histoloom.evaluation.advice import confusions

@@ -1,10 +1,10 @@
-"""The downstream comparison as one JSON file, which is made once and replaced by no other run.
+"""The downstream comparison as one JSON file, which no run replaces but one of more seeds or controls.
 
-Until all networks are trained, the results of finished ones are in a folder beside it, `FILE.parts`.
+The results of trained networks are in a folder beside it, `FILE.parts`: such a run trains only the networks that are
+new.
 """
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -23,7 +23,7 @@ from histoloom.evaluation.downstream import (
 from histoloom.evaluation.downstream import DownstreamConfig as Config
 from histoloom.evaluation.hidden_types import hide_types
 from histoloom.evaluation.sources import load_images
-from histoloom.files import writable, write_json
+from histoloom.files import remove_partials, writable, write_json
 from histoloom.fitting.results import cached_result
 from histoloom.progress import Progress, silent
 from histoloom.records import Record, read_json, refuse_other_run
@@ -31,6 +31,7 @@ from histoloom.records import Record, read_json, refuse_other_run
 Result = TypeVar("Result", Downstream, Gain)
 COMMAND, FORMAT = "downstream", 4
 _RECORD = "record"  # key of the file
+_GROWING = ("seeds", "controls")  # settings that decide which networks there are, and no network
 
 
 def compare_into(
@@ -47,10 +48,11 @@ def compare_into(
     """Train on the splits train of `real` and on `fake`, test on split val of `real`, and write the result to `out`.
 
     `controls` and `one_pool` are those of `histoloom.evaluation.downstream.downstream`; maps leave out types with the
-    names in `hidden`, so that the nearest other type stands in their place. The same call resumes: a
-    network that was trained is not trained again. `say` is given what the training will take. Returns what `out` holds,
-    and whether this call has made it. Raises OutputError where `out` holds the result of other settings or images, or
-    cannot be written; InputError or ImageError for sets that cannot be compared; ConfigError for an unknown control.
+    names in `hidden`, so that the nearest other type stands in their place. The same call resumes, and
+    one with more seeds or controls adds to what `out` holds: a network that was trained is not trained again. `say` is
+    given what the training will take. Returns what `out` holds, and whether this call has made it. Raises OutputError
+    where `out` holds the result of other settings or images, or cannot be written; InputError or ImageError for sets
+    that cannot be compared; ConfigError for an unknown control.
     """
     check_controls(controls)
     with writable(out):
@@ -60,14 +62,13 @@ def compare_into(
         inputs = {name: images.fingerprint() for name, images in sets.items()}
         record = Record(command=COMMAND, format=FORMAT, settings=settings, inputs=inputs)
         parts = out.with_name(f"{out.name}.parts")
-        if out.exists():
-            found = _read(out, record)
-            shutil.rmtree(parts, ignore_errors=True)  # of a run that was killed after it had written the file
-            return found, False
+        if out.exists() and not _adds_to(out, record):
+            return _read(out, record), False
         sets = dict(zip(sets, hide_types(hidden, list(sets.values())), strict=True))
         learned, woven, held = sets.values()
         check_sets(learned, woven, held)
-        key = json.dumps(record.to_json(), sort_keys=True)
+        key = _key_of_networks(record)
+        remove_partials(parts)
         types, networks = held.known_table.num_ids, (3 + len(controls)) * len(config.seeds)
         minutes = networks * config.steps * seconds_per_step([learned, woven], types, config) / 60
         say(f"{networks} networks of {config.steps} steps: about {minutes:.0f} min here, if none was trained before")
@@ -82,8 +83,28 @@ def compare_into(
             counts = downstream(learned, woven, held, types, config, bar, keep, controls, one_pool)
         found = describe(counts, sets, config)
         write_json(out, found.to_json() | {_RECORD: record.to_json()})
-        shutil.rmtree(parts)
     return found, True
+
+
+def _key_of_networks(record: Record) -> str:
+    """What decides a network besides its training set and its seed, which are in the name of its file."""
+    whole = record.to_json()
+    whole["settings"] = {name: value for name, value in whole["settings"].items() if name not in _GROWING}
+    return json.dumps(whole, sort_keys=True)
+
+
+def _adds_to(path: Path, record: Record) -> bool:
+    """Whether `record` has all seeds and controls of the run that made the file, and more, and all else is the same."""
+    made_by, wanted = read_json(path).get(_RECORD), record.to_json()
+    if not isinstance(made_by, dict) or not isinstance(made_by.get("settings"), dict):
+        return False
+    before = made_by["settings"]
+    for name in _GROWING:
+        had, has = before.get(name), wanted["settings"][name]
+        if not isinstance(had, list) or had != has[: len(had)]:
+            return False
+    grown = before | {name: wanted["settings"][name] for name in _GROWING}
+    return before != grown and made_by | {"settings": grown} == wanted
 
 
 def _read(path: Path, record: Record) -> Comparison:

@@ -21,7 +21,7 @@ from histoloom.generation.settings import Drawing
 from histoloom.parquet import guarded, open_parquet
 from histoloom.patches.maps import MapReader
 from histoloom.patches.schema import COLUMNS
-from histoloom.patches.store import read_table, shards_of, splits
+from histoloom.patches.store import check_count, check_types, read_table, shards_of, splits
 from histoloom.pictures import read_labels
 from histoloom.tissue import UNLABELLED, TissueTable, TissueType
 from histoloom.walk import Found, find_files, source_name, suffix_of
@@ -148,10 +148,12 @@ class DatasetMaps(_FileMaps):
             said = f"has no split {split!r}" if split else "is a patch dataset"
             raise InputError(f"{folder}: {said}; name one with --split: {', '.join(known) or 'it has none'}")
         self._where, self._of = f"{folder}, split {split}", (folder.resolve(), split)
-        self._table, self._theirs = table, {tissue.id: tissue for tissue in read_table(folder).types}
+        own = read_table(folder)
+        self._table, self._theirs = table, {tissue.id: tissue for tissue in own.types}
         self._groups: list[tuple[Path, int, int]] = []  # shard, group of rows, first row
         self._count = 0
         for shard in shards_of(folder, split):
+            check_types(shard, own)
             with open_parquet(shard, _TYPES) as file:
                 for group in range(file.metadata.num_row_groups):
                     self._groups.append((shard, group, self._count))
@@ -159,6 +161,7 @@ class DatasetMaps(_FileMaps):
         self._firsts = np.array([first for _, _, first in self._groups])
         if not self._count:
             raise InputError(f"{self._where}: has no rows; make the dataset again")
+        check_count(folder, split, self._count)
 
     def __len__(self) -> int:
         return self._count

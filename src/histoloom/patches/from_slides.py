@@ -24,7 +24,7 @@ from histoloom.errors import AnnotationError, HistoloomError, InputError, Tissue
 from histoloom.files import resumable_folder, whole_file, write_json, write_text
 from histoloom.parquet import parquet_writer, read_batches
 from histoloom.patches.card import SplitSummary, missing_types, summarize, write_card
-from histoloom.patches.dataset import content_hash, finished_dataset, write_description
+from histoloom.patches.dataset import DESCRIPTION, content_hash, finished_dataset, write_description
 from histoloom.patches.extract import find_patches, patch_row
 from histoloom.patches.rules import PatchRules, SlideDataset, explain_left_out
 from histoloom.patches.schema import arrow_schema
@@ -287,6 +287,7 @@ def _join_parts(
     jobs: list[SlideJob], table: TissueTable, config: SlideDataset, aside: Path, description: dict, license_name: str
 ) -> Result:
     shutil.rmtree(aside / "data", ignore_errors=True)
+    (aside / DESCRIPTION).unlink(missing_ok=True)  # of a run that was killed here, when other slides failed
     write_text(aside / "tissue.toml", table.to_toml())
     reports = [read_json(path) for job in jobs if (path := aside / "parts" / f"{job.part}.json").is_file()]
     notes = [_without_folders(note, jobs) for report in reports for note in report["notes"]]

@@ -13,6 +13,7 @@ from histoloom.patches.maps import Tally
 from histoloom.patches.store import write_shards
 from histoloom.progress import SILENT, Bar
 from histoloom.records import Record, fingerprint
+from histoloom.text import shorten
 from histoloom.tissue import TissueTable
 from histoloom.version import VERSION
 
@@ -83,7 +84,12 @@ def import_pictures(
             "config": record.to_json()["settings"]["config"],
             "seed": config.seed,
             "counts": {s.name: {"patches": s.patches, "cases": s.cases} for s in summaries},
-            "notes": [*notes, *_notes(pictures, written), *missing_types(summaries, table, tally.hint())],
+            "notes": [
+                *notes,
+                *_notes(pictures, written),
+                *_repeated(pictures, record),
+                *missing_types(summaries, table, tally.hint()),
+            ],
             "failures": [],
             "sha256": content_hash(aside),
             "license": license_name,
@@ -91,6 +97,21 @@ def import_pictures(
         write_description(aside, description)
         write_card(aside, summaries, description, license_name)
     return description
+
+
+def _repeated(pictures: list[Picture], record: Record) -> list[str]:
+    """A line on files that are the same under two names: cases that share an image should be one."""
+    first: dict[str, Picture] = {}
+    pairs = [(p, first.setdefault(record.inputs[f"image {p.source}"], p)) for p in pictures]
+    pairs = [(again, before) for again, before in pairs if again.case != before.case]
+    apart = [pair for pair in pairs if pair[0].split != pair[1].split]
+    if not pairs:
+        return []
+    again, before = (apart or pairs)[0]
+    return [
+        f"{len(pairs)} images are the same file as one of another case, {len(apart)} of them in another split: "
+        f"{shorten(again.source)} is {shorten(before.source)}; name one case for both, or leave one out"
+    ]
 
 
 def _counted(pictures: list[Picture], bar: Bar) -> Iterator[Picture]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from histoloom.tissue import TissueTable
 
+TYPES = b"histoloom.tissue"  # key of the metadata of a shard: the tissue table that it was written with
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 COLUMNS = pa.schema(
@@ -48,6 +49,6 @@ def arrow_schema(table: TissueTable) -> pa.Schema:
     """COLUMNS with the tissue table and the HF features in the metadata, so that one shard explains itself."""
     metadata = {
         "huggingface": json.dumps({"info": {"features": _HF_FEATURES}}),
-        "histoloom.tissue": json.dumps(table.to_rows()),
+        TYPES: json.dumps(table.to_rows()),
     }
     return COLUMNS.with_metadata(metadata)

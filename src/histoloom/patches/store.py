@@ -14,6 +14,7 @@ A killed run leaves whole shards or none.
 
 import hashlib
 import io
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -29,10 +30,12 @@ from PIL import Image
 
 from histoloom.errors import ImageError, InputError
 from histoloom.files import whole_file
-from histoloom.parquet import read_batches
-from histoloom.patches.schema import COLUMNS, arrow_schema
+from histoloom.parquet import read_batches, schema_of
+from histoloom.patches.dataset import read_description
+from histoloom.patches.schema import COLUMNS, TYPES, arrow_schema
 from histoloom.pictures import read_image, read_labels
-from histoloom.tissue import TissueTable
+from histoloom.text import canonical, shorten
+from histoloom.tissue import UNLABELLED, TissueTable
 
 ROWS_PER_SHARD = 4096
 INDEX_ROWS_PER_SHARD = 2**16  # rows without pixels, at about 1 kB in memory: 10,000 shards for 634 million patches
@@ -154,15 +157,32 @@ def shards_of(folder: Path | str, split: str) -> list[Path]:
     return sorted((Path(folder) / "data").glob(f"{split}-*.parquet"))
 
 
+def check_types(shard: Path, table: TissueTable) -> None:
+    """Raise InputError where a shard was written with a tissue table in which a type of `table` has another id."""
+    ids = {canonical(name): tissue.id for tissue in table.types for name in (tissue.name, *tissue.aliases)}
+    try:
+        theirs = [(row["name"], row["id"]) for row in json.loads((schema_of(shard).metadata or {}).get(TYPES, b"[]"))]
+        moved = [(name, id) for name, id in theirs if ids.get(canonical(name), id) != id]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return  # of another program
+    if moved:
+        (name, id), here = moved[0], ids[canonical(moved[0][0])]
+        raise InputError(
+            f"{shard}: was written with id {id} for {shorten(name)!r}, which is {here} in the tissue.toml of the "
+            "dataset; restore that file, or make the dataset again"
+        )
+
+
 def iter_batches(
     folder: Path | str, split: str, columns: list[str] | None = None, skip_damaged: bool = False
 ) -> Iterator[pa.RecordBatch]:
     """Rows of one split in batches of at most 64, in the same order.
 
-    Raises InputError naming a damaged shard; `skip_damaged` goes on with the next one, for callers that have reported
-    it.
+    Raises InputError naming a damaged shard, one whose types have other ids than those of the dataset, or a split with
+    more or fewer rows than its description says. `skip_damaged` goes on with the next shard, for callers that have
+    reported it.
     """
-    shards = shards_of(folder, split)
+    shards, table, count = shards_of(folder, split), _table_of(folder), 0
     if not shards:
         raise InputError(
             f"{folder}: no shards of split {split!r} under data/; known: {', '.join(splits(folder)) or 'none'}"
@@ -170,10 +190,38 @@ def iter_batches(
     types = {name: COLUMNS.field(name).type for name in (columns or COLUMNS.names)}
     for shard in shards:
         try:
-            yield from read_batches(shard, 64, columns, types)
+            if table is not None:
+                check_types(shard, table)
+            for batch in read_batches(shard, 64, columns, types):
+                count += batch.num_rows
+                yield batch
         except InputError:
             if not skip_damaged:
                 raise
+    if not skip_damaged:
+        check_count(folder, split, count)
+
+
+def check_count(folder: Path | str, split: str, count: int) -> None:
+    """Raise InputError where the description of a dataset tells of more or fewer patches: a shard may be missing."""
+    if (described := _described_rows(folder, split)) not in (None, count):
+        raise InputError(
+            f"{folder}: split {split!r} has {count} patches, and {described} by its dataset.json; copy the dataset "
+            "again, or write the number there if you have changed it yourself"
+        )
+
+
+def _table_of(folder: Path | str) -> TissueTable | None:
+    return read_table(folder) if (Path(folder) / "tissue.toml").is_file() else None
+
+
+def _described_rows(folder: Path | str, split: str) -> int | None:
+    """The rows of a split by `dataset.json`; None where that does not say."""
+    try:
+        counts = (read_description(folder) or {})["counts"][split]["patches"]
+    except (KeyError, TypeError):
+        return None
+    return counts if isinstance(counts, int) else None
 
 
 def splits(folder: Path | str) -> list[str]:
@@ -207,12 +255,20 @@ def load_patches(
     """All patches of one split, or the first `most`, decoded; they must share one size.
 
     An index of places has no pixels: `read`, such as `PlaceReader(folder).read`, takes them from the slides. Raises
-    InputError and ImageError naming folder, shard or patch; `skip_damaged` leaves out shards that cannot be read.
+    InputError and ImageError naming folder, shard or patch, also for a map that holds an id which the tissue table
+    lacks; `skip_damaged` leaves out shards that cannot be read.
     """
+    table, known = _table_of(folder), np.zeros(256, bool)
+    known[[*(range(256) if table is None else table.ids), UNLABELLED]] = True
     images, maps, cases, sources, mpp, places = [], [], [], [], [], []
     columns = ["image", "semantic_map", "source", "x", "y", "size", "case", "mpp"]
     for row in islice(iter_rows(folder, split, columns, skip_damaged), most):
         image, semantic_map = row_pixels(row, read, f"{folder}: split {split!r}")
+        if not known[semantic_map].all():
+            raise InputError(
+                f"{folder}: split {split!r}: {row['source']}: its map holds {semantic_map[~known[semantic_map]][0]}, "
+                "which is not in its tissue.toml; restore that file, or make the dataset again"
+            )
         images.append(image)
         maps.append(semantic_map)
         cases.append(row["case"])
