@@ -21,6 +21,7 @@ _NONE = object()  # no value at all
 _LARGEST = 2**53  # integers beyond it are exact neither in JSON nor in Parquet's doubles
 _MOST_BYTES = 2**20  # of a recipe
 _DEEPEST = 16  # nested tables
+_PATTERN = "case_pattern"  # a regular expression may begin with / and is no path
 
 
 def load_recipe(path: Path | str) -> dict:
@@ -88,7 +89,7 @@ def to_toml(config: object, home: Path | None = None) -> str:
 def _plain(value: object, home: Path | None) -> typing.Any:
     if dataclasses.is_dataclass(value):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return {name: _plain(v, home) for name, v in fields.items() if v is not None}
+        return {name: _plain(v, None if name == _PATTERN else home) for name, v in fields.items() if v is not None}
     if isinstance(value, tuple | list):
         return [_plain(v, home) for v in value]
     if isinstance(value, str | Path):

@@ -113,6 +113,12 @@ def test_latents_that_were_stopped_half_way_are_made_again(small_patches, autoen
     assert len(cache_latents(autoencoder, small_patches, 2, 0, JITTER, tmp_path).latents) == 12
 
 
+def test_latents_that_somebody_removed_are_made_again(small_patches, autoencoder, tmp_path):
+    before = cache_latents(autoencoder, small_patches, 2, 0, JITTER, tmp_path).latents.tobytes()
+    (tmp_path / "latents.npy").unlink()  # they are large, and their record stays
+    assert cache_latents(autoencoder, small_patches, 2, 0, JITTER, tmp_path).latents.tobytes() == before
+
+
 def test_the_latents_of_another_factor_have_their_own_grid(small_patches, tmp_path):
     torch.manual_seed(0)
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 3, "up_block_types": ("UpDecoderBlock2D",) * 3}

@@ -100,7 +100,7 @@ def cache_latents(
         "device": _device(autoencoder).type,
     }
     with process_state().main_process_first():
-        if not record.exists():
+        if not (record.exists() and path.exists()):
             shape = (len(patches), views, channels, side, side)
             mean, std = _encode_all(autoencoder, patches, seed, stain, shape, path, bar)
             write_json(record, {"key": key, "mean": mean.tolist(), "std": std.tolist()})
