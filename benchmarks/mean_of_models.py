@@ -1,0 +1,36 @@
+"""A model whose denoiser has the mean of the weights of several, in all else the last of them.
+
+    python benchmarks/mean_of_models.py RUN18/model RUN19/model --out mean
+
+They must have the same network; such as the models before and after a training.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+WEIGHTS = Path("denoiser") / "diffusion_pytorch_model.safetensors"
+
+
+def main() -> None:
+    """Write the model."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    weights = [load_file(model / WEIGHTS) for model in args.models]
+    shapes = [{name: value.shape for name, value in one.items()} for one in weights]
+    if any(one != shapes[0] for one in shapes):
+        parser.error("the denoisers are not of one network")
+    mean = {
+        name: (sum(one[name].float() for one in weights) / len(weights)).to(last.dtype)
+        for name, last in weights[-1].items()
+    }
+    shutil.copytree(args.models[-1], args.out)
+    save_file(mean, args.out / WEIGHTS, metadata={"format": "pt"})
+
+
+if __name__ == "__main__":
+    main()
