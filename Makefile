@@ -31,13 +31,14 @@ docs: $(VENV)/.developing
 
 test: check pytest
 
+# The check of the pages comes first: it fetches axe-core, without which tests of the pages that run meanwhile skip.
 check: $(VENV)/.developing
+	$(BIN)/python scripts/build_page.py --check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/codespell
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/python scripts/build_page.py --check
 
 pytest: $(VENV)/.developing
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses 3 --dist worksteal $(COVERAGE)

@@ -9,6 +9,7 @@ import argparse
 import shutil
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 
 WEIGHTS = Path("denoiser") / "diffusion_pytorch_model.safetensors"
@@ -25,7 +26,7 @@ def main() -> None:
     if any(one != shapes[0] for one in shapes):
         parser.error("the denoisers are not of one network")
     mean = {
-        name: (sum(one[name].float() for one in weights) / len(weights)).to(last.dtype)
+        name: torch.stack([one[name].float() for one in weights]).mean(0).to(last.dtype)
         for name, last in weights[-1].items()
     }
     shutil.copytree(args.models[-1], args.out)
