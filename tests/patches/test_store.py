@@ -252,13 +252,13 @@ def test_a_dataset_that_lacks_a_shard_or_rows_is_refused(tmp_path, monkeypatch):
     assert len(load_patches(tmp_path, "train")) == 6
     _, second, third = sorted((tmp_path / "data").iterdir())
     third.rename(tmp_path / "away")
-    with pytest.raises(InputError, match=r"split 'train' has 4 patches, and 6 by its dataset\.json; copy the dataset"):
+    with pytest.raises(InputError, match=r"split 'train' has 4 patches, but its dataset\.json says 6; copy the dataset"):
         load_patches(tmp_path, "train")
     (tmp_path / "away").rename(third)
     second.unlink()
-    with pytest.raises(InputError, match=r"split 'train' has 4 patches, and 6 by its dataset\.json"):
+    with pytest.raises(InputError, match=r"split 'train' has 4 patches, but its dataset\.json says 6"):
         load_patches(tmp_path, "train")
-    with pytest.raises(InputError, match=r"split 'train' has 4 patches, and 6 by its dataset\.json"):
+    with pytest.raises(InputError, match=r"split 'train' has 4 patches, but its dataset\.json says 6"):
         DatasetMaps(tmp_path, "train", TABLE)
 
 

@@ -203,10 +203,10 @@ def iter_batches(
 
 
 def check_count(folder: Path | str, split: str, count: int) -> None:
-    """Raise InputError where the description of a dataset tells of more or fewer patches: a shard may be missing."""
+    """Raise InputError where the description of a dataset gives another number of patches: a shard may be missing."""
     if (described := _described_rows(folder, split)) not in (None, count):
         raise InputError(
-            f"{folder}: split {split!r} has {count} patches, and {described} by its dataset.json; copy the dataset "
+            f"{folder}: split {split!r} has {count} patches, but its dataset.json says {described}; copy the dataset "
             "again, or write the number there if you have changed it yourself"
         )
 
