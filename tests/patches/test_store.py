@@ -252,7 +252,7 @@ def test_a_dataset_that_lacks_a_shard_or_rows_is_refused(tmp_path, monkeypatch):
     assert len(load_patches(tmp_path, "train")) == 6
     _, second, third = sorted((tmp_path / "data").iterdir())
     third.rename(tmp_path / "away")
-    with pytest.raises(InputError, match=r"split 'train' has 4 patches, but its dataset\.json says 6; copy the dataset"):
+    with pytest.raises(InputError, match=r"split 'train' has 4 patches, but its dataset\.json says 6; copy"):
         load_patches(tmp_path, "train")
     (tmp_path / "away").rename(third)
     second.unlink()
