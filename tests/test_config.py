@@ -6,7 +6,6 @@ from typing import Literal
 import pytest
 
 from histoloom.config import build, load_recipe, to_toml
-from histoloom.discovery.cutting import Cutting
 from histoloom.errors import ConfigError
 
 
@@ -44,11 +43,6 @@ CONFIGS = [
 @pytest.mark.parametrize("config", CONFIGS)
 def test_a_config_survives_its_file(config):
     assert build(Outer, tomllib.loads(to_toml(config)), "there") == config
-
-
-def test_a_saved_recipe_keeps_a_pattern_that_begins_like_a_path(tmp_path):
-    cutting = Cutting(case_pattern="/(case[0-9]+)/")
-    assert tomllib.loads(to_toml(cutting, tmp_path))["case_pattern"] == "/(case[0-9]+)/"
 
 
 @dataclass(frozen=True)

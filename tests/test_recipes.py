@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from histoloom.cli.main import app
 from histoloom.errors import ConfigError, OutputError
-from histoloom.experiments.recipe import read_recipe
+from histoloom.experiments.recipe import read_recipe, save_recipe
 from histoloom.models.autoencoder import latent_channels, load_autoencoder
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.recipes import FOLDER, copy_recipe, describe, find_recipe, recipe_names
@@ -94,3 +94,19 @@ def test_data_that_would_have_no_effect_is_refused(tmp_path):
     (tmp_path / "r.toml").write_text(f'[data]\ndataset = "{tmp_path / "patches"}"\n')
     with pytest.raises(ConfigError, match=r"names its data by absolute paths, so --data .* has no effect"):
         read_recipe(tmp_path / "r.toml", tmp_path)
+
+
+def test_a_saved_recipe_reads_alike_and_makes_relative_what_is_a_path_alone(tmp_path):
+    (tmp_path / "weak").mkdir()
+    (tmp_path / "r.toml").write_text(
+        'initial_model = "weak"\n[data]\nsource = "images"\nmaps = "/elsewhere/maps"\ntissue = "t.toml"\n'
+        '[data.pictures]\ncase_pattern = "/(case[0-9]+)/"\n[denoiser.guide]\nmodel = "weak"\n'
+    )
+    recipe = read_recipe(tmp_path / "r.toml")
+    (tmp_path / "run").mkdir()
+    save_recipe(recipe, tmp_path / "run")
+    text = (tmp_path / "run" / "recipe.toml").read_text()
+    assert str(tmp_path) not in text
+    assert 'case_pattern = "/(case[0-9]+)/"' in text  # a regular expression
+    assert text.count('"../weak"') == 2
+    assert read_recipe(tmp_path / "run" / "recipe.toml") == recipe

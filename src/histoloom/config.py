@@ -6,7 +6,6 @@ not finite, and names the key.
 
 import dataclasses
 import math
-import os
 import types
 import typing
 from pathlib import Path
@@ -21,7 +20,6 @@ _NONE = object()  # no value at all
 _LARGEST = 2**53  # integers beyond it are exact neither in JSON nor in Parquet's doubles
 _MOST_BYTES = 2**20  # of a recipe
 _DEEPEST = 16  # nested tables
-_PATTERN = "case_pattern"  # a regular expression may begin with / and is no path
 
 
 def load_recipe(path: Path | str) -> dict:
@@ -78,24 +76,19 @@ def check_numbers(config: object) -> None:
                 raise ConfigError(f"{f.name} is {number}; give a whole number, 0 or more")
 
 
-def to_toml(config: object, home: Path | None = None) -> str:
-    """A dataclass as TOML text, nested dataclasses as tables.
-
-    With `home`, the folder where the text will be saved, absolute paths become relative to it.
-    """
-    return tomli_w.dumps(_plain(config, home), multiline_strings=False)
+def to_toml(config: object) -> str:
+    """A dataclass, or the tables that `to_tables` made of one, as TOML text."""
+    return tomli_w.dumps(to_tables(config), multiline_strings=False)
 
 
-def _plain(value: object, home: Path | None) -> typing.Any:
+def to_tables(value: object) -> typing.Any:
+    """A dataclass as nested dicts, without what is None; paths and tuples become what TOML has for them."""
     if dataclasses.is_dataclass(value):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return {name: _plain(v, None if name == _PATTERN else home) for name, v in fields.items() if v is not None}
+        return {name: to_tables(v) for name, v in fields.items() if v is not None}
     if isinstance(value, tuple | list):
-        return [_plain(v, home) for v in value]
-    if isinstance(value, str | Path):
-        text = str(value)
-        return os.path.relpath(text, home) if home is not None and os.path.isabs(text) else text
-    return value
+        return [to_tables(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _default(field: dataclasses.Field) -> object:

@@ -130,7 +130,7 @@ def test_what_is_written_names_no_folder_of_this_machine(tmp_path, pictures):
         assert not path.is_file() or str(tmp_path).encode() not in path.read_bytes()
 
 
-def test_an_image_of_two_cases_is_told(tmp_path, pictures):
+def test_an_image_of_two_cases_is_named(tmp_path, pictures):
     (tmp_path / "images" / "p3_6.png").write_bytes((tmp_path / "images" / "p0_1.png").read_bytes())
     (tmp_path / "images" / "p3_7.png").write_bytes((tmp_path / "images" / "p3_6.png").read_bytes())
     again = [replace(picture, split="val" if picture.case == "p3" else "train") for picture in pictures]

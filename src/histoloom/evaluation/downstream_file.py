@@ -1,6 +1,6 @@
 """The downstream comparison as one JSON file, which no run replaces but one of more seeds or controls.
 
-The results of trained networks are in a folder beside it, `FILE.parts`: such a run trains only the networks that are
+The results of trained networks are in a folder next to it, `FILE.parts`: such a run trains only the networks that are
 new.
 """
 

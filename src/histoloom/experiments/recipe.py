@@ -5,11 +5,11 @@ from pathlib import Path
 
 from histoloom.conditioning.kinds import Conditioning
 from histoloom.conditioning.likeness import CopyLimitConfig
-from histoloom.config import build, check_numbers, load_recipe, to_toml
+from histoloom.config import build, check_numbers, load_recipe, to_tables, to_toml
 from histoloom.errors import ConfigError
 from histoloom.evaluation.downstream import DownstreamConfig
 from histoloom.evaluation.segmenter import SegmenterConfig
-from histoloom.experiments.recipe_paths import resolve_paths
+from histoloom.experiments.recipe_paths import relative_paths, resolve_paths
 from histoloom.files import write_text
 from histoloom.generation.settings import WeaveConfig
 from histoloom.models.sampling import Sampling
@@ -136,4 +136,6 @@ def read_recipe(path: Path | str, root: Path | str | None = None) -> Recipe:
 
 def save_recipe(recipe: Recipe, folder: Path) -> None:
     """Write the resolved recipe into the run folder, with paths relative to it; raises OutputError."""
-    write_text(folder / "recipe.toml", to_toml(recipe, folder.absolute()))
+    values = to_tables(recipe)
+    relative_paths(values, folder.absolute())
+    write_text(folder / "recipe.toml", to_toml(values))

@@ -33,16 +33,40 @@ def resolve_paths(values: dict, path: Path, root: Path | str | None) -> None:
         data["root"] = ""  # every path below is whole without it
     for key in _DATA:
         _resolve(data, key, place)
-    _resolve(data, "tissue", home, place)
-    _resolve(_table(_table(values, "denoiser"), "curriculum"), "levels", home, place)
-    _resolve_folder(_table(_table(values, "denoiser"), "guide"), "model", home)
-    for key in _MODELS:
-        _resolve_folder(values, key, home)
+    for table, key in _tables(values):
+        _resolve(table, key, home, place)
+    for table, key in _folders(values):
+        table[key] = _folder(table[key], home)
     compared = _table(values, "reproduce")
-    _resolve_folder(compared, "autoencoder_of", home)
-    _resolve_folder(_table(compared, "downstream"), "start", home)
     if isinstance(encoders := compared.get("encoders"), list):
         compared["encoders"] = [_folder(name, home) for name in encoders]
+
+
+def relative_paths(values: dict, home: Path) -> None:
+    """Make the paths in `values`, which `resolve_paths` has made absolute, relative to the folder `home`."""
+    data, compared = _table(values, "data"), _table(values, "reproduce")
+    for table, key in (*((data, key) for key in _DATA if key in data), *_tables(values), *_folders(values)):
+        table[key] = _relative(table[key], home)
+    if "encoders" in compared:
+        compared["encoders"] = [_relative(name, home) for name in compared["encoders"]]
+
+
+def _relative(name: str, home: Path) -> str:
+    return os.path.relpath(name, home) if os.path.isabs(name) else name
+
+
+def _tables(values: Mapping) -> list[tuple[dict, str]]:
+    """Where a recipe names tables of tissues and levels."""
+    data, curriculum = _table(values, "data"), _table(_table(values, "denoiser"), "curriculum")
+    return [(table, key) for table, key in ((data, "tissue"), (curriculum, "levels")) if key in table]
+
+
+def _folders(values: dict) -> list[tuple[dict, str]]:
+    """Where a recipe names models, autoencoders and an encoder."""
+    compared = _table(values, "reproduce")
+    named = [(_table(_table(values, "denoiser"), "guide"), "model"), *((values, key) for key in _MODELS)]
+    named += [(compared, "autoencoder_of"), (_table(compared, "downstream"), "start")]
+    return [(table, key) for table, key in named if key in table]
 
 
 def _table(values: Mapping, key: str) -> dict:
@@ -57,11 +81,6 @@ def _resolve(table: dict, key: str, *places: Path) -> None:
     if isinstance(name, str) and name:
         found = [place / os.path.expanduser(name) for place in places]
         table[key] = os.path.abspath(next((path for path in found if path.exists()), found[-1]))
-
-
-def _resolve_folder(table: dict, key: str, home: Path) -> None:
-    if key in table:
-        table[key] = _folder(table[key], home)
 
 
 def _folder(name: object, home: Path) -> object:

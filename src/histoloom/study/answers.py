@@ -127,7 +127,7 @@ def read_answers(path: Path) -> list[Answer]:
     """
     _refuse_absent(path)
     log = path.with_name(f"{path.name}-wal")
-    # SQLite makes files next to what it reads, unless it is told that nobody writes there.
+    # SQLite makes files next to what it reads, unless `immutable` says that nobody writes there.
     if os.access(path.parent, os.W_OK):
         how = "mode=rw"
     else:
