@@ -5,6 +5,7 @@ from jaxtyping import Bool, Integer, UInt8
 from PIL import Image
 
 from histoloom.pictures import WHITE, rgb_pixels, transparent
+from histoloom.tissue import UNLABELLED
 
 MOST_LABELS = 32  # values in a label map; an indexed image of tissue has about 256
 LABEL_SPREAD = 64  # of 255: by so much colors of a map differ, and those of blank glass do not
@@ -35,6 +36,18 @@ def is_reversed(palette: UInt8[np.ndarray, "n 3"], indices: Integer[np.ndarray, 
         and not grays[1:2].any()
         and int(indices.max(initial=0)) <= 1
     )
+
+
+def by_color(palette: list[int], shown: list[int], own: dict[int, int]) -> dict[int, int]:
+    """What each index means whose color counts, and not the index: programs order a palette as they like.
+
+    `palette` has colors as 0xrrggbb, `shown` the indices in a picture, `own` a value for each color in which a table
+    draws a type. Empty where a color is in no table, or where there is none but white, which is also the second color
+    of any two-color picture. Index 255 is always a value.
+    """
+    used = {index: palette[index] for index in shown if index < min(len(palette), UNLABELLED)}
+    counts = set(used.values()) - {0xFFFFFF} and own.keys() >= set(used.values())
+    return {index: own[color] for index, color in used.items()} if counts else {}
 
 
 def looks_like_labels(picture: Image.Image) -> bool:

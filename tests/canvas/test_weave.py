@@ -134,6 +134,11 @@ def test_an_interrupted_canvas_goes_on_where_it_was(woven, make_pipeline, tmp_pa
     assert (tmp_path / "slide.partial" / "rows" / "000000.npy").is_file()
     with pytest.raises(OutputError, match="made by another run"):
         make(make_pipeline(), tmp_path, CanvasConfig(steps=1, window=128, seed=1))
+    (tmp_path / "slide.tif").write_text("put there by someone else")
+    with pytest.raises(OutputError, match=r"slide\.tif: exists already"):
+        make(make_pipeline(), tmp_path, CONFIG)
+    assert (tmp_path / "slide.tif").read_text() == "put there by someone else"
+    (tmp_path / "slide.tif").unlink()
     said = []
     make(make_pipeline(), tmp_path, CONFIG, say=said.append)
     assert "256 rows are finished" in said[0]

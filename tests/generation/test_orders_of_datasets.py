@@ -76,7 +76,7 @@ def test_an_order_is_delivered_counted_and_free_of_names(make_pipeline, maps, tm
     (tmp_path / "order.toml").write_text(
         "count = 6\nsize = 80\nmpp = 3.0\nband = [0.1, 0.9]\ncrops = 'none'\n"
         + ("maps = 'maps'\n" if with_maps else "")
-        + "[shares]\nstroma = 0.5\ngland = 0.5\n"
+        + "[shares]\nstroma = 0.5\ngland = 0.3\nGland = 0.2\n"  # one type, two names: owed both
     )
     source = source_of(read_order(tmp_path / "order.toml"))
     weave_folder(make_pipeline(), source, WeaveConfig(steps=1, batch_size=3), tmp_path / "woven")
@@ -87,6 +87,7 @@ def test_an_order_is_delivered_counted_and_free_of_names(make_pipeline, maps, tm
         {"stroma": (np.stack(maps_made) == 0).mean(), "gland": (np.stack(maps_made) == 1).mean()}
     )
     assert obtained == pytest.approx({"stroma": 0.5, "gland": 0.5}, abs=0.1)
+    assert {name: share["ordered"] for name, share in report["shares"].items()} == {"stroma": 0.5, "gland": 0.5}
     assert report["patches"] == {"ordered": 6, "obtained": 6}
     assert report["labeled_pixels"] == 6 * 80 * 80
     said = describe_delivered(tmp_path / "woven")

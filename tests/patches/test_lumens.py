@@ -81,6 +81,9 @@ def test_a_finished_dataset_stays_and_another_is_refused(dataset, tmp_path):
     assert add_lumens(dataset, tmp_path / "out") == first
     with pytest.raises(OutputError, match=r"brightness was 0.8, is now 0.9"):
         add_lumens(dataset, tmp_path / "out", LumenRules(brightness=0.9))
+    (dataset / "dataset.json").write_text('{"license": "CC0-1.0", "counts": {}}')  # it ends up in the new dataset, too
+    with pytest.raises(OutputError, match=r"input dataset\.json was added"):
+        add_lumens(dataset, tmp_path / "out")
 
 
 def test_a_dataset_without_anything_bright_is_refused(tmp_path):

@@ -46,6 +46,7 @@ FORMAT = 3  # raised when the same settings and inputs give other bytes
 ROWS = "rows"  # folder of the finished rows
 POLYGON_PIXELS = 2**20  # polygons of a larger map come from a coarser level: outlining 4 million px takes 0.4 GB
 SLIDE = "slide.json"  # fingerprint of the slide, once it is written
+WRITTEN = "slide.tif"  # the slide, until it is whole
 
 
 def weave_canvas(
@@ -74,7 +75,7 @@ def weave_canvas(
         if not _is_written(out, folder):
             raise OutputError(f"{out}: is not the slide that {folder} belongs to; remove that folder to weave it again")
         return
-    if out.exists() and not folder.with_name(f"{folder.name}{files.PARTIAL}").is_dir():
+    if out.exists() and not _is_written(out, folder.with_name(f"{folder.name}{files.PARTIAL}")):
         raise OutputError(f"{out}: exists already; name another slide, or move it away")
     with files.resumable_folder(folder, record) as aside:
         parts = Parts(aside / ROWS, layout.shape)
@@ -91,8 +92,9 @@ def weave_canvas(
             _write_map(aside, folder.name, layout, mpp, pipeline.table, about)
             write_card(aside / "README.md", pipeline, out.name, folder.name, layout, regions, crops, mpp)
             with progress("writing", rows_of_tiles(layout.shape), "rows") as bar:
-                write_slide(out, parts.level, layout.shape, mpp, about, config.ome, bar)
-            files.write_json(aside / SLIDE, {"slide": fingerprint(out, whole=False, dated=False)})
+                write_slide(aside / WRITTEN, parts.level, layout.shape, mpp, about, config.ome, bar)
+            files.write_json(aside / SLIDE, {"slide": fingerprint(aside / WRITTEN, whole=False, dated=False)})
+            files.move(aside / WRITTEN, out)
         shutil.rmtree(parts.folder, ignore_errors=True)
 
 

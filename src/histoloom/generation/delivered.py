@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from histoloom.generation.dataset_order import DatasetOrder
+from histoloom.generation.order_plan import wanted_shares
 from histoloom.generation.woven_reader import iter_index
 from histoloom.records import read_json
 from histoloom.tissue import TissueTable
@@ -21,14 +22,14 @@ def count_delivered(folder: Path, order: DatasetOrder, table: TissueTable) -> di
         pixels += fractions * row["labeled"]
         patches, whole = patches + 1, whole + row["labeled"]
         in_band += bool(low <= fractions.max() <= high)
-    asked = {table.find(name).id: share for name, share in order.shares}
+    asked = wanted_shares(order.shares, table)  # a type that is named twice is owed both shares
     shares = {
         tissue.name: {
-            "ordered": asked.get(tissue.id, 0.0) if asked else None,
+            "ordered": float(asked[tissue.id]) if order.shares else None,
             "obtained": pixels[tissue.id] / max(whole, 1),
         }
         for tissue in table.types
-        if asked.get(tissue.id) or pixels[tissue.id]
+        if asked[tissue.id] or pixels[tissue.id]
     }
     return {
         "patches": {"ordered": order.count, "obtained": patches},

@@ -17,7 +17,13 @@ from histoloom.errors import InputError
 from histoloom.files import whole_folder, write_record, write_text
 from histoloom.patches.bright import USUAL_MPP, Light, LumenRules, bright_areas, light_of_cases
 from histoloom.patches.card import summarize, write_card
-from histoloom.patches.dataset import content_hash, finished_dataset, read_description, write_description
+from histoloom.patches.dataset import (
+    DESCRIPTION,
+    content_hash,
+    finished_dataset,
+    read_description,
+    write_description,
+)
 from histoloom.patches.heterogeneity import class_fractions, entropy
 from histoloom.patches.store import (
     encode_png,
@@ -95,7 +101,8 @@ def add_lumens(dataset: Path, out: Path, rules: LumenRules | None = None, bar: B
 def lumen_record(dataset: Path, rules: LumenRules) -> Record:
     """All that decides the bytes of the new dataset."""
     shards = [shard for split in splits(dataset) for shard in shards_of(dataset, split)]
-    inputs = {shard.name: fingerprint(shard) for shard in shards}
+    described = [path for path in (dataset / DESCRIPTION,) if path.is_file()]  # license and notes are taken over
+    inputs = {file.name: fingerprint(file) for file in (*shards, *described)}
     settings = {"config": dataclasses.asdict(rules), "tissue": read_table(dataset).to_rows()}
     return Record(command=COMMAND, format=FORMAT, settings=settings, inputs=inputs)
 

@@ -294,6 +294,28 @@ def test_a_palette_of_the_colors_of_the_table_is_read_by_them_in_any_order(tmp_p
     np.testing.assert_array_equal(LabelRaster(tmp_path / "m.png", plain, (60, 40), MPP).overview(1), by_index)
 
 
+@pytest.mark.parametrize("options", [{}, {"tile": (16, 16), "compression": "deflate"}])
+def test_an_indexed_tiff_means_what_it_shows_as_a_png_does(tmp_path, options):
+    table = TissueTable.from_names(["stroma", "gland", "tumor"])
+    drawn = labels(60, 40) % 3
+    drawn[:5] = 255
+    order = [255, *reversed(table.ids)]
+    indices = np.argsort(order)[np.searchsorted(sorted(order), drawn)].astype(np.uint8)
+    palette = np.zeros((256, 3), np.uint16)
+    palette[:4] = np.asarray(table.palette(), np.uint16).reshape(256, 3)[order] * 257
+    path = tmp_path / "m.tif"
+    tifffile.imwrite(path, indices, photometric="palette", colormap=palette.T, **options)
+    np.testing.assert_array_equal(LabelRaster(path, table, (60, 40), MPP).overview(1), drawn)
+    np.testing.assert_array_equal(LabelRaster(path, table, (120, 80), MPP).read(0, 0, 30, 2 * MPP), drawn[:30, :30])
+    np.testing.assert_array_equal(MapReader(table).read(path), drawn)
+    named = [{"id": t.id, "name": t.name, "color": f"#00000{t.id}", "aliases": [t.color]} for t in table.types]
+    np.testing.assert_array_equal(LabelRaster(path, TissueTable.from_rows(named), (60, 40), MPP).overview(1), drawn)
+    palette[2] = 90 * 257  # nobody's color: by index
+    tifffile.imwrite(path, indices, photometric="palette", colormap=palette.T, **options)
+    plain = TissueTable.from_names(["a", "b", "c", "d"])
+    np.testing.assert_array_equal(LabelRaster(path, plain, (60, 40), MPP).overview(1), indices)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

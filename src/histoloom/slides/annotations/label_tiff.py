@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from jaxtyping import Bool, Integer
+from jaxtyping import Bool, Int32, Integer, UInt8
 
 from histoloom.errors import AnnotationError
 from histoloom.pictures import coding_of_tiff_page, pack_colors
-from histoloom.shown import is_reversed
+from histoloom.shown import by_color, is_reversed
 from histoloom.slides.segments import MAX_SEGMENT_BYTES, SegmentCache
 from histoloom.text import one_line
+from histoloom.tissue import UNLABELLED
 
 TRANSPARENT = -1  # a label that no file holds
 _PROBE = 64  # pixels of a reduced level that are held against the base
@@ -25,10 +26,11 @@ _BROKEN = (
 class LabelTiff:
     """The levels of a label TIFF, finest first, their (width, height) in `sizes`; safe to share between threads.
 
-    Raises AnnotationError, here and in `read`, for a file that is broken, truncated or not a label raster.
+    A palette counts by color if `colors`, or if all that it shows are colors of `own`, which has a label for each; else
+    by index. Raises AnnotationError, here and in `read`, for a file that is broken, truncated or not a label raster.
     """
 
-    def __init__(self, path: Path, colors: bool):
+    def __init__(self, path: Path, colors: bool, own: dict[int, int] | None = None):
         self.path, self._colors = path, colors
         try:
             with tifffile.TiffFile(path) as tiff:
@@ -37,7 +39,7 @@ class LabelTiff:
                     _ = page.decode, page.jpegtables  # built from the tags while the file is open
                     if min(*_segment_size(page), page.imagewidth, page.imagelength) < 1:
                         raise ValueError("a page without pixels")
-                is_contrary = _has_reversed_palette(pages[0])
+                palette = _palette(pages[0])
                 coding = replace(coding_of_tiff_page(pages[0]), pages=_full_size(tiff, pages[0]))
         except _BROKEN as error:
             reason = one_line(str(error), 200)
@@ -50,7 +52,7 @@ class LabelTiff:
             raise AnnotationError(
                 f"{path}: holds {channels} channels; save the one that counts as a picture of its own"
             )
-        if is_contrary:
+        if palette is not None and is_reversed(palette, np.zeros(0, np.uint8)):
             raise AnnotationError(
                 f"{path}: its palette is white, then black, so that its indices say the contrary of what it shows; "
                 "save it as gray"
@@ -61,9 +63,12 @@ class LabelTiff:
         if tile_w * tile_h * base.samplesperpixel * base.dtype.itemsize > MAX_SEGMENT_BYTES // 4:
             raise AnnotationError(f"{path}: one strip holds {tile_w} x {tile_h} labels; write a tiled TIFF")
         self._alpha, self._dtype = bool(coding.alpha), np.uint8 if base.dtype == bool else base.dtype
-        self._cache = SegmentCache()
+        self._cache, self._meaning = SegmentCache(), None
         self._pages = [base, *(page for page in pages[1:] if self._picks_labels(base, page))]
         self.sizes = [(page.imagewidth, page.imagelength) for page in self._pages]
+        if palette is not None:
+            self._meaning = pack_colors(palette) if colors else self._by_color(pack_colors(palette), own or {})
+            self._cache = SegmentCache()  # of indices so far
 
     def read(self, level: int, left: int, top: int, right: int, bottom: int) -> Integer[np.ndarray, "h w"]:
         """Labels (or packed colors) of a box in pixels of the level; the box is inside and not empty."""
@@ -98,12 +103,29 @@ class LabelTiff:
             pixels, _, (_, height, width, _) = page.decode(packed, index, jpegtables=page.jpegtables)
             if pixels is None:
                 return None
-            return labels_of(pixels[0, :height, :width], self._colors, self.path, self._alpha)
+            if self._meaning is None:
+                return labels_of(pixels[0, :height, :width], self._colors, self.path, self._alpha)
+            indices = labels_of(pixels[0, :height, :width], False, self.path, self._alpha)
+            return np.where(indices == TRANSPARENT, TRANSPARENT, self._meaning[indices])
         except _BROKEN as error:
             raise AnnotationError(
                 f"{self.path}: part {index} of the label TIFF is broken ({one_line(str(error), 200)}); copy it from "
                 "its source again"
             ) from None
+
+    def _by_color(self, palette: Int32[np.ndarray, " n"], own: dict[int, int]) -> Int32[np.ndarray, " n"] | None:
+        """The label of each index where colors count. The whole mask is looked through if the answer depends on it."""
+        labels = np.arange(len(palette), dtype=np.int32)
+        colors = {color: label for color, label in own.items() if label != UNLABELLED}  # white fills up palettes
+        if all(colors.get(color, index) == index for index, color in enumerate(palette.tolist())):
+            return None
+        (width, height), used = self.sizes[0], np.zeros(len(palette) + 1, bool)
+        tile_h = _segment_size(self._pages[0])[1]
+        for top in range(0, height, tile_h):
+            used[self.read(0, 0, top, width, min(top + tile_h, height))] = True  # TRANSPARENT is the last
+        meant = by_color(palette.tolist(), np.flatnonzero(used[:-1]).tolist(), own)
+        labels[list(meant)] = list(meant.values())
+        return labels if meant else None
 
     def _picks_labels(self, base: tifffile.TiffPage, page: tifffile.TiffPage) -> bool:
         """Whether a reduced level shows labels of the base: a level that averages them invents classes.
@@ -180,11 +202,9 @@ def _page(page: tifffile.TiffPage | tifffile.TiffFrame) -> tifffile.TiffPage:
     return page.aspage()
 
 
-def _has_reversed_palette(page: tifffile.TiffPage) -> bool:
-    """Whether an indexed page shows 0 as white and 1 as black; palettes have 16 bits per color."""
-    if page.colormap is None:
-        return False
-    return is_reversed((np.asarray(page.colormap).T >> 8).astype(np.uint8), np.zeros(0, np.uint8))
+def _palette(page: tifffile.TiffPage) -> UInt8[np.ndarray, "n 3"] | None:
+    """The colors of an indexed page, which a TIFF file holds in 16 bits; None for any other."""
+    return None if page.colormap is None else (np.asarray(page.colormap).T >> 8).astype(np.uint8)
 
 
 def _levels(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:

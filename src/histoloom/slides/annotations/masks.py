@@ -14,7 +14,7 @@ from PIL import Image
 
 from histoloom.errors import AnnotationError, ImageError, TissueError
 from histoloom.pictures import Coding, coding_of, label_pixels, opened_picture, pack_colors, transparent
-from histoloom.shown import is_reversed, palette_of
+from histoloom.shown import by_color, is_reversed, palette_of
 from histoloom.slides.annotations.classes import UNKNOWN, color_ids, ignored_ids, value_ids, value_ranges
 from histoloom.slides.annotations.label_tiff import TRANSPARENT, LabelTiff, labels_of
 from histoloom.slides.rasterize import blank_outside, overview_size
@@ -55,11 +55,8 @@ class LabelRaster:
             codes = np.array(sorted(self._colors), np.int32)
             self._codes, self._code_ids = codes, np.array([self._colors[int(c)] for c in codes], np.int16)
         has_colors = bool(self._colors)
-        self._raster = (
-            _LabelPng(path, has_colors, self._own(ignored_ids(table, ignore)))
-            if _is_png(path)
-            else LabelTiff(path, has_colors)
-        )
+        read = _LabelPng if _is_png(path) else LabelTiff
+        self._raster = read(path, has_colors, self._own(ignored_ids(table, ignore)))
         self._steps = [downsamples(slide_size, self._raster.sizes[0], path)]
         base_w, base_h = self._raster.sizes[0]
         for width, height in self._raster.sizes[1:]:
@@ -212,11 +209,9 @@ def _pixels(
     if palette is not None and image.mode == "P":
         visible = None if hidden is None else Image.fromarray(~hidden)
         shown = np.flatnonzero(image.histogram(visible)).tolist()
-        used = {i: pack_colors(palette[i]).item() for i in shown if i < min(len(palette), UNLABELLED)}
-        # White is also the second color of any two-color picture, so alone it says nothing.
-        if set(used.values()) - {_WHITE} and own.keys() >= set(used.values()):
+        if meant := by_color(pack_colors(palette).tolist(), shown, own):
             values = np.arange(256, dtype=np.uint8)
-            values[list(used)] = [own[color] for color in used.values()]
+            values[list(meant)] = list(meant.values())
             return values[np.asarray(image)]
     pixels = np.asarray(image)
     return label_pixels(image, coding)[0] if pixels.ndim == 2 else pixels
