@@ -217,10 +217,13 @@ def test_a_run_is_finished_early_with_a_usable_model_and_then_continued(histoloo
     assert histoloom("train", recipe, "--out", "run", "--finish").code == 0
     early = HistoloomPipeline.load(tmp_path / "run" / "model").fingerprint
     assert int(load_file(tmp_path / "run" / "denoiser" / CHECKPOINT)["step"]) == 1
+    assert [path.name for path in (tmp_path / "run" / "samples").iterdir()] == ["000001.png"]
     whole = HistoloomPipeline.load(tmp_path / "whole" / "model").fingerprint
     assert early != whole
     assert histoloom("train", recipe, "--out", "run").code == 0
     assert HistoloomPipeline.load(tmp_path / "run" / "model").fingerprint == whole
+    sheets = [sorted(path.name for path in (tmp_path / name / "samples").iterdir()) for name in ("run", "whole")]
+    assert sheets[0] == sheets[1]  # none by the denoiser of a half-trained autoencoder
 
 
 @pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])

@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from study_server import Browser
 
 from histoloom.errors import ConfigError, RequestError
 from histoloom.models.pipeline import HistoloomPipeline
+from histoloom.studio.catalog import Model
 from histoloom.studio.job import Job
 from histoloom.studio.serving import serve_studio
 from histoloom.studio.sessions import Sessions
@@ -198,6 +200,18 @@ def test_a_name_that_no_browser_sends_is_refused_before_anything_is_served():
     ):
         with pytest.raises(ConfigError, match="is not the name of a host; give what browsers reach, without https"):
             serve_studio([], StudioConfig(), "127.0.0.1", 0, pytest.fail, name)
+
+
+def test_what_a_bank_leaves_out_is_said_when_its_studio_starts(studio_folder, tmp_path, monkeypatch):
+    bank, said = tmp_path / "crops", []
+    shutil.copytree(studio_folder / "crops", bank)
+    (next(path for path in bank.rglob("*.png")).parent / "crop.svs").write_bytes(b"a slide")
+    models = [Model.open(str(studio_folder), bank)]
+    assert "crop.svs" in models[0].bank.notes[0]
+    monkeypatch.setattr("histoloom.studio.serving.serve", lambda app, listener: None)
+    serve_studio(models, StudioConfig(), "127.0.0.1", 0, said.append)
+    assert said[0] == models[0].bank.notes[0]
+    assert said[1].startswith("serving ")
 
 
 def test_what_a_user_holds_is_bounded_and_the_oldest_leaves_first(tiny):

@@ -40,7 +40,7 @@ from histoloom.experiments.stages import (
     reporter,
     save_model,
 )
-from histoloom.experiments.watch import Watcher
+from histoloom.experiments.watch import SAMPLES, Watcher
 from histoloom.files import run_folder, write_text
 from histoloom.fitting.checkpoint import steps_done
 from histoloom.fitting.processes import process_state
@@ -123,6 +123,7 @@ def _clear_overtaken(recipe: Recipe, folder: Path) -> None:
             )
     for stage in ("decoder", "denoiser"):
         shutil.rmtree(folder / stage, ignore_errors=True)
+    shutil.rmtree(folder / SAMPLES, ignore_errors=True)  # of that one step
 
 
 def open_run(recipe: Recipe, folder: Path, progress: Progress) -> tuple[Run, Path]:

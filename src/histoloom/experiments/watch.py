@@ -14,6 +14,8 @@ from histoloom.models.denoiser import Denoiser
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.schedulers import make_sampler
 
+SAMPLES = "samples"  # the folder of a run that holds its sheets
+
 
 class Watcher:
     """Called at each checkpoint: weaves the same maps and crops again, and has them read."""
@@ -36,7 +38,7 @@ class Watcher:
             self.segmenter = open_segmenter(home, patches, run.table, self.config.segmenter, run.progress)
 
     def __call__(self, step: int, denoiser: Denoiser) -> None:
-        path = self.run.folder / "samples" / f"{step:06d}.png"
+        path = self.run.folder / SAMPLES / f"{step:06d}.png"
         if path.is_file():
             return
         table, curves = self.run.table, self.run.curves

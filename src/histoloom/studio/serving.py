@@ -49,6 +49,8 @@ def serve_studio(
     hosts, is_local = names_of(host, name), is_loopback(host)
     token = None if is_local and not name else new_token()
     with listening(host, port) as listener, studio_app(models, config, token, hosts) as app:
+        for note in dict.fromkeys(note for model in models for note in model.bank.notes):
+            say(note)
         if token is not None:
             say(f"token: {token}")
             say("users log in with this token, which is not shown again")
