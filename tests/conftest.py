@@ -83,19 +83,24 @@ def small_patches(make_patches):
     return make_patches()
 
 
-@pytest.fixture
-def image_folder(tmp_path) -> Path:
+def draw_image_folder(folder: Path) -> Path:
     """A folder as a user has it: images/, maps/, tissue.toml; nine pictures of 80 px by three cases, two types."""
     rng = np.random.default_rng(7)
     for case, tint in enumerate(rng.uniform(-20, 20, (3, 3))):
         for number in range(3):
             image, semantic_map = draw_tissue(rng, 80, 2, tint)
             for kind, pixels in (("images", image), ("maps", semantic_map)):
-                path = tmp_path / kind / f"P{case}" / f"{number}.png"
+                path = folder / kind / f"P{case}" / f"{number}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(pixels).save(path)
-    (tmp_path / "tissue.toml").write_text('[[tissue]]\nid = 0\nname = "stroma"\n\n[[tissue]]\nid = 1\nname = "gland"\n')
-    return tmp_path
+    (folder / "tissue.toml").write_text('[[tissue]]\nid = 0\nname = "stroma"\n\n[[tissue]]\nid = 1\nname = "gland"\n')
+    return folder
+
+
+@pytest.fixture
+def image_folder(tmp_path) -> Path:
+    """See `draw_image_folder`."""
+    return draw_image_folder(tmp_path)
 
 
 @pytest.fixture(scope="session")

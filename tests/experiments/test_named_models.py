@@ -1,9 +1,12 @@
 """Runs that start from a model with other tissue types, or keep clear of one, and what they refuse."""
 
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import draw_image_folder
 
 from histoloom.errors import ConfigError, ModelError, OutputError
 from histoloom.experiments.distill import distill_recipe
@@ -58,6 +61,8 @@ name = "stroma"
 id = 3
 name = "tumor"
 """
+GUIDE = '[denoiser.guide]\nmodel = "first/model"\n'
+FIRST = 'initial_model = "first/model"'
 
 
 def train(folder, name: str, first: str = "", command=None, **changes) -> tuple[HistoloomPipeline, list[str]]:
@@ -68,10 +73,28 @@ def train(folder, name: str, first: str = "", command=None, **changes) -> tuple[
     return HistoloomPipeline.load(model, torch.float32), said
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A folder of images, and the runs that recipes start from."""
+    folder = draw_image_folder(tmp_path_factory.mktemp("trained"))
+    (folder / "other.toml").write_text(OTHER)
+    train(folder, "first", pictures="mpp = 0.5")
+    train(folder, "wide", latents=8)
+    train(folder, "noise", objective="epsilon-l1")
+    student = "[distillation.loop]\nsteps = 1\nbatch_size = 2\nworkers = 0\n"
+    train(folder, "student", FIRST, distill_recipe, tables=student)
+    return folder
+
+
+@pytest.fixture
+def image_folder(trained, tmp_path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+
+
 @pytest.fixture
 def first(image_folder) -> HistoloomPipeline:
-    (image_folder / "other.toml").write_text(OTHER)
-    return train(image_folder, "first", pictures="mpp = 0.5")[0]
+    return HistoloomPipeline.load(image_folder / "first" / "model", torch.float32)
 
 
 def test_a_model_of_other_types_is_trained_further_with_its_autoencoder(image_folder, first):
@@ -113,9 +136,8 @@ def test_a_decoder_that_draws_another_stain_is_said_before_the_denoiser_is_train
 
 
 def test_another_objective_and_other_latents_are_refused_before_any_work(image_folder, first):
-    train(image_folder, "wide", latents=8)
     for name, line, changes, reason in (
-        ("noise", "", {"objective": "epsilon-l1"}, "has objective flow, the recipe needs epsilon-l1"),
+        ("objective", "", {"objective": "epsilon-l1"}, "has objective flow, the recipe needs epsilon-l1"),
         ("latents", 'pretrained_autoencoder = "wide/model"\n', {}, "has latent channels 4, the recipe needs 8"),
     ):
         with pytest.raises(ModelError, match=f"first/model: {reason}"):
@@ -123,12 +145,7 @@ def test_another_objective_and_other_latents_are_refused_before_any_work(image_f
         assert not list(image_folder.glob(f"{name}/*/"))
 
 
-GUIDE = '[denoiser.guide]\nmodel = "first/model"\n'
-FIRST = 'initial_model = "first/model"'
-
-
 def test_a_guide_of_other_types_is_named_by_the_recipe_and_known_by_its_weights(image_folder, first):
-    (image_folder / "other.toml").write_text(OTHER)
     train(image_folder, "second", FIRST, tissue="other.toml", tables=GUIDE)
     card = (image_folder / "second" / "model" / "README.md").read_text()
     assert "from the weights of `model`, away from `model` (weight 1.75), with" in card
@@ -157,10 +174,6 @@ def test_a_guide_of_other_types_is_named_by_the_recipe_and_known_by_its_weights(
     ],
 )
 def test_a_guide_that_cannot_guide_is_refused_before_any_work(image_folder, first, line, tables, reason):
-    train(image_folder, "noise", objective="epsilon-l1")
-    train(image_folder, "wide", latents=8)
-    student = "[distillation.loop]\nsteps = 1\nbatch_size = 2\nworkers = 0\n"
-    train(image_folder, "student", FIRST, distill_recipe, tables=student)
     with pytest.raises(ConfigError, match=reason):
         train(image_folder, "guided", line, tables=tables)
     assert not list(image_folder.glob("guided/*/"))
