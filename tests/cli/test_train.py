@@ -1,5 +1,6 @@
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,10 +11,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from conftest import draw_image_folder
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from histoloom.experiments.recipe import read_recipe
+from histoloom.experiments.run import run_recipe
 from histoloom.fitting.checkpoint import CHECKPOINT
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.recipes import FOLDER
@@ -21,14 +25,32 @@ from histoloom.recipes import FOLDER
 SMOKE = FOLDER / "smoke.toml"
 
 
-@pytest.fixture
-def recipe(image_folder) -> Path:
-    """The recipe `smoke` next to pictures, in a folder of its own, its steps cut down."""
+def write_recipe(folder: Path) -> Path:
+    """The recipe `smoke` next to pictures, its steps cut down."""
     text = SMOKE.read_text().replace("steps = 20", "workers = 0\nsteps = 2").replace("steps = 25", "steps = 1")
     assert text.count("steps = 2\n") == 4
-    path = image_folder / "mine.toml"
+    path = folder / "mine.toml"
     path.write_text(text)
     return path
+
+
+@pytest.fixture
+def recipe(image_folder) -> Path:
+    """See `write_recipe`; in a folder of its own."""
+    return write_recipe(image_folder)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A finished run of the recipe."""
+    folder = draw_image_folder(tmp_path_factory.mktemp("finished"))
+    return run_recipe(read_recipe(write_recipe(folder)), folder / "run").parent
+
+
+@pytest.fixture
+def trained(finished, recipe, tmp_path) -> Path:
+    """A copy of it, next to its recipe."""
+    return shutil.copytree(finished, tmp_path / "run")
 
 
 def change(path: Path, old: str, new: str) -> None:
@@ -64,18 +86,15 @@ def test_a_plan_prints_what_training_costs_and_leaves_nothing(histoloom, recipe,
     assert "give --plan or --finish, not both" in refused.stderr
 
 
-def test_the_resolved_copy_of_a_recipe_trains_the_same_model(histoloom, recipe, tmp_path):
-    assert histoloom("train", recipe, "--out", "one").code == 0
-    resolved = tmp_path / "one" / "recipe.toml"
-    assert histoloom("train", resolved, "--out", "two").code == 0
-    assert (tmp_path / "two" / "recipe.toml").read_text() == resolved.read_text()
-    one, two = (HistoloomPipeline.load(tmp_path / name / "model") for name in ("one", "two"))
+def test_the_resolved_copy_of_a_recipe_trains_the_same_model(histoloom, trained, tmp_path):
+    assert histoloom("train", trained / "recipe.toml", "--out", "two").code == 0
+    assert (tmp_path / "two" / "recipe.toml").read_text() == (trained / "recipe.toml").read_text()
+    one, two = (HistoloomPipeline.load(tmp_path / name / "model") for name in ("run", "two"))
     assert one.fingerprint == two.fingerprint
 
 
-def test_the_same_command_on_a_finished_run_changes_no_weight(histoloom, recipe, tmp_path):
-    assert histoloom("train", recipe, "--out", "run").code == 0
-    weights = {p: p.read_bytes() for p in (tmp_path / "run" / "model").rglob("*.safetensors")}
+def test_the_same_command_on_a_finished_run_changes_no_weight(histoloom, recipe, trained):
+    weights = {p: p.read_bytes() for p in (trained / "model").rglob("*.safetensors")}
     assert histoloom("train", recipe, "--out", "run").code == 0
     assert {p: p.read_bytes() for p in weights} == weights
 
@@ -168,13 +187,6 @@ def test_pictures_that_cannot_be_used(fails, recipe, tmp_path, fault):
     assert said in fails("import", "images", "--maps", "maps", "--tissue", "tissue.toml", "--out", "dataset")
     assert said in fails("train", recipe, "--out", "run", may_leave="run")
     assert not (tmp_path / "run").exists()
-
-
-@pytest.fixture
-def trained(histoloom, recipe, tmp_path) -> Path:
-    """A finished run of the recipe."""
-    assert histoloom("train", recipe, "--out", "run").code == 0
-    return tmp_path / "run"
 
 
 def test_a_checkpoint_of_another_architecture(fails, recipe, trained):
