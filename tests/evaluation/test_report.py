@@ -112,7 +112,8 @@ def test_both_floors_of_copied_parts_stand_in_the_json_on_the_page_and_in_the_ve
 
 def test_too_few_images_for_an_encoder_give_a_reason_instead_of_a_number(image_sets, report_config):
     few = replace(report_config, most=6)
-    found = evaluate(image_sets("real", 0), image_sets("fake", 2), image_sets("train", 1), few)
+    sides = image_sets("real", 0, 12), image_sets("fake", 2, 12), image_sets("train", 1, 12)
+    found = evaluate(*sides, few)
     assert "Map fidelity not given: no segmenter was named (--segmenter)." in found.notes
     distance = found.encoders[0].overall[0]
     assert distance.value is None

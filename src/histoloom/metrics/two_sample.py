@@ -80,6 +80,6 @@ def _balanced(correct: np.ndarray, is_fake: np.ndarray, cases: Cases) -> tuple[f
     for side in (0, 1):
         mine = is_fake == side
         hits, images = np.bincount(of_case[mine], correct[mine], number), np.bincount(of_case[mine], minlength=number)
-        whole += hits.sum() / images.sum() / 2
+        whole += float(hits.sum() / images.sum() / 2)
         without += (hits.sum() - hits) / (images.sum() - images) / 2
     return whole, two_factor_spread(np.array([whole]), without[None], np.bincount(of_case))
