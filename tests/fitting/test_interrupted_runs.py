@@ -17,7 +17,7 @@ import numpy as np
 from dataclasses import replace
 from pathlib import Path
 from safetensors.torch import save_file
-from histoloom.errors import Interrupted
+from histoloom.errors import HistoloomError
 from histoloom.fitting.loop import LoopConfig, fit
 if group:
     os.setpgrp()
@@ -55,6 +55,8 @@ def on_step(progress):
         os.killpg(os.getpgrp(), getattr(signal, moment)) if group else os.kill(os.getpid(), getattr(signal, moment))
     if progress.step == 7 and moment == "an error":
         raise ValueError("no more")
+    if progress.step == 7 and moment == "a lost worker":
+        multiprocessing.active_children()[0].kill()
     if progress.step == 7 and moment == "finish":
         Path(folder, "finish").touch()
 
@@ -70,9 +72,9 @@ config = LoopConfig(steps=12, workers=0, warmup_steps=3, checkpoint_minutes=minu
 config = replace(config, workers=workers)
 try:
     averaged = fit(Line(), draw, collate, config, Path(folder), {"seed": seed}, on_step, on_checkpoint)
-except Interrupted as error:
+except HistoloomError as error:
     Path(folder, "reason").write_text(str(error))
-    os._exit(error.code)
+    os._exit(getattr(error, "code", 1))
 if os.environ.get("RANK", "0") == "0":
     save_file(averaged.state_dict(), f"{folder}/weights.safetensors")
     Path(folder, "losses.json").write_text(json.dumps(losses))
@@ -147,6 +149,15 @@ def test_a_signal_saves_a_checkpoint_at_the_next_step_and_the_same_command_resum
 
 def test_a_run_that_an_error_ends_does_not_wait_for_its_workers(run):
     assert run("ended", "an error", workers=1) == 1  # workers ignore the SIGTERM by which Python ends them at exit
+
+
+def test_a_lost_worker_is_explained_and_the_same_command_resumes(run, tmp_path):
+    assert run("lost", "a lost worker", workers=1) == 1
+    reason = (tmp_path / "lost" / "reason").read_text()
+    assert reason.startswith(f"{tmp_path / 'lost'}: a process that prepares batches died")
+    assert "give the same command again" in reason
+    assert run("lost") == run("whole") == 0
+    assert weights(tmp_path / "lost") == weights(tmp_path / "whole")
 
 
 def test_a_file_named_finish_ends_a_run_early_with_usable_weights(run, tmp_path):
