@@ -22,7 +22,7 @@ from histoloom.errors import ConfigError, HistoloomError, ModelError
 from histoloom.fitting.checkpoint import FORMAT, load_checkpoint, running_average, save_checkpoint
 from histoloom.fitting.processes import Alone, keep_freed_memory, processes_together
 from histoloom.fitting.samples import Collate, Draw, Parts, lost_workers_explained, stream
-from histoloom.fitting.stop import Stop, finish_is_asked
+from histoloom.fitting.stop import Stop
 from histoloom.precision import Precision, resolved
 from histoloom.progress import Bar
 
@@ -114,7 +114,7 @@ def fit(
         raise ModelError(f"{folder}: has trained {start} steps, more than the {config.steps} asked for; ask for more")
     if start and on_checkpoint and world.is_main_process:
         on_checkpoint(start, average.module)
-    if start and finish_is_asked(folder):
+    if start and Stop(folder).wish(world)[1]:
         return average.module
     model, optimizer = world.prepare(objective, optimizer)
     parts = Parts(

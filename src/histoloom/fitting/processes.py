@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+from datetime import timedelta
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
@@ -10,6 +11,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from histoloom.precision import best_device
+
+# The main process cuts slides, encodes latents and trains the segmenter while the others wait for it. By default they
+# give up after 10 minutes on GPUs and 30 on CPUs, and the launcher then ends the run.
+PATIENCE = timedelta(days=7)
 
 
 class Alone:
@@ -49,6 +54,7 @@ World = Accelerator | Alone
 
 def processes_together() -> Accelerator:
     """All processes of this run."""
+    process_state()  # before Accelerator, which would make a group of its own
     # A batch may hold no crops at all, and then their encoder has no gradient.
     return Accelerator(
         mixed_precision="no",
@@ -57,8 +63,11 @@ def processes_together() -> Accelerator:
 
 
 def process_state() -> PartialState:
-    """This process among those of the run; by itself, `PartialState` knows no group of CPU processes."""
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    """This process among those of the run, which wait for each other as long as `PATIENCE`.
+
+    By itself, `PartialState` knows no group of CPU processes.
+    """
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
 
 
 def keep_freed_memory() -> None:
