@@ -2,11 +2,12 @@
 
 import contextlib
 import ctypes
+from collections.abc import Callable
 from datetime import timedelta
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -68,6 +69,13 @@ def process_state() -> PartialState:
     By itself, `PartialState` knows no group of CPU processes.
     """
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
+
+
+def decided_by_main(decide: Callable[[], bool]) -> bool:
+    """What `decide` says in the main process: all processes of the run call this, and get the same answer."""
+    answer = [process_state().is_main_process and decide()]
+    broadcast_object_list(answer)
+    return answer[0]
 
 
 def keep_freed_memory() -> None:
