@@ -14,11 +14,13 @@ from histoloom.errors import ConfigError, ModelError, OutputError
 from histoloom.experiments.plan import plan_recipe
 from histoloom.experiments.recipe import DataSource, Watch, read_recipe
 from histoloom.experiments.run import run_recipe
+from histoloom.experiments.stages import save_model
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.bright import LumenRules
 from histoloom.patches.rules import SlideDataset
 from histoloom.patches.store import read_table
 from histoloom.recipes import FOLDER as RECIPES
+from histoloom.tissue import TissueTable
 
 RECIPE = """
 {first}
@@ -108,6 +110,21 @@ def test_a_model_saved_anew_survives_what_a_killed_run_left(image_folder, traine
 @pytest.fixture
 def trained(image_folder):
     return train(image_folder, "first")
+
+
+def test_a_model_saved_again_gets_new_names_of_its_types_and_gives_up_its_bank(make_pipeline, tmp_path):
+    made, folder = make_pipeline(), tmp_path / "model"
+    parts = (made.denoiser, made.autoencoder)
+    save_model(*parts, TissueTable.from_names(["stroma", "glnad", "tumour"]), folder, mpp=0.5)
+    (folder / "crops").mkdir()
+    save_model(*parts, TissueTable.from_names(["stroma", "glnad", "tumour"]), folder, mpp=0.5)
+    assert (folder / "crops").is_dir()
+    before = HistoloomPipeline.load(folder).fingerprint
+    save_model(*parts, TissueTable.from_names(["stroma", "gland", "tumour"]), folder, mpp=0.25)
+    after = HistoloomPipeline.load(folder)
+    assert (after.fingerprint, after.table.names, after.mpp) == (before, ["stroma", "gland", "tumour"], 0.25)
+    assert not (folder / "crops").exists()
+    assert (tmp_path / f"crops-of-{before[:12]}").is_dir()
 
 
 def test_a_decoder_is_trained_further_and_its_latents_stay(image_folder, trained):

@@ -111,17 +111,18 @@ def save_model(
 ) -> None:
     """Save a pipeline in bf16 safetensors, as a whole; the parts in memory keep their precision.
 
-    A folder that holds these very weights stays as it is, with the bank of crops in it. The bank of other weights moves
-    to `crops-of-HASH` next to the folder. `card` is the text of README.md, `mpp` the scale of the patches in
-    micrometers per pixel, `record` says how it was trained. Raises OutputError.
+    A folder that holds this very model stays as it is, with the bank of crops in it. The bank of a model with other
+    weights, types, copy limit or scale moves to `crops-of-HASH` next to the folder. `card` is the text of README.md,
+    `mpp` the scale of the patches in micrometers per pixel, `record` says how it was trained. Raises OutputError.
     """
     pipeline = _in_bf16(denoiser, autoencoder, table, copy_limit, mpp)
     recover(folder)
-    found = HistoloomPipeline.load(folder).fingerprint if folder.is_dir() else ""
-    if found == pipeline.fingerprint:
-        return
-    if (folder / "crops").is_dir():
-        move(folder / "crops", folder.with_name(f"crops-of-{found[:12]}"))
+    if folder.is_dir():
+        found = HistoloomPipeline.load(folder)
+        if _identity(found) == _identity(pipeline):
+            return
+        if (folder / "crops").is_dir():
+            move(folder / "crops", folder.with_name(f"crops-of-{found.fingerprint[:12]}"))
     with replaced_folder(folder) as aside:
         pipeline.save_pretrained(str(aside))
         if record:
@@ -168,6 +169,11 @@ def _in_bf16(
     return HistoloomPipeline(
         _copy_in_bf16(autoencoder), _copy_in_bf16(denoiser), scheduler, table.to_rows(), copy_limit, mpp
     )
+
+
+def _identity(pipeline: HistoloomPipeline) -> tuple:
+    """What makes a saved model this one: the same weights may get other names of their types."""
+    return pipeline.fingerprint, pipeline.config["tissue"], pipeline.copy_limit, pipeline.mpp
 
 
 def _copy_in_bf16(part: ModelMixin) -> Any:
