@@ -169,6 +169,18 @@ def test_each_checkpoint_is_looked_at_and_read_by_a_segmenter(image_folder):
     assert "woven" in curves.Tags()["images"]
 
 
+def test_a_training_says_at_its_start_which_types_no_patch_shows(image_folder):
+    def say(line: str) -> None:
+        raise RuntimeError(line)  # nothing need be trained
+
+    table = image_folder / "tissue.toml"
+    table.write_text(table.read_text() + '\n[[tissue]]\nid = 2\nname = "tumour"\n')
+    told = {"first": "", "channels": 64, "watch": "map_fidelity = false", "rate": 1e-2, "pairs": 0}
+    (image_folder / "r.toml").write_text(RECIPE.format(**told))
+    with pytest.raises(RuntimeError, match="no patch to train on shows tumour: the model learns nothing about it"):
+        run_recipe(read_recipe(image_folder / "r.toml"), image_folder / "run", say=say)
+
+
 def test_an_initial_model_beside_the_recipe_is_where_training_begins(image_folder, trained):
     further = train(image_folder, "second", 'initial_model = "first/model"', rate=1e-12)
     assert same(further.autoencoder, trained.autoencoder)
