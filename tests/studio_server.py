@@ -25,10 +25,10 @@ from histoloom.web.server import listening, make_server
 def studio(*models: Model, token: str | None = None, hosts=LOOPBACK, **limits: int) -> Iterator[int]:
     """Serve models in a thread until the block ends; yields the port."""
     with (
-        studio_app(list(models), StudioConfig(**limits), token, hosts) as app,
+        studio_app(list(models), StudioConfig(**limits), token, hosts) as (app, end),
         listening("127.0.0.1", 0) as listener,
     ):
-        server = make_server(app)
+        server = make_server(app, end)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

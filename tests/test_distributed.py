@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import signal
 import subprocess
 import sys
 from functools import partial
@@ -79,6 +80,28 @@ def test_a_worker_that_dies_costs_its_item_and_not_the_run():
     assert [outcome.item for outcome in outcomes] == items
     assert [outcome.result for outcome in outcomes] == ["A", None, *"CDEFGHIJKLMNOPQ"]
     assert str(outcomes[1].error).startswith("bad: a worker died over it")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+def test_workers_end_with_the_process_that_has_work_for_them(number, code):
+    script = f"""
+import os, sys, time
+from histoloom.distributed import Workers, run_items
+
+def work():
+    for _ in run_items(time.sleep, [0, 600, 600], Workers(2)):
+        os.kill(os.getpid(), {number})
+
+try:
+    work()
+except KeyboardInterrupt:
+    pass
+sys.exit(130)
+"""
+    # Workers inherit standard output, which is closed when the last of them has ended.
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
+    assert done.returncode == code
+    assert b"Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("workers", [*WAYS, RAY])

@@ -6,12 +6,17 @@ others. Only what is not the fault of an item (a wrong option, a full disk, a mi
 """
 
 import multiprocessing
+import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.connection import Connection
+from threading import Thread
 from typing import Any
 
 from histoloom.config import check_numbers
@@ -109,8 +114,7 @@ def _in_processes(make: Callable, items: Iterable, count: int) -> Iterator[Outco
     is_over = False
     while not is_over:
         waiting: deque[_Submitted] = deque()
-        # Spawned, not forked: handles and threads of C libraries do not survive a fork.
-        with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+        with _pool(count) as pool:
             try:
                 for item in left:
                     waiting.append(_Submitted(item))
@@ -128,6 +132,27 @@ def _in_processes(make: Callable, items: Iterable, count: int) -> Iterator[Outco
             yield logged(one.outcome() if one.is_done() else _alone(make, one.item))
 
 
+@contextmanager
+def _pool(count: int) -> Iterator[ProcessPoolExecutor]:
+    """Spawned processes, which end with the block whatever they work on, and with this process however it ends."""
+    # Spawned, not forked: handles and threads of C libraries do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    watched, held = context.Pipe(duplex=False)
+    with watched, ProcessPoolExecutor(count, context, _end_with, (watched,)) as pool, held:
+        yield pool
+
+
+def _end_with(watched: Connection) -> None:
+    """End this worker once the other end of `watched` is closed, by its holder or with it."""
+
+    def wait() -> None:
+        watched.poll(None)
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to the workers, too
+    Thread(target=wait, daemon=True).start()
+
+
 def _first(waiting: deque[_Submitted]) -> Outcome:
     """The outcome of the item that has waited longest, which is then taken off."""
     outcome = waiting[0].outcome()
@@ -136,7 +161,7 @@ def _first(waiting: deque[_Submitted]) -> Outcome:
 
 
 def _alone(make: Callable, item: Any) -> Outcome:
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with _pool(1) as pool:
         try:
             return pool.submit(_made_once, make, item).result()
         except BrokenProcessPool:

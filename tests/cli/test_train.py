@@ -2,6 +2,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +20,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from histoloom.experiments.recipe import read_recipe
 from histoloom.experiments.run import run_recipe
 from histoloom.fitting.checkpoint import CHECKPOINT
+from histoloom.fitting.stop import FINISH
+from histoloom.locks import locked
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.recipes import FOLDER
 
@@ -236,6 +239,32 @@ def test_a_run_is_finished_early_with_a_usable_model_and_then_continued(histoloo
     assert HistoloomPipeline.load(tmp_path / "run" / "model").fingerprint == whole
     sheets = [sorted(path.name for path in (tmp_path / name / "samples").iterdir()) for name in ("run", "whole")]
     assert sheets[0] == sheets[1]  # none by the denoiser of a half-trained autoencoder
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_running_process_is_asked_to_finish_by_one_process_or_by_several(start, recipe, tmp_path, count):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    world = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1"}
+    world |= {"MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    script = """
+import os, sys
+os.environ.update(world)
+os.chdir(folder)
+sys.argv = ["histoloom", "train", "mine.toml", "--out", "run", "--finish"]
+from histoloom.cli.main import run
+run()
+"""
+    with locked(tmp_path / "run"):
+        ranks = [
+            start(script, folder=str(recipe.parent), world=world | {"RANK": str(i), "LOCAL_RANK": str(i)})
+            for i in range(count)
+        ]
+        for process in ranks:
+            process.join(60)
+        assert [process.exitcode for process in ranks] == [0] * count
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [FINISH]
 
 
 @pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])

@@ -14,11 +14,13 @@ from histoloom.errors import ConfigError, ModelError, OutputError
 from histoloom.experiments.plan import plan_recipe
 from histoloom.experiments.recipe import DataSource, Watch, read_recipe
 from histoloom.experiments.run import run_recipe
+from histoloom.experiments.stages import save_model
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.bright import LumenRules
 from histoloom.patches.rules import SlideDataset
 from histoloom.patches.store import read_table
 from histoloom.recipes import FOLDER as RECIPES
+from histoloom.tissue import TissueTable
 
 RECIPE = """
 {first}
@@ -110,6 +112,21 @@ def trained(image_folder):
     return train(image_folder, "first")
 
 
+def test_a_model_saved_again_gets_new_names_of_its_types_and_gives_up_its_bank(make_pipeline, tmp_path):
+    made, folder = make_pipeline(), tmp_path / "model"
+    parts = (made.denoiser, made.autoencoder)
+    save_model(*parts, TissueTable.from_names(["stroma", "glnad", "tumour"]), folder, mpp=0.5)
+    (folder / "crops").mkdir()
+    save_model(*parts, TissueTable.from_names(["stroma", "glnad", "tumour"]), folder, mpp=0.5)
+    assert (folder / "crops").is_dir()
+    before = HistoloomPipeline.load(folder).fingerprint
+    save_model(*parts, TissueTable.from_names(["stroma", "gland", "tumour"]), folder, mpp=0.25)
+    after = HistoloomPipeline.load(folder)
+    assert (after.fingerprint, after.table.names, after.mpp) == (before, ["stroma", "gland", "tumour"], 0.25)
+    assert not (folder / "crops").exists()
+    assert (tmp_path / f"crops-of-{before[:12]}").is_dir()
+
+
 def test_a_decoder_is_trained_further_and_its_latents_stay(image_folder, trained):
     lines = "[decoder]\nsize = 32\nchannels = 8\nloop = { steps = 3, batch_size = 2, workers = 0 }"
     sharper = train(image_folder, "second", f'initial_model = "first/model"\n{lines}', rate=1e-12)
@@ -150,6 +167,18 @@ def test_each_checkpoint_is_looked_at_and_read_by_a_segmenter(image_folder):
     assert [(event.step, 0 <= event.value <= 1) for event in fidelity] == [(3, True)]
     assert {"denoiser/loss", "denoiser/waiting_for_data", "autoencoder/loss"} <= set(curves.Tags()["scalars"])
     assert "woven" in curves.Tags()["images"]
+
+
+def test_a_training_says_at_its_start_which_types_no_patch_shows(image_folder):
+    def say(line: str) -> None:
+        raise RuntimeError(line)  # nothing need be trained
+
+    table = image_folder / "tissue.toml"
+    table.write_text(table.read_text() + '\n[[tissue]]\nid = 2\nname = "tumour"\n')
+    told = {"first": "", "channels": 64, "watch": "map_fidelity = false", "rate": 1e-2, "pairs": 0}
+    (image_folder / "r.toml").write_text(RECIPE.format(**told))
+    with pytest.raises(RuntimeError, match="no patch to train on shows tumour: the model learns nothing about it"):
+        run_recipe(read_recipe(image_folder / "r.toml"), image_folder / "run", say=say)
 
 
 def test_an_initial_model_beside_the_recipe_is_where_training_begins(image_folder, trained):

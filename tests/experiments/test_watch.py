@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 
 from histoloom.conditioning.crops import CropConfig
+from histoloom.evaluation.segmenter import SEGMENTER, SegmenterConfig
 from histoloom.experiments.context import Run
 from histoloom.experiments.recipe import DataSource, Recipe, Watch
+from histoloom.experiments.stages import open_segmenter
 from histoloom.experiments.watch import Watcher
 from histoloom.progress import silent
 from histoloom.tissue import TissueTable
@@ -39,3 +41,20 @@ def test_crops_are_as_large_as_those_that_the_denoiser_learns_from(small_patches
     edges = {max(crop.pixels.shape[:2]) for crops in Watcher(run, autoencoder).crops for crop in crops}
     assert edges
     assert max(edges) <= 28
+
+
+def test_a_segmenter_of_other_images_or_types_is_trained_again(make_patches, tmp_path):
+    config = SegmenterConfig(channels=(8, 8), size=32, steps=1, batch_size=2)
+    table = TissueTable.from_names(["stroma", "gland", "tumour"])
+    patches, others = (make_patches(4, 2, 32, 2, seed) for seed in (0, 1))
+
+    def opened(of, types: TissueTable = table) -> bytes:
+        open_segmenter(tmp_path, of, types, config, silent)
+        return (tmp_path / SEGMENTER).read_bytes()
+
+    first, changed = opened(patches), (tmp_path / SEGMENTER).stat().st_mtime_ns
+    assert opened(patches) == first
+    assert (tmp_path / SEGMENTER).stat().st_mtime_ns == changed
+    assert opened(others) != first
+    assert opened(patches) == first
+    assert opened(patches, TissueTable.from_names(["stroma", "gland"])) != first

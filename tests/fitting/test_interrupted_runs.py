@@ -12,12 +12,12 @@ from histoloom.fitting.checkpoint import CHECKPOINT
 
 # Fits a line through eight numbers; the checkpoint is written after every step. `moment` is where it is cut short.
 RUN = """
-import json, multiprocessing, os, resource, signal
+import json, multiprocessing, os, resource, signal, time
 import numpy as np
 from dataclasses import replace
 from pathlib import Path
 from safetensors.torch import save_file
-from histoloom.errors import Interrupted
+from histoloom.errors import HistoloomError
 from histoloom.fitting.loop import LoopConfig, fit
 if group:
     os.setpgrp()
@@ -55,10 +55,15 @@ def on_step(progress):
         os.killpg(os.getpgrp(), getattr(signal, moment)) if group else os.kill(os.getpid(), getattr(signal, moment))
     if progress.step == 7 and moment == "an error":
         raise ValueError("no more")
+    if progress.step == 7 and moment == "a lost worker":
+        multiprocessing.active_children()[0].kill()
     if progress.step == 7 and moment == "finish":
         Path(folder, "finish").touch()
 
 def on_checkpoint(step, averaged):
+    if moment == "finish while a checkpoint is watched":
+        time.sleep(1)  # the other process does not wait for this
+        Path(folder, "finish").touch()
     if step == 7 and moment == "after it is saved":
         die()
     with Path(folder, "watched").open("a") as file:
@@ -70,9 +75,12 @@ config = LoopConfig(steps=12, workers=0, warmup_steps=3, checkpoint_minutes=minu
 config = replace(config, workers=workers)
 try:
     averaged = fit(Line(), draw, collate, config, Path(folder), {"seed": seed}, on_step, on_checkpoint)
-except Interrupted as error:
+except HistoloomError as error:
     Path(folder, "reason").write_text(str(error))
-    os._exit(error.code)
+    os._exit(getattr(error, "code", 1))
+if "RANK" in os.environ:
+    group = torch.distributed.distributed_c10d._get_default_group()
+    Path(folder, "patience").write_text(str(group._get_backend(torch.device("cpu")).options._timeout))
 if os.environ.get("RANK", "0") == "0":
     save_file(averaged.state_dict(), f"{folder}/weights.safetensors")
     Path(folder, "losses.json").write_text(json.dumps(losses))
@@ -149,6 +157,15 @@ def test_a_run_that_an_error_ends_does_not_wait_for_its_workers(run):
     assert run("ended", "an error", workers=1) == 1  # workers ignore the SIGTERM by which Python ends them at exit
 
 
+def test_a_lost_worker_is_explained_and_the_same_command_resumes(run, tmp_path):
+    assert run("lost", "a lost worker", workers=1) == 1
+    reason = (tmp_path / "lost" / "reason").read_text()
+    assert reason.startswith(f"{tmp_path / 'lost'}: a process that prepares batches died")
+    assert "give the same command again" in reason
+    assert run("lost") == run("whole") == 0
+    assert weights(tmp_path / "lost") == weights(tmp_path / "whole")
+
+
 def test_a_file_named_finish_ends_a_run_early_with_usable_weights(run, tmp_path):
     assert run("early", "finish", minutes=NEVER) == 0
     assert len(json.loads((tmp_path / "early" / "losses.json").read_text())) == 7
@@ -182,24 +199,44 @@ def test_parts_of_a_batch_add_up_to_it(run, tmp_path):
     compare(tmp_path / "halves", tmp_path / "whole")
 
 
-def test_two_processes_walk_the_path_of_one_with_the_same_batch(run, start, tmp_path):
-    (tmp_path / "pair").mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    # What `torchrun --nproc_per_node 2` and `accelerate launch --cpu --num_processes 2` set.
-    world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    names = {"folder": str(tmp_path / "pair"), "moment": "", "seed": 0, "minutes": EVERY_STEP, "loop": SIZES}
-    names |= {"workers": 0, "group": False}
-    ranks = [
-        start(f"import os\nos.environ.update({world | {'RANK': str(i), 'LOCAL_RANK': str(i)}})\n{RUN}", **names)
-        for i in range(2)
-    ]
-    for process in ranks:
-        process.join()
-    assert [process.exitcode for process in ranks] == [0, 0]
+@pytest.fixture
+def run_pair(start, tmp_path):
+    """`run_pair(moment)`: a run in the folder `pair` by two processes; returns their exit codes."""
+
+    def one(moment: str = "") -> list[int | None]:
+        (tmp_path / "pair").mkdir(exist_ok=True)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        # What `torchrun --nproc_per_node 2` and `accelerate launch --cpu --num_processes 2` set.
+        world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        names = {"folder": str(tmp_path / "pair"), "moment": moment, "seed": 0, "minutes": EVERY_STEP, "loop": SIZES}
+        names |= {"workers": 0, "group": False}
+        ranks = [
+            start(f"import os\nos.environ.update({world | {'RANK': str(i), 'LOCAL_RANK': str(i)}})\n{RUN}", **names)
+            for i in range(2)
+        ]
+        for process in ranks:
+            process.join(60)
+        codes = [process.exitcode for process in ranks]
+        for process in ranks:
+            process.kill()
+        return codes
+
+    return one
+
+
+def test_two_processes_walk_the_path_of_one_with_the_same_batch_and_have_patience(run, run_pair, tmp_path):
+    assert run_pair() == [0, 0]
     assert run("one") == 0
     compare(tmp_path / "pair", tmp_path / "one")
+    assert (tmp_path / "pair" / "patience").read_text() == "7 days, 0:00:00"
+
+
+def test_two_processes_agree_on_whether_a_run_that_resumes_shall_finish(run_pair, tmp_path):
+    assert run_pair() == [0, 0]
+    assert run_pair("finish while a checkpoint is watched") == [0, 0]
+    assert (tmp_path / "pair" / "finish").exists()
 
 
 def compare(folder: Path, other: Path) -> None:

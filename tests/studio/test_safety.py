@@ -153,6 +153,19 @@ def test_cancel_works_within_a_step(page, tiny, monkeypatch):
     assert len(steps) <= seen + 3
 
 
+def test_a_studio_that_stops_tells_those_who_watch_and_logs_no_error(tiny, caplog):
+    with studio(tiny) as port:
+        page = Page(port)
+        job = page.ask("/api/weave", slow_body())[1]["job"]
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("GET", f"/api/jobs/{job}/events", headers={"Cookie": page.cookie})
+        stream = connection.getresponse()
+        assert stream.readline().startswith(b"id: ")
+    assert stream.read().endswith(b"event: canceled\ndata: {}\n\n")
+    connection.close()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 def test_a_client_that_leaves_frees_its_turn(page):
     job = page.ask("/api/weave", slow_body())[1]["job"]
     assert page.events(job, 1)  # then the connection is closed

@@ -3,13 +3,15 @@
 import json
 import os
 import signal
+import sqlite3
+from contextlib import closing
 
 import pytest
 from study_server import RATINGS, Browser, served
 
-from histoloom.errors import ConfigError, InputError
+from histoloom.errors import ConfigError, InputError, RequestError
 from histoloom.locks import locked
-from histoloom.study.answers import opened_answers
+from histoloom.study.answers import Answer, Answers, opened_answers
 from histoloom.study.create import create_study
 from histoloom.study.folder import ANSWERS, open_study, read_key
 from histoloom.study.serving import serve_study
@@ -166,6 +168,23 @@ def test_a_killed_server_loses_no_answer_and_its_tokens_still_hold(studies):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+def test_an_answer_that_the_disk_refuses_is_one_line_for_its_reader_and_nothing_is_kept(tmp_path):
+    with opened_answers(tmp_path / ANSWERS, is_new=True) as answers:
+        token = answers.add_readers(["reader-1"])["reader-1"]
+    with closing(sqlite3.connect(tmp_path / ANSWERS)) as connection:
+        connection.execute("PRAGMA query_only = ON")  # a disk that refuses to write
+        answers = Answers(connection)
+        given = Answer("reader-1", "001", 3, RATINGS)
+        for write in (lambda: answers.add(given), lambda: answers.log_in(token), lambda: answers.log_out("reader-1")):
+            with pytest.raises(RequestError, match=r"cannot write this down \(.*\); tell whoever runs") as refused:
+                write()
+            assert refused.value.status == 503
+        assert answers.all() == []
+        connection.execute("PRAGMA query_only = OFF")
+        answers.add(given)
+        assert [answer.item for answer in answers.all()] == ["001"]
+
+
 def test_ctrl_c_stops_the_server_in_one_line_and_no_token_is_stored_or_logged(studies):
     folder = studies()
     with served(folder) as running:

@@ -5,7 +5,7 @@ import logging
 import signal
 import sys
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -101,29 +101,28 @@ def run() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
-        _call(arguments)
+        return _call(arguments)
     except _Stopped as stopped:
         name = "Ctrl-C" if stopped.number == signal.SIGINT else signal.Signals(stopped.number).name
-        _give_up(f"stopped by {name}; the same command resumes", 128 + stopped.number)
+        reason, code = f"stopped by {name}; the same command resumes", 128 + stopped.number
     except Interrupted as stopped:
-        _give_up(str(stopped), stopped.code)
+        reason, code = str(stopped), stopped.code
     except HistoloomError as error:
         if debug:
             raise
-        _give_up(str(error))
+        reason, code = str(error), 1
     except OSError as error:
         if debug or error.errno not in FULL:
             raise
-        _give_up(f"{error.filename or 'output'}: {error.strerror}; free some space and give the same command again")
+        reason = f"{error.filename or 'output'}: {error.strerror}; free some space and give the same command again"
+        code = 1
+    # Not above: while an error is handled, it keeps alive all that it went through, such as workers.
+    typer.echo(f"histoloom: {' '.join(reason.split())}", err=True)
+    raise SystemExit(code)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     raise _Stopped(number)
-
-
-def _give_up(reason: str, code: int = 1) -> NoReturn:
-    typer.echo(f"histoloom: {' '.join(reason.split())}", err=True)
-    raise SystemExit(code)
 
 
 def _call(arguments: list[str]) -> None:

@@ -86,27 +86,35 @@ def _learn(run: Callable[..., Path], recipe: str, out: Path | None, data: Path |
     from accelerate import PartialState
 
     from histoloom.cli.progress import bar
-    from histoloom.errors import LockedError
     from histoloom.experiments.recipe import read_recipe
-    from histoloom.files import write_text
-    from histoloom.fitting.stop import FINISH
+    from histoloom.fitting.processes import decided_by_main
     from histoloom.patches.dataset import read_description
     from histoloom.recipes import find_recipe
 
     path = find_recipe(recipe)
-    folder = out or Path("runs") / path.stem
-    try:
-        model = run(read_recipe(path, data), folder, bar, finish)
-    except LockedError:
-        if not finish:
-            raise
-        write_text(folder / FINISH, "")
-        typer.echo(f"asked the running process to finish; it writes {folder / 'model'} after its next step")
+    folder, read = out or Path("runs") / path.stem, read_recipe(path, data)
+    if finish and decided_by_main(lambda: _asks_running(folder)):
         return
+    model = run(read, folder, bar, finish)
     if PartialState().is_main_process:
         for failure in (read_description(folder / "dataset") or {}).get("failures", ()):
             typer.echo(f"skipped: {failure}", err=True)
         typer.echo(f"wrote {model}; weave with: histoloom generate {model} --layouts 16 --out woven")
+
+
+def _asks_running(folder: Path) -> bool:
+    """Ask the process that writes a run folder to finish; False where there is none."""
+    from histoloom.errors import LockedError
+    from histoloom.files import check_writable, write_text
+    from histoloom.fitting.stop import FINISH
+
+    try:
+        check_writable(folder)
+        return False
+    except LockedError:
+        write_text(folder / FINISH, "")
+        typer.echo(f"asked the running process to finish; it writes {folder / 'model'} after its next step")
+        return True
 
 
 def reproduce(

@@ -21,6 +21,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from diffusers.models.modeling_utils import ModelMixin
 
 from histoloom.conditioning.kinds import CONDITIONINGS
@@ -82,6 +83,7 @@ def run_recipe(
         run, dataset = open_run(recipe, folder, progress)
         if state.is_main_process:
             _say_start(run, say)
+            _say_absent(run, say)
         if run.curves is not None:
             stack.enter_context(run.curves)
         autoencoder = open_autoencoder(run)
@@ -170,6 +172,14 @@ def _say_start(run: Run, say: Callable[[str], None]) -> None:
         say(f"{name}: was trained at {initial.mpp:.3g} um/px; the scale of these patches is unknown or mixed")
     elif abs(mine / initial.mpp - 1) > SCALE_TOLERANCE:
         say(f"{name}: was trained at {initial.mpp:.3g} um/px; these patches have {mine:.3g} um/px")
+
+
+def _say_absent(run: Run, say: Callable[[str], None]) -> None:
+    """Say which types no patch shows."""
+    counts = [np.bincount(semantic_map.ravel(), minlength=256) for semantic_map in run.patches.semantic_maps]
+    shown = np.sum(counts, axis=0)
+    if absent := [tissue.name for tissue in run.table.types if not shown[tissue.id]]:
+        say(f"no patch to train on shows {', '.join(absent)}: the model learns nothing about it")
 
 
 def _train_denoiser(run: Run, autoencoder: ModelMixin, watcher: Watcher | None) -> Denoiser:

@@ -82,11 +82,14 @@ def open_segmenter(
     folder: Path, patches: Patches, table: TissueTable, config: SegmenterConfig, progress: Progress
 ) -> Segmenter:
     """The segmenter in `folder`, which reads maps off images; trained on `patches` first if there is none of this
-    config. Its window shrinks to fit small patches."""
+    config, these types and these images. Its window shrinks to fit small patches."""
     config = fitted(config, min(patches.images.shape[1:3]))
     with suppress(ModelError):  # one that cannot be read, or of another version, is trained again
-        if (folder / SEGMENTER).is_file() and (found := load_segmenter(folder)).config == config:
-            return found
+        if (folder / SEGMENTER).is_file():
+            found = load_segmenter(folder)
+            is_same = (found.config, found.num_types) == (config, table.num_ids)
+            if is_same and found.num_learned(patches.images) == len(patches):
+                return found
     with progress("segmenter", config.steps, "steps") as bar:
         trained = train_segmenter(
             patches.images,
@@ -111,17 +114,18 @@ def save_model(
 ) -> None:
     """Save a pipeline in bf16 safetensors, as a whole; the parts in memory keep their precision.
 
-    A folder that holds these very weights stays as it is, with the bank of crops in it. The bank of other weights moves
-    to `crops-of-HASH` next to the folder. `card` is the text of README.md, `mpp` the scale of the patches in
-    micrometers per pixel, `record` says how it was trained. Raises OutputError.
+    A folder that holds this very model stays as it is, with the bank of crops in it. The bank of a model with other
+    weights, types, copy limit or scale moves to `crops-of-HASH` next to the folder. `card` is the text of README.md,
+    `mpp` the scale of the patches in micrometers per pixel, `record` says how it was trained. Raises OutputError.
     """
     pipeline = _in_bf16(denoiser, autoencoder, table, copy_limit, mpp)
     recover(folder)
-    found = HistoloomPipeline.load(folder).fingerprint if folder.is_dir() else ""
-    if found == pipeline.fingerprint:
-        return
-    if (folder / "crops").is_dir():
-        move(folder / "crops", folder.with_name(f"crops-of-{found[:12]}"))
+    if folder.is_dir():
+        found = HistoloomPipeline.load(folder)
+        if _identity(found) == _identity(pipeline):
+            return
+        if (folder / "crops").is_dir():
+            move(folder / "crops", folder.with_name(f"crops-of-{found.fingerprint[:12]}"))
     with replaced_folder(folder) as aside:
         pipeline.save_pretrained(str(aside))
         if record:
@@ -168,6 +172,11 @@ def _in_bf16(
     return HistoloomPipeline(
         _copy_in_bf16(autoencoder), _copy_in_bf16(denoiser), scheduler, table.to_rows(), copy_limit, mpp
     )
+
+
+def _identity(pipeline: HistoloomPipeline) -> tuple:
+    """What makes a saved model this one: the same weights may get other names of their types."""
+    return pipeline.fingerprint, pipeline.config["tissue"], pipeline.copy_limit, pipeline.mpp
 
 
 def _copy_in_bf16(part: ModelMixin) -> Any:

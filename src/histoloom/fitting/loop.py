@@ -21,8 +21,8 @@ from histoloom.config import check_numbers
 from histoloom.errors import ConfigError, HistoloomError, ModelError
 from histoloom.fitting.checkpoint import FORMAT, load_checkpoint, running_average, save_checkpoint
 from histoloom.fitting.processes import Alone, keep_freed_memory, processes_together
-from histoloom.fitting.samples import Collate, Draw, Parts, stream
-from histoloom.fitting.stop import Stop, finish_is_asked
+from histoloom.fitting.samples import Collate, Draw, Parts, lost_workers_explained, stream
+from histoloom.fitting.stop import Stop
 from histoloom.precision import Precision, resolved
 from histoloom.progress import Bar
 
@@ -93,7 +93,7 @@ def fit(
     finished run may be lengthened by more `steps`. Without `folder` the training stays in memory and in this process.
 
     Raises Interrupted after SIGTERM or Ctrl-C, when the checkpoint of the next step is saved; ModelError for a
-    checkpoint of another run; HistoloomError for a loss or gradient that is not finite.
+    checkpoint of another run; HistoloomError for a loss or gradient that is not finite, and for a lost worker.
     """
     keep_freed_memory()
     precision = resolved(config.precision)
@@ -114,7 +114,7 @@ def fit(
         raise ModelError(f"{folder}: has trained {start} steps, more than the {config.steps} asked for; ask for more")
     if start and on_checkpoint and world.is_main_process:
         on_checkpoint(start, average.module)
-    if start and finish_is_asked(folder):
+    if start and Stop(folder).wish(world)[1]:
         return average.module
     model, optimizer = world.prepare(objective, optimizer)
     parts = Parts(
@@ -127,7 +127,11 @@ def fit(
     )
     numbers = range(start * config.accumulate, config.steps * config.accumulate)
     clock = _Clock(config.batch_size)
-    with Stop(folder) as stop, contextlib.closing(stream(parts, numbers, config.workers)) as batches:
+    with (
+        Stop(folder) as stop,
+        lost_workers_explained(folder or "training"),
+        contextlib.closing(stream(parts, numbers, config.workers)) as batches,
+    ):
         for step in range(start, config.steps):
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * learning_rate_factor(step, config)

@@ -2,14 +2,20 @@
 
 import contextlib
 import ctypes
+from collections.abc import Callable
+from datetime import timedelta
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from histoloom.precision import best_device
+
+# The main process cuts slides, encodes latents and trains the segmenter while the others wait for it. By default they
+# give up after 10 minutes on GPUs and 30 on CPUs, and the launcher then ends the run.
+PATIENCE = timedelta(days=7)
 
 
 class Alone:
@@ -49,6 +55,7 @@ World = Accelerator | Alone
 
 def processes_together() -> Accelerator:
     """All processes of this run."""
+    process_state()  # before Accelerator, which would make a group of its own
     # A batch may hold no crops at all, and then their encoder has no gradient.
     return Accelerator(
         mixed_precision="no",
@@ -57,8 +64,18 @@ def processes_together() -> Accelerator:
 
 
 def process_state() -> PartialState:
-    """This process among those of the run; by itself, `PartialState` knows no group of CPU processes."""
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    """This process among those of the run, which wait for each other as long as `PATIENCE`.
+
+    By itself, `PartialState` knows no group of CPU processes.
+    """
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
+
+
+def decided_by_main(decide: Callable[[], bool]) -> bool:
+    """What `decide` says in the main process: all processes of the run call this, and get the same answer."""
+    answer = [process_state().is_main_process and decide()]
+    broadcast_object_list(answer)
+    return answer[0]
 
 
 def keep_freed_memory() -> None:

@@ -1,7 +1,8 @@
 """What training loops share about samples: draw them from patches, stack them into batches, stream the batches."""
 
 import signal
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from histoloom.augmentation import dihedral
+from histoloom.errors import HistoloomError
 from histoloom.stain import StainJitter, apply_stain, draw_stain
 
 Draw = Callable[[int], dict]
@@ -79,6 +81,23 @@ def stream(parts: Parts, numbers: range, workers: int) -> Generator[dict, None, 
         worker_init_fn=_leave_signals_to_the_loop,
     )
     yield from loader
+
+
+@contextmanager
+def lost_workers_explained(place: object) -> Iterator[None]:
+    """Raise HistoloomError, naming `place`, where a worker of `stream` dies.
+
+    Torch says so at any line of the block, or loses the connection to a worker that has just died.
+    """
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
+            raise
+        raise HistoloomError(
+            f"{place}: a process that prepares batches died, perhaps for lack of memory; free some and give the same "
+            "command again, with workers = 0 in this stage's loop if it dies again"
+        ) from None
 
 
 def _leave_signals_to_the_loop(worker: int) -> None:

@@ -32,7 +32,7 @@ class Stop:
 
     def wish(self, world: World) -> tuple[bool, bool]:
         """Whether a signal has come, and whether the run shall finish early: the same answer in every process."""
-        mine = [self._signal > 0, finish_is_asked(self._folder)]
+        mine = [self._signal > 0, _finish_is_asked(self._folder)]
         if world.num_processes > 1:
             together = world.reduce(torch.tensor(mine, device=world.device).int(), "sum")
             assert isinstance(together, torch.Tensor)
@@ -52,6 +52,6 @@ class Stop:
         self._signal = number
 
 
-def finish_is_asked(folder: Path | None) -> bool:
+def _finish_is_asked(folder: Path | None) -> bool:
     """Whether a file `finish` asks the stage in `folder` to end with the weights that it has."""
     return folder is not None and any((home / FINISH).exists() for home in (folder, folder.parent))

@@ -24,8 +24,9 @@ from histoloom.web.tokens import new_token
 @contextmanager
 def studio_app(
     models: list[Model], config: StudioConfig, token: str | None = None, hosts: frozenset[str] | None = LOOPBACK
-) -> Iterator[Starlette]:
-    """The app of a studio, whose models weave while the block runs. `token`: see `Sessions`; `hosts`: `make_app`."""
+) -> Iterator[tuple[Starlette, Callable[[], None]]]:
+    """The app of a studio, whose models weave while the block runs, and what ends that work and the streams that show
+    it. `token`: see `Sessions`; `hosts`: `make_app`."""
     catalog, turns = Catalog(models), Turns(config.queue)
     examples = Examples(catalog)
     pages = StudioPages(catalog, examples, Sessions(config, token), turns, config)
@@ -34,7 +35,8 @@ def studio_app(
         return FileResponse(STATIC / "compare.html")
 
     with Weaver(turns, examples):
-        yield make_app("studio", [Route("/compare", compare), *pages.routes()], hosts, pages.body_limits)
+        routes = [Route("/compare", compare), *pages.routes()]
+        yield make_app("studio", routes, hosts, pages.body_limits), turns.end
 
 
 def serve_studio(
@@ -48,7 +50,7 @@ def serve_studio(
     """
     hosts, is_local = names_of(host, name), is_loopback(host)
     token = None if is_local and not name else new_token()
-    with listening(host, port) as listener, studio_app(models, config, token, hosts) as app:
+    with listening(host, port) as listener, studio_app(models, config, token, hosts) as (app, end):
         for note in dict.fromkeys(note for model in models for note in model.bank.notes):
             say(note)
         if token is not None:
@@ -57,4 +59,4 @@ def serve_studio(
         if not is_local:
             say("anyone on the network can reach this page, and pictures travel unencrypted: put a TLS proxy before it")
         say(f"serving {', '.join(model.name for model in models)} at {address(host, listener)}; stop with Ctrl-C")
-        serve(app, listener)
+        serve(app, listener, end)

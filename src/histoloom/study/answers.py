@@ -48,7 +48,7 @@ class Answers:
     def new_token(self, reader: str) -> str:
         """A token that replaces the one of a reader, and ends their login."""
         token = new_token()
-        with self._connection:
+        with self._written():
             self._connection.execute(
                 "INSERT INTO readers VALUES (?, ?, '') ON CONFLICT DO UPDATE SET token = excluded.token, session = ''",
                 (reader, digest(token)),
@@ -61,7 +61,7 @@ class Answers:
         if reader is None:
             raise RequestError("no reader has this token; check for missing letters", 401)
         session = new_token()
-        with self._connection:
+        with self._written():
             self._connection.execute("UPDATE readers SET session = ? WHERE name = ?", (digest(session), reader))
         return session
 
@@ -76,7 +76,7 @@ class Answers:
 
     def log_out(self, reader: str) -> None:
         """End the session of a reader."""
-        with self._connection:
+        with self._written():
             self._connection.execute("UPDATE readers SET session = '' WHERE name = ?", (reader,))
 
     def answered(self, reader: str) -> set[str]:
@@ -85,12 +85,12 @@ class Answers:
         return {item for (item,) in rows}
 
     def add(self, answer: Answer) -> None:
-        """Write an answer to the disk; raises RequestError where the item has one."""
+        """Write an answer to the disk; raises RequestError where the item has one, or the disk refuses."""
         values = (answer.reader, answer.item, answer.answer, *(answer.ratings.get(rating) for rating in RATINGS))
         marks = ", ".join("?" * len(values))
         names = ", ".join(("reader", "item", "answer", *RATINGS))
         try:
-            with self._connection:
+            with self._written():
                 self._connection.execute(f"INSERT INTO answers ({names}) VALUES ({marks})", values)
         except sqlite3.IntegrityError:
             raise RequestError("you have answered this item already, perhaps in another tab", 409) from None
@@ -103,6 +103,17 @@ class Answers:
             Answer(reader, item, answer, dict(zip(RATINGS, ratings, strict=True)), at)
             for reader, item, answer, at, *ratings in rows
         ]
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        """What the block changes is on the disk when it ends, or not at all; raises RequestError then."""
+        try:
+            with self._connection:
+                yield
+        except sqlite3.OperationalError as error:
+            raise RequestError(
+                f"the server cannot write this down ({error}); tell whoever runs the study, and try again", 503
+            ) from None
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import errno
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
@@ -34,21 +34,36 @@ def address(host: str, listener: socket.socket) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-def make_server(app: ASGIApp) -> uvicorn.Server:
-    """A server of an app. Nothing is logged but errors: no address, no token."""
+class _Server(uvicorn.Server):
+    """Calls `stopping` before it waits for the answers that it has begun: those that never end by themselves would be
+    cut off, each with a traceback."""
+
+    def __init__(self, settings: uvicorn.Config, stopping: Callable[[], object]):
+        super().__init__(settings)
+        self._stopping = stopping
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stopping()
+        await super().shutdown(sockets)
+
+
+def make_server(app: ASGIApp, stopping: Callable[[], object] = lambda: None) -> uvicorn.Server:
+    """A server of an app, which calls `stopping` when it begins to stop. Nothing is logged but errors: no address, no
+    token."""
     settings = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=3
     )
-    return uvicorn.Server(settings)
+    return _Server(settings, stopping)
 
 
-def serve(app: ASGIApp, listener: socket.socket) -> None:
-    """Answer requests until a signal stops the process; raises Interrupted then."""
+def serve(app: ASGIApp, listener: socket.socket, stopping: Callable[[], object] = lambda: None) -> None:
+    """Answer requests until a signal stops the process; raises Interrupted then. `stopping` is called first, and ends
+    what would not end by itself."""
     stopped: list[int] = []
     # The server takes signals while it runs, and raises them once more for these handlers when it has ended.
     before = {number: signal.signal(number, lambda found, _: stopped.append(found)) for number in _SIGNALS}
     try:
-        make_server(app).run(sockets=[listener])
+        make_server(app, stopping).run(sockets=[listener])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
