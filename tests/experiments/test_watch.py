@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 
 from histoloom.conditioning.crops import CropConfig
+from histoloom.evaluation.segmenter import SegmenterConfig
 from histoloom.experiments.context import Run
 from histoloom.experiments.recipe import DataSource, Recipe, Watch
+from histoloom.experiments.stages import open_segmenter
 from histoloom.experiments.watch import Watcher
 from histoloom.progress import silent
 from histoloom.tissue import TissueTable
@@ -29,6 +31,21 @@ def test_patches_of_one_slide_get_the_crops_of_their_own_maps(small_patches, mak
         assert len(mine) == len(theirs)
         for one, other in zip(mine, theirs, strict=True):
             np.testing.assert_array_equal(one.pixels, other.pixels)
+
+
+def test_a_segmenter_that_learned_from_other_maps_or_types_is_trained_again(small_patches, tmp_path):
+    config, labels = SegmenterConfig(steps=1, batch_size=1, size=32, channels=(4, 8)), []
+
+    def bar(label: str, total: int | None, unit: str = "items"):
+        labels.append(label)
+        return silent(label, total, unit)
+
+    relabeled = replace(small_patches, semantic_maps=np.where(small_patches.semantic_maps == 1, 0, 1).astype(np.uint8))
+    three, four = (TissueTable.from_names(["stroma", "gland", "tumor", "polyp"][:n]) for n in (3, 4))
+    for patches, table, trained in ((small_patches, three, 1), (small_patches, three, 1), (relabeled, three, 2),
+                                    (relabeled, four, 3)):  # fmt: skip
+        assert open_segmenter(tmp_path, patches, table, config, bar).num_types == table.num_ids
+        assert labels == ["segmenter"] * trained
 
 
 def test_crops_are_as_large_as_those_that_the_denoiser_learns_from(small_patches, make_pipeline, tmp_path):
