@@ -90,7 +90,6 @@ def _learn(run: Callable[..., Path], recipe: str, out: Path | None, data: Path |
     from histoloom.experiments.recipe import read_recipe
     from histoloom.files import write_text
     from histoloom.fitting.stop import FINISH
-    from histoloom.patches.dataset import read_description
     from histoloom.recipes import find_recipe
 
     path = find_recipe(recipe)
@@ -104,9 +103,16 @@ def _learn(run: Callable[..., Path], recipe: str, out: Path | None, data: Path |
         typer.echo(f"asked the running process to finish; it writes {folder / 'model'} after its next step")
         return
     if PartialState().is_main_process:
-        for failure in (read_description(folder / "dataset") or {}).get("failures", ()):
-            typer.echo(f"skipped: {failure}", err=True)
+        _say_skipped(folder)
         typer.echo(f"wrote {model}; weave with: histoloom generate {model} --layouts 16 --out woven")
+
+
+def _say_skipped(folder: Path) -> None:
+    """Name the slides that the dataset of a run lacks."""
+    from histoloom.cli.notes import echo_notes
+    from histoloom.patches.dataset import read_description
+
+    echo_notes(f"skipped: {failure}" for failure in (read_description(folder / "dataset") or {}).get("failures", ()))
 
 
 def reproduce(
@@ -143,5 +149,6 @@ def reproduce(
         read = replace(read, reproduce=replace(read.reproduce, encoders=tuple(encoder)))
     run(read, folder, bar)
     if PartialState().is_main_process:
+        _say_skipped(folder)
         typer.echo((folder / "tables.md").read_text(encoding="utf-8"))
         typer.echo(f"wrote {folder / 'reproduce.json'}, {folder / 'tables.md'} and {folder / 'sheet.png'}")
