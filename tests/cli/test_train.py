@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from histoloom.cli.train import reproduce
 from histoloom.experiments.recipe import read_recipe
 from histoloom.experiments.run import run_recipe
 from histoloom.fitting.checkpoint import CHECKPOINT
@@ -76,6 +77,18 @@ def test_a_recipe_becomes_a_model_that_weaves(histoloom, recipe, tmp_path):
     woven = histoloom("generate", run / "model", "--layouts", 2, "--size", 64, "--steps", 2, "--out", "woven")
     assert (woven.code, woven.stderr) == (0, "")
     assert pq.read_table(tmp_path / "woven" / "index.parquet").num_rows == 2
+
+
+def test_a_comparison_names_the_slides_that_it_skipped(recipe, capsys, monkeypatch):
+    def run(_, folder: Path, *__) -> None:
+        (folder / "dataset").mkdir(parents=True)
+        (folder / "dataset" / "dataset.json").write_text('{"failures": ["a.svs: is damaged"]}')
+        (folder / "tables.md").write_text("| tables |")
+
+    monkeypatch.setattr("histoloom.experiments.reproduce.reproduce", run)
+    reproduce(str(recipe), recipe.parent / "run")
+    shown = capsys.readouterr()
+    assert (shown.err, shown.out.splitlines()[0]) == ("skipped: a.svs: is damaged\n", "| tables |")
 
 
 def test_a_plan_prints_what_training_costs_and_leaves_nothing(histoloom, recipe, tmp_path):

@@ -1,6 +1,7 @@
 import shutil
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from histoloom.discovery.pseudo_maps import MapConfig
 from histoloom.discovery.pseudo_patches import Kept, draw_patches
 from histoloom.distributed import Workers
 from histoloom.errors import InputError, OutputError
+from histoloom.models.card import ModelCard
+from histoloom.patches.dataset import read_description, write_description
 from histoloom.patches.store import iter_rows, load_patches, read_table
 from histoloom.progress import SILENT
 
@@ -31,8 +34,13 @@ def named(tree):
 
 
 def test_maps_are_new_and_all_else_is_as_it_was(dataset, by_color, named, tmp_path):
+    dataset = Path(shutil.copytree(dataset, tmp_path / "licensed"))
+    write_description(dataset, read_description(dataset) | {"license": "cc-by-4.0"})
     record = draw_patches(dataset, lambda: by_color, "print", named, 1, CONFIG, Kept(), tmp_path / "pseudo")
     assert record["config"]["types"] == 3
+    assert (
+        read_description(tmp_path / "pseudo")["license"] == ModelCard.read(tmp_path / "pseudo").license == "cc-by-4.0"
+    )
     assert read_table(tmp_path / "pseudo").names == ["type 0", "type 1", "type 2"]
     for split in ("train", "val"):
         before, after = load_patches(dataset, split), load_patches(tmp_path / "pseudo", split)

@@ -1,11 +1,15 @@
 """From a recipe to a student, as `histoloom distill` makes it."""
 
+import shutil
+
 import pytest
+from huggingface_hub import constants
 
 from histoloom.errors import ConfigError, HistoloomError
 from histoloom.experiments.distill import distill_recipe
 from histoloom.experiments.recipe import read_recipe
 from histoloom.experiments.run import run_recipe
+from histoloom.models.card import ModelCard
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.training.denoiser import DenoiserTraining
 from histoloom.training.distillation import windows_of
@@ -50,8 +54,14 @@ def distill(folder, recipe: str = RECIPE):
     return distill_recipe(read_recipe(folder / "d.toml"), folder / "run")
 
 
-def test_a_recipe_becomes_a_student_that_says_what_it_is(folder):
-    model = distill(folder)
+def test_a_recipe_becomes_a_student_that_says_what_it_is(folder, monkeypatch):
+    (folder / "teacher" / "README.md").write_text("---\nlicense: cc-by-4.0\nattribution: 'Doe: a study'\n---\n")
+    hub = folder / "hub" / "models--someone--teacher"
+    (hub / "refs").mkdir(parents=True)
+    (hub / "refs" / "main").write_text("abc")
+    shutil.copytree(folder / "teacher", hub / "snapshots" / "abc")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "hub"))
+    model = distill(folder, RECIPE.replace('"teacher"', '"someone/teacher"'))
     student = HistoloomPipeline.load(model)
     assert student.denoiser.student.steps == (1, 2)
     assert student.table == HistoloomPipeline.load(folder / "teacher").table
@@ -59,6 +69,8 @@ def test_a_recipe_becomes_a_student_that_says_what_it_is(folder):
     card = (model / "README.md").read_text()
     assert "method `average`, for 1, 2 steps; map guidance 1.0 to 2.0, crop guidance 1.0 to 4.0" in card
     assert "FewStepScheduler, 2 steps" in card
+    assert "License of `teacher`, whose weights it goes on from: cc-by-4.0. Attribution: Doe: a study" in card
+    assert ModelCard.read(model) == ModelCard(license="unknown and cc-by-4.0", attribution="Doe: a study")
     assert "4 windows of 64 px, seed 0, distilled from `teacher`" in card
     written = [path for path in model.rglob("*") if path.suffix in (".json", ".md")]
     assert not [path for path in written if str(folder) in path.read_text()]

@@ -156,6 +156,7 @@ def test_another_model_lends_its_autoencoder_whatever_size_the_recipes_own_would
     [
         ('encoders = ["encoder"]', 'encoders = ["nowhere"]', "nowhere"),
         ("seeds = [0, 1]", 'seeds = [0, 1], backbone = "resnet18"', "holds weights of tf_efficientnet_lite0"),
+        ("[data]", '[data]\nsplit = "val"', "data split is 'val', which everything is measured against"),
         ("[reproduce]", "[distillation]\n[reproduce]", r"\[distillation\] has no effect"),
         ("weave = {", "weave = { seed = 9,", "leave seed out of weave"),
         ("weave = {", 'weave = { sampler = "ddim",', "sampler 'ddim' does not fit a model of kind 'flow'"),
@@ -167,7 +168,8 @@ def test_what_cannot_be_measured_is_refused_before_training(folder, old, new, re
     (folder / "tiny.toml").write_text(text.replace(old, new))
     with pytest.raises(HistoloomError, match=reason):
         reproduce(read_recipe(folder / "tiny.toml"), folder / "run")
-    assert not list((folder / "run").rglob("*.safetensors"))
+    assert not (folder / "run").exists() or [path.name for path in (folder / "run").glob("*/")] == ["dataset"]
+    assert not (folder / "run" / "recipe.toml").exists()
 
 
 def test_patches_that_are_in_both_splits_are_found_before_training(folder):

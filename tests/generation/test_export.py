@@ -24,6 +24,7 @@ from histoloom.generation.export import export_woven
 from histoloom.generation.woven_patch import SOURCES
 from histoloom.generation.woven_reader import read_woven
 from histoloom.generation.woven_writer import write_patches
+from histoloom.patches.dataset import read_description
 from histoloom.patches.store import read_table
 from histoloom.slides.annotations import read_annotations
 
@@ -79,6 +80,7 @@ def test_a_dataset_is_opened_by_what_train_opens(woven):
     np.testing.assert_array_equal(patches.semantic_maps, expected.semantic_maps)
     assert len(set(patches.cases)) == COUNT
     assert read_table(out) == TABLE
+    assert read_description(out)["license"] == "cc-by-4.0"
 
 
 def test_datasets_opens_what_is_for_hugging_face(woven, tmp_path):

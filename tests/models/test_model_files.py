@@ -45,6 +45,15 @@ BAD_FILES = {
     "a scheduler of a billion steps": (
         lambda m: change(m / "scheduler/scheduler_config.json", num_train_timesteps=10**9),
         "scheduler_config.json: num_train_timesteps is 1000000000; at most"),
+    "a scheduler without times": (
+        lambda m: change(m / "scheduler/scheduler_config.json", num_train_timesteps=0),
+        "scheduler_config.json: describes no sampler .division by zero.; copy the model again"),
+    "a scheduler of other times": (
+        lambda m: change(m / "scheduler/scheduler_config.json", num_train_timesteps=7),
+        "scheduler_config.json: num_train_timesteps is 7; give 1000"),
+    "a network without some of the weights": (
+        lambda m: change(m / "denoiser/config.json", conditioning="map"),
+        "denoiser/config.json: describes a network without .*, which the weights hold; copy the model again"),
     "channels without end": (
         lambda m: change(m / "denoiser/config.json", channels=[10**9, 10**9]), "denoiser/config.json: channels is 100"),
     "channels of another size": (

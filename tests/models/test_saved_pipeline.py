@@ -6,14 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from weaving import KINDS, apart, grain, halves, weave
 
 from histoloom.errors import ConfigError
 from histoloom.models.autoencoder import weights_hash
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.sampling import Sampling
+from histoloom.models.saved_pipeline import FILES
 from histoloom.models.schedulers import make_sampler
 from histoloom.precision import bf16_is_faster
+from histoloom.weights import find_model
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -64,6 +67,13 @@ def test_a_model_of_the_hub_opens_from_the_cache_of_its_download(tiny_model, tmp
     opened = HistoloomPipeline.from_pretrained("someone/tiny", cache_dir=tmp_path)
     assert opened.fingerprint == HistoloomPipeline.load(tiny_model).fingerprint
     assert Path(opened.name_or_path) == repository / "snapshots" / "abc"  # its card and its bank are there
+
+
+def test_every_file_of_a_model_comes_from_the_hub():
+    folder = Path(find_model("ebhi-seg-few-steps"))
+    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    assert "training.safetensors" in files
+    assert list(filter_repo_objects(files, allow_patterns=FILES)) == files
 
 
 def test_a_model_of_before_there_was_a_copy_limit_or_a_scale_has_none(tiny_model, tmp_path):

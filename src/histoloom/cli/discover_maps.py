@@ -69,7 +69,10 @@ def maps(
     workers: Processes = 1,
     ray: Ray = "",
     license_name: Annotated[
-        str, typer.Option("--license", help="License for the card of a dataset, such as cc-by-4.0.")
+        str,
+        typer.Option(
+            "--license", help="License for the card of a dataset. Default: that of the dataset with other maps."
+        ),
     ] = "unknown",
 ) -> None:
     """Step 5: draw maps of the types: label TIFFs and QuPath GeoJSON of slides, or a patch dataset with new maps.

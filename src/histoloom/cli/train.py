@@ -88,7 +88,6 @@ def _learn(run: Callable[..., Path], recipe: str, out: Path | None, data: Path |
     from histoloom.cli.progress import bar
     from histoloom.experiments.recipe import read_recipe
     from histoloom.fitting.processes import decided_by_main
-    from histoloom.patches.dataset import read_description
     from histoloom.recipes import find_recipe
 
     path = find_recipe(recipe)
@@ -97,8 +96,7 @@ def _learn(run: Callable[..., Path], recipe: str, out: Path | None, data: Path |
         return
     model = run(read, folder, bar, finish)
     if PartialState().is_main_process:
-        for failure in (read_description(folder / "dataset") or {}).get("failures", ()):
-            typer.echo(f"skipped: {failure}", err=True)
+        _say_skipped(folder)
         typer.echo(f"wrote {model}; weave with: histoloom generate {model} --layouts 16 --out woven")
 
 
@@ -115,6 +113,14 @@ def _asks_running(folder: Path) -> bool:
         write_text(folder / FINISH, "")
         typer.echo(f"asked the running process to finish; it writes {folder / 'model'} after its next step")
         return True
+
+
+def _say_skipped(folder: Path) -> None:
+    """Name the slides that the dataset of a run lacks."""
+    from histoloom.cli.notes import echo_notes
+    from histoloom.patches.dataset import read_description
+
+    echo_notes(f"skipped: {failure}" for failure in (read_description(folder / "dataset") or {}).get("failures", ()))
 
 
 def reproduce(
@@ -151,5 +157,6 @@ def reproduce(
         read = replace(read, reproduce=replace(read.reproduce, encoders=tuple(encoder)))
     run(read, folder, bar)
     if PartialState().is_main_process:
+        _say_skipped(folder)
         typer.echo((folder / "tables.md").read_text(encoding="utf-8"))
         typer.echo(f"wrote {folder / 'reproduce.json'}, {folder / 'tables.md'} and {folder / 'sheet.png'}")

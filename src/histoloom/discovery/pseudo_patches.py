@@ -118,10 +118,13 @@ def draw_patches(
 ) -> dict:
     """Write `dataset` with maps of the level at index `level` to `out`, and return its description.
 
-    `fingerprint` is the fingerprint of the classifier. Where `out` is finished, nothing is done. A damaged shard is
-    skipped and named under `failures` in the description. Raises OutputError where `out` holds something else,
-    InputError where no shard can be drawn, such as for patches of another mpp than the windows.
+    `fingerprint` is the fingerprint of the classifier. An unknown license is that of `dataset`. Where `out` is
+    finished, nothing is done. A damaged shard is skipped and named under `failures` in the description. Raises
+    OutputError where `out` holds something else, InputError where no shard can be drawn, such as for patches of another
+    mpp than the windows.
     """
+    if license_name == "unknown":
+        license_name = str((read_description(dataset) or {}).get("license") or license_name)
     record = _record(dataset, fingerprint, named, level, config, kept, license_name)
     shards = [path for split in splits(dataset) for path in shards_of(dataset.absolute(), split)]
     if is_finished(out, record):
@@ -205,6 +208,7 @@ def _describe(aside: Path, out: Path, record: Record, license_name: str, failure
         "maps": "pseudo maps of discovered tissue types, predicted by a classifier and not reviewed by anybody",
         "counts": {s.name: {"patches": s.patches, "cases": s.cases} for s in summaries},
         "failures": failures,
+        "license": license_name,
         "sha256": content_hash(aside),
     }
     write_description(aside, described)

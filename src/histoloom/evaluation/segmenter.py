@@ -77,11 +77,18 @@ class SegmenterConfig:
 
 
 class Segmenter:
-    """A trained network, the number of types that it knows, and hashes of the images that it learned from."""
+    """A trained network, the number of types that it knows, and hashes of the images and maps that it learned from."""
 
-    def __init__(self, network: nn.Module, num_types: int, config: SegmenterConfig, learned_from: frozenset[bytes]):
+    def __init__(
+        self,
+        network: nn.Module,
+        num_types: int,
+        config: SegmenterConfig,
+        learned_from: frozenset[bytes],
+        maps: str = "",
+    ):
         self.network, self.num_types, self.config = network.eval(), num_types, config
-        self.learned_from = learned_from
+        self.learned_from, self.maps = learned_from, maps
 
     @torch.inference_mode()
     def predict(self, images: UInt8[np.ndarray, "n h w 3"], batch_size: int = 16) -> UInt8[np.ndarray, "n h w"]:
@@ -103,6 +110,10 @@ class Segmenter:
     def num_learned(self, images: UInt8[np.ndarray, "n h w 3"]) -> int | None:
         """How many of these images it learned from; None if that is not recorded."""
         return sum(_hash(image) in self.learned_from for image in images) if self.learned_from else None
+
+    def has_learned(self, images: UInt8[np.ndarray, "n h w 3"], semantic_maps: UInt8[np.ndarray, "n h w"]) -> bool:
+        """Whether it learned from these images and maps, and from no others."""
+        return self.learned_from == frozenset(map(_hash, images)) and self.maps == _hash(semantic_maps).hex()
 
     def _logits(self, images: Tensor) -> Tensor:
         height, width = images.shape[1:3]
@@ -166,7 +177,8 @@ def train_segmenter(
         objective = SegmenterObjective(network, type_weights(semantic_maps, num_types, config.balance))
         trained = fit(objective, MapSampler(images, semantic_maps, config), stack, config.loop(), on_step=show_on(bar))
     assert isinstance(trained, SegmenterObjective)
-    return Segmenter(trained.network, num_types, config, frozenset(map(_hash, images)))
+    learned_from = frozenset(map(_hash, images))
+    return Segmenter(trained.network, num_types, config, learned_from, _hash(semantic_maps).hex())
 
 
 def save_segmenter(segmenter: Segmenter, folder: Path | str) -> Path:
@@ -175,7 +187,12 @@ def save_segmenter(segmenter: Segmenter, folder: Path | str) -> Path:
     Equal segmenters give equal bytes. Raises OutputError where the disk refuses.
     """
     path = Path(folder) / SEGMENTER
-    about = {"format": _FORMAT, "num_types": segmenter.num_types, "config": asdict(segmenter.config)}
+    about = {
+        "format": _FORMAT,
+        "num_types": segmenter.num_types,
+        "config": asdict(segmenter.config),
+        "maps": segmenter.maps,
+    }
     tensors = {name: value.cpu().contiguous() for name, value in segmenter.network.state_dict().items()}
     hashes = np.frombuffer(b"".join(sorted(segmenter.learned_from)), np.uint8).reshape(-1, _HASH_BYTES)
     tensors[_LEARNED] = torch.from_numpy(hashes.copy())
@@ -203,7 +220,7 @@ def load_segmenter(folder: Path | str) -> Segmenter:
     except (OSError, SafetensorError, ConfigError, LookupError, ValueError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{path}: is not a segmenter of this version ({reason}); train it again") from None
-    return Segmenter(network, int(about["num_types"]), config, learned_from)
+    return Segmenter(network, int(about["num_types"]), config, learned_from, str(about.get("maps", "")))
 
 
 class _Block(nn.Module):
@@ -246,8 +263,8 @@ def _conv(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(outputs))
 
 
-def _hash(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    return hashlib.sha256(np.ascontiguousarray(image).data).digest()[:_HASH_BYTES]
+def _hash(pixels: UInt8[np.ndarray, "..."]) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).digest()[:_HASH_BYTES]
 
 
 def fitted(config: SegmenterConfig, edge: int) -> SegmenterConfig:

@@ -20,7 +20,7 @@ from pathlib import Path
 from histoloom.errors import ConfigError
 from histoloom.experiments.context import record_of
 from histoloom.experiments.model_card import model_card
-from histoloom.experiments.recipe import Recipe
+from histoloom.experiments.recipe import Recipe, save_recipe
 from histoloom.experiments.run import asked_to_finish, open_run
 from histoloom.experiments.stages import open_initial, reporter, save_model
 from histoloom.experiments.watch import Watcher
@@ -31,7 +31,6 @@ from histoloom.models.sampling import Sampling
 from histoloom.progress import Progress, silent
 from histoloom.training.distillation import Distillation, train_student, windows_of
 from histoloom.training.teacher import check_teacher
-from histoloom.weights import find_model
 
 BANK = "crops"  # folder of the crop bank in a model
 
@@ -51,6 +50,8 @@ def distill_recipe(recipe: Recipe, folder: Path | str, progress: Progress = sile
             stack.enter_context(run_folder(folder, record_of(recipe, "distill")))
             asked_to_finish(folder, finish)
         run, dataset = open_run(recipe, folder, progress)
+        if state.is_main_process:
+            save_recipe(recipe, folder)
         if run.curves is not None:
             stack.enter_context(run.curves)
         watcher = Watcher(run, teacher.autoencoder) if state.is_main_process else None
@@ -76,7 +77,7 @@ def distill_recipe(recipe: Recipe, folder: Path | str, progress: Progress = sile
             card = model_card(run, student, dataset, teacher.copy_limit)
             model, autoencoder = folder / "model", teacher.autoencoder
             save_model(student, autoencoder, teacher.table, model, teacher.copy_limit, card, teacher.mpp)
-            _lend_bank(Path(find_model(recipe.initial_model)), model)
+            _lend_bank(Path(teacher.name_or_path), model)
     return folder / "model"
 
 

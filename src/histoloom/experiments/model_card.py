@@ -1,5 +1,6 @@
 """The card of a trained model: what it is, what it learned from, and what nobody has measured yet."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from histoloom.conditioning.kinds import CONDITIONINGS
 from histoloom.errors import InputError
 from histoloom.experiments.context import Run
 from histoloom.experiments.recipe import Recipe
+from histoloom.models.card import ModelCard
 from histoloom.models.denoiser import Denoiser
+from histoloom.models.model_files import local_folder
 from histoloom.models.sampling import Sampling
 from histoloom.models.schedulers import make_sampler
 from histoloom.patches.store import common_mpp
@@ -25,17 +28,22 @@ def model_card(run: Run, denoiser: Denoiser, dataset: Path, copy_limit: float | 
     loop = (recipe.denoiser if denoiser.student is None else recipe.distillation or recipe.denoiser).loop
     scheduler, usual = make_sampler(denoiser.samplers)
     asked = Sampling() if denoiser.student is None else denoiser.student.resolve(Sampling())
-    template = Environment(
+    data_license, origins = _license(dataset), _origins(recipe)
+    environment = Environment(
         loader=PackageLoader("histoloom.experiments", "."),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=True,
-    ).get_template("model_card.md.jinja")
-    return template.render(
+    )
+    environment.filters["yaml"] = json.dumps  # a JSON text is a YAML scalar
+    return environment.get_template("model_card.md.jinja").render(
         name=run.folder.resolve().name,
-        license=_license(dataset),
+        license=" and ".join(dict.fromkeys([data_license, *(card.license for _, card in origins)])),
+        data_license=data_license,
+        origins=origins,
+        attribution="; ".join(dict.fromkeys(card.attribution for _, card in origins if card.attribution)),
         config=denoiser.config,
         reads=CONDITIONINGS[denoiser.config["conditioning"]],
         parameters=sum(p.numel() for p in denoiser.parameters()) / 1e6,
@@ -65,6 +73,12 @@ def _guide(recipe: Recipe) -> dict | None:
     """Name and weight of the model that training kept away from."""
     guide = recipe.denoiser.guide
     return None if guide is None else {"name": Path(guide.model).name, "weight": guide.weight}
+
+
+def _origins(recipe: Recipe) -> list[tuple[str, ModelCard]]:
+    """Name and card of each model whose weights the run goes on from."""
+    given = dict.fromkeys(name for name in (recipe.initial_model, recipe.pretrained_autoencoder) if name)
+    return [(Path(name).name, ModelCard.read(local_folder(name, ["README.md"]))) for name in given]
 
 
 def _license(dataset: Path) -> str:

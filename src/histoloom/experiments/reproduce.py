@@ -36,7 +36,7 @@ from histoloom.experiments.measuring import (
     masks_of,
     measure,
 )
-from histoloom.experiments.recipe import Recipe, Reproduction
+from histoloom.experiments.recipe import Recipe, Reproduction, save_recipe
 from histoloom.experiments.run import open_run
 from histoloom.experiments.stages import open_autoencoder, open_segmenter, reporter, save_model
 from histoloom.files import run_folder, whole_file, write_json, write_text
@@ -67,6 +67,8 @@ def reproduce(recipe: Recipe, folder: Path | str, progress: Progress = silent) -
     for name, given in (("denoiser guide", recipe.denoiser.guide), ("[distillation]", recipe.distillation)):
         if given is not None:
             raise ConfigError(f"{name} has no effect in a comparison of conditionings; leave it out")
+    if recipe.data.split == HELD_OUT:
+        raise ConfigError(f"data split is {HELD_OUT!r}, which everything is measured against; train on another split")
     if recipe.reproduce.autoencoder_of:
         recipe = replace(recipe, pretrained_autoencoder=recipe.reproduce.autoencoder_of, decoder=None)
     with ExitStack() as stack:
@@ -82,6 +84,7 @@ def reproduce(recipe: Recipe, folder: Path | str, progress: Progress = silent) -
         if state.is_main_process:
             check_measuring(comparison)
             check_training_sets(comparison, _draw_maps(run.patches, recipe.reproduce)[1])
+            save_recipe(recipe, folder)
         state.wait_for_everyone()
         models = _train_all(comparison)
         state.wait_for_everyone()

@@ -82,6 +82,7 @@ def run_recipe(
                 _clear_overtaken(recipe, folder)
         run, dataset = open_run(recipe, folder, progress)
         if state.is_main_process:
+            save_recipe(recipe, folder)
             _say_start(run, say)
             _say_absent(run, say)
         if run.curves is not None:
@@ -129,14 +130,12 @@ def _clear_overtaken(recipe: Recipe, folder: Path) -> None:
 
 
 def open_run(recipe: Recipe, folder: Path, progress: Progress) -> tuple[Run, Path]:
-    """Check the recipe, open its data, and save its resolved copy; returns the run and the folder of its dataset."""
+    """Check the recipe and open its data; returns the run and the folder of its dataset."""
     state, check = process_state(), _check_of(recipe)
     with state.main_process_first():
         dataset = open_dataset(recipe.data, folder, check, progress)
     table, patches = read_table(dataset), open_split(dataset, recipe.data.split)
     check(min(patches.images.shape[1:3]), table)
-    if state.is_main_process:
-        save_recipe(recipe, folder)
     run = Run(
         recipe=recipe,
         folder=folder,

@@ -82,13 +82,13 @@ def open_segmenter(
     folder: Path, patches: Patches, table: TissueTable, config: SegmenterConfig, progress: Progress
 ) -> Segmenter:
     """The segmenter in `folder`, which reads maps off images; trained on `patches` first if there is none of this
-    config, these types and these images. Its window shrinks to fit small patches."""
+    config that learned from them. Its window shrinks to fit small patches."""
     config = fitted(config, min(patches.images.shape[1:3]))
     with suppress(ModelError):  # one that cannot be read, or of another version, is trained again
         if (folder / SEGMENTER).is_file():
             found = load_segmenter(folder)
-            is_same = (found.config, found.num_types) == (config, table.num_ids)
-            if is_same and found.num_learned(patches.images) == len(patches):
+            same = found.config == config and found.num_types == table.num_ids
+            if same and found.has_learned(patches.images, patches.semantic_maps):
                 return found
     with progress("segmenter", config.steps, "steps") as bar:
         trained = train_segmenter(

@@ -39,6 +39,7 @@ def write_dataset(items: Iterator[Item], table: TissueTable, license: License, a
         "counts": {s.name: {"patches": s.patches, "cases": s.cases} for s in summaries},
         "notes": ["synthetic: a model wove all patches, and each counts as a case of its own", license.text],
         "failures": [],
+        "license": license.name,
         "sha256": content_hash(aside),
     }
     write_description(aside, description)

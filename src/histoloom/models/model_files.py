@@ -51,7 +51,7 @@ def local_folder(source: object, patterns: list[str], **hub: Any) -> Path:
         ) from None
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{source}: cannot be downloaded ({_first_line(error)}); check the name, or try again"
+            f"{source}: cannot be downloaded ({first_line(error)}); check the name, or try again"
         ) from None
 
 
@@ -65,23 +65,24 @@ def read_config(path: Path) -> dict:
     return config
 
 
-def check_weights(folder: Path, build: Callable[[dict], Any]) -> None:
+def check_weights(folder: Path, build: Callable[[dict], Any], all_used: bool = False) -> None:
     """Hold configuration and weights in `folder` against each other, before anything is allocated.
 
-    `build` makes the network of a configuration. Raises ModelError naming the file that is missing or damaged.
+    `build` makes the network of a configuration, which has a place for each weight where `all_used`. Raises ModelError
+    naming the file that is missing or damaged.
     """
     config = read_config(folder / CONFIG)
-    shapes: dict[str, list[int]] = {}
+    stored: dict[str, list[int]] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        stored = read_header(path)
-        shapes |= {_modern(name): shape for name, shape in stored.items()} | stored
+        stored |= read_header(path)
+    shapes = {_modern(name): shape for name, shape in stored.items()} | stored
     if not shapes:
         raise ModelError(f"{folder / WEIGHTS}: no such weights; weights must be safetensors, a pickle is never opened")
     try:
         with torch.device("meta"):
             network = build(config)
     except Exception as error:  # whatever a library makes of a stranger's configuration
-        raise ModelError(f"{folder / CONFIG}: describes no network ({_first_line(error)})") from None
+        raise ModelError(f"{folder / CONFIG}: describes no network ({first_line(error)})") from None
     wanted = {name: list(value.shape) for name, value in network.state_dict().items()}
     for name, shape in wanted.items():
         if name not in shapes:  # diffusers would fill it with random numbers
@@ -91,6 +92,10 @@ def check_weights(folder: Path, build: Callable[[dict], Any]) -> None:
                 f"{folder / CONFIG}: does not fit the weights, where {name} has shape {shapes[name]} instead of "
                 f"{shape}; copy the model again"
             )
+    if all_used and (unused := [name for name in stored if not {name, _modern(name)} & wanted.keys()]):
+        raise ModelError(
+            f"{folder / CONFIG}: describes a network without {unused[0]}, which the weights hold; copy the model again"
+        )
 
 
 def read_header(path: Path) -> dict[str, list[int]]:
@@ -111,7 +116,7 @@ def read_header(path: Path) -> dict[str, list[int]]:
             raise ValueError(f"{size} bytes, where its header tells of {end}")
     except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         raise ModelError(
-            f"{path}: is truncated, damaged, or not a safetensors file ({_first_line(error)}); copy it again"
+            f"{path}: is truncated, damaged, or not a safetensors file ({first_line(error)}); copy it again"
         ) from None
     return shapes
 
@@ -154,6 +159,7 @@ def _whole(value: object) -> int:
     return value
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What a library says of an error, in one line."""
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__

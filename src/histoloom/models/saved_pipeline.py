@@ -3,16 +3,19 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from histoloom.errors import ConfigError, ModelError, TissueError
 from histoloom.models.autoencoder import AUTOENCODERS, latent_channels, latent_factor
 from histoloom.models.denoiser import Denoiser
-from histoloom.models.model_files import CONFIG, INDEX, WEIGHTS, check_finite, check_weights, read_config
-from histoloom.models.schedulers import scheduler_classes
+from histoloom.models.model_files import CONFIG, INDEX, WEIGHTS, check_finite, check_weights, first_line, read_config
+from histoloom.models.schedulers import Scheduler, scheduler_classes
 from histoloom.text import shorten
 from histoloom.tissue import TissueTable
 
-PIPELINE = "HistoloomPipeline"
-FILES = [INDEX, "*/*.json", "*/*.safetensors", "README.md", "crops/*"]  # what is downloaded of a model on the hub
+PIPELINE, SCHEDULER = "HistoloomPipeline", "scheduler_config.json"
+TIMES = 1000  # of all noise, as denoisers know it
+FILES = [INDEX, "*/*.json", "*.safetensors", "README.md", "crops/*"]  # what is downloaded of a model on the hub
 
 
 def check_files(folder: Path) -> None:
@@ -33,9 +36,10 @@ def check_files(folder: Path) -> None:
             names = ", ".join(sorted(name for _, name in kinds))
             raise ModelError(f"{folder / INDEX}: {part} is {str(found)[:80]}; known: {names}")
     _check_index(index, folder / INDEX)
-    read_config(folder / "scheduler" / "scheduler_config.json")
-    check_weights(folder / "denoiser", lambda config: Denoiser.from_config(config))
-    check_weights(folder / "autoencoder", lambda config: AUTOENCODERS[index["autoencoder"][1]].from_config(config))
+    read_config(folder / "scheduler" / SCHEDULER)
+    check_weights(folder / "denoiser", lambda config: Denoiser.from_config(config), all_used=True)
+    autoencoder = AUTOENCODERS[index["autoencoder"][1]]
+    check_weights(folder / "autoencoder", lambda config: autoencoder.from_config(config), all_used=True)
 
 
 def _check_index(index: dict, path: Path) -> None:
@@ -74,6 +78,7 @@ def check_parts(pipeline: Any, folder: Path) -> None:
     denoiser, autoencoder = pipeline.denoiser, pipeline.autoencoder
     check_finite(denoiser, folder / "denoiser" / WEIGHTS)
     check_finite(autoencoder, folder / "autoencoder" / WEIGHTS)
+    _check_scheduler(pipeline.scheduler, folder / "scheduler" / SCHEDULER)
     path = folder / "denoiser" / CONFIG
     if denoiser.config["latent_mean"] is None or denoiser.config["latent_std"] is None:
         raise ModelError(f"{path}: has no latent_mean and latent_std, so it is not a trained denoiser")
@@ -89,3 +94,16 @@ def check_parts(pipeline: Any, folder: Path) -> None:
             f"{folder / INDEX}: the tissue table has id {pipeline.table.num_ids - 1}; the denoiser knows "
             f"{denoiser.num_types} types"
         )
+
+
+def _check_scheduler(saved: Scheduler, path: Path) -> None:
+    """Raise ModelError for a scheduler that cannot take steps, or whose times are not those of a denoiser."""
+    try:
+        scheduler, latents = type(saved).from_config(saved.config), torch.zeros(1, 1, 8, 8)
+        scheduler.set_timesteps(2)
+        for t in scheduler.timesteps:
+            scheduler.step(latents, t, latents)
+    except Exception as error:  # whatever a library makes of a stranger's configuration
+        raise ModelError(f"{path}: describes no sampler ({first_line(error)}); copy the model again") from None
+    if saved.config["num_train_timesteps"] != TIMES:
+        raise ModelError(f"{path}: num_train_timesteps is {saved.config['num_train_timesteps']}; give {TIMES}")

@@ -17,7 +17,7 @@ _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 COLUMNS = pa.schema(
     [
         pa.field("image", _IMAGE),  # RGB, lossless unless asked otherwise
-        pa.field("semantic_map", _IMAGE),  # one channel, ids, 255 = unlabelled
+        pa.field("semantic_map", _IMAGE),  # one channel, ids, 255 = unlabeled
         pa.field("source", pa.string(), nullable=False),  # slide or image file, relative to the data root
         pa.field("x", pa.int64(), nullable=False),  # level-0 pixels of the top-left corner
         pa.field("y", pa.int64(), nullable=False),

@@ -33,7 +33,7 @@ _GLANCE = 16 << 20  # pixels of the coarsest level that are looked through on op
 class LabelRaster:
     """A label raster that fits a slide of `slide_size` (width, height); pickles as its arguments.
 
-    `rest` is the id of unlabelled pixels. Raises AnnotationError when the raster is broken or of another slide's size,
+    `rest` is the id of unlabeled pixels. Raises AnnotationError when the raster is broken or of another slide's size,
     TissueError for a value that no type claims: on opening where that is cheap, otherwise in `read`.
     """
 
