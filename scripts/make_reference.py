@@ -92,8 +92,8 @@ def cli() -> str:
     parts = [
         NOTE + "# Command line\n",
         "`histoloom COMMAND -h` shows the same. An error prints one line; `--debug` shows its traceback. Exit codes: "
-        "0 done; 1 error; 2 wrong usage; 3 done, but `patches`, `discover embed` or `discover maps` skipped slides; 130 "
-        "stopped by Ctrl-C; 143 stopped by SIGTERM.\n",
+        "0 done; 1 error; 2 wrong usage; 3 done, but `patches`, `discover embed` or `discover maps` skipped slides; "
+        "130 stopped by Ctrl-C; 143 stopped by SIGTERM.\n",
     ]
     for name, function in commands(app):
         rows = list(parameters(function))
