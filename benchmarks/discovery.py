@@ -51,7 +51,7 @@ def units_of(patches: Patches, window: int) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def colors(images: np.ndarray) -> np.ndarray:
-    """Mean and spread of haematoxylin, eosin and the rest: all that color alone can say, standardized later."""
+    """Mean and spread of hematoxylin, eosin and the rest: all that color alone can say, standardized later."""
     return np.stack([np.concatenate([hed.mean((0, 1)), hed.std((0, 1))]) for hed in map(rgb_to_hed, images)])
 
 

@@ -1,4 +1,4 @@
-"""Stain as a linear space: RGB <-> haematoxylin, eosin, DAB (HED), and the jitter of it.
+"""Stain as a linear space: RGB <-> hematoxylin, eosin, DAB (HED), and the jitter of it.
 
 Optical density OD = -ln(I / 255) is linear in the amount of each dye (Beer-Lambert); rows of `HED_TO_OD` are the dyes
 (Ruifrok & Johnston 2001). Scaling and shifting the dyes is therefore one affine map in OD, and so is brightness.
@@ -55,7 +55,7 @@ def apply_stain(image: UInt8[np.ndarray, "*b h w 3"], shift: StainShift) -> UInt
 
 
 def rgb_to_hed(image: UInt8[np.ndarray, "*b h w 3"]) -> Float[np.ndarray, "*b h w 3"]:
-    """Amounts of haematoxylin, eosin and DAB in OD units (Ruifrok & Johnston 2001)."""
+    """Amounts of hematoxylin, eosin and DAB in OD units (Ruifrok & Johnston 2001)."""
     return _OD_OF_BYTE[image] @ OD_TO_HED.astype(np.float32)
 
 

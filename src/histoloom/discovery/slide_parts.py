@@ -108,7 +108,7 @@ def _chosen_places(folder: Path, source: str, slide: Slide, cutting: Cutting) ->
 
 
 def without_copies(jobs: list[SlideJob]) -> tuple[list[SlideJob], list[str]]:
-    """The slides without copies of earlier ones: a slide that counts twice would pull types towards itself."""
+    """The slides without copies of earlier ones: a slide that counts twice would pull types toward itself."""
     sizes = Counter(job.slide_bytes for job in jobs)
     kept, seen, notes = [], {}, []
     for job in jobs:

@@ -71,7 +71,7 @@ def share_interval(value: float, spread: Spread, n: int, level: float = 0.95) ->
     """Interval of a share in [0, 1] of `n` dependent images: Wilson's (1927) with the number of independent images
     that has this spread, and the quantile of Student's t (Dean & Pagano 2015).
 
-    Few cases near 0 or 1 look more alike than they are, so the spread is drawn towards that of cases whose images are
+    Few cases near 0 or 1 look more alike than they are, so the spread is drawn toward that of cases whose images are
     all alike: by PRIOR degrees of freedom at 0 and 1, by none at 0.5 (`benchmarks/coverage.py`). The interval stays
     within [0, 1] and has a width at 0 and at 1.
     """

@@ -9,7 +9,7 @@ from histoloom.errors import InputError
 from histoloom.metrics.lab import rgb_to_lab
 from histoloom.stain import rgb_to_hed
 
-HED = ("haematoxylin", "eosin", "residual")  # OD units
+HED = ("hematoxylin", "eosin", "residual")  # OD units
 LAB = ("L", "a", "b")  # CIE units; a difference of about 2 is just visible
 
 
@@ -24,7 +24,7 @@ class StainDistance:
 
 
 def stain_means(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n 6"]:
-    """Mean haematoxylin, eosin and residual (OD), L, a and b of each image."""
+    """Mean hematoxylin, eosin and residual (OD), L, a and b of each image."""
     means = [np.concatenate([rgb_to_hed(i).mean(axis=(0, 1)), rgb_to_lab(i).mean(axis=(0, 1))]) for i in images]
     return np.asarray(means, np.float64).reshape(-1, 6)
 

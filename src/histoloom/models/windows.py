@@ -1,6 +1,6 @@
 """Overlapping windows along one axis of a field, and the share of each place that each window decides.
 
-Shares fall off towards the ends of a window as a Hann window does, and those of all windows at a place sum to one.
+Shares fall off toward the ends of a window as a Hann window does, and those of all windows at a place sum to one.
 """
 
 from dataclasses import dataclass

@@ -80,7 +80,7 @@ def _rings(regions: Int[np.ndarray, "h w"]) -> tuple[list[np.ndarray], list[int]
 
 
 def _edges(regions: Int[np.ndarray, "h w"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All directed edges of pixels towards another region: start (x, y), direction, region on the left."""
+    """All directed edges of pixels toward another region: start (x, y), direction, region on the left."""
     framed = np.pad(regions, 1, constant_values=-1)
     inner = framed[1:-1, 1:-1]
     # The neighbor beyond the edge, and where the edge starts, for walks to the east, south, west, north.
