@@ -221,7 +221,7 @@ def test_what_a_bank_leaves_out_is_said_when_its_studio_starts(studio_folder, tm
     (next(path for path in bank.rglob("*.png")).parent / "crop.svs").write_bytes(b"a slide")
     models = [Model.open(str(studio_folder), bank)]
     assert "crop.svs" in models[0].bank.notes[0]
-    monkeypatch.setattr("histoloom.studio.serving.serve", lambda app, listener: None)
+    monkeypatch.setattr("histoloom.studio.serving.serve", lambda *_: None)
     serve_studio(models, StudioConfig(), "127.0.0.1", 0, said.append)
     assert said[0] == models[0].bank.notes[0]
     assert said[1].startswith("serving ")
