@@ -102,22 +102,27 @@ def test_importing_the_package_loads_nothing_heavy():
     assert not heavy - {"typer"} & set(done.stdout.split()), done.stderr
 
 
-def test_help_is_there_in_half_a_second():
-    command = Path(sys.executable).parent / "histoloom"
-    seconds = []
+def ended_within(seconds: float, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """A process that took less time of a processor, in the best of five runs at most: neighbors make it slower."""
     for _ in range(5):
         before = children_seconds()
-        done = run(command, "--help")
-        seconds.append(children_seconds() - before)
+        done = run(*words)
+        took = children_seconds() - before
         assert done.returncode == 0, done.stderr
-    assert min(seconds) < 0.5
+        if took < seconds:
+            return done
+    pytest.fail(f"{took:.2f} s in the last of five runs")
+
+
+def test_help_is_there_in_half_a_second():
+    ended_within(0.5, Path(sys.executable).parent / "histoloom", "--help")
 
 
 def test_the_slide_readers_are_there_in_a_second():
     modules = "reader, tissue, overlay, annotations, rasterize"
-    before = children_seconds()
-    done = run(sys.executable, "-c", f"import sys; from histoloom.slides import {modules}; print(*sys.modules)")
-    assert children_seconds() - before < 1
+    done = ended_within(
+        1, sys.executable, "-c", f"import sys; from histoloom.slides import {modules}; print(*sys.modules)"
+    )
     assert not {"torch", "pyarrow", "pandas"} & set(done.stdout.split()), done.stderr
 
 
