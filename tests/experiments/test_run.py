@@ -61,8 +61,8 @@ def train(
     rate: float = 1e-2,
     pairs: int = 0,
 ) -> HistoloomPipeline:
-    told = {"first": first, "channels": channels, "watch": watch, "rate": rate, "pairs": pairs}
-    (folder / f"{name}.toml").write_text(RECIPE.format(**told))
+    values = {"first": first, "channels": channels, "watch": watch, "rate": rate, "pairs": pairs}
+    (folder / f"{name}.toml").write_text(RECIPE.format(**values))
     recipe = read_recipe(folder / f"{name}.toml")
     return HistoloomPipeline.load(run_recipe(recipe, folder / name))
 
@@ -175,8 +175,8 @@ def test_a_training_says_at_its_start_which_types_no_patch_shows(image_folder):
 
     table = image_folder / "tissue.toml"
     table.write_text(table.read_text() + '\n[[tissue]]\nid = 2\nname = "tumour"\n')
-    told = {"first": "", "channels": 64, "watch": "map_fidelity = false", "rate": 1e-2, "pairs": 0}
-    (image_folder / "r.toml").write_text(RECIPE.format(**told))
+    values = {"first": "", "channels": 64, "watch": "map_fidelity = false", "rate": 1e-2, "pairs": 0}
+    (image_folder / "r.toml").write_text(RECIPE.format(**values))
     with pytest.raises(RuntimeError, match="no patch to train on shows tumour: the model learns nothing about it"):
         run_recipe(read_recipe(image_folder / "r.toml"), image_folder / "run", say=say)
 

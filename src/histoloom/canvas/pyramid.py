@@ -14,7 +14,6 @@ from jaxtyping import UInt8
 
 from histoloom.canvas.layout import Layout
 from histoloom.canvas.parts import TILE, level_sizes
-from histoloom.files import whole_file
 from histoloom.progress import SILENT, Bar
 from histoloom.tissue import UNLABELLED, TissueTable
 
@@ -56,7 +55,7 @@ def _write(
 ) -> None:
     sizes = level_sizes(shape)
     channels = (3,) if options["photometric"] == "rgb" else ()
-    with whole_file(path) as aside, tifffile.TiffWriter(aside, bigtiff=True, ome=ome) as tiff:
+    with tifffile.TiffWriter(path, bigtiff=True, ome=ome) as tiff:
         for level, (width, height) in enumerate(sizes):
             if ome:
                 metadata = {"axes": "YXS", "PhysicalSizeX": mpp, "PhysicalSizeY": mpp} if level == 0 else None

@@ -45,8 +45,7 @@ from histoloom.version import VERSION
 FORMAT = 3  # raised when the same settings and inputs give other bytes
 ROWS = "rows"  # folder of the finished rows
 POLYGON_PIXELS = 2**20  # polygons of a larger map come from a coarser level: outlining 4 million px takes 0.4 GB
-SLIDE = "slide.json"  # fingerprint of the slide, once it is written
-WRITTEN = "slide.tif"  # the slide, until it is whole
+SLIDE = "slide.json"  # fingerprint of the slide, once it is whole
 
 
 def weave_canvas(
@@ -91,10 +90,10 @@ def weave_canvas(
             about = record.to_json()["settings"] | {"made_by": f"Histoloom {VERSION}", "synthetic": True}
             _write_map(aside, folder.name, layout, mpp, pipeline.table, about)
             write_card(aside / "README.md", pipeline, out.name, folder.name, layout, regions, crops, mpp)
-            with progress("writing", rows_of_tiles(layout.shape), "rows") as bar:
-                write_slide(aside / WRITTEN, parts.level, layout.shape, mpp, about, config.ome, bar)
-            files.write_json(aside / SLIDE, {"slide": fingerprint(aside / WRITTEN, whole=False, dated=False)})
-            files.move(aside / WRITTEN, out)
+            # The fingerprint comes before the slide: what is at `out` after a kill is known as ours, or left alone.
+            with files.whole_file(out) as whole, progress("writing", rows_of_tiles(layout.shape), "rows") as bar:
+                write_slide(whole, parts.level, layout.shape, mpp, about, config.ome, bar)
+                files.write_json(aside / SLIDE, {"slide": fingerprint(whole, whole=False, dated=False)})
         shutil.rmtree(parts.folder, ignore_errors=True)
 
 
@@ -160,7 +159,8 @@ def _record(
 
 def _write_map(aside: Path, name: str, layout: Layout, mpp: float, table: TissueTable, about: dict) -> None:
     """Write the labels of a canvas, and polygons of them, of a coarser level where the canvas is large."""
-    write_labels(aside / "maps" / f"{name}.tif", layout, mpp, table, about)
+    with files.whole_file(aside / "maps" / f"{name}.tif") as whole:
+        write_labels(whole, layout, mpp, table, about)
     files.write_text(aside / "tissue.toml", table.to_toml())
     stride = polygon_stride(layout.shape, POLYGON_PIXELS)
     level = min((stride - 1).bit_length(), len(level_sizes(layout.shape)) - 1)

@@ -101,8 +101,8 @@ def add_lumens(dataset: Path, out: Path, rules: LumenRules | None = None, bar: B
 def lumen_record(dataset: Path, rules: LumenRules) -> Record:
     """All that decides the bytes of the new dataset."""
     shards = [shard for split in splits(dataset) for shard in shards_of(dataset, split)]
-    described = [path for path in (dataset / DESCRIPTION,) if path.is_file()]  # license and notes are taken over
-    inputs = {file.name: fingerprint(file) for file in (*shards, *described)}
+    files = (*shards, dataset / DESCRIPTION)  # license and notes are taken over
+    inputs = {file.name: fingerprint(file) for file in files if file.is_file()}
     settings = {"config": dataclasses.asdict(rules), "tissue": read_table(dataset).to_rows()}
     return Record(command=COMMAND, format=FORMAT, settings=settings, inputs=inputs)
 
