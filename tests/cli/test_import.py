@@ -6,6 +6,8 @@ from typer.testing import CliRunner
 
 from histoloom.cli.patches import import_folder
 from histoloom.errors import ConfigError, ImageError, InputError, OutputError, TissueError
+from histoloom.license import License
+from histoloom.patches.dataset import read_description
 from histoloom.patches.store import load_patches
 from histoloom.tissue import TissueTable
 
@@ -139,3 +141,13 @@ def test_another_license_than_a_finished_dataset_has_is_refused(project):
     assert "up to date" in run(*words, "--license", "cc-by-4.0")
     with pytest.raises(OutputError, match=r"was made with license 'cc-by-4\.0', not 'cc0-1\.0'; remove the folder"):
         run(*words, "--license", "cc0-1.0")
+
+
+def test_whom_to_name_is_in_description_and_card(project):
+    words = ("--maps", "maps", *CASES, "--license", "cc-by-4.0")
+    run(*words, "--attribution", "Doe et al.\n2023")
+    said = License("cc-by-4.0", "Doe et al. 2023")
+    assert said == License.of(read_description(project / "out")) == License.of_card(project / "out")
+    assert "up to date" in run(*words)
+    with pytest.raises(OutputError, match=r"was made with attribution 'Doe et al\. 2023', not 'Roe'"):
+        run(*words, "--attribution", "Roe")

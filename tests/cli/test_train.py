@@ -20,11 +20,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from histoloom.cli.train import reproduce
 from histoloom.experiments.recipe import read_recipe
 from histoloom.experiments.run import run_recipe
+from histoloom.files import write_record
 from histoloom.fitting.checkpoint import CHECKPOINT
 from histoloom.fitting.stop import FINISH
 from histoloom.locks import locked
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.recipes import FOLDER
+from histoloom.records import Record
 
 SMOKE = FOLDER / "smoke.toml"
 
@@ -278,6 +280,13 @@ run()
             process.join(60)
         assert [process.exitcode for process in ranks] == [0] * count
     assert [path.name for path in (tmp_path / "run").iterdir()] == [FINISH]
+
+
+def test_a_run_of_another_command_is_not_asked_to_finish(fails, recipe, tmp_path):
+    with locked(tmp_path / "run"):
+        write_record(tmp_path / "run", Record(command="reproduce", format=1, settings={}, inputs={}))
+        assert "run: is being written by process" in fails("train", recipe, "--out", "run", "--finish")
+    assert not (tmp_path / "run" / FINISH).exists()
 
 
 @pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])

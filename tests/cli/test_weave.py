@@ -17,6 +17,7 @@ from histoloom.generation.bank import farthest_first, load_bank
 from histoloom.generation.orders import make_orders
 from histoloom.generation.settings import DrawnMaps, Source
 from histoloom.generation.woven_reader import read_woven
+from histoloom.license import License
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.tissue import TissueTable
 from histoloom.weights import find_model
@@ -87,6 +88,8 @@ def test_a_bank_is_woven_from_the_map_alone_and_read_by_generate(histoloom, tiny
     made = histoloom("bank", tiny_model, "--tries", 3, "--keep", 2, "--out", "bank")
     assert (made.code, made.stderr) == (0, "")
     bank = load_bank(tmp_path / "bank", TissueTable.from_names(["stroma", "gland", "tumour"]))
+    counts = [sum(crop.tissue == tissue for crops in bank.sets.values() for crop in crops) for tissue in range(3)]
+    assert f"sets of crops to bank: {counts[0]} stroma, {counts[1]} gland, {counts[2]} tumour" in made.stdout
     assert 1 <= len(bank.sets) <= 2
     assert all(min(crop.pixels.shape[:2]) >= 24 for crops in bank.sets.values() for crop in crops)
     woven = histoloom("generate", tiny_model, "--layouts", 1, "--size", 64, "--crops", "bank", "--out", "woven", *QUICK)
@@ -172,6 +175,7 @@ def test_datasets_opens_a_woven_folder_with_a_column_of_images_and_one_of_maps(
     written = (tmp_path / "woven" / "README.md").read_text()
     assert "UniPCMultistepScheduler with 2 steps; map guidance 1.5, crop guidance 2" in " ".join(written.split())
     assert "Inherited from the model: cc-by-4.0. Attribution: Doe et al. 2023" in written
+    assert License.of_card(tmp_path / "woven") == License("cc-by-4.0", "Doe et al. 2023")
     assert "`sources.local.json` holds the file names of the maps and crops" in written
 
 

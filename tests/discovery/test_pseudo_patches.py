@@ -14,7 +14,7 @@ from histoloom.discovery.pseudo_maps import MapConfig
 from histoloom.discovery.pseudo_patches import Kept, draw_patches
 from histoloom.distributed import Workers
 from histoloom.errors import InputError, OutputError
-from histoloom.models.card import ModelCard
+from histoloom.license import License
 from histoloom.patches.dataset import read_description, write_description
 from histoloom.patches.store import iter_rows, load_patches, read_table
 from histoloom.progress import SILENT
@@ -35,12 +35,10 @@ def named(tree):
 
 def test_maps_are_new_and_all_else_is_as_it_was(dataset, by_color, named, tmp_path):
     dataset = Path(shutil.copytree(dataset, tmp_path / "licensed"))
-    write_description(dataset, read_description(dataset) | {"license": "cc-by-4.0"})
+    write_description(dataset, read_description(dataset) | License("cc-by-4.0", "Doe 2023").said())
     record = draw_patches(dataset, lambda: by_color, "print", named, 1, CONFIG, Kept(), tmp_path / "pseudo")
     assert record["config"]["types"] == 3
-    assert (
-        read_description(tmp_path / "pseudo")["license"] == ModelCard.read(tmp_path / "pseudo").license == "cc-by-4.0"
-    )
+    assert License.of(record) == License.of_card(tmp_path / "pseudo") == License("cc-by-4.0", "Doe 2023")
     assert read_table(tmp_path / "pseudo").names == ["type 0", "type 1", "type 2"]
     for split in ("train", "val"):
         before, after = load_patches(dataset, split), load_patches(tmp_path / "pseudo", split)
@@ -135,3 +133,16 @@ def test_what_does_not_fit_is_refused(dataset, by_color, named, tmp_path):
         draw_patches(dataset, lambda: by_color, "print", named, 1, CONFIG, Kept(), tmp_path / "taken")
     with pytest.raises(InputError, match="no patch was kept by its new map"):
         draw_patches(dataset, lambda: by_color, "print", named, 1, CONFIG, Kept(0.0, 0.1), tmp_path / "b")
+
+
+def test_a_license_that_was_given_holds_and_the_same_command_may_leave_it_out(dataset, by_color, named, tmp_path):
+    dataset = Path(shutil.copytree(dataset, tmp_path / "licensed"))
+    write_description(dataset, read_description(dataset) | License("cc-by-4.0", "Doe 2023").said())
+
+    def draw(*given: License) -> License:
+        way = (CONFIG, Kept(), tmp_path / "pseudo", *given)
+        return License.of(draw_patches(dataset, lambda: by_color, "print", named, 1, *way))
+
+    assert draw(License("cc0-1.0")) == draw() == License("cc0-1.0", "Doe 2023")
+    with pytest.raises(OutputError, match=r"was made with license 'cc0-1.0', not 'mit'; remove the folder"):
+        draw(License("mit"))

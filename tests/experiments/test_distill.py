@@ -9,7 +9,7 @@ from histoloom.errors import ConfigError, HistoloomError
 from histoloom.experiments.distill import distill_recipe
 from histoloom.experiments.recipe import read_recipe
 from histoloom.experiments.run import run_recipe
-from histoloom.models.card import ModelCard
+from histoloom.license import License
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.training.denoiser import DenoiserTraining
 from histoloom.training.distillation import windows_of
@@ -70,7 +70,7 @@ def test_a_recipe_becomes_a_student_that_says_what_it_is(folder, monkeypatch):
     assert "method `average`, for 1, 2 steps; map guidance 1.0 to 2.0, crop guidance 1.0 to 4.0" in card
     assert "FewStepScheduler, 2 steps" in card
     assert "License of `teacher`, whose weights it goes on from: cc-by-4.0. Attribution: Doe: a study" in card
-    assert ModelCard.read(model) == ModelCard(license="unknown and cc-by-4.0", attribution="Doe: a study")
+    assert License.of_card(model) == License("unknown and cc-by-4.0", "Doe: a study")
     assert "4 windows of 64 px, seed 0, distilled from `teacher`" in card
     written = [path for path in model.rglob("*") if path.suffix in (".json", ".md")]
     assert not [path for path in written if str(folder) in path.read_text()]

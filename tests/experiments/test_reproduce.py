@@ -78,6 +78,9 @@ def test_all_are_trained_woven_and_measured_alike_and_a_run_that_stopped_makes_n
         assert len(list((folder / "run" / kind / "woven" / "images").iterdir())) == 4
         assert found["sets"][kind]["report"]["sets"]["fake"]["images"] == 4
         assert found["sets"][kind]["left_out"]["encoder"]
+        card = (folder / "run" / kind / "model" / "README.md").read_text()
+        assert "4 windows of 32 px, seed 0, with Histoloom" in card
+        assert f"conditioning `{kind}`" in card
     assert found["sets"][kinds[0]]["left_out_share"] == found["sets"][kinds[1]]["left_out_share"]
     tables = (folder / "run" / "tables.md").read_text()
     for words in ("| encoder | floor: real | unconditional | crops-in-place |", "| trained on | mean IoU |",

@@ -15,6 +15,7 @@ from histoloom.experiments.plan import plan_recipe
 from histoloom.experiments.recipe import DataSource, Watch, read_recipe
 from histoloom.experiments.run import run_recipe
 from histoloom.experiments.stages import save_model
+from histoloom.license import License
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.bright import LumenRules
 from histoloom.patches.rules import SlideDataset
@@ -28,6 +29,8 @@ RECIPE = """
 source = "images"
 maps = "maps"
 tissue = "tissue.toml"
+license = "cc-by-4.0"
+attribution = "Doe: a study"
 
 [autoencoder]
 size = 32
@@ -238,6 +241,11 @@ def test_data_is_a_dataset_or_pictures(image_folder):
     (image_folder / "both.toml").write_text('[data]\ndataset = "a"\nsource = "images"\ntissue = "tissue.toml"\n')
     with pytest.raises(ConfigError, match=r"both\.toml data: "):
         read_recipe(image_folder / "both.toml")
+    (image_folder / "license.toml").write_text('[data]\ndataset = "a"\nlicense = "mit"\n')
+    with pytest.raises(
+        ConfigError, match=r"license\.toml data: license and attribution are those of the dataset; leave"
+    ):
+        read_recipe(image_folder / "license.toml")
 
 
 @pytest.mark.parametrize(
@@ -284,6 +292,8 @@ def test_a_trained_model_says_where_it_comes_from_and_nobody_elses_secrets(image
     assert re.search(r"\n[1-9] patches of [12] cases \(split `train`\), 80 px", card)
     assert "| 1 | gland |" in card
     assert "Nothing was measured yet" in card
+    assert "License of the data: cc-by-4.0. Attribution: Doe: a study" in card
+    assert License.of_card(run / "model") == License("cc-by-4.0", "Doe: a study")
     private = [str(image_folder), socket.gethostname()]
     for path in run.rglob("*"):
         assert not any(name in path.name for name in private)

@@ -24,6 +24,7 @@ from histoloom.generation.export import export_woven
 from histoloom.generation.woven_patch import SOURCES
 from histoloom.generation.woven_reader import read_woven
 from histoloom.generation.woven_writer import write_patches
+from histoloom.license import License
 from histoloom.patches.dataset import read_description
 from histoloom.patches.store import read_table
 from histoloom.slides.annotations import read_annotations
@@ -64,8 +65,8 @@ def exported(woven: Path, kind: str) -> Path:
     """The export, made once; it names its license, and nothing of this machine."""
     out = woven.parent / kind
     assert export_woven(woven, kind, out) == COUNT
+    assert License.of_card(out) == License("cc-by-4.0", "R&D of Somebody 2023")
     assert "Attribution: R&amp;D of Somebody 2023" in (out / "README.md").read_text()
-    assert 'license: "cc-by-4.0"' in (out / "README.md").read_text()
     for name, data in files(out).items():
         for private in (str(woven.parent), os.getcwd(), "/home/", f"/{getpass.getuser()}/", f"{socket.gethostname()}."):
             assert private.encode() not in data, (name, private)
@@ -80,7 +81,7 @@ def test_a_dataset_is_opened_by_what_train_opens(woven):
     np.testing.assert_array_equal(patches.semantic_maps, expected.semantic_maps)
     assert len(set(patches.cases)) == COUNT
     assert read_table(out) == TABLE
-    assert read_description(out)["license"] == "cc-by-4.0"
+    assert License.of(read_description(out)) == License("cc-by-4.0", "R&D of Somebody 2023")
 
 
 def test_datasets_opens_what_is_for_hugging_face(woven, tmp_path):
@@ -176,5 +177,5 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_written(woven, tmp_pa
     with pytest.raises(ImageError, match=r"00000.png is 24 x 24 px and 00001.png is 32 x 32 px; export as huggingface"):
         export_woven(mixed, "dataset", tmp_path / "out")
     assert export_woven(mixed, "coco", tmp_path / "coco") == 2
-    assert "The license of the model: unknown." in (tmp_path / "coco" / "README.md").read_text()
+    assert "Inherited from the model: unknown." in (tmp_path / "coco" / "README.md").read_text()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["coco", "mixed"]

@@ -2,6 +2,7 @@ import datasets
 import numpy as np
 import pytest
 
+from histoloom.license import License
 from histoloom.patches.card import card_text, summarize, write_card
 from histoloom.patches.store import encode_png, write_shards
 from histoloom.tissue import TissueTable, TissueType
@@ -53,7 +54,7 @@ def test_counts_come_from_the_shards(folder):
 
 
 def test_the_card_tables_splits_and_types(folder):
-    text = card_text(summarize(folder), TABLE, RECORD, "cc-by-4.0")
+    text = card_text(summarize(folder), TABLE, RECORD)
     assert "| train | 3 | 2 | 67 % |" in text
     assert "| val | 1 | 1 | 0 % |" in text
     assert "| 0 | stroma | `#112233` | 3 | 75.0 % | 0 | 0.0 % |" in text
@@ -71,9 +72,12 @@ def test_the_card_tells_how_the_dataset_was_made(folder):
 
 
 def test_the_hub_reads_the_header_and_finds_every_split(folder):
-    write_card(folder, summarize(folder), RECORD, "cc-by-4.0")
+    write_card(folder, summarize(folder), RECORD | License("cc-by-4.0", 'Doe: "a study"').said())
     opened = datasets.load_dataset(str(folder), cache_dir=str(folder / "cache"))
     assert {split: len(rows) for split, rows in opened.items()} == {"train": 3, "val": 1}
     header = datasets.load_dataset_builder(str(folder), cache_dir=str(folder / "cache"))
     assert header.config.name == "default"
-    assert (folder / "README.md").read_text().startswith('---\npretty_name: "my patches"\nlicense: "cc-by-4.0"\n')
+    text = (folder / "README.md").read_text()
+    assert text.startswith('---\npretty_name: "my patches"\nlicense: "cc-by-4.0"\n')
+    assert License.of_card(folder) == License("cc-by-4.0", 'Doe: "a study"')
+    assert '## License\n\ncc-by-4.0. Attribution: Doe: "a study"\n' in text

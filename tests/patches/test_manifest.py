@@ -106,6 +106,8 @@ def test_a_broken_manifest_names_the_line(tmp_path, text, message):
 def test_a_source_that_is_nothing_of_the_kind_says_so(tmp_path):
     with pytest.raises(InputError, match=r"missing\.csv: neither a folder of images nor a readable manifest"):
         find_pictures(tmp_path / "missing.csv", None, FolderImport())
+    with pytest.raises(InputError, match=r"manifest\.csv: neither a folder of images nor a readable manifest"):
+        find_pictures(tmp_path / "nowhere" / "manifest.csv", None, FolderImport())
     with pytest.raises(InputError, match="name the folder of their maps with --maps"):
         find_pictures(tmp_path, None, FolderImport())
     with pytest.raises(InputError, match="no such folder of maps"):

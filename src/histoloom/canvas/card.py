@@ -5,13 +5,16 @@ from pathlib import Path
 from histoloom import files
 from histoloom.canvas.layout import Layout, Regions
 from histoloom.conditioning.inputs import Crop, content_id
-from histoloom.models.card import ModelCard, card_template
+from histoloom.models.card import card_template, license_of
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.version import VERSION
 
 _TEMPLATE = card_template("""---
 pretty_name: {{ name|yaml|safe }}
-license: {{ card.license|yaml|safe }}
+license: {{ license.name|yaml|safe }}
+{% if license.attribution %}
+attribution: {{ license.attribution|yaml|safe }}
+{% endif %}
 tags:
 - histopathology
 - synthetic
@@ -40,11 +43,7 @@ histoloom patches {{ name }} --annotations {{ folder }}/maps --tissue {{ folder 
 
 ## License
 
-{% if card.attribution %}
-Inherited from the model: {{ card.license }}. Attribution: {{ card.attribution }}
-{% else %}
-Inherited from the model: {{ card.license }}.
-{% endif %}
+Inherited from the model: {{ license.sentence }}
 """)
 
 
@@ -74,7 +73,7 @@ def write_card(
         height=layout.shape[0],
         mpp=mpp,
         model=pipeline.fingerprint,
-        card=ModelCard.of(pipeline),
+        license=license_of(pipeline),
         version=VERSION,
     )
     files.write_text(path, text)

@@ -29,7 +29,7 @@ from histoloom.conditioning.inputs import Crop, content_id
 from histoloom.errors import InputError
 from histoloom.generation.woven_folder import config_hash
 from histoloom.models.autoencoder import encode
-from histoloom.models.card import ModelCard
+from histoloom.models.card import license_of
 from histoloom.models.field import Field, MapGround
 from histoloom.models.guided import normalized
 from histoloom.models.pipeline import HistoloomPipeline
@@ -194,12 +194,10 @@ def save_map(semantic_map: UInt8[np.ndarray, "h w"], table: TissueTable, path: P
 
 
 def _card(pipeline: HistoloomPipeline, share: float) -> str:
-    card = ModelCard.of(pipeline)
-    named = f" Attribution: {card.attribution}" if card.attribution else ""
     return (
         f"# A redrawn image\n\n**This image contains pixels of a patient.** {100 * share:.1f} % of it was woven by "
         f"Histoloom {VERSION}; all other pixels are those of the image that was given. `real.png` says which: 255 is "
         "real. Treat it as you must treat the image that it was made from.\n\n"
-        f"The license of the model ({card.license}) holds for the woven part.{named} That of the image holds for the "
-        "whole.\n"
+        f"The license of the model holds for the woven part: {license_of(pipeline).sentence}\n\n"
+        "That of the image holds for the whole.\n"
     )

@@ -7,6 +7,7 @@ each step and keeps its pixels, except in a rim around the edit.
     OUT/maps-before/00000.png maps-after/00000.png  their maps
     OUT/edited/00000.png                            255 where the maps differ, 128 in the rim
     OUT/pairs.json                                  a row per pair: seed, map, mean change of pixels in each part
+    OUT/README.md                                   what this is, and the license that it inherits
     OUT/record.json                                 settings, and fingerprints of model, maps and crops
 """
 
@@ -27,14 +28,43 @@ from histoloom.conditioning.inputs import Crop, content_id
 from histoloom.errors import InputError
 from histoloom.generation.bank import CropBank
 from histoloom.generation.woven_folder import config_hash
+from histoloom.models.card import card_template, license_of
 from histoloom.models.field import Field, MapGround
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.sampling import Sampling
 from histoloom.progress import Progress, silent
 from histoloom.records import Record, read_json
+from histoloom.version import VERSION
 
 FORMAT = 2  # raised when the same settings and inputs give other bytes
 RIM = 16  # px around an edit that may change, too
+_CARD = card_template("""---
+pretty_name: {{ name|yaml|safe }}
+license: {{ license.name|yaml|safe }}
+{% if license.attribution %}
+attribution: {{ license.attribution|yaml|safe }}
+{% endif %}
+tags:
+- histopathology
+- synthetic
+- histoloom
+---
+# {{ name }}
+
+Synthetic H&E patches before and after an edit of their map, woven by Histoloom {{ version }} with model
+`{{ model }}`. They show no patient. They may resemble the crops that they were woven from; nobody has searched them
+for copies.
+
+The edit: {{ edit }}.
+
+`before` and `after` hold the patches, `maps-before` and `maps-after` their maps. In `edited`, 255 is where the maps
+differ and 128 the rim around it; all other pixels are the same in both. `pairs.json` has a row for each pair, and
+`record.json` holds all settings and the fingerprints of model, maps and crops.
+
+## License
+
+Inherited from the model: {{ license.sentence }}
+""")
 NamedMap = tuple[str, UInt8[np.ndarray, "h w"]]
 
 
@@ -119,6 +149,7 @@ def weave_pairs(
             raise InputError(f"{edit.rule} of {edit.tissue!r} changes none of {len(maps)} maps; are they of that type?")
         files.write_json(aside / "pairs.json", {"pairs": rows})
         files.write_text(aside / "tissue.toml", pipeline.table.to_toml())
+        files.write_text(aside / "README.md", _card(pipeline, len(rows), edit))
         files.write_record(aside, record)
     return rows
 
@@ -132,6 +163,21 @@ def _crops(
     both = np.stack([semantic_map, edited_map(edit, semantic_map, pipeline.table)]).reshape(-1, semantic_map.shape[1])
     drawn = bank.draw(both, np.random.default_rng(seed))
     return [replace(crop, source=content_id(crop.pixels)) for crop in drawn]
+
+
+def _card(pipeline: HistoloomPipeline, count: int, edit: Edit) -> str:
+    return _CARD.render(
+        name=f"{count} pairs of woven patches",
+        edit=_words(edit),
+        model=pipeline.fingerprint,
+        license=license_of(pipeline),
+        version=VERSION,
+    )
+
+
+def _words(edit: Edit) -> str:
+    how = "" if edit.rule == "change" else f", by {edit.by} px"
+    return f"{edit.rule} {edit.tissue}" + (f" to {edit.to}" if edit.to else "") + how
 
 
 def _save(pair: Pair, pipeline: HistoloomPipeline, folder: Path, name: str) -> None:

@@ -75,8 +75,8 @@ def bank(
     from histoloom.models.pipeline import HistoloomPipeline
 
     pipeline = HistoloomPipeline.load(model)
-    sets = weave_bank_folder(pipeline, config, out, bar)
-    typer.echo(printable(f"wrote {sets} sets of crops to {out}"))
+    made = weave_bank_folder(pipeline, config, out, bar)
+    _say(out, len(made.sets), made.counts(pipeline.table))
 
 
 def _cut_bank(dataset: Path, out: Path, config: RealBankConfig) -> None:
@@ -84,7 +84,12 @@ def _cut_bank(dataset: Path, out: Path, config: RealBankConfig) -> None:
     from histoloom.generation.bank_folder import cut_bank_folder
 
     report = cut_bank_folder(dataset, config, out, bar)
-    crops = ", ".join(f"{count} {name}" for name, count in report["crops"].items())
-    typer.echo(printable(f"wrote {report['sets']} sets of crops to {out}: {crops}"))
+    _say(out, report["sets"], report["crops"])
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(report["left_out"].items()))
     typer.echo(f"left out: {reasons or 'none'}")
+
+
+def _say(out: Path, sets: int, crops: dict[str, int]) -> None:
+    """Say what a bank holds, with the types of which it has no crop."""
+    counts = ", ".join(f"{count} {name}" for name, count in crops.items())
+    typer.echo(printable(f"wrote {sets} sets of crops to {out}: {counts}"))

@@ -8,6 +8,7 @@ import typer
 from histoloom.cli.discover import Processes, Ray, RemoteCode
 from histoloom.cli.slides import SKIPPED, SlideMpp
 from histoloom.files import check_out
+from histoloom.license import UNKNOWN, License
 
 Names = Annotated[
     Path | None, typer.Option(help="discovered.toml with names, colors and merges of types; `look` drafts it.")
@@ -73,7 +74,10 @@ def maps(
         typer.Option(
             "--license", help="License for the card of a dataset. Default: that of the dataset with other maps."
         ),
-    ] = "unknown",
+    ] = UNKNOWN.name,
+    attribution: Annotated[
+        str, typer.Option(help="Whom the card of a dataset names. Default: as that of the dataset with other maps.")
+    ] = UNKNOWN.attribution,
 ) -> None:
     """Step 5: draw maps of the types: label TIFFs and QuPath GeoJSON of slides, or a patch dataset with new maps.
 
@@ -110,7 +114,8 @@ def maps(
         level = wanted[0] if wanted else named.at(None)
         with bar("maps", count_patches(source), "patches") as running:
             record = draw_patches(
-                source, open_predictor, mark, named, level, config, Kept(low, high), out, license_name,
+                source, open_predictor, mark, named, level, config, Kept(low, high), out,
+                License(license_name, attribution),
                 Workers(workers, ray),
                 running,
             )  # fmt: skip

@@ -6,6 +6,10 @@ from typing import Annotated
 import typer
 
 from histoloom.files import check_out
+from histoloom.license import UNKNOWN, License
+
+LicenseName = Annotated[str, typer.Option("--license", help="License for the card, such as cc-by-4.0.")]
+Attribution = Annotated[str, typer.Option(help="Whom to name; models and patches made from the dataset pass it on.")]
 
 
 def import_folder(
@@ -50,9 +54,8 @@ def import_folder(
         list[str] | None,
         typer.Option(help="Map value (0) or color (#000000) that means no label, in addition to 255; repeatable."),
     ] = None,
-    license_name: Annotated[
-        str, typer.Option("--license", help="License for the card, such as cc-by-4.0.")
-    ] = "unknown",
+    license_name: LicenseName = UNKNOWN.name,
+    attribution: Attribution = UNKNOWN.attribution,
 ) -> None:
     """Import your own images and label maps as a patch dataset.
 
@@ -83,15 +86,15 @@ def import_folder(
         unlabelled=tuple(unlabelled or ()),
     )
     table = TissueTable.load(tissue)
-    notes: list[str] = []
+    license, notes = License(license_name, attribution), list[str]()
     pictures = find_pictures(source, maps, config, root, notes)
     if is_made_from(out, pictures, table, config):
         description = read_description(out) or {"counts": {}, "notes": []}
-        check_license(description, license_name, out)
+        check_license(description, license, out)
         end = f"{out} is up to date: it was made from the same files with the same settings"
     else:
         with bar("importing", len(pictures), "images") as running:
-            description = import_pictures(pictures, table, config, out, license_name, running, notes)
+            description = import_pictures(pictures, table, config, out, license, running, notes)
         end = f"wrote {out}; its README.md describes it"
     for split, count in description["counts"].items():
         typer.echo(f"{split}: {count['patches']} patches of {count['cases']} cases")

@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
+from histoloom.cli.patches import Attribution, LicenseName
 from histoloom.files import check_out, writable
+from histoloom.license import UNKNOWN, License
 
 SlideMpp = Annotated[
     float | None, typer.Option(help="Micrometers per level-0 pixel of slides whose files do not say it.")
@@ -83,9 +85,8 @@ def patches(
     seed: Annotated[int, typer.Option(help="Seed of the grid, the order and the split.")] = 0,
     workers: Annotated[int, typer.Option(help="Number of processes; does not change the result.")] = 1,
     ray: Annotated[str, typer.Option(help="Ray cluster to run on: auto, ray://host:10001, or local.")] = "",
-    license_name: Annotated[
-        str, typer.Option("--license", help="License for the card, such as cc-by-4.0.")
-    ] = "unknown",
+    license_name: LicenseName = UNKNOWN.name,
+    attribution: Attribution = UNKNOWN.attribution,
 ) -> None:
     """Cut patches that show more than one tissue from annotated slides.
 
@@ -132,15 +133,15 @@ def patches(
         case_pattern=case_pattern,
         val_share=val_share,
     )
-    table = TissueTable.load(tissue)
+    table, license = TissueTable.load(tissue), License(license_name, attribution)
     jobs, notes = find_jobs(slides, annotations, config, listing)
     result = made_from(out, jobs, table, config)
     end = f"{out} is up to date: it was made from the same files with the same settings"
     if result is not None:
-        check_license(result.record, license_name, out)
+        check_license(result.record, license, out)
     else:
         with bar("slides", len(jobs), "slides") as running:
-            result = extract_slides(jobs, notes, table, config, out, Workers(workers, ray), license_name, running)
+            result = extract_slides(jobs, notes, table, config, out, Workers(workers, ray), license, running)
         end = f"wrote {out}; its README.md describes it, {OVERLAYS}/ shows the patches of each slide"
     for line in (*result.notes, *(f"skipped: {failure}" for failure in result.failures)):
         typer.echo(line, err=True)

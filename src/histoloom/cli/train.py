@@ -42,7 +42,7 @@ def train(
         return
     from histoloom.experiments.run import run_recipe
 
-    _learn(partial(run_recipe, say=partial(typer.echo, err=True)), recipe, out, data, finish)
+    _learn("train", partial(run_recipe, say=partial(typer.echo, err=True)), recipe, out, data, finish)
 
 
 def _plan(recipe: str, out: Path | None, data: Path | None) -> None:
@@ -78,10 +78,12 @@ def distill(
     """
     from histoloom.experiments.distill import distill_recipe
 
-    _learn(distill_recipe, recipe, out, data, finish)
+    _learn("distill", distill_recipe, recipe, out, data, finish)
 
 
-def _learn(run: Callable[..., Path], recipe: str, out: Path | None, data: Path | None, finish: bool) -> None:
+def _learn(
+    command: str, run: Callable[..., Path], recipe: str, out: Path | None, data: Path | None, finish: bool
+) -> None:
     """Run a recipe, and say where its model is."""
     from accelerate import PartialState
 
@@ -92,7 +94,7 @@ def _learn(run: Callable[..., Path], recipe: str, out: Path | None, data: Path |
 
     path = find_recipe(recipe)
     folder, read = out or Path("runs") / path.stem, read_recipe(path, data)
-    if finish and decided_by_main(lambda: _asks_running(folder)):
+    if finish and decided_by_main(lambda: _asks_running(folder, command)):
         return
     model = run(read, folder, bar, finish)
     if PartialState().is_main_process:
@@ -100,16 +102,21 @@ def _learn(run: Callable[..., Path], recipe: str, out: Path | None, data: Path |
         typer.echo(f"wrote {model}; weave with: histoloom generate {model} --layouts 16 --out woven")
 
 
-def _asks_running(folder: Path) -> bool:
-    """Ask the process that writes a run folder to finish; False where there is none."""
+def _asks_running(folder: Path, command: str) -> bool:
+    """Ask the process that writes a run folder to finish; False where there is none.
+
+    Raises LockedError where that process runs another command than `command`.
+    """
     from histoloom.errors import LockedError
-    from histoloom.files import check_writable, write_text
+    from histoloom.files import check_writable, read_record, write_text
     from histoloom.fitting.stop import FINISH
 
     try:
         check_writable(folder)
         return False
     except LockedError:
+        if (read_record(folder) or {}).get("command", command) != command:
+            raise
         write_text(folder / FINISH, "")
         typer.echo(f"asked the running process to finish; it writes {folder / 'model'} after its next step")
         return True

@@ -43,7 +43,7 @@ def classify(
     ModelError where the encoder is not the one of the types.
     """
     tree, assigned = TypeTree.load(discovered), read_assigned(discovered)
-    settings = identity_of(config) | {"encoder": tree.fingerprint}
+    settings = identity_of(config) | {"encoder": tree.fingerprint, "steps": config.loop.steps}
     inputs = {name: fingerprint(discovered / name) for name in (TABLE, ASSIGNMENTS)}
     with run_folder(out, Record(command=COMMAND, format=FORMAT, settings=settings, inputs=inputs)):
         if (out / REPORT).is_file():  # written last

@@ -21,9 +21,10 @@ from histoloom.discovery.pseudo_maps import MapConfig, draw_patch
 from histoloom.distributed import ALONE, Workers, run_made
 from histoloom.errors import ConfigError, InputError
 from histoloom.files import is_finished, resumable_folder, whole_file, write_text
+from histoloom.license import UNKNOWN, License
 from histoloom.parquet import count_rows, parquet_writer, read_batches
 from histoloom.patches.card import summarize, write_card
-from histoloom.patches.dataset import content_hash, read_description, write_description
+from histoloom.patches.dataset import check_license, content_hash, read_description, write_description
 from histoloom.patches.heterogeneity import class_fractions, entropy, is_heterogeneous
 from histoloom.patches.places import PlaceReader
 from histoloom.patches.schema import COLUMNS, arrow_schema
@@ -112,25 +113,24 @@ def draw_patches(
     config: MapConfig,
     kept: Kept,
     out: Path,
-    license_name: str = "unknown",
+    license: License = UNKNOWN,
     workers: Workers = ALONE,
     bar: Bar = SILENT,
 ) -> dict:
     """Write `dataset` with maps of the level at index `level` to `out`, and return its description.
 
-    `fingerprint` is the fingerprint of the classifier. An unknown license is that of `dataset`. Where `out` is
-    finished, nothing is done. A damaged shard is skipped and named under `failures` in the description. Raises
-    OutputError where `out` holds something else, InputError where no shard can be drawn, such as for patches of another
-    mpp than the windows.
+    `fingerprint` is the fingerprint of the classifier. What `license` does not say is that of
+    `dataset`. Where `out` is finished, nothing is done. A damaged shard is skipped and named under `failures` in the
+    description. Raises OutputError where `out` holds something else, InputError where no shard can be drawn, such as
+    for patches of another mpp than the windows.
     """
-    if license_name == "unknown":
-        license_name = str((read_description(dataset) or {}).get("license") or license_name)
-    record = _record(dataset, fingerprint, named, level, config, kept, license_name)
+    record = _record(dataset, fingerprint, named, level, config, kept)
     shards = [path for split in splits(dataset) for path in shards_of(dataset.absolute(), split)]
     if is_finished(out, record):
         bar.advance(sum(_count(path) for path in shards))
         found = read_description(out)
         assert found is not None
+        check_license(found, license, out)
         return found
     with resumable_folder(out, record) as aside:
         write_text(aside / "tissue.toml", named.tables[level].to_toml())
@@ -147,17 +147,15 @@ def draw_patches(
             bar.advance(0 if workers.alone else _count(outcome.item))
         if len(failures) == len(shards):
             raise InputError(f"{dataset}: no map of {len(shards)} shards was drawn: {failures[0]}")
-        return _describe(aside, out, record, license_name, failures)
+        inherited = license.filled(License.of(read_description(dataset) or {}))
+        return _describe(aside, out, record, inherited, failures)
 
 
-def _record(
-    dataset: Path, fingerprint: str, named: NamedTypes, level: int, config: MapConfig, kept: Kept, license_name: str
-) -> Record:
+def _record(dataset: Path, fingerprint: str, named: NamedTypes, level: int, config: MapConfig, kept: Kept) -> Record:
     settings = {
         "config": dataclasses.asdict(config) | dataclasses.asdict(kept) | {"types": named.levels.counts[level]},
         "tissue": named.tables[level].to_rows(),
         "levels": hashlib.sha256(named.levels.of[: level + 1].tobytes()).hexdigest(),
-        "license": license_name,
     }
     inputs = {"dataset": content_hash(dataset), "classifier": fingerprint}
     return Record(command=COMMAND, format=FORMAT, settings=settings, inputs=inputs)
@@ -194,7 +192,7 @@ def _write_shard(path: Path, rows: Iterator[dict], columns: pa.Schema) -> None:
             writer.write_table(pa.Table.from_pylist(batch, columns))
 
 
-def _describe(aside: Path, out: Path, record: Record, license_name: str, failures: list[str]) -> dict:
+def _describe(aside: Path, out: Path, record: Record, license: License, failures: list[str]) -> dict:
     """Write description and card of the finished dataset in `aside`; returns the description."""
     summaries = summarize(aside)
     if not sum(summary.patches for summary in summaries):
@@ -208,9 +206,9 @@ def _describe(aside: Path, out: Path, record: Record, license_name: str, failure
         "maps": "pseudo maps of discovered tissue types, predicted by a classifier and not reviewed by anybody",
         "counts": {s.name: {"patches": s.patches, "cases": s.cases} for s in summaries},
         "failures": failures,
-        "license": license_name,
+        **license.said(),
         "sha256": content_hash(aside),
     }
     write_description(aside, described)
-    write_card(aside, summaries, described, license_name)
+    write_card(aside, summaries, described)
     return described

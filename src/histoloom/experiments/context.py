@@ -16,6 +16,7 @@ from histoloom.tissue import TissueTable
 FORMAT = 1  # raise it when the same recipe trains other bytes
 _MEASURING = ("encoders", "pairs", "segmenter", "downstream", "shown")  # of [reproduce]
 _PATHS = ("dataset", "source", "maps", "tissue", "root", "slides", "annotations", "listing")
+_CARD = ("license", "attribution")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +41,9 @@ class Run:
 def record_of(recipe: Recipe, command: str) -> Record:
     """What must not change between a run of a recipe and its resumption.
 
-    Paths, the watcher, how often a run saves and who prepares batches may change. So may the number of steps of a
-    constant schedule, since a longer run repeats a shorter one. Stages check the content of their inputs themselves.
+    Paths, license, the watcher, how often a run saves and who prepares batches may change. So may the number of steps
+    of a constant schedule, since a longer run repeats a shorter one. Stages check the content of their inputs
+    themselves.
     """
     settings = asdict(recipe)
     settings.pop("watch")
@@ -50,7 +52,7 @@ def record_of(recipe: Recipe, command: str) -> Record:
         # How the woven patches are measured may change: those results are kept by it.
         settings["reproduce"] = {name: value for name, value in compared.items() if name not in _MEASURING}
         settings["reproduce"]["autoencoder_of"] = Path(compared["autoencoder_of"]).name
-    for name in _PATHS:
+    for name in (*_PATHS, *_CARD):
         settings["data"].pop(name)
     for name in ("initial_model", "pretrained_autoencoder"):
         settings[name] = Path(settings[name]).name

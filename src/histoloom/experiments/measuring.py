@@ -38,6 +38,7 @@ class Comparison:
 
     run: Run
     held: Patches
+    dataset: Path  # of both
 
     @property
     def budget(self) -> Reproduction:

@@ -11,13 +11,13 @@ from histoloom.conditioning.kinds import CONDITIONINGS
 from histoloom.errors import InputError
 from histoloom.experiments.context import Run
 from histoloom.experiments.recipe import Recipe
-from histoloom.models.card import ModelCard
+from histoloom.license import License
 from histoloom.models.denoiser import Denoiser
 from histoloom.models.model_files import local_folder
 from histoloom.models.sampling import Sampling
 from histoloom.models.schedulers import make_sampler
+from histoloom.patches.dataset import read_description
 from histoloom.patches.store import common_mpp
-from histoloom.records import read_json
 from histoloom.tissue import UNLABELLED
 from histoloom.version import VERSION
 
@@ -29,6 +29,7 @@ def model_card(run: Run, denoiser: Denoiser, dataset: Path, copy_limit: float | 
     scheduler, usual = make_sampler(denoiser.samplers)
     asked = Sampling() if denoiser.student is None else denoiser.student.resolve(Sampling())
     data_license, origins = _license(dataset), _origins(recipe)
+    license = data_license.joined(*(origin for _, origin in origins))
     environment = Environment(
         loader=PackageLoader("histoloom.experiments", "."),
         undefined=StrictUndefined,
@@ -40,10 +41,9 @@ def model_card(run: Run, denoiser: Denoiser, dataset: Path, copy_limit: float | 
     environment.filters["yaml"] = json.dumps  # a JSON text is a YAML scalar
     return environment.get_template("model_card.md.jinja").render(
         name=run.folder.resolve().name,
-        license=" and ".join(dict.fromkeys([data_license, *(card.license for _, card in origins)])),
+        license=license,
         data_license=data_license,
         origins=origins,
-        attribution="; ".join(dict.fromkeys(card.attribution for _, card in origins if card.attribution)),
         config=denoiser.config,
         reads=CONDITIONINGS[denoiser.config["conditioning"]],
         parameters=sum(p.numel() for p in denoiser.parameters()) / 1e6,
@@ -75,17 +75,17 @@ def _guide(recipe: Recipe) -> dict | None:
     return None if guide is None else {"name": Path(guide.model).name, "weight": guide.weight}
 
 
-def _origins(recipe: Recipe) -> list[tuple[str, ModelCard]]:
-    """Name and card of each model whose weights the run goes on from."""
+def _origins(recipe: Recipe) -> list[tuple[str, License]]:
+    """Name and license of each model whose weights the run goes on from."""
     given = dict.fromkeys(name for name in (recipe.initial_model, recipe.pretrained_autoencoder) if name)
-    return [(Path(name).name, ModelCard.read(local_folder(name, ["README.md"]))) for name in given]
+    return [(Path(name).name, License.of_card(local_folder(name, ["README.md"]))) for name in given]
 
 
-def _license(dataset: Path) -> str:
+def _license(dataset: Path) -> License:
     try:
-        return str(read_json(dataset / "dataset.json").get("license") or "unknown")
+        return License.of(read_description(dataset) or {})
     except InputError:
-        return "unknown"
+        return License()
 
 
 def _types(run: Run) -> list[dict]:

@@ -12,6 +12,7 @@ from histoloom.evaluation.segmenter import SegmenterConfig
 from histoloom.experiments.recipe_paths import relative_paths, resolve_paths
 from histoloom.files import write_text
 from histoloom.generation.settings import WeaveConfig
+from histoloom.license import UNKNOWN, License
 from histoloom.models.sampling import Sampling
 from histoloom.patches.bright import LumenRules
 from histoloom.patches.folder import FolderImport
@@ -40,6 +41,8 @@ class DataSource:
     annotations: str = ""  # folder of their annotations, if any
     listing: str = ""  # CSV file that names the slides to use, if any
     cut: SlideDataset = field(default_factory=SlideDataset)
+    license: str = UNKNOWN.name  # of pictures or slides, such as cc-by-4.0; the card of the model names it
+    attribution: str = UNKNOWN.attribution  # whom that card names; a dataset has both in its own card
     lumens: LumenRules | None = None  # outline lumens and glass in these maps first, as `histoloom lumens` does
 
     def __post_init__(self):
@@ -49,6 +52,8 @@ class DataSource:
             )
         if not (self.dataset or self.tissue):
             raise ConfigError("pictures and slides need `tissue`, the table of map values and classes")
+        if self.dataset and License(self.license, self.attribution) != UNKNOWN:
+            raise ConfigError("license and attribution are those of the dataset; leave them out of the recipe")
         if self.slides and self.lumens is not None and not self.cut.pixels:
             raise ConfigError("lumens are found in the pixels of patches; set `cut.pixels = true`, or leave lumens out")
 

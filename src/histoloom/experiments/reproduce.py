@@ -36,6 +36,7 @@ from histoloom.experiments.measuring import (
     masks_of,
     measure,
 )
+from histoloom.experiments.model_card import model_card
 from histoloom.experiments.recipe import Recipe, Reproduction, save_recipe
 from histoloom.experiments.run import open_run
 from histoloom.experiments.stages import open_autoencoder, open_segmenter, reporter, save_model
@@ -80,7 +81,7 @@ def reproduce(recipe: Recipe, folder: Path | str, progress: Progress = silent) -
             raise InputError(
                 f"{dataset}: case {shared[0]!r} is in {recipe.data.split} and in {HELD_OUT}; split by case"
             )
-        comparison = Comparison(replace(run, curves=None), held)
+        comparison = Comparison(replace(run, curves=None), held, dataset)
         if state.is_main_process:
             check_measuring(comparison)
             check_training_sets(comparison, _draw_maps(run.patches, recipe.reproduce)[1])
@@ -148,7 +149,9 @@ def _train(comparison: Comparison, autoencoder: ModelMixin, config: DenoiserTrai
         )
     if process_state().is_main_process:
         # Without a copy limit: a conditioning that copies must be seen to copy.
-        save_model(denoiser, autoencoder, run.table, home / "model")
+        mine = replace(run, folder=home, recipe=replace(run.recipe, denoiser=config, initial_model=""))
+        card = model_card(mine, denoiser, comparison.dataset, None)
+        save_model(denoiser, autoencoder, run.table, home / "model", card=card)
     return {"windows": total, "parameters": sum(p.numel() for p in denoiser.parameters())}
 
 

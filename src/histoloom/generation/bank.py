@@ -6,6 +6,7 @@
 A model can weave a bank from maps alone; such a bank holds no patient's pixels.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,11 @@ class CropBank:
             mine = [crop for crop in chosen if crop.tissue == tissue]
             drawn += [mine[i] for i in sorted(rng.permutation(len(mine))[:PER_TYPE])]
         return drawn
+
+    def counts(self, table: TissueTable) -> dict[str, int]:
+        """How many crops there are of each type of `table`, by name."""
+        found = Counter(crop.tissue for crops in self.sets.values() for crop in crops)
+        return {tissue.name: found[tissue.id] for tissue in table.types}
 
 
 def load_bank(folder: Path | str, table: TissueTable) -> CropBank:

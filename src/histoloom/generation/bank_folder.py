@@ -1,6 +1,5 @@
 """A folder with a crop bank: woven by a model, or cut from real patches."""
 
-from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,8 +20,10 @@ REPORT = "bank.json"  # of a real bank: how many crops it holds, and how many we
 FORMAT = 1  # raised when the same settings and model give other crops
 
 
-def weave_bank_folder(pipeline: HistoloomPipeline, config: BankConfig, out: Path, progress: Progress = silent) -> int:
-    """Weave a bank into the folder `out`, and return how many sets of crops it has.
+def weave_bank_folder(
+    pipeline: HistoloomPipeline, config: BankConfig, out: Path, progress: Progress = silent
+) -> CropBank:
+    """Weave a bank into the folder `out`, and return it.
 
     A finished bank of the same model and settings stays as it is; an interrupted one is woven again from the start.
     Raises OutputError before the work where `out` holds anything else or cannot be written.
@@ -35,13 +36,13 @@ def weave_bank_folder(pipeline: HistoloomPipeline, config: BankConfig, out: Path
         inputs={"model": pipeline.fingerprint, "model_config": config_hash(pipeline)},
     )
     if files.is_finished(out, record):
-        return len(load_bank(out, pipeline.table).sets)
+        return load_bank(out, pipeline.table)
     layouts = draw_layouts(layouts_at(config, mpp), pipeline.table, config.tries, config.seed, DrawnMaps.size)
     with files.whole_folder(out) as aside, progress("weaving crops", config.tries, "patches") as bar:
         bank = weave_bank(pipeline, list(layouts), config, bar)
         save_bank(bank, pipeline.table, aside)
         files.write_record(aside, record)
-    return len(bank.sets)
+    return bank
 
 
 def cut_bank_folder(dataset: Path, config: RealBankConfig, out: Path, progress: Progress = silent) -> dict:
@@ -62,9 +63,8 @@ def cut_bank_folder(dataset: Path, config: RealBankConfig, out: Path, progress: 
                 cut = cut_bank(dataset, config, bar)
             save_bank(cut.bank, table, aside)
             files.write_json(aside / SOURCES, {"cases": cut.cases, "crops": _places(cut.bank, table)})
-            crops = Counter(crop.tissue for mine in cut.bank.sets.values() for crop in mine)
-            named = {tissue.name: crops[tissue.id] for tissue in table.types}
-            files.write_json(aside / REPORT, {"sets": len(cut.bank.sets), "crops": named, "left_out": cut.left_out})
+            report = {"sets": len(cut.bank.sets), "crops": cut.bank.counts(table), "left_out": cut.left_out}
+            files.write_json(aside / REPORT, report)
             files.write_record(aside, record)
     return read_json(out / REPORT)
 

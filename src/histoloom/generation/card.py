@@ -6,14 +6,17 @@ from histoloom import files
 from histoloom.generation.delivered import describe_delivered
 from histoloom.generation.woven_patch import SOURCES
 from histoloom.generation.woven_reader import iter_index
-from histoloom.models.card import ModelCard, card_template
+from histoloom.models.card import card_template, license_of
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.parquet import count_rows
 from histoloom.version import VERSION
 
 _TEMPLATE = card_template("""---
 pretty_name: {{ name|yaml|safe }}
-license: {{ card.license|yaml|safe }}
+license: {{ license.name|yaml|safe }}
+{% if license.attribution %}
+attribution: {{ license.attribution|yaml|safe }}
+{% endif %}
 task_categories:
 - image-segmentation
 tags:
@@ -73,11 +76,7 @@ patches = load_dataset("path/to/this/folder", split="train")  # image, semantic_
 
 ## License
 
-{% if card.attribution %}
-Inherited from the model: {{ card.license }}. Attribution: {{ card.attribution }}
-{% else %}
-Inherited from the model: {{ card.license }}.
-{% endif %}
+Inherited from the model: {{ license.sentence }}
 {% if has_sources %}
 
 ## Before you share this folder
@@ -96,7 +95,7 @@ def write_card(folder: Path, pipeline: HistoloomPipeline) -> None:
         count=count,
         made=made,
         table=pipeline.table,
-        card=ModelCard.of(pipeline),
+        license=license_of(pipeline),
         scale="scale unknown" if mpp is None else f"{mpp:g} um per pixel",
         delivered=describe_delivered(folder).replace("`", "'"),
         version=VERSION,

@@ -29,8 +29,9 @@ from typing import Literal, get_args
 
 from histoloom import files
 from histoloom.errors import ConfigError
-from histoloom.generation.export_card import License, read_license, write_card
+from histoloom.generation.export_card import read_license, write_card
 from histoloom.generation.export_items import Item, count_items, iter_items
+from histoloom.license import License
 from histoloom.patches.store import read_table
 from histoloom.progress import Progress, silent
 from histoloom.records import Record, refuse_other_run

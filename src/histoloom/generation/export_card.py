@@ -1,18 +1,20 @@
 """The card of exported patches, and the license that they inherit."""
 
-from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
 
 from histoloom import files
-from histoloom.models.card import ModelCard, card_template
+from histoloom.license import UNKNOWN, License
+from histoloom.models.card import card_template
 from histoloom.tissue import TissueTable
 from histoloom.version import VERSION
 
-_MOST_BYTES = 2**20
 _TEMPLATE = card_template("""---
 pretty_name: {{ name|yaml|safe }}
 license: {{ license.name|yaml|safe }}
+{% if license.attribution %}
+attribution: {{ license.attribution|yaml|safe }}
+{% endif %}
 task_categories:
 - image-segmentation
 tags:
@@ -42,7 +44,7 @@ shows a patient; a patch may resemble the crops that it was woven from.
 
 ## License
 
-{{ license.text }}
+Inherited from the model: {{ license.sentence }}
 """)
 _ABOUT = {
     "huggingface": """Map value 255 is unlabeled.
@@ -62,26 +64,13 @@ patches = load_dataset("path/to/this/folder", split="train")  # image, semantic_
 _ID_TITLES = {"huggingface": "id", "coco": "category", "yolo": "class", "geojson": "id"}
 
 
-@dataclass(frozen=True)
-class License:
-    """What a folder of woven patches says of its license: an identifier of the hub, and a sentence with attribution."""
-
-    name: str
-    text: str
-
-
 def read_license(folder: Path) -> License:
-    """The license in the card of woven patches; unknown where the folder has no card or it does not say."""
-    name, path = ModelCard.read(folder).license, folder / "README.md"
-    unknown = License(name, f"The license of the model: {name}.")
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            return unknown
-        _, found, rest = path.read_text(encoding="utf-8").partition("\n## License\n")
-    except (OSError, ValueError):
-        return unknown
-    text = unescape(" ".join(rest.split("\n## ")[0].split()))
-    return License(name, text) if found and text else unknown
+    """The license in the card of woven patches; older cards name the author in the text alone."""
+    found, path = License.of_card(folder), folder / "README.md"
+    if found == UNKNOWN or found.attribution:
+        return found
+    text = path.read_text(encoding="utf-8").partition("\n## License\n")[2].split("\n## ")[0]
+    return License(found.name, unescape(text.partition("Attribution: ")[2]))
 
 
 def write_card(aside: Path, kind: str, count: int, table: TissueTable, license: License) -> None:

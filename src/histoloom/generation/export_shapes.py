@@ -17,8 +17,8 @@ from scipy.spatial import KDTree
 
 from histoloom import files
 from histoloom.discovery.map_files import write_regions
-from histoloom.generation.export_card import License
 from histoloom.generation.export_items import Item
+from histoloom.license import License
 from histoloom.patches.store import encode_png
 from histoloom.slides.outlines import connected_regions, outlines
 from histoloom.tissue import UNLABELLED, TissueTable

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from histoloom.errors import ImageError
-from histoloom.generation.export_card import License
 from histoloom.generation.export_items import Item
 from histoloom.generation.woven_patch import COLUMNS
 from histoloom.generation.woven_writer import indexed_png
+from histoloom.license import License
 from histoloom.patches import schema
 from histoloom.patches.card import summarize, write_card
 from histoloom.patches.dataset import content_hash, write_description
@@ -37,13 +37,13 @@ def write_dataset(items: Iterator[Item], table: TissueTable, license: License, a
         "version": VERSION,
         "config": {},
         "counts": {s.name: {"patches": s.patches, "cases": s.cases} for s in summaries},
-        "notes": ["synthetic: a model wove all patches, and each counts as a case of its own", license.text],
+        "notes": ["synthetic: a model wove all patches, and each counts as a case of its own"],
         "failures": [],
-        "license": license.name,
+        **license.said(),
         "sha256": content_hash(aside),
     }
     write_description(aside, description)
-    write_card(aside, summaries, description, license.name)
+    write_card(aside, summaries, description)
 
 
 def write_hugging_face(items: Iterator[Item], table: TissueTable, license: License, aside: Path) -> None:

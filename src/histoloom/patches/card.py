@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from histoloom.files import write_text
+from histoloom.license import License
 from histoloom.patches.heterogeneity import is_heterogeneous
 from histoloom.patches.store import iter_batches, read_table, splits
 from histoloom.text import one_line, shorten
@@ -46,17 +47,12 @@ def summarize(folder: Path) -> list[SplitSummary]:
     return [_summarize_split(folder, name) for name in names]
 
 
-def write_card(folder: Path, summaries: list[SplitSummary], description: dict, license_name: str = "unknown") -> None:
-    """Write `README.md` of the dataset in `folder` from its description.
-
-    `license_name` is a hub identifier such as cc-by-4.0. The name in the title is `description["name"]`.
-    """
-    write_text(folder / "README.md", card_text(summaries, read_table(folder), description, license_name))
+def write_card(folder: Path, summaries: list[SplitSummary], description: dict) -> None:
+    """Write `README.md` of the dataset in `folder` from its description, whose `name` is the title."""
+    write_text(folder / "README.md", card_text(summaries, read_table(folder), description))
 
 
-def card_text(
-    summaries: list[SplitSummary], table: TissueTable, description: dict, license_name: str = "unknown"
-) -> str:
+def card_text(summaries: list[SplitSummary], table: TissueTable, description: dict) -> str:
     """The Markdown of the card, with a YAML header for the hub."""
     total = sum(summary.patches for summary in summaries)
     settings = {key: value for key, value in description["config"].items() if value not in (None, "", [], ())}
@@ -66,7 +62,7 @@ def card_text(
         .render(
             summaries=summaries,
             name=description["name"],
-            license=license_name,
+            license=License.of(description),
             size_category=next((label for bound, label in _SIZES if total < bound), "n>1M"),
             total=total,
             maps=description.get("maps", "pixel-exact tissue maps"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from histoloom.errors import OutputError
 from histoloom.files import is_finished, write_json
+from histoloom.license import UNKNOWN, License
 from histoloom.records import Record, read_json
 
 DESCRIPTION = "dataset.json"
@@ -38,13 +39,14 @@ def finished_dataset(folder: Path, record: Record) -> dict | None:
     return description
 
 
-def check_license(description: dict, asked: str, folder: Path) -> None:
-    """Raise OutputError where a finished dataset has another license than was asked for: its card stays as it is."""
-    if asked not in ("unknown", description.get("license", "unknown")):
-        raise OutputError(
-            f"{folder}: was made with license {description.get('license', 'unknown')!r}, not {asked!r}; remove the "
-            "folder and run again"
-        )
+def check_license(description: dict, asked: License, folder: Path) -> None:
+    """Raise OutputError where a finished dataset says something else than was asked for: its card stays as it is."""
+    made, wanted = License.of(description).said(), asked.said()
+    for what, was in made.items():
+        if wanted[what] not in (UNKNOWN.said()[what], was):
+            raise OutputError(
+                f"{folder}: was made with {what} {was!r}, not {wanted[what]!r}; remove the folder and run again"
+            )
 
 
 def content_hash(folder: Path) -> str:

@@ -118,7 +118,7 @@ def find_pictures(
     elif maps is not None:
         raise InputError(f"{source}: a manifest names the maps itself; leave out --maps, or give an image folder")
     else:
-        pictures = _from_manifest(source, config, root or source.parent)
+        pictures = _from_manifest(source, config, root)
     cases, joined = same_spelling([picture.case for picture in pictures])
     notes += joined
     if config.case_pattern is None:
@@ -232,9 +232,10 @@ def _pair(found: list[Path], images: Path, drawn: list[Path], maps: Path, map_su
     return pairs
 
 
-def _from_manifest(manifest: Path, config: FolderImport, root: Path) -> list[Picture]:
-    if not root.is_dir():
+def _from_manifest(manifest: Path, config: FolderImport, root: Path | None) -> list[Picture]:
+    if root is not None and not root.is_dir():
         raise InputError(f"{root}: no such folder; give the folder of the files in {manifest} with --root")
+    root = root or manifest.parent
     if config.map_suffix:
         raise ConfigError(f"--map-suffix has no effect on {manifest}, which names each map; leave it out")
     chosen = () if config.case_column == FolderImport.case_column else (config.case_column,)

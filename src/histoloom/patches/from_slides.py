@@ -22,6 +22,7 @@ import pyarrow as pa
 from histoloom.distributed import ALONE, Workers, run_items
 from histoloom.errors import AnnotationError, HistoloomError, InputError, TissueError
 from histoloom.files import resumable_folder, whole_file, write_json, write_text
+from histoloom.license import UNKNOWN, License
 from histoloom.parquet import parquet_writer, read_batches
 from histoloom.patches.card import SplitSummary, missing_types, summarize, write_card
 from histoloom.patches.dataset import DESCRIPTION, content_hash, finished_dataset, write_description
@@ -103,7 +104,7 @@ def extract_slides(
     config: SlideDataset,
     out: Path,
     workers: Workers = ALONE,
-    license_name: str = "unknown",
+    license: License = UNKNOWN,
     bar: Bar = SILENT,
 ) -> Result:
     """Write the dataset of all `jobs` to `out`; resumes what a killed run of the same settings and inputs left.
@@ -119,7 +120,7 @@ def extract_slides(
     with resumable_folder(out, record) as aside:
         failures = _write_parts(jobs, table, config, aside, partial(run_items, workers=workers), bar, record)
         description = _describe(jobs, config, record, notes, failures, out.absolute().name)
-        result = _join_parts(jobs, table, config, aside, description, license_name)
+        result = _join_parts(jobs, table, config, aside, description, license)
         shutil.rmtree(aside / "parts")
     return result
 
@@ -284,7 +285,7 @@ def _describe(
 
 
 def _join_parts(
-    jobs: list[SlideJob], table: TissueTable, config: SlideDataset, aside: Path, description: dict, license_name: str
+    jobs: list[SlideJob], table: TissueTable, config: SlideDataset, aside: Path, description: dict, license: License
 ) -> Result:
     shutil.rmtree(aside / "data", ignore_errors=True)
     (aside / DESCRIPTION).unlink(missing_ok=True)  # of a run that was killed here, when other slides failed
@@ -308,11 +309,11 @@ def _join_parts(
         "notes": description["notes"] + notes + missing_types(summaries, table),
         "counts": {s.name: {"patches": s.patches, "cases": s.cases} for s in summaries},
         "sha256": content_hash(aside),
-        "license": license_name,
+        **license.said(),
     }
     write_description(aside, description)
     write_json(aside / PATHS, _paths(jobs))
-    write_card(aside, summaries, description, license_name)
+    write_card(aside, summaries, description)
     return Result(description, summaries)
 
 

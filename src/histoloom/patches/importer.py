@@ -6,6 +6,7 @@ from pathlib import Path
 
 from histoloom.errors import InputError
 from histoloom.files import whole_folder, write_record, write_text
+from histoloom.license import UNKNOWN, License
 from histoloom.patches.card import missing_types, summarize, write_card
 from histoloom.patches.dataset import content_hash, finished_dataset, write_description
 from histoloom.patches.folder import FolderImport, Picture, dropped_share, patch_rows
@@ -53,7 +54,7 @@ def import_pictures(
     table: TissueTable,
     config: FolderImport,
     out: Path,
-    license_name: str = "unknown",
+    license: License = UNKNOWN,
     bar: Bar = SILENT,
     notes: Iterable[str] = (),
 ) -> dict:
@@ -92,10 +93,10 @@ def import_pictures(
             ],
             "failures": [],
             "sha256": content_hash(aside),
-            "license": license_name,
+            **license.said(),
         }
         write_description(aside, description)
-        write_card(aside, summaries, description, license_name)
+        write_card(aside, summaries, description)
     return description
 
 

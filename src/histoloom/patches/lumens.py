@@ -15,6 +15,7 @@ from PIL import Image
 
 from histoloom.errors import InputError
 from histoloom.files import whole_folder, write_record, write_text
+from histoloom.license import License
 from histoloom.patches.bright import USUAL_MPP, Light, LumenRules, bright_areas, light_of_cases
 from histoloom.patches.card import summarize, write_card
 from histoloom.patches.dataset import (
@@ -91,10 +92,10 @@ def add_lumens(dataset: Path, out: Path, rules: LumenRules | None = None, bar: B
             ],
             "failures": before.get("failures", []),
             "sha256": content_hash(aside),
-            "license": before.get("license", "unknown"),
+            **License.of(before).said(),
         }
         write_description(aside, description)
-        write_card(aside, summaries, description, description["license"])
+        write_card(aside, summaries, description)
     return description
 
 
