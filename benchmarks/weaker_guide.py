@@ -3,23 +3,27 @@
     python benchmarks/weaker_guide.py DATASET@SPLIT MODEL --weak WEAKER --ways 8,1.5,3,1 8,1.5,3,2.5,flat
 
 A way is steps, map guidance, crop guidance and the weight of the weaker model; at 1 it has no effect. The weaker model
-guides the prediction that sees map and crops, as `[denoiser.guide]` trains it: v_mc becomes
-v_weak + weight (v_mc - v_weak), and guidance by map and crops, within its interval, goes on from there. With `flat`,
-(weight - 1) (v_mc - v_weak) is added to the guided prediction instead, and with `all`, each prediction that guidance
-takes is guided by the same prediction of the weaker model. Patches are those of `few_steps.py` (crops of other patches
-of the case, seed 0), every second of 200; distance, precision, recall and coverage are from all real patches of the
-split (`histoloom-small`).
+guides the prediction that sees map and crops, as `[denoiser.guide]` trains it: v_mc becomes v_weak + weight (v_mc -
+v_weak), and guidance by map and crops, within its interval, goes on from there. With `flat`, (weight - 1) (v_mc -
+v_weak) is added to the guided prediction instead, and with `all`, each prediction that guidance takes is guided by the
+same prediction of the weaker model. With `color`, the weaker model guides nothing but the mean of each latent channel:
+a weight below 1 takes back what a trained guide does to colors. With `crop-color`, the weaker model has no part, and
+the weight is the crop guidance of these means. Patches are those of `few_steps.py` (crops of other patches of the case,
+seed 0), every second of 200; distance, precision, recall and coverage are from all real patches of the split
+(`histoloom-small`). Stain is the correlation of the mean color of crop and woven region; above the table, that of crop
+and real region.
 """
 
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from quality_task import make_task
+from quality_measures import measure_stain
+from quality_task import Task, make_task
 
 from histoloom.encoders.encoder import open_encoder
 from histoloom.generation.order import Order
@@ -44,7 +48,7 @@ class Way:
 
     @classmethod
     def read(cls, text: str) -> "Way":
-        """From STEPS,MAP,CROP,WEIGHT[,flat|all]."""
+        """From STEPS,MAP,CROP,WEIGHT[,flat|all|color|crop-color]."""
         steps, by_map, by_crop, weight, *kind = text.split(",")
         sampling = Sampling(steps=int(steps), map_guidance=float(by_map), crop_guidance=float(by_crop))
         return cls(sampling, float(weight), kind[0] if kind else "")
@@ -74,15 +78,23 @@ def weave(
     for t, share in zip(scheduler.timesteps, noise_shares(scheduler, denoiser.objective), strict=True):
         weights = weights_of(denoiser, sampling, True, sampling.acts(share))
         predicted, further = one(pipeline, t, weights), way.weight - 1
-        if further and way.kind == "all":
+        if way.kind == "crop-color":
+            difference = one(pipeline, t, {(True, True): 1.0, (True, False): -1.0})
+            predicted = predicted + (way.weight - sampling.crop_guidance) * _mean(difference)
+        elif further and way.kind == "all":
             predicted = predicted + further * (predicted - one(weaker, t, weights))
         elif further:
             full = {(True, True): 1.0}
             further *= 1.0 if way.kind == "flat" else weights[True, True]
-            predicted = predicted + further * (one(pipeline, t, full) - one(weaker, t, full))
+            difference = one(pipeline, t, full) - one(weaker, t, full)
+            predicted = predicted + further * (_mean(difference) if way.kind == "color" else difference)
         latents = scheduler.step(predicted, t, latents, return_dict=False)[0]
     images = to_images(pipeline.decode_latents(latents))
     return list(images[:, rows[0] : rows[0] + height, columns[0] : columns[0] + width].cpu().numpy())
+
+
+def _mean(latents: torch.Tensor) -> torch.Tensor:
+    return latents.mean((-2, -1), keepdim=True)
 
 
 def main() -> None:
@@ -91,15 +103,18 @@ def main() -> None:
     parser.add_argument("dataset", help="FOLDER@SPLIT")
     parser.add_argument("model")
     parser.add_argument("--weak", required=True, help="an earlier or smaller model with the same encoder")
-    parser.add_argument("--ways", nargs="+", required=True, metavar="STEPS,MAP,CROP,WEIGHT[,flat|all]")
+    parser.add_argument("--ways", nargs="+", required=True, metavar="STEPS,MAP,CROP,WEIGHT[,KIND]")
     arguments = parser.parse_args()
     folder, _, split = arguments.dataset.partition("@")
     patches = load_patches(Path(folder), split)
-    orders = make_task(patches, 200, 0, 1).orders[::2]
+    task = make_task(patches, 200, 0, 1)
+    task = replace(task, chosen=task.chosen[::2], orders=task.orders[::2])
+    orders = task.orders
     pipeline, weaker = (HistoloomPipeline.load(find_model(name)) for name in (arguments.model, arguments.weak))
     encoder = open_encoder("histoloom-small")
     real = encoder(patches.images)
-    print("| way | CPU s per patch | distance | precision, recall, coverage |\n|---|---|---|---|")
+    print(f"stain of real regions: {_stain(task, patches.images[task.chosen], 'real')}\n")
+    print("| way | CPU s per patch | distance | precision, recall, coverage | stain L / a / b |\n|---|---|---|---|---|")
     for text in arguments.ways:
         way, begun, made = Way.read(text), time.process_time(), []
         with torch.no_grad():
@@ -110,7 +125,12 @@ def main() -> None:
         features = encoder(np.stack(made))
         means = prdc(real, features).means()
         likeness = ", ".join(f"{means[key]:.2f}" for key in ("precision", "recall", "coverage"))
-        print(f"| {text} | {cost:.2f} | {frechet_distance(real, features):.1f} | {likeness} |", flush=True)
+        stain = _stain(task, np.stack(made), "woven")
+        print(f"| {text} | {cost:.2f} | {frechet_distance(real, features):.1f} | {likeness} | {stain} |", flush=True)
+
+
+def _stain(task: Task, images: np.ndarray, which: str) -> str:
+    return " / ".join(f"{value:.3f}" for value in measure_stain(task, images)[which].correlation)
 
 
 if __name__ == "__main__":
