@@ -9,19 +9,7 @@ from histoloom.models.card import card_template, license_of
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.version import VERSION
 
-_TEMPLATE = card_template("""---
-pretty_name: {{ name|yaml|safe }}
-license: {{ license.name|yaml|safe }}
-{% if license.attribution %}
-attribution: {{ license.attribution|yaml|safe }}
-{% endif %}
-tags:
-- histopathology
-- synthetic
-- histoloom
----
-# {{ name }}
-
+_TEMPLATE = card_template("""
 A synthetic H&E slide of {{ width }} x {{ height }} px at {{ "%g"|format(mpp) }} um per pixel, woven by Histoloom
 {{ version }} with model `{{ model }}`. It shows no patient. It may resemble the crops that it was woven from; nobody
 has searched it for copies.

@@ -38,19 +38,7 @@ from histoloom.version import VERSION
 
 FORMAT = 2  # raised when the same settings and inputs give other bytes
 RIM = 16  # px around an edit that may change, too
-_CARD = card_template("""---
-pretty_name: {{ name|yaml|safe }}
-license: {{ license.name|yaml|safe }}
-{% if license.attribution %}
-attribution: {{ license.attribution|yaml|safe }}
-{% endif %}
-tags:
-- histopathology
-- synthetic
-- histoloom
----
-# {{ name }}
-
+_CARD = card_template("""
 Synthetic H&E patches before and after an edit of their map, woven by Histoloom {{ version }} with model
 `{{ model }}`. They show no patient. They may resemble the crops that they were woven from; nobody has searched them
 for copies.

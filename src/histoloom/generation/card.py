@@ -11,18 +11,8 @@ from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.parquet import count_rows
 from histoloom.version import VERSION
 
-_TEMPLATE = card_template("""---
-pretty_name: {{ name|yaml|safe }}
-license: {{ license.name|yaml|safe }}
-{% if license.attribution %}
-attribution: {{ license.attribution|yaml|safe }}
-{% endif %}
-task_categories:
+_HEADER = """task_categories:
 - image-segmentation
-tags:
-- histopathology
-- synthetic
-- histoloom
 configs:
 - config_name: default
   data_files:
@@ -31,9 +21,9 @@ configs:
     - metadata.parquet
     - images/*.png
     - maps/*.png
----
-# {{ name }}
-
+"""
+_TEMPLATE = card_template(
+    """
 {{ count }} synthetic H&E patches with pixel-exact tissue maps, {{ scale }}, woven by Histoloom {{ version }} with
 model `{{ made.model_hash }}`. No patch shows a patient; a patch may resemble the crops that it was woven from, see
 `copy_score` in `index.parquet`.
@@ -83,7 +73,9 @@ Inherited from the model: {{ license.sentence }}
 
 `{{ sources }}` holds the file names of the maps and crops. Leave it out where they name patients.
 {% endif %}
-""")
+""",
+    _HEADER,
+)
 
 
 def write_card(folder: Path, pipeline: HistoloomPipeline) -> None:

@@ -9,18 +9,8 @@ from histoloom.models.card import card_template
 from histoloom.tissue import TissueTable
 from histoloom.version import VERSION
 
-_TEMPLATE = card_template("""---
-pretty_name: {{ name|yaml|safe }}
-license: {{ license.name|yaml|safe }}
-{% if license.attribution %}
-attribution: {{ license.attribution|yaml|safe }}
-{% endif %}
-task_categories:
+_HEADER = """task_categories:
 - image-segmentation
-tags:
-- histopathology
-- synthetic
-- histoloom
 {% if kind == "huggingface" %}
 configs:
 - config_name: default
@@ -28,9 +18,9 @@ configs:
   - split: train
     path: data/train-*.parquet
 {% endif %}
----
-# {{ name }}
-
+"""
+_TEMPLATE = card_template(
+    """
 {{ count }} synthetic H&E patches with the maps that they were woven from, exported by Histoloom {{ version }}. No patch
 shows a patient; a patch may resemble the crops that it was woven from.
 
@@ -45,7 +35,9 @@ shows a patient; a patch may resemble the crops that it was woven from.
 ## License
 
 Inherited from the model: {{ license.sentence }}
-""")
+""",
+    _HEADER,
+)
 _ABOUT = {
     "huggingface": """Map value 255 is unlabeled.
 
