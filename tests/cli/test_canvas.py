@@ -117,3 +117,9 @@ def test_what_cannot_be_redrawn_is_answered_in_one_line(fails, tiny_model, layou
     assert "narrow.png: is 160 x 24 px, and the image" in fails(*words, *image, "--mask", layouts / "narrow.png")
     assert "give the scale with --mpp" in fails(*words, *image, "--at", 0, 0, "--mask", good)
     assert "--slide-mpp" in fails(*words, *image, "--at", 0, 0, "--mpp", 1, "--mask", good)
+
+
+def test_a_slide_is_redrawn_at_a_place(fails, tiny_model, layouts, shared_data):
+    words = ("inpaint", tiny_model, "--out", "new", "--map", layouts / "good.png", "--mask", layouts / "good.png")
+    slide = shared_data / "slides" / "CMU-1-Small-Region.svs"
+    assert "of a slide, say with --at where the map begins" in fails(*words, "--image", slide)

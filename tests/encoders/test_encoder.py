@@ -146,6 +146,15 @@ def test_a_pathology_model_gets_images_through_its_transform_or_prepares_them_it
     assert outside.fingerprint != inside.fingerprint
 
 
+def test_models_without_a_module_of_weights_are_told_apart_by_name(lazyslide, monkeypatch):
+    def without_weights(self):
+        self.model = lambda means: means
+
+    monkeypatch.setattr(OfSlides, "__init__", without_weights)
+    sys.modules["lazyslide_models"].MODEL_REGISTRY |= {"another": OfImages}
+    assert open_encoder("outside").fingerprint != open_encoder("another").fingerprint
+
+
 def test_a_pathology_model_that_encodes_no_single_images_is_refused(lazyslide):
     with pytest.raises(ConfigError, match="encoder slides: does not encode single images"):
         open_encoder("slides")

@@ -154,18 +154,24 @@ def inpaint(
     import numpy as np
 
     from histoloom.canvas.inpaint import read_mask, write_inpainted
-    from histoloom.errors import InputError
+    from histoloom.errors import ImageError, InputError
     from histoloom.models.pipeline import HistoloomPipeline
     from histoloom.models.sampling import Sampling
     from histoloom.patches.maps import MapReader
     from histoloom.pictures import read_image
+    from histoloom.slides.find import SCANNER_SUFFIXES
     from histoloom.slides.reader import open_slide
     from histoloom.tissue import UNLABELLED
+    from histoloom.walk import suffix_of
 
     pipeline = HistoloomPipeline.load(model)
     semantic_map = MapReader(pipeline.table).read(map)
     if at is None:
-        pixels = read_image(image)
+        try:
+            pixels = read_image(image)
+        except ImageError as error:
+            hint = "; of a slide, say with --at where the map begins" if suffix_of(image) in SCANNER_SUFFIXES else ""
+            raise ImageError(f"{error}{hint}") from None
     else:
         scale = mpp or pipeline.mpp
         if scale is None:

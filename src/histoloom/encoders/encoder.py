@@ -169,7 +169,8 @@ def _open_lazyslide(name: str, device: str, allow_remote_code: bool) -> Encoder:
         pixels = images.movedim(1, -1) if prepare is None else prepare(images)
         return torch.as_tensor(model.encode_image(pixels))
 
-    return Encoder(name, fingerprint(model.model, name if prepare is None else repr(prepare)), forward, device)
+    # With its name: the network of some is no module, and has no weights to tell it by.
+    return Encoder(name, fingerprint(model.model, f"{name} {prepare!r}"), forward, device)
 
 
 def _unavailable(name: str, error: Exception, page: str | None = None) -> ModelError:
