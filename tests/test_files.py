@@ -144,6 +144,20 @@ def test_an_interrupted_folder_is_resumed_and_then_finished(tmp_path):
     assert names(tmp_path) == ["out"]
 
 
+@pytest.mark.parametrize("kind", [files.resumable_folder, files.run_folder])
+def test_a_run_whose_record_finds_no_space_leaves_nothing(tmp_path, kind):
+    resource = pytest.importorskip("resource")
+    long = replace(RUN, inputs={f"{number}.png": "12" * 32 for number in range(50)})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # the kernel refuses files above a limit
+    try:
+        with pytest.raises(OutputError, match=r"record\.json: cannot be written"), kind(tmp_path / "out", long):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_that_wrote_nothing_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="bad"), files.resumable_folder(tmp_path / "out", RUN):
         raise ValueError("bad")

@@ -71,7 +71,7 @@ def check_numbers(config: object) -> None:
             if isinstance(number, float) and not math.isfinite(number):
                 raise ConfigError(f"{f.name} is {number}; give a finite number")
             if isinstance(number, int) and abs(number) >= _LARGEST:
-                raise ConfigError(f"{f.name} is {number:.3g}, which is too large")
+                raise ConfigError(f"{f.name} is {_shown(number)}, which is too large")
             if f.name in ("seed", "seeds") and number is not None and not (isinstance(number, int) and number >= 0):
                 raise ConfigError(f"{f.name} is {number}; give a whole number, 0 or more")
 

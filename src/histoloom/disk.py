@@ -76,6 +76,12 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
+def is_damaged(error: Exception) -> bool:
+    """Whether an error of SQLite is about its file, which is damaged or of another kind. Else the disk refuses: it is
+    full, only read, or locked."""
+    return getattr(error, "sqlite_errorname", "") in ("SQLITE_ERROR", "SQLITE_CORRUPT", "SQLITE_NOTADB")
+
+
 def reason(error: Exception) -> str:
     """The reason of an error on one line of at most 200 characters."""
     return " ".join(str(getattr(error, "strerror", None) or error).split())[:200]

@@ -310,7 +310,12 @@ def _begin(folder: Path, record: Record, grows: bool = False) -> None:
         )
     with one_clear_line(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_record(folder, record)
+    try:
+        write_record(folder, record)
+    except OutputError:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # not where an earlier run has finished something
+        raise
 
 
 def _remove_empty(folder: Path) -> None:

@@ -214,7 +214,7 @@ def coding_of(picture: Image.Image) -> Coding:
     kind, bits = _KINDS.get(picture.mode.split(";")[0], picture.mode), _bits(picture)
     lossy = _lossy(picture)
     if tags is not None:
-        kind = _TIFF_KINDS.get(_first(tags.get(_PHOTOMETRIC, 2)), kind)
+        kind = _TIFF_KINDS.get(_first(tags[_PHOTOMETRIC]), kind) if _PHOTOMETRIC in tags else kind
         if kind == "ycbcr" and _first(tags.get(_COMPRESSION, 1)) in _TIFF_DECODED_YCBCR:
             kind = "rgb"
     elif kind == "ycbcr":
@@ -226,7 +226,7 @@ def coding_of(picture: Image.Image) -> Coding:
         alpha="straight" if picture.has_transparency_data else "",
         orientation=picture.getexif().get(_ORIENTATION, 1),
         lossy=lossy,
-        is_inverted=tags is not None and _first(tags.get(_PHOTOMETRIC, 1)) == 0,
+        is_inverted=tags is not None and _first(tags.get(_PHOTOMETRIC, 0)) == 0,  # as Pillow
         pages=getattr(picture, "n_frames", 1) if picture.format != "MPO" else 1,
     )
 

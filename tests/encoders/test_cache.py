@@ -71,8 +71,19 @@ def test_what_cannot_be_used_is_refused_in_one_line(counting, tmp_path):
     with pytest.raises(ConfigError, match="0 images per batch"):
         features(encoder, IMAGES, batch_size=0)
     (tmp_path / "f.sqlite").write_text("no database" * 100)
-    with pytest.raises(OutputError, match=r"f\.sqlite: cannot be used as feature cache"):
+    with pytest.raises(OutputError, match=r"f\.sqlite: cannot be used as feature cache .*; delete it, or name another"):
         features(encoder, IMAGES, tmp_path / "f.sqlite")
+
+
+def test_nobody_is_told_to_delete_a_cache_because_the_disk_is_full(counting, tmp_path):
+    resource, (encoder, _) = pytest.importorskip("resource"), counting
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # the kernel refuses files above a limit
+    try:
+        with pytest.raises(OutputError, match="free some space, check its permissions, or name another file"):
+            features(encoder, IMAGES, tmp_path / "f.sqlite")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_the_cache_lies_where_the_user_keeps_caches(monkeypatch, tmp_path):

@@ -274,3 +274,12 @@ def test_a_magnification_that_leaves_nothing_or_too_much_is_refused(tmp_path, mp
     write_pairs(tmp_path, ["a"])
     with pytest.raises(ImageError, match="check --mpp and --to-mpp"):
         find(tmp_path, mpp=mpp, to_mpp=to_mpp, size=8)
+
+
+def test_labels_of_a_tiff_that_does_not_say_what_zero_means_are_its_values(tmp_path):
+    stored = np.full((8, 8), 2, np.uint8)
+    Image.fromarray(stored).save(tmp_path / "map.tif")
+    data = (tmp_path / "map.tif").read_bytes()
+    tag = (262).to_bytes(2, "little") + b"\3\0"  # PhotometricInterpretation, a short
+    assert data.count(tag) == 1
+    assert (read_labels(data.replace(tag, b"\0\x80\3\0")) == stored).all()

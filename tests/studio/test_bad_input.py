@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import struct
+import tempfile
 import zipfile
 import zlib
 
@@ -105,6 +106,7 @@ def test_a_map_that_does_not_fit_is_refused_by_name(page):
         ({"steps": 2.5}, "steps must be a whole number"),
         ({"map_guidance": float("inf")}, "map_guidance"),
         ({"map_guidance": "much"}, "map_guidance must be a number"),
+        ({"map_guidance": 10**400}, "map_guidance is too large"),
         ({"crop_guidance": -1}, "crop_guidance is -1"),
         ({"seed": -1}, "seed must be a whole number from 0"),
         ({"seed": True}, "seed must be a whole number"),
@@ -152,6 +154,14 @@ def test_uploads_are_bounded_by_their_headers(page):
 def test_files_that_are_no_pictures_are_refused(page, data):
     assert refused(page, "/api/images", data).startswith("the picture cannot be used: ")
     assert refused(page, "/api/maps?model=tiny&width=64&height=64", data).startswith("the map cannot be used: ")
+
+
+def test_a_full_disk_of_the_server_is_not_the_fault_of_the_upload(page, tissue_image, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    for path in ("/api/images", "/api/maps?model=tiny&width=64&height=64"):
+        said = refused(page, path, file_of(tissue_image), 503)
+        assert "the server cannot hold" in said
+        assert "tell whoever runs the studio" in said
 
 
 def test_a_tiff_and_a_slide_are_read_and_a_large_one_is_refused(page, tissue_image):
@@ -255,6 +265,11 @@ def corrupt_zip(data: bytes) -> bytes:
     """The zip with the stream of its provenance spoiled."""
     start = zipfile.ZipFile(io.BytesIO(data)).getinfo("provenance.json").header_offset + 30 + len("provenance.json")
     return data[:start] + bytes(255 - byte for byte in data[start : start + 40]) + data[start + 40 :]
+
+
+def test_text_that_is_no_utf_8_is_named_in_a_refusal(page):
+    said = refused(page, "/api/reopen", b'{"format": "\\ud800"}')
+    assert said == "this was written in format \\ud800, and this studio reads 1"
 
 
 def test_a_changed_or_damaged_result_is_refused(page, shown):

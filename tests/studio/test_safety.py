@@ -4,6 +4,7 @@ import http.client
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 
@@ -185,6 +186,26 @@ def test_a_fault_ends_one_job_and_not_the_studio(page, monkeypatch):
         job = page.ask("/api/weave", slow_body(1))[1]["job"]
         assert page.events(job)[-1] == ("failed", {"error": "the studio failed at this; its log says why"})
     assert page.weave(slow_body(1))
+
+
+def test_a_client_that_leaves_in_the_middle_of_an_upload_logs_no_error(page, caplog):
+    with socket.create_connection(("127.0.0.1", page.port)) as connection:
+        head = f"POST /api/images HTTP/1.1\r\nHost: 127.0.0.1:{page.port}\r\nCookie: {page.cookie}\r\n"
+        connection.sendall(f"{head}Content-Length: 100000\r\n\r\n".encode() + b"half")
+    page.weave(slow_body(1))
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_a_fault_of_the_server_is_said_in_json_and_guarded(page, monkeypatch):
+    def fails(*given):
+        raise RuntimeError("secret of the server")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("histoloom.studio.pages.read_upload", fails)
+        status, said, headers = page.ask("/api/images", b"picture")
+    assert (status, said) == (500, {"error": "the server failed at this; its log says why"})
+    assert headers["cache-control"] == "no-store"
+    assert page.ask("/api/state")[0] == 200
 
 
 def test_crops_outlive_uploads_and_what_is_used_outlives_the_rest():

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 from study_server import RATINGS, Browser, served
 
-from histoloom.errors import ConfigError, InputError, RequestError
+from histoloom.errors import ConfigError, InputError, OutputError, RequestError
 from histoloom.locks import locked
 from histoloom.study.answers import Answer, Answers, opened_answers
 from histoloom.study.create import create_study
@@ -238,3 +238,16 @@ def test_what_cannot_be_served_is_refused_in_one_line(studies, tmp_path):
     with pytest.raises(InputError, match="holds no answers yet"), opened_answers(folder / "absent.sqlite"):
         pass
     assert said == []
+
+
+def test_a_full_disk_is_not_taken_for_damaged_answers(tmp_path):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # the kernel refuses files above a limit
+    try:
+        with pytest.raises(OutputError) as refused, opened_answers(tmp_path / ANSWERS, is_new=True):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "free some space" in str(refused.value)
+    assert "backup" not in str(refused.value)

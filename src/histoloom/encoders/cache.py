@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from histoloom.disk import is_damaged
 from histoloom.encoders.encoder import Encoder
 from histoloom.errors import ConfigError, InputError, OutputError
 from histoloom.progress import SILENT, Bar
@@ -85,9 +86,8 @@ def _open(path: Path | None) -> sqlite3.Connection:
 
 
 def _unusable(path: Path | None, error: Exception) -> OutputError:
-    return OutputError(
-        f"{path}: cannot be used as feature cache ({error}); name another file (--cache), or delete a damaged one"
-    )
+    cure = "delete it" if is_damaged(error) else "free some space, check its permissions"
+    return OutputError(f"{path}: cannot be used as feature cache ({error}); {cure}, or name another file (--cache)")
 
 
 def _look_up(base: sqlite3.Connection, keys: list[bytes]) -> dict[bytes, bytes]:

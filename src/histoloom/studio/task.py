@@ -127,10 +127,8 @@ def _sampling(found: dict, seed: int, model: Model) -> WeaveConfig:
     """Steps and guidances that a page asks for; those of the model where it asks for none."""
     asked: dict[str, Any] = {}
     for name in ("map_guidance", "crop_guidance"):
-        value = found.get(name)
-        if type(value) not in (int, float, type(None)):
-            raise RequestError(f"{name} must be a number", 400)
-        asked |= {} if value is None else {name: float(value)}  # a page writes 3.0 as 3
+        if found.get(name) is not None:
+            asked[name] = _real(found[name], name)
     if found.get("steps") is not None:
         asked["steps"] = whole(found["steps"], "steps", 1, MOST_STEPS)
     try:
@@ -139,6 +137,16 @@ def _sampling(found: dict, seed: int, model: Model) -> WeaveConfig:
     except HistoloomError as error:
         raise RequestError(for_page(error), 400) from None
     return weaving
+
+
+def _real(value: object, name: str) -> float:
+    """A number, which a page writes as 3 where it means 3.0; raises RequestError."""
+    if type(value) not in (int, float):
+        raise RequestError(f"{name} must be a number", 400)
+    try:
+        return float(value)  # pyright: ignore[reportArgumentType] (int or float)
+    except OverflowError:
+        raise RequestError(f"{name} is too large", 400) from None
 
 
 def _pixels(text: object, what: str, width: int, height: int) -> UInt8[np.ndarray, "h w"]:

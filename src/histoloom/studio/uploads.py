@@ -5,12 +5,14 @@ import math
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
 
+from histoloom.disk import reason
 from histoloom.errors import HistoloomError, RequestError, TissueError
 from histoloom.patches.maps import MapReader
 from histoloom.pictures import opened_picture, read_image
@@ -113,9 +115,14 @@ def _as_file(data: bytes, what: str, read: Callable[[Path], T], table: TissueTab
 
     Errors of it become RequestErrors that name `what` instead of the file, and the types of `table` for an unknown one.
     """
-    with tempfile.TemporaryDirectory(prefix="histoloom-") as folder:
-        path = Path(folder) / "upload"
-        path.write_bytes(data)
+    with ExitStack() as stack:
+        try:
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="histoloom-"))) / "upload"
+            path.write_bytes(data)
+        except OSError as error:
+            raise RequestError(
+                f"the server cannot hold {what} ({reason(error)}); tell whoever runs the studio, and try again", 503
+            ) from None
         try:
             return read(path)
         except RequestError:

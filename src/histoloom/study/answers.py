@@ -7,7 +7,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from histoloom.errors import InputError, RequestError
+from histoloom.disk import is_damaged
+from histoloom.errors import InputError, OutputError, RequestError
 from histoloom.web.tokens import digest, new_token, owner
 
 RATINGS = ("detail", "stain", "architecture", "quality")
@@ -118,7 +119,8 @@ class Answers:
 
 @contextmanager
 def opened_answers(path: Path, is_new: bool = False) -> Iterator[Answers]:
-    """The answers at `path`; with `is_new` the file may be absent. Raises InputError for a damaged file."""
+    """The answers at `path`; with `is_new` the file may be absent. Raises InputError for a damaged file, OutputError
+    where the disk refuses."""
     if not is_new:
         _refuse_absent(path)
     with (
@@ -134,7 +136,7 @@ def opened_answers(path: Path, is_new: bool = False) -> Iterator[Answers]:
 def read_answers(path: Path) -> list[Answer]:
     """Every answer at `path`, by reader and time. The file is only read, and its disk may be one that only reads.
 
-    Raises InputError where there is none, and for a damaged file.
+    Raises InputError where there is none, and for a damaged file; OutputError where the disk refuses.
     """
     _refuse_absent(path)
     log = path.with_name(f"{path.name}-wal")
@@ -158,4 +160,9 @@ def _one_clear_line(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise InputError(f"{path}: is not a usable database of answers ({error}); restore a backup") from None
+        if is_damaged(error):
+            raise InputError(f"{path}: is not a usable database of answers ({error}); restore a backup") from None
+        raise OutputError(
+            f"{path}: the disk refuses it ({error}), and no answer is lost; free some space, check the permissions of "
+            "the folder, and run again"
+        ) from None
