@@ -38,7 +38,6 @@ class Comparison:
 
     run: Run
     held: Patches
-    dataset: Path  # of both
 
     @property
     def budget(self) -> Reproduction:

@@ -81,13 +81,13 @@ def reproduce(recipe: Recipe, folder: Path | str, progress: Progress = silent) -
             raise InputError(
                 f"{dataset}: case {shared[0]!r} is in {recipe.data.split} and in {HELD_OUT}; split by case"
             )
-        comparison = Comparison(replace(run, curves=None), held, dataset)
+        comparison = Comparison(replace(run, curves=None), held)
         if state.is_main_process:
             check_measuring(comparison)
             check_training_sets(comparison, _draw_maps(run.patches, recipe.reproduce)[1])
             save_recipe(recipe, folder)
         state.wait_for_everyone()
-        models = _train_all(comparison)
+        models = _train_all(comparison, dataset)
         state.wait_for_everyone()
         return _weave_and_measure(comparison, models) if state.is_main_process else {}
 
@@ -115,7 +115,7 @@ def _draw_maps(patches: Patches, budget: Reproduction) -> tuple[np.random.Genera
     return rng, rng.permutation(len(patches))[: budget.patches].tolist()
 
 
-def _train_all(comparison: Comparison) -> dict[str, Path]:
+def _train_all(comparison: Comparison, dataset: Path) -> dict[str, Path]:
     run, budget = comparison.run, comparison.budget
     autoencoder, models = open_autoencoder(run), {}
     for kind in budget.conditionings:
@@ -124,12 +124,14 @@ def _train_all(comparison: Comparison) -> dict[str, Path]:
         nested = run.levels and run.levels.of.tolist()
         key = comparison.key("train", asdict(config), weights_hash(autoencoder), nested)
         home = run.folder / kind
-        cached_result(home / "trained.json", key, lambda: _train(comparison, autoencoder, config, home))  # noqa: B023
+        cached_result(home / "trained.json", key, lambda: _train(comparison, dataset, autoencoder, config, home))  # noqa: B023
         models[kind] = home / "model"
     return models
 
 
-def _train(comparison: Comparison, autoencoder: ModelMixin, config: DenoiserTraining, home: Path) -> dict:
+def _train(
+    comparison: Comparison, dataset: Path, autoencoder: ModelMixin, config: DenoiserTraining, home: Path
+) -> dict:
     run, total = comparison.run, config.loop.steps * config.loop.batch_size
     with (
         run.progress("latents", len(run.patches), "patches") as caching,
@@ -150,7 +152,7 @@ def _train(comparison: Comparison, autoencoder: ModelMixin, config: DenoiserTrai
     if process_state().is_main_process:
         # Without a copy limit: a conditioning that copies must be seen to copy.
         mine = replace(run, folder=home, recipe=replace(run.recipe, denoiser=config, initial_model=""))
-        card = model_card(mine, denoiser, comparison.dataset, None)
+        card = model_card(mine, denoiser, dataset, None)
         save_model(denoiser, autoencoder, run.table, home / "model", card=card)
     return {"windows": total, "parameters": sum(p.numel() for p in denoiser.parameters())}
 
