@@ -85,8 +85,10 @@ def test_a_worker_that_dies_costs_its_item_and_not_the_run():
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_workers_end_with_the_process_that_has_work_for_them(number, code):
     script = f"""
-import os, sys, time
+import os, signal, sys, time
 from histoloom.distributed import Workers, run_items
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background ignores it
 
 def work():
     for _ in run_items(time.sleep, [0, 600, 600], Workers(2)):
