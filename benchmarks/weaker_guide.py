@@ -7,11 +7,11 @@ guides the prediction that sees map and crops, as `[denoiser.guide]` trains it: 
 v_weak), and guidance by map and crops, within its interval, goes on from there. With `flat`, (weight - 1) (v_mc -
 v_weak) is added to the guided prediction instead, and with `all`, each prediction that guidance takes is guided by the
 same prediction of the weaker model. With `color`, the weaker model guides nothing but the mean of each latent channel:
-a weight below 1 takes back what a trained guide does to colors. With `crop-color`, the weaker model has no part, and
-the weight is the crop guidance of these means. Patches are those of `few_steps.py` (crops of other patches of the case,
-seed 0), every second of 200; distance, precision, recall and coverage are from all real patches of the split
-(`histoloom-small`). Stain is the correlation of the mean color of crop and woven region; above the table, that of crop
-and real region.
+a weight below 1 takes back what a trained guide does to colors. With `crop-color`, the weaker model has no part: what
+the weight exceeds the crop guidance by is added to the crop guidance of these means, at all steps. Patches are those of
+`few_steps.py` (crops of other patches of the case, seed 0), every second of 200; distance, precision, recall and
+coverage are from all real patches of the split (`histoloom-small`). Stain is the correlation of the mean color of crop
+and woven region; above the table, that of crop and real region.
 """
 
 import argparse

@@ -77,8 +77,7 @@ def flush(path: Path) -> None:
 
 
 def is_damaged(error: Exception) -> bool:
-    """Whether an error of SQLite is about its file, which is damaged or of another kind. Else the disk refuses: it is
-    full, only read, or locked."""
+    """Whether SQLite found its file damaged or of another kind; other errors are of the disk, such as a full one."""
     return getattr(error, "sqlite_errorname", "") in ("SQLITE_ERROR", "SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 

@@ -313,8 +313,7 @@ def _begin(folder: Path, record: Record, grows: bool = False) -> None:
     try:
         write_record(folder, record)
     except OutputError:
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # not where an earlier run has finished something
+        _remove_empty(folder)
         raise
 
 

@@ -169,7 +169,7 @@ def _open_lazyslide(name: str, device: str, allow_remote_code: bool) -> Encoder:
         pixels = images.movedim(1, -1) if prepare is None else prepare(images)
         return torch.as_tensor(model.encode_image(pixels))
 
-    # With its name: the network of some is no module, and has no weights to tell it by.
+    # With its name: where a network is not a torch module, nothing else tells two models apart.
     return Encoder(name, fingerprint(model.model, f"{name} {prepare!r}"), forward, device)
 
 

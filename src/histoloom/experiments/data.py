@@ -8,7 +8,6 @@ from histoloom.discovery.levels import LEVELS, Levels, read_levels
 from histoloom.distributed import Workers
 from histoloom.errors import ConfigError, TissueError
 from histoloom.experiments.recipe import DataSource
-from histoloom.license import License
 from histoloom.patches.dataset import check_license, read_description
 from histoloom.patches.folder import find_pictures
 from histoloom.patches.importer import import_pictures, is_made_from
@@ -51,13 +50,12 @@ def _open_plain(data: DataSource, folder: Path, check: Callable[[int, TissueTabl
         check(data.cut.rules.size, wider)
         _cut_slides(data, table, out, progress)
         return out
-    license = License(data.license, data.attribution)
     pictures = find_pictures(Path(data.source), Path(data.maps) if data.maps else None, data.pictures)
     check(pictures[0].size, wider)
     if not is_made_from(out, pictures, table, data.pictures):
         with progress("importing", len(pictures), "images") as bar:
-            import_pictures(pictures, table, data.pictures, out, license, bar)
-    check_license(read_description(out) or {}, license, out)
+            import_pictures(pictures, table, data.pictures, out, data.terms, bar)
+    check_license(read_description(out) or {}, data.terms, out)
     return out
 
 
@@ -94,10 +92,9 @@ def _cut_slides(data: DataSource, table: TissueTable, out: Path, progress: Progr
     from histoloom.patches.from_slides import extract_slides, made_from  # here: needs histoloom[slides]
 
     annotations, listing = (Path(name) if name else None for name in (data.annotations, data.listing))
-    license = License(data.license, data.attribution)
     jobs, notes = find_jobs(Path(data.slides), annotations, data.cut, listing)
     if made_from(out, jobs, table, data.cut) is None:
         workers = Workers(min(os.cpu_count() or 1, len(jobs)))
         with progress("slides", len(jobs), "slides") as bar:
-            extract_slides(jobs, notes, table, data.cut, out, workers, license, bar)
-    check_license(read_description(out) or {}, license, out)
+            extract_slides(jobs, notes, table, data.cut, out, workers, data.terms, bar)
+    check_license(read_description(out) or {}, data.terms, out)

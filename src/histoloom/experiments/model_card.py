@@ -11,7 +11,7 @@ from histoloom.conditioning.kinds import CONDITIONINGS
 from histoloom.errors import InputError
 from histoloom.experiments.context import Run
 from histoloom.experiments.recipe import Recipe
-from histoloom.license import License
+from histoloom.license import UNKNOWN, License
 from histoloom.models.denoiser import Denoiser
 from histoloom.models.model_files import local_folder
 from histoloom.models.sampling import Sampling
@@ -29,7 +29,6 @@ def model_card(run: Run, denoiser: Denoiser, dataset: Path, copy_limit: float | 
     scheduler, usual = make_sampler(denoiser.samplers)
     asked = Sampling() if denoiser.student is None else denoiser.student.resolve(Sampling())
     data_license, origins = _license(dataset), _origins(recipe)
-    license = data_license.joined(*(origin for _, origin in origins))
     environment = Environment(
         loader=PackageLoader("histoloom.experiments", "."),
         undefined=StrictUndefined,
@@ -41,7 +40,7 @@ def model_card(run: Run, denoiser: Denoiser, dataset: Path, copy_limit: float | 
     environment.filters["yaml"] = json.dumps  # a JSON text is a YAML scalar
     return environment.get_template("model_card.md.jinja").render(
         name=run.folder.resolve().name,
-        license=license,
+        license=data_license.joined(*(origin for _, origin in origins)),
         data_license=data_license,
         origins=origins,
         config=denoiser.config,
@@ -85,7 +84,7 @@ def _license(dataset: Path) -> License:
     try:
         return License.of(read_description(dataset) or {})
     except InputError:
-        return License()
+        return UNKNOWN
 
 
 def _types(run: Run) -> list[dict]:

@@ -52,10 +52,15 @@ class DataSource:
             )
         if not (self.dataset or self.tissue):
             raise ConfigError("pictures and slides need `tissue`, the table of map values and classes")
-        if self.dataset and License(self.license, self.attribution) != UNKNOWN:
+        if self.dataset and self.terms != UNKNOWN:
             raise ConfigError("license and attribution are those of the dataset; leave them out of the recipe")
         if self.slides and self.lumens is not None and not self.cut.pixels:
             raise ConfigError("lumens are found in the pixels of patches; set `cut.pixels = true`, or leave lumens out")
+
+    @property
+    def terms(self) -> License:
+        """Under which license pictures or slides are, and whom to name."""
+        return License(self.license, self.attribution)
 
 
 @dataclass(frozen=True, kw_only=True)
