@@ -314,3 +314,9 @@ def test_polygons_are_a_map_in_every_coding_that_editors_save(coding):
     expected[:, :40] = 1
     np.testing.assert_array_equal(semantic_map, expected)
     assert notes == []
+
+
+@pytest.mark.parametrize("types", ["250", "0,250"])
+def test_a_layout_of_a_type_that_the_model_lacks_is_refused_by_its_types(page, types):
+    said = refused(page, f"/api/layout?model=tiny&width=64&height=64&types={types}", None)
+    assert said == "tiny has no type 250; known are 0 stroma, 1 gland, 2 tumour"
