@@ -88,6 +88,14 @@ def test_a_named_colour_is_unlabelled(tmp_path):
     assert MapReader(TABLE, ("#000000",)).read(path).tolist() == [[255, 3, 255]]
 
 
+def test_black_between_colours_is_no_value_0(tmp_path):
+    path = save(tmp_path / "map.png", np.array([[[0, 0, 0], [0x44, 0x55, 0x66]]], np.uint8))
+    with pytest.raises(TissueError, match=r"map color #000000 belongs to no tissue type"):
+        MapReader(TABLE).read(path)
+    black = save(tmp_path / "black.png", np.zeros((1, 2, 3), np.uint8))
+    assert MapReader(TABLE).read(black).tolist() == [[0, 0]]
+
+
 def test_transparent_pixels_are_unlabelled(tmp_path):
     colors = np.array([[[0x44, 0x55, 0x66, 0], [0x44, 0x55, 0x66, 255]]], np.uint8)
     assert MapReader(TABLE).read(save(tmp_path / "map.png", colors)).tolist() == [[255, 3]]

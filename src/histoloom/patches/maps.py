@@ -87,7 +87,7 @@ class MapReader:
     def read(self, path: Path) -> UInt8[np.ndarray, "h w"]:
         """The semantic map in the file at `path`; raises ImageError, or TissueError for a value that no type claims.
 
-        Gray maps are read by value, RGB by color, or by value where the channels agree and no type has that gray;
+        Gray maps are read by value, RGB by color, or a map of grays alone by value where no type has that gray;
         transparent pixels are unlabeled. Indexed maps are read by color where the table knows all their colors or
         has color aliases, else by value; index 255 is always a value. A palette of white, then black, is that of a
         gray map, which is read by its colors.
@@ -101,11 +101,11 @@ class MapReader:
         palette = palette_of(picture)
         if palette is not None and is_reversed(palette, codes[shown]):
             codes, is_color = pack_colors(np.asarray(picture.convert("RGB"))), True
-            meaning = self._color_meaning
+            meaning = self._gray_meaning
         elif palette is not None:
             meaning = self._indexed_meaning(pack_colors(palette).tolist(), codes[shown], path)
         else:
-            meaning = self._color_meaning if is_color else self._value
+            meaning = self._color_meaning(codes[shown]) if is_color else self._value
         semantic_map = _translate(codes, shown, meaning, path, is_color)
         unclaimed = not self._claims_255 and not (is_color and self._claims_white)
         self.tally.count(semantic_map, bool(unclaimed and (codes[shown] == (_WHITE if is_color else UNLABELLED)).any()))
@@ -134,11 +134,16 @@ class MapReader:
             return self._value
         return (by_color | {UNLABELLED: self._values.get(UNLABELLED, UNLABELLED)}).get
 
-    def _color_meaning(self, color: int) -> int | None:
-        red, green, blue = color >> 16, color >> 8 & 255, color & 255
+    def _color_meaning(self, colors: Integer[np.ndarray, " n"]) -> Callable[[int], int | None]:
+        if (colors == (colors & 255) * 0x010101).all():
+            return self._gray_meaning
+        # Not by value: black is the background of a colored map, and would be the type of id 0.
+        return (self._colors if self._claims_white else self._colors | {_WHITE: self._values[UNLABELLED]}).get
+
+    def _gray_meaning(self, color: int) -> int | None:
         if color in self._colors and (color != _WHITE or self._claims_white):
             return self._colors[color]
-        return self._value(red) if red == green == blue else None
+        return self._value(color & 255)
 
 
 def _translate(
