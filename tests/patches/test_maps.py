@@ -8,6 +8,7 @@ from PIL import Image, ImageCms
 from histoloom.errors import ImageError, TissueError
 from histoloom.patches.maps import MapReader
 from histoloom.pictures import read_image
+from histoloom.slides.annotations.masks import LabelRaster
 from histoloom.tissue import TissueTable, TissueType
 
 TABLE = TissueTable((TissueType(0, "stroma", "#112233"), TissueType(3, "gland", "#445566")))
@@ -66,6 +67,15 @@ def test_integer_aliases_replace_the_id(tmp_path):
     assert reader.read(path).tolist() == [[0, 0, 3]]
     with pytest.raises(TissueError, match=r"map value 3 belongs to no tissue type"):
         reader.read(save(tmp_path / "other.png", np.array([[3]], np.uint8)))
+
+
+def test_a_range_counts_before_an_id_and_the_last_range_before_others_as_in_masks_of_slides(tmp_path):
+    rows = [("stroma", ["1"]), ("gland", ["2-6"]), ("tumour", ["4\u20135"]), ("lumen", [])]
+    table = TissueTable.from_rows([{"id": i, "name": name, "aliases": of} for i, (name, of) in enumerate(rows)])
+    path = save(tmp_path / "map.png", np.repeat(np.arange(1, 7, dtype=np.uint8)[None], 64, 0).repeat(8, 1))
+    found = MapReader(table).read(path)
+    assert found[0, ::8].tolist() == [0, 1, 1, 2, 2, 1]
+    np.testing.assert_array_equal(LabelRaster(path, table, (48, 64), 0.5).overview(1), found)
 
 
 def test_a_mask_of_0_and_255_is_read_through_aliases(tmp_path):

@@ -1,8 +1,9 @@
 """Foreign label maps, in whatever values or colors their tool wrote, as semantic maps.
 
 What a value means is written in the tissue table. A type with whole numbers or ranges (`aliases = ["7"]`, `["1-500"]`,
-`[">0"]`) among its aliases is read by these alone, any other by its id; colors are read by `color` and by aliases such
-as "#ff0000". 255 and white are unlabeled unless a type claims them.
+`[">0"]`) among its aliases is read by these alone, any other by its id. A number counts before a range, a range
+before an id, and the last of several ranges before the others. Colors are read by `color` and by aliases such as
+"#ff0000". 255 and white are unlabeled unless a type claims them.
 """
 
 from collections import Counter
@@ -55,6 +56,7 @@ class MapReader:
         self.tally = Tally()
         self._names = {UNLABELLED: "unlabelled"} | {tissue.id: tissue.name for tissue in table.types}
         self._values: dict[int, int] = {}
+        self._ids: set[int] = set()  # values that nothing but the id of a type claims
         self._colors: dict[int, int] = {}
         self._ranges = [
             (*found, tissue.id)
@@ -66,6 +68,7 @@ class MapReader:
             values = [int(alias) for alias in tissue.aliases if _is_integer(alias)]
             has_range = any(tissue.id == of for _, _, of in self._ranges)
             _claim(self._values, values or ([] if has_range else [tissue.id]), tissue.id, self._names)
+            self._ids |= set() if values or has_range else {tissue.id}
             colors = [color for alias in tissue.aliases if (color := _color(alias)) is not None]
             _claim(self._colors, colors, tissue.id, self._names)
         for name in unlabelled:
@@ -113,8 +116,8 @@ class MapReader:
 
     def _value(self, value: int) -> int | None:
         found = self._values.get(value)
-        if found is None:
-            found = next((tissue for low, high, tissue in self._ranges if low <= value <= high), None)
+        if found is None or value in self._ids:
+            found = next((tissue for low, high, tissue in reversed(self._ranges) if low <= value <= high), found)
         return found
 
     def _indexed_meaning(
