@@ -400,3 +400,12 @@ def test_a_mask_of_few_pixels_maps_no_slide(edge):
     with pytest.raises(AnnotationError, match=f"the mask is {edge} x {edge}, too few pixels"):
         downsamples((20_000, 20_000), (edge, edge), Path("m.png"))
     assert downsamples((edge, edge), (edge, edge), Path("m.png")) == (1, 1)
+
+
+def test_a_value_0_that_may_mean_the_type_of_id_0_is_noted(tmp_path):
+    rows = [{"id": 0, "name": "gland"}, {"id": 1, "name": "stroma", "aliases": ["7"]}]
+    Image.fromarray(np.repeat(np.array([0, 7], np.uint8), 32)[None].repeat(64, 0)).save(tmp_path / "m.png")
+    table = TissueTable.from_rows(rows)
+    [note] = LabelRaster(tmp_path / "m.png", table, (64, 64), MPP).notes
+    assert note.endswith("m.png: 0 counts as unlabeled; if it means 'gland', give that type the alias \"0\"")
+    assert LabelRaster(tmp_path / "m.png", table, (64, 64), MPP, ignore=["gland"]).notes == ()

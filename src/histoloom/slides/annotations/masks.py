@@ -18,7 +18,7 @@ from histoloom.shown import by_color, is_reversed, palette_of
 from histoloom.slides.annotations.classes import UNKNOWN, color_ids, ignored_ids, value_ids, value_ranges
 from histoloom.slides.annotations.label_tiff import TRANSPARENT, ColorPictureError, LabelTiff, labels_of
 from histoloom.slides.rasterize import blank_outside, overview_size
-from histoloom.text import shorten
+from histoloom.text import canonical, shorten
 from histoloom.tissue import UNLABELLED, TissueTable
 
 _BLACK, _WHITE = 0x000000, 0xFFFFFF
@@ -65,7 +65,7 @@ class LabelRaster:
         for width, height in self._raster.sizes[1:]:
             factor_x, factor_y = round(base_w / width), round(base_h / height)
             self._steps.append((self._steps[0][0] * factor_x, self._steps[0][1] * factor_y))
-        self.notes = self._glance()
+        self.notes = self._glance(ignore)
 
     def __reduce__(self):
         return LabelRaster, self._arguments
@@ -138,7 +138,7 @@ class LabelRaster:
             f"{', '.join(self._table.names)}); add each to tissue.toml as a type or an alias, or ignore it"
         )
 
-    def _glance(self) -> tuple[str, ...]:
+    def _glance(self, ignore: Sequence[str]) -> tuple[str, ...]:
         """Look through the coarsest level, if small, for unknown labels (raises) and for none at all (noted)."""
         width, height = self._raster.sizes[-1]
         if width * height > _GLANCE:
@@ -151,6 +151,11 @@ class LabelRaster:
         if unlabeled.all():
             return (f'{self.path}: no pixel has a class; if 255 means one, give that type the alias "255"',)
         found = set(np.unique(self._ids(labels)).tolist())
+        zero = [tissue.name for tissue in self._table.types if tissue.id == 0 and 0 not in self._values]
+        if zero and (labels == 0).any() and not {"0", *map(canonical, zero)} & set(map(canonical, ignore)):
+            return (
+                f'{self.path}: 0 counts as unlabeled; if it means {shorten(zero[0])!r}, give that type the alias "0"',
+            )
         if len(np.unique(labels[labels != TRANSPARENT])) > 2:
             return ()  # 255 is what most tools write for no label; only of two values it may be a type
         missing = [tissue.name for tissue in self._table.types if tissue.id not in found]
