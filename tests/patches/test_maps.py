@@ -162,7 +162,7 @@ def test_the_alias_255_holds_for_white_of_a_color_map(tmp_path):
 def test_a_palette_that_contradicts_its_indices_is_refused(tmp_path):
     path = save_indexed(tmp_path / "map.png", [[0, 3]], [0x44, 0x55, 0x66, 0, 0, 0, 0, 0, 0, 9, 9, 9])
     with pytest.raises(TissueError, match=r"map\.png: the palette color #090909 .* aliases"):
-        MapReader(TABLE).read(path)
+        MapReader(TABLE, ()).read(path)
 
 
 def test_with_colour_aliases_an_unknown_palette_colour_is_refused(tmp_path):
@@ -183,6 +183,8 @@ def test_types_may_share_a_display_colour(tmp_path):
 def test_an_unknown_value_or_colour_names_file_and_cure(tmp_path, values, found):
     path = save(tmp_path / "map.png", np.array(values, np.uint8))
     with pytest.raises(TissueError, match=rf"map\.png: map {found} belongs to no tissue type; add it to the aliases"):
+        MapReader(TABLE, ()).read(path)
+    with pytest.raises(TissueError, match=rf"map {found} belongs .*; known: 0 stroma, 3 gland, and 255 for unlabeled"):
         MapReader(TABLE).read(path)
 
 

@@ -224,7 +224,7 @@ def test_maps_are_read_from_files_of_other_tools(page):
     assert "the map is empty" in refused(page, query, file_of(np.full((40, 60), 255, np.uint8)))
     ids[0, 0] = 9
     assert refused(page, query, file_of(ids)) == (
-        "the map cannot be used: map value 9 belongs to no tissue type; known are 0 stroma, 1 gland, 2 tumour, and 255 "
+        "the map cannot be used: map value 9 belongs to no tissue type; known: 0 stroma, 1 gland, 2 tumour, and 255 "
         "for unlabeled"
     )
     assert "lossy" in refused(page, query, file_of(ids, "JPEG"))

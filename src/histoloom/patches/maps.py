@@ -47,12 +47,13 @@ class Tally:
 
 
 class MapReader:
-    """Reads maps by one tissue table; `unlabelled` lists further values ("0") or colors ("#000000") without a label.
+    """Reads maps by one tissue table; `unlabelled` lists further values ("0") or colors ("#000000") without a label. It
+    is None where the user can neither name any nor change the table, which is that of a model.
 
     `tally` counts what was read. Raises TissueError where the table gives one value or color to two types.
     """
 
-    def __init__(self, table: TissueTable, unlabelled: tuple[str, ...] = ()):
+    def __init__(self, table: TissueTable, unlabelled: tuple[str, ...] | None = None):
         self.tally = Tally()
         self._names = {UNLABELLED: "unlabelled"} | {tissue.id: tissue.name for tissue in table.types}
         self._values: dict[int, int] = {}
@@ -71,7 +72,11 @@ class MapReader:
             self._ids |= set() if values or has_range else {tissue.id}
             colors = [color for alias in tissue.aliases if (color := _color(alias)) is not None]
             _claim(self._colors, colors, tissue.id, self._names)
-        for name in unlabelled:
+        self._cure = "add it to the aliases of a type in the tissue table, or name it with --unlabelled"
+        if unlabelled is None:
+            known = ", ".join(f"{tissue.id} {tissue.name}" for tissue in table.types)
+            self._cure = f"known: {known}, and 255 for unlabeled"
+        for name in unlabelled or ():
             if (color := _color(name)) is None and not _is_integer(name):
                 raise TissueError(f"unlabelled {name!r} is neither a value such as 0 nor a color such as #000000")
             meanings, key = (self._values, int(name)) if color is None else (self._colors, color)
@@ -109,9 +114,27 @@ class MapReader:
             meaning = self._indexed_meaning(pack_colors(palette).tolist(), codes[shown], path)
         else:
             meaning = self._color_meaning(codes[shown]) if is_color else self._value
-        semantic_map = _translate(codes, shown, meaning, path, is_color)
+        semantic_map = self._translate(codes, shown, meaning, path, is_color)
         unclaimed = not self._claims_255 and not (is_color and self._claims_white)
         self.tally.count(semantic_map, bool(unclaimed and (codes[shown] == (_WHITE if is_color else UNLABELLED)).any()))
+        return semantic_map
+
+    def _translate(
+        self,
+        codes: Integer[np.ndarray, "h w"],
+        shown: Bool[np.ndarray, "h w"],
+        meaning: Callable[[int], int | None],
+        path: Path,
+        color: bool,
+    ) -> UInt8[np.ndarray, "h w"]:
+        present, place = np.unique(codes[shown], return_inverse=True)
+        ids = [meaning(code) for code in present.tolist()]
+        if None in ids:
+            unknown = [code for code, tissue in zip(present.tolist(), ids, strict=True) if tissue is None]
+            found = ("color " if color else "value ") + ", ".join(_shown(code, color) for code in unknown[:5])
+            raise TissueError(f"{path}: map {found} belongs to no tissue type; {self._cure}")
+        semantic_map = np.full(codes.shape, UNLABELLED, np.uint8)
+        semantic_map[shown] = np.array(ids, np.uint8)[place.reshape(-1)] if ids else UNLABELLED
         return semantic_map
 
     def _value(self, value: int) -> int | None:
@@ -131,7 +154,7 @@ class MapReader:
         if unknown and (self._by_color_only or any(self._value(i) != tissue for i, tissue in evidence.items())):
             raise TissueError(
                 f"{path}: the palette color {_shown(unknown[0], True)} belongs to no tissue type, though colors seem "
-                "to count; add it to the aliases of a type in the tissue table, or save the map as gray values"
+                f"to count; save the map as gray values; {self._cure}"
             )
         if unknown or not (evidence or self._by_color_only):
             return self._value
@@ -147,27 +170,6 @@ class MapReader:
         if color in self._colors and (color != _WHITE or self._claims_white):
             return self._colors[color]
         return self._value(color & 255)
-
-
-def _translate(
-    codes: Integer[np.ndarray, "h w"],
-    shown: Bool[np.ndarray, "h w"],
-    meaning: Callable[[int], int | None],
-    path: Path,
-    color: bool,
-) -> UInt8[np.ndarray, "h w"]:
-    present, place = np.unique(codes[shown], return_inverse=True)
-    ids = [meaning(code) for code in present.tolist()]
-    if None in ids:
-        unknown = [code for code, tissue in zip(present.tolist(), ids, strict=True) if tissue is None]
-        found = ("color " if color else "value ") + ", ".join(_shown(code, color) for code in unknown[:5])
-        raise TissueError(
-            f"{path}: map {found} belongs to no tissue type; add it to the aliases of a type in the tissue table, or "
-            "name it with --unlabelled"
-        )
-    semantic_map = np.full(codes.shape, UNLABELLED, np.uint8)
-    semantic_map[shown] = np.array(ids, np.uint8)[place.reshape(-1)] if ids else UNLABELLED
-    return semantic_map
 
 
 def _claim(meanings: dict[int, int], keys: list[int], tissue: int, names: dict[int, str]) -> None:
