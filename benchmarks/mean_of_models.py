@@ -10,7 +10,8 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+
+from histoloom.tensor_files import read_tensors, save_tensors
 
 WEIGHTS = Path("denoiser") / "diffusion_pytorch_model.safetensors"
 
@@ -21,7 +22,7 @@ def main() -> None:
     parser.add_argument("models", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    weights = [load_file(model / WEIGHTS) for model in args.models]
+    weights = [read_tensors(model / WEIGHTS)[0] for model in args.models]
     shapes = [{name: value.shape for name, value in one.items()} for one in weights]
     if any(one != shapes[0] for one in shapes):
         parser.error("the denoisers are not of one network")
@@ -30,7 +31,7 @@ def main() -> None:
         for name, last in weights[-1].items()
     }
     shutil.copytree(args.models[-1], args.out)
-    save_file(mean, args.out / WEIGHTS, metadata={"format": "pt"})
+    save_tensors(mean, args.out / WEIGHTS, {"format": "pt"})
 
 
 if __name__ == "__main__":

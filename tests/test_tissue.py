@@ -82,6 +82,8 @@ def test_a_map_may_hold_known_ids_and_unlabelled_only():
         ('[[tissue]]\nid = 0\nname = "a"\ncolor = "#aa bb "', "write it as #rrggbb"),
         ('[[tissue]]\nid = 0\nname = "a"\naliases = "b"', "aliases"),
         ('[[tissue]]\nid = 0\nname = "a"\naliases = 5', "aliases"),
+        ('[[tissue]]\nid = 0\nname = "a"\naliases = [1.5]', "aliases"),
+        ('[[tissue]]\nid = 0\nname = "a"\naliases = [["b"]]', "aliases"),
         ('[[tissue]]\nid = 0\nname = "a"\n[[tissue]]\nid = 0\nname = "b"', "uses an id twice"),
         ('[[tissue]]\nid = 0\nname = "a"\n[[tissue]]\nid = 1\nname = "A"', "to two types"),
         ("tissue = 3", r"\[\[tissue\]\]"),

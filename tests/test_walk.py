@@ -1,5 +1,6 @@
 """Which files are taken, and that all others are counted."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -52,11 +53,13 @@ def test_linked_folders_are_entered_once_or_counted(tmp_path):
     (tmp_path / "here" / "batch").symlink_to(tmp_path / "store" / "batch")
     (tmp_path / "store" / "batch" / "loop").symlink_to(tmp_path / "here")
     (tmp_path / "here" / "gone.png").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "here" / "pipe.png")
     files, notes = found(tmp_path / "here")
     assert files == ["b.png"]
     assert notes == [
         "1 linked folders were not entered (name them, or copy their files): batch",
         "1 links that lead nowhere were left out: gone.png",
+        "1 pipes and devices were left out: pipe.png",
     ]
     files, notes = found(tmp_path / "here", follow_links=True)
     assert files == ["b.png", "batch/a.png"]

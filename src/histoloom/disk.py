@@ -1,9 +1,11 @@
-"""What the disk must do: hold files aside, flush, give permissions, and say in one line what it refuses."""
+"""What the disk must do: open files, hold files aside, flush, give permissions, and say in one line what it refuses."""
 
 import errno
 import glob
 import hashlib
+import io
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +28,26 @@ def one_clear_line(place: Path, more: str = "") -> Iterator[None]:
         cure = "free some space" if error.errno in _FULL else "check the path and its permissions"
         more = f"; {more}" if more else ""
         raise OutputError(f"{place}: cannot be written ({reason(error)}); {cure} and run again{more}") from None
+
+
+def open_input(path: Path | str) -> io.BufferedReader:
+    """A file, open for reading. Raises OSError, also for a pipe, a socket or a device, which may have no end."""
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 (the caller closes it)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
+    return file
+
+
+def read_input(path: Path | str) -> bytes:
+    """All bytes of a file; raises OSError as `open_input` does."""
+    with open_input(path) as file:
+        return file.read()
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a named pipe, too, at once, and not when another process writes to it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def aside_of(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from histoloom.disk import read_input
 from histoloom.text import tidy
 
 _MOST_BYTES = 2**20
@@ -58,7 +59,7 @@ def _header(path: Path) -> dict:
     try:
         if path.stat().st_size > _MOST_BYTES:
             return {}
-        text = path.read_text(encoding="utf-8")
+        text = read_input(path).decode()
         found = yaml.safe_load(text.split("---")[1]) if text.startswith("---") else {}
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return {}

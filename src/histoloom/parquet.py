@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from histoloom.disk import open_input
 from histoloom.errors import InputError
 from histoloom.text import one_line
 
@@ -22,7 +23,7 @@ def open_parquet(path: Path | str, columns: Mapping[str, pa.DataType] | None = N
     `columns` maps names of columns that the file must have to their types. Raises InputError naming the file.
     """
     with guarded(path):
-        source = Path(path).open("rb")  # noqa: SIM115 (pyarrow refuses names that are not UTF-8)
+        source = open_input(path)  # pyarrow refuses names that are not UTF-8
     with source:
         with guarded(path):
             file = pq.ParquetFile(source, pre_buffer=False)
@@ -51,7 +52,7 @@ def parquet_writer(path: Path | str, columns: pa.Schema, **how: Any) -> Iterator
 
 def read_rows(path: Path | str, columns: list[str] | None = None, **how: Any) -> pa.Table:
     """All rows of a Parquet file of ours; raises InputError naming the file."""
-    with guarded(path), Path(path).open("rb") as file:
+    with guarded(path), open_input(path) as file:
         return pq.read_table(file, columns=columns, **how)
 
 

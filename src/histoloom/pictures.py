@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Int32, Integer, UInt8
 from PIL import Image, PngImagePlugin
 
+from histoloom.disk import open_input
 from histoloom.errors import ImageError, InputError
 from histoloom.text import one_line
 
@@ -125,7 +126,7 @@ def opened_picture(source: Path | bytes, where: str = "", limit: int = MAX_PIXEL
         with contextlib.ExitStack() as stack:
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")  # of large sizes, which are bounded here, and of odd metadata
-            file = io.BytesIO(source) if isinstance(source, bytes) else stack.enter_context(Path(source).open("rb"))
+            file = io.BytesIO(source) if isinstance(source, bytes) else stack.enter_context(open_input(source))
             picture = stack.enter_context(_open(file))
             if picture.width * picture.height > limit:
                 raise ImageError(

@@ -6,7 +6,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from histoloom.disk import reason
+from histoloom.disk import open_input, read_input, reason
 from histoloom.errors import InputError, OutputError
 
 _MOST_BYTES = 256 * 2**20  # the record of some million inputs
@@ -35,7 +35,7 @@ def read_json(path: Path, kind: type = dict) -> dict:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise InputError(f"{path}: has {path.stat().st_size} bytes; at most {_MOST_BYTES} are read")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_input(path).decode())
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not a readable JSON file ({reason(error)})") from None
     if not isinstance(value, kind):
@@ -47,7 +47,7 @@ def fingerprint(path: Path, whole: bool = True, dated: bool = True) -> str:
     """A fingerprint of a file: SHA-256 of its bytes, or for large files (`whole=False`) of its size, the time of its
     last change (`dated`), and a megabyte at its start and end. Raises InputError where it cannot be read."""
     try:
-        with Path(path).open("rb") as file:
+        with open_input(path) as file:
             if whole:
                 return hashlib.file_digest(file, "sha256").hexdigest()
             status, sample = os.fstat(file.fileno()), 2**20

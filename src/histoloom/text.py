@@ -10,6 +10,8 @@ import tomllib
 import unicodedata
 from pathlib import Path
 
+from histoloom.disk import read_input
+
 _LONGEST = 120  # characters of a foreign text in a message
 _MOST_BYTES = 64 << 20  # of a TOML file
 _HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -56,7 +58,7 @@ def load_toml(path: Path) -> dict:
     """The tables of a TOML file, in any coding of `decode_text`; raises OSError, ValueError or RecursionError."""
     if path.stat().st_size > _MOST_BYTES:
         raise ValueError(f"has more than {_MOST_BYTES >> 20} MB")
-    return tomllib.loads(decode_text(path.read_bytes()).replace("\r\n", "\n"))
+    return tomllib.loads(decode_text(read_input(path)).replace("\r\n", "\n"))
 
 
 def is_file_name(text: str) -> bool:

@@ -31,7 +31,7 @@ DEFAULT_COLORS = (
 )  # fmt: skip
 _MOST_BYTES = 4 << 20
 _MOST_ALIASES = 2**16
-_RANGE = re.compile(r"\s*(?:>\s*(?P<above>\d{1,10})|(?P<low>\d{1,10})\s*-\s*(?P<high>\d{1,10}))\s*")
+_RANGE = re.compile(r"\s*(?:>\s*(?P<above>\d{1,10})|(?P<low>\d{1,10})\s*[-\u2013]\s*(?P<high>\d{1,10}))\s*")
 
 
 @dataclass(frozen=True)
@@ -212,8 +212,11 @@ def _type_from_row(row: object, number: int) -> TissueType:
     color, aliases = row.get("color", DEFAULT_COLORS[row["id"] % len(DEFAULT_COLORS)]), row.get("aliases", [])
     if not isinstance(color, str):
         raise TissueError(f"tissue {name!r} has color {shorten(str(color))!r}; write it as #rrggbb")
-    if not isinstance(aliases, list) or len(aliases) > _MOST_ALIASES:
-        raise TissueError(f"tissue {name!r} has aliases {shorten(str(aliases))!r}; write them as a list of texts")
+    is_list = isinstance(aliases, list) and len(aliases) <= _MOST_ALIASES
+    if not is_list or not all(type(alias) in (str, int) for alias in aliases):
+        raise TissueError(
+            f"tissue {name!r} has aliases {shorten(str(aliases))!r}; write them as a list of texts or whole numbers"
+        )
     return TissueType(row["id"], row["name"], color, tuple(str(a) for a in aliases))
 
 

@@ -142,7 +142,8 @@ def _sort(path: Path, found: Found, is_wanted: Callable[[Path], bool], what: str
             found.leave_out("hidden files were left out", [path])
     elif not path.is_file():
         if is_wanted(path):
-            found.leave_out("links that lead nowhere were left out", [path])
+            kind = "links that lead nowhere" if path.is_symlink() else "pipes and devices"
+            found.leave_out(f"{kind} were left out", [path])
     elif is_drawn(path):
         found.leave_out("pictures that histoloom has drawn were left out", [path])
     elif is_wanted(path):

@@ -69,6 +69,8 @@ def test_a_level_is_found_by_its_number_of_types(tmp_path):
         (row(id=1) + row(id=1), "type 1 has two rows"),
         (row(id=1, hue="#ffffff"), "type 1 has unknown key 'hue'; known: id, name, color, merge, level"),
         (row(id=1, color="red"), "has color 'red'; write it as #rrggbb"),
+        (row(id=1, name=5), "name of type 1 is 5; write a text"),
+        ('[[types]]\nid = 1\nname = "a"\n', "unknown key 'types'; write each type as [[type]]"),
         ('[[type]]\nname = "a"\n', "type entry 1 needs an integer id"),
         ("type = 3\n", "type entry 1 needs an integer id"),
         ("[[type\n", "cannot read the names"),

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import draw_tissue
 from PIL import Image
 
 from histoloom.conditioning.inputs import content_id
@@ -140,6 +141,11 @@ def test_equal_file_names_in_two_folders_are_two_cases_and_equal_sub_folders_are
 def test_a_lossy_format_is_named(tmp_path):
     save(tmp_path, ["a.jpg", "b.png"])
     assert load_images(tmp_path).kept_as == "JPEG (lossy), PNG"
+
+
+def test_the_bytes_of_an_image_say_its_format_and_not_its_name(tmp_path):
+    Image.fromarray(draw_tissue(np.random.default_rng(0), 64)[0]).save(tmp_path / "a.png", "JPEG")
+    assert load_images(tmp_path).kept_as == "JPEG (lossy)"
 
 
 def test_a_dataset_says_what_it_keeps_and_what_that_was_made_from(tmp_path):

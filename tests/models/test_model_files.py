@@ -33,6 +33,17 @@ def test_truncated_weights_are_one_clear_error_that_names_the_file(tiny_model, t
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("part", ["denoiser", "autoencoder"])
+def test_weights_of_which_a_bit_has_flipped_are_refused_instead_of_weaving_other_tissue(tiny_model, tmp_path, part):
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    [weights] = (model / part).glob("*.safetensors")
+    data = bytearray(weights.read_bytes())
+    data[-1000] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(ModelError, match=f"{part}/{weights.name}: is truncated, damaged.*its checksum differs"):
+        HistoloomPipeline.load(model)
+
+
 def change(path: Path, **values: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 

@@ -8,6 +8,7 @@ from PIL import Image, ImageCms
 from histoloom.errors import ImageError, TissueError
 from histoloom.patches.maps import MapReader
 from histoloom.pictures import read_image
+from histoloom.slides.annotations.masks import LabelRaster
 from histoloom.tissue import TissueTable, TissueType
 
 TABLE = TissueTable((TissueType(0, "stroma", "#112233"), TissueType(3, "gland", "#445566")))
@@ -68,6 +69,15 @@ def test_integer_aliases_replace_the_id(tmp_path):
         reader.read(save(tmp_path / "other.png", np.array([[3]], np.uint8)))
 
 
+def test_a_range_counts_before_an_id_and_the_last_range_before_others_as_in_masks_of_slides(tmp_path):
+    rows = [("stroma", ["1"]), ("gland", ["2-6"]), ("tumour", ["4\u20135"]), ("lumen", [])]
+    table = TissueTable.from_rows([{"id": i, "name": name, "aliases": of} for i, (name, of) in enumerate(rows)])
+    path = save(tmp_path / "map.png", np.repeat(np.arange(1, 7, dtype=np.uint8)[None], 64, 0).repeat(8, 1))
+    found = MapReader(table).read(path)
+    assert found[0, ::8].tolist() == [0, 1, 1, 2, 2, 1]
+    np.testing.assert_array_equal(LabelRaster(path, table, (48, 64), 0.5).overview(1), found)
+
+
 def test_a_mask_of_0_and_255_is_read_through_aliases(tmp_path):
     path = save(tmp_path / "map.png", np.array([[0, 255]], np.uint8))
     assert MapReader(with_aliases(gland=["255"])).read(path).tolist() == [[0, 3]]
@@ -86,6 +96,14 @@ def test_a_named_value_is_unlabelled(tmp_path):
 def test_a_named_colour_is_unlabelled(tmp_path):
     path = save(tmp_path / "map.png", np.array([[[0, 0, 0], [0x44, 0x55, 0x66], [255, 255, 255]]], np.uint8))
     assert MapReader(TABLE, ("#000000",)).read(path).tolist() == [[255, 3, 255]]
+
+
+def test_black_between_colours_is_no_value_0(tmp_path):
+    path = save(tmp_path / "map.png", np.array([[[0, 0, 0], [0x44, 0x55, 0x66]]], np.uint8))
+    with pytest.raises(TissueError, match=r"map color #000000 belongs to no tissue type"):
+        MapReader(TABLE).read(path)
+    black = save(tmp_path / "black.png", np.zeros((1, 2, 3), np.uint8))
+    assert MapReader(TABLE).read(black).tolist() == [[0, 0]]
 
 
 def test_transparent_pixels_are_unlabelled(tmp_path):
@@ -144,7 +162,7 @@ def test_the_alias_255_holds_for_white_of_a_color_map(tmp_path):
 def test_a_palette_that_contradicts_its_indices_is_refused(tmp_path):
     path = save_indexed(tmp_path / "map.png", [[0, 3]], [0x44, 0x55, 0x66, 0, 0, 0, 0, 0, 0, 9, 9, 9])
     with pytest.raises(TissueError, match=r"map\.png: the palette color #090909 .* aliases"):
-        MapReader(TABLE).read(path)
+        MapReader(TABLE, ()).read(path)
 
 
 def test_with_colour_aliases_an_unknown_palette_colour_is_refused(tmp_path):
@@ -165,6 +183,8 @@ def test_types_may_share_a_display_colour(tmp_path):
 def test_an_unknown_value_or_colour_names_file_and_cure(tmp_path, values, found):
     path = save(tmp_path / "map.png", np.array(values, np.uint8))
     with pytest.raises(TissueError, match=rf"map\.png: map {found} belongs to no tissue type; add it to the aliases"):
+        MapReader(TABLE, ()).read(path)
+    with pytest.raises(TissueError, match=rf"map {found} belongs .*; known: 0 stroma, 3 gland, and 255 for unlabeled"):
         MapReader(TABLE).read(path)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from drawn_dataset import write_drawn_dataset
 from PIL import Image
 
 from histoloom.errors import ImageError, InputError
@@ -23,6 +24,7 @@ from histoloom.patches.store import (
     load_patches,
     read_table,
     splits,
+    spread,
 )
 from histoloom.pictures import read_image, read_labels
 from histoloom.tissue import TissueTable
@@ -274,3 +276,12 @@ def test_types_keep_the_ids_that_the_shards_were_written_with(tmp_path):
     (tmp_path / "tissue.toml").write_text(TissueTable.from_names(["stroma"]).to_toml())
     with pytest.raises(InputError, match=r"0\.png: its map holds 1, which is not in its tissue\.toml"):
         load_patches(tmp_path, "train")
+
+
+def test_a_few_patches_of_a_split_are_spread_over_it(tmp_path):
+    table = TissueTable.from_names(["stroma", "gland"])
+    folder = write_drawn_dataset(tmp_path, table, count=8, cases=2, size=32)
+    whole, few = load_patches(folder, "train"), load_patches(folder, "train", most=3)
+    assert few.sources == [whole.sources[number] for number in (0, 3, 7)]
+    np.testing.assert_array_equal(few.images, whole.images[spread(8, 3)])
+    assert len(load_patches(folder, "train", most=20)) == 8

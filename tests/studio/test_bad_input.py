@@ -224,7 +224,7 @@ def test_maps_are_read_from_files_of_other_tools(page):
     assert "the map is empty" in refused(page, query, file_of(np.full((40, 60), 255, np.uint8)))
     ids[0, 0] = 9
     assert refused(page, query, file_of(ids)) == (
-        "the map cannot be used: map value 9 belongs to no tissue type; known are 0 stroma, 1 gland, 2 tumour, and 255 "
+        "the map cannot be used: map value 9 belongs to no tissue type; known: 0 stroma, 1 gland, 2 tumour, and 255 "
         "for unlabeled"
     )
     assert "lossy" in refused(page, query, file_of(ids, "JPEG"))
@@ -314,3 +314,9 @@ def test_polygons_are_a_map_in_every_coding_that_editors_save(coding):
     expected[:, :40] = 1
     np.testing.assert_array_equal(semantic_map, expected)
     assert notes == []
+
+
+@pytest.mark.parametrize("types", ["250", "0,250"])
+def test_a_layout_of_a_type_that_the_model_lacks_is_refused_by_its_types(page, types):
+    said = refused(page, f"/api/layout?model=tiny&width=64&height=64&types={types}", None)
+    assert said == "tiny has no type 250; known are 0 stroma, 1 gland, 2 tumour"

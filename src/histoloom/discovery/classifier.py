@@ -17,8 +17,6 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,7 +24,8 @@ from histoloom.config import build
 from histoloom.discovery.tree import TypeTree
 from histoloom.encoders.encoder import Encoder
 from histoloom.errors import ConfigError, MissingExtraError, ModelError
-from histoloom.files import write_bytes
+from histoloom.files import whole_file
+from histoloom.tensor_files import read_tensors, save_tensors
 
 WEIGHTS = "classifier.safetensors"
 
@@ -153,11 +152,11 @@ def check_encoder(tree: TypeTree, encoder: Encoder) -> None:
 def save_classifier(classifier: Classifier, folder: Path) -> None:
     """Write types and weights into `folder`, the weights last."""
     about = {"config": asdict(classifier.network.config), "window": asdict(classifier.window)}
-    # One entry: safetensors writes several in random order.
     header = {"classifier": json.dumps(about | {"fingerprint": classifier.tree.fingerprint}, sort_keys=True)}
     classifier.tree.save(folder)
     tensors = {k: v.cpu().contiguous() for k, v in classifier.network.state_dict().items()}
-    write_bytes(folder / WEIGHTS, save(tensors, header))
+    with whole_file(folder / WEIGHTS) as aside:
+        save_tensors(tensors, aside, header)
 
 
 def load_classifier(folder: Path | str, device: str = "cpu") -> Classifier:
@@ -167,14 +166,13 @@ def load_classifier(folder: Path | str, device: str = "cpu") -> Classifier:
         raise ModelError(f"{path}: not found; train a classifier with `histoloom discover classify`")
     tree = TypeTree.load(folder)
     try:
-        with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})["classifier"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        tensors, header = read_tensors(path)
+        about = json.loads(header["classifier"])
         network = ViT(build(ClassifierConfig, about["config"], str(path)), len(tree.centroids))
         network.load_state_dict(tensors)
         window = build(Window, about["window"], str(path))
         fingerprint = about["fingerprint"]
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{path}: is not a classifier of these types ({reason}); train it again") from None
     if fingerprint != tree.fingerprint:

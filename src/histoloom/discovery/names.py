@@ -89,15 +89,20 @@ def draft_names(named: NamedTypes) -> str:
 
 def _read(path: Path) -> list[dict]:
     try:
-        rows = load_toml(path).get("type", [])
+        document = load_toml(path)
     except (OSError, ValueError, RecursionError) as error:
         raise TissueError(f"{path}: cannot read the names ({error}); `histoloom discover look` drafts it") from None
+    rows = document.get("type", [])
+    if unknown := sorted(set(document) - {"type"}):
+        raise TissueError(f"{path}: unknown key {unknown[0]!r:.80}; write each type as [[type]]")
     for number, row in enumerate(rows if isinstance(rows, list) else [None], start=1):
         if not isinstance(row, dict) or type(row.get("id")) is not int:
             raise TissueError(f"{path}: type entry {number} needs an integer id; write each type as [[type]]")
         if unknown := sorted(set(row) - KEYS):
             raise TissueError(f"{path}: type {row['id']} has unknown key {unknown[0]!r}; known: id, name, color, "
                               "merge, level")  # fmt: skip
+        if not_text := [key for key in ("name", "color") if not isinstance(row.get(key, ""), str)]:
+            raise TissueError(f"{path}: {not_text[0]} of type {row['id']} is {row[not_text[0]]!r:.80}; write a text")
     return rows
 
 

@@ -12,13 +12,12 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from histoloom.config import build, check_numbers
 from histoloom.errors import ConfigError, MissingExtraError, ModelError
-from histoloom.files import write_bytes
+from histoloom.files import whole_file
+from histoloom.tensor_files import read_tensors, save_tensors
 from histoloom.weights import SMALL_ENCODER
 
 ENCODER = "encoder.safetensors"
@@ -97,7 +96,8 @@ def save_small_encoder(network: SmallEncoder, folder: Path | str) -> Path:
     # Running variances may exceed the range of half precision; kernels do not, and are nearly all of the file.
     tensors = {k: v.half() if v.ndim > 1 else v for k, v in network.state_dict().items()}
     header = {"config": json.dumps(asdict(network.config))}
-    write_bytes(path, save({k: v.cpu().contiguous() for k, v in tensors.items()}, header))
+    with whole_file(path) as aside:
+        save_tensors({k: v.cpu().contiguous() for k, v in tensors.items()}, aside, header)
     return path
 
 
@@ -112,12 +112,10 @@ def load_small_encoder(folder: Path | str) -> SmallEncoder:
             f"{Path(folder) / ENCODER}: not found; train an encoder with `histoloom train-encoder`, or use another one"
         )
     try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        tensors, header = read_tensors(path)
         network = SmallEncoder(build(SmallEncoderConfig, json.loads(header["config"]), str(path)))
         network.load_state_dict(tensors)
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError, ConfigError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError, ConfigError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"{path}: is not an encoder of this version ({reason}); train it again") from None
     return network.eval()

@@ -11,16 +11,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from safetensors import SafetensorError, safe_open
 
 from histoloom.encoders.encoder import Encoder, open_encoder
 from histoloom.encoders.small import SMALL
 from histoloom.errors import InputError, ModelError
 from histoloom.files import whole_file
-from histoloom.fitting.checkpoint import save_tensors
 from histoloom.metrics.neighbors import nearest
 from histoloom.patches.store import load_patches
 from histoloom.progress import SILENT, Bar, Progress, silent
+from histoloom.tensor_files import read_tensors, save_tensors
 
 TRAINING = "training.safetensors"
 FORMAT = 1
@@ -87,13 +86,12 @@ class TrainingPatches:
         """Read what `save` wrote; raises ModelError with file and cure."""
         path, encoder = Path(folder) / TRAINING, open_encoder(SMALL)
         try:
-            with safe_open(path, "pt") as file:
-                about = json.loads((file.metadata() or {})["training"])
-                features = file.get_tensor("features").float().numpy()
+            tensors, header = read_tensors(path)
+            about, features = json.loads(header["training"]), tensors["features"].float().numpy()
             if about["format"] != FORMAT or about["encoder"] != encoder.fingerprint or features.ndim != 2:
                 raise ValueError("another version made it")
             return cls(encoder, features, int(about["edge"]), float(about["usual"]))
-        except (OSError, SafetensorError, LookupError, ValueError, TypeError) as error:
+        except (OSError, LookupError, ValueError, TypeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ModelError(f"{path}: cannot be read ({reason}); name the training patches by --training") from None
 

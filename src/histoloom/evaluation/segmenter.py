@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,11 +20,11 @@ from histoloom.config import build, check_numbers
 from histoloom.errors import ConfigError, InputError, ModelError
 from histoloom.evaluation.type_weights import labeled_loss, type_weights
 from histoloom.files import whole_file
-from histoloom.fitting.checkpoint import save_tensors
 from histoloom.fitting.loop import LoopConfig, fit, show_on
 from histoloom.fitting.samples import draw_part, stack, to_pixels
 from histoloom.progress import SILENT, Bar
 from histoloom.stain import StainJitter
+from histoloom.tensor_files import read_tensors, save_tensors
 from histoloom.tissue import UNLABELLED
 
 SEGMENTER = "segmenter.safetensors"
@@ -207,9 +206,7 @@ def load_segmenter(folder: Path | str) -> Segmenter:
     if not path.is_file():
         raise ModelError(f"{path}: no such file; name the folder of the segmenter of a run")
     try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        tensors, header = read_tensors(path)
         about = json.loads(header["segmenter"])
         if about["format"] != _FORMAT:
             raise ValueError(f"its format is {about['format']}, this version reads {_FORMAT}")
@@ -217,7 +214,7 @@ def load_segmenter(folder: Path | str) -> Segmenter:
         learned_from = frozenset(row.tobytes() for row in tensors.pop(_LEARNED).numpy())
         network = _UNet(config.channels, int(about["num_types"]))
         network.load_state_dict(tensors)
-    except (OSError, SafetensorError, ConfigError, LookupError, ValueError, TypeError, RuntimeError) as error:
+    except (OSError, ConfigError, LookupError, ValueError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{path}: is not a segmenter of this version ({reason}); train it again") from None
     return Segmenter(network, int(about["num_types"]), config, learned_from, str(about.get("maps", "")))

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -252,14 +252,15 @@ def _encodings(folder: Path, split: str) -> str:
     found = set()
     for row in iter_rows(folder, split, ["image"]):
         with opened_picture(row["image"]["bytes"], f"{folder}, split {split}") as picture:
-            found.add(f".{(picture.format or 'unknown').lower()}")
+            found.add(picture.format or "unknown")
     return _formats(found)
 
 
-def _formats(suffixes: set[str]) -> str:
-    """Formats by their suffix, such as PNG, or JPEG (lossy); WebP and TIFF may be either."""
-    names = {".jpg": "JPEG (lossy)", ".jpeg": "JPEG (lossy)", ".tif": "TIFF"}
-    return ", ".join(sorted({names.get(suffix, suffix[1:].upper()) for suffix in suffixes}))
+def _formats(names: Iterable[str]) -> str:
+    """Formats by the names or suffixes that they go by, such as PNG, or JPEG (lossy); WebP and TIFF may be either."""
+    known = {"JPG": "JPEG (lossy)", "JPEG": "JPEG (lossy)", "MPO": "JPEG (lossy)", "TIF": "TIFF"}
+    plain = {name.removeprefix(".").upper() for name in names}
+    return ", ".join(sorted({known.get(name, name) for name in plain}))
 
 
 def _woven(folder: Path) -> ImageSet:
@@ -279,7 +280,7 @@ def _plain(folder: Path) -> ImageSet:
     if not paths:
         more = f" ({'; '.join(found.notes)})" if notes else ""
         raise InputError(f"{folder}: holds no images ({', '.join(s[1:] for s in SUFFIXES)}){more}; name another folder")
-    images = [_read_plain(path, folder) for path in paths]
+    images, formats = map(list, zip(*(_read_plain(path, folder) for path in paths), strict=True))
     for path, image in zip(paths, images, strict=True):
         if image.shape != images[0].shape:
             (height, width), (first_height, first_width) = image.shape[:2], images[0].shape[:2]
@@ -287,14 +288,15 @@ def _plain(folder: Path) -> ImageSet:
                 f"{path}: is {width} x {height} px where {paths[0].name} is {first_width} x {first_height}; cut all "
                 "images to one size, for instance with `histoloom import --size`"
             )
-    shown = _formats({path.suffix.lower() for path in paths})
     cases = [f"{folder}/{p.stem}" if p.parent == folder else p.parent.relative_to(folder).as_posix() for p in paths]
     names = [path.relative_to(folder).as_posix() for path in paths]
-    return ImageSet(str(folder), "image folder", "", shown, np.stack(images), None, cases, names, notes=notes)
+    return ImageSet(
+        str(folder), "image folder", "", _formats(formats), np.stack(images), None, cases, names, notes=notes
+    )
 
 
-def _read_plain(path: Path, folder: Path) -> UInt8[np.ndarray, "h w 3"]:
-    """An image of a plain folder; raises ImageError for a label map, which is none."""
+def _read_plain(path: Path, folder: Path) -> tuple[UInt8[np.ndarray, "h w 3"], str]:
+    """An image of a plain folder, and its format; raises ImageError for a label map, which is none."""
     picture, coding = open_picture(path)
     if looks_like_labels(picture) and (coding.kind != "rgb" or _twins(path, folder)):
         others = _siblings(path, folder)
@@ -302,7 +304,7 @@ def _read_plain(path: Path, folder: Path) -> UInt8[np.ndarray, "h w 3"]:
         raise ImageError(f"{path}: is a label map, not an H&E image; name the folder of the images alone{named}")
     if fault := coding.image_fault():
         raise ImageError(f"{path}: {fault}")
-    return rgb_pixels(picture)
+    return rgb_pixels(picture), picture.format or "unknown"
 
 
 def _siblings(path: Path, folder: Path) -> list[Path]:

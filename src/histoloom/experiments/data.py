@@ -60,7 +60,7 @@ def _open_plain(data: DataSource, folder: Path, check: Callable[[int, TissueTabl
 
 
 def open_split(dataset: Path, split: str, most: int | None = None) -> Patches:
-    """The patches of a dataset, or the first `most` of them; the pixels of an index come from its slides."""
+    """The patches of a dataset, or `most` that are spread over them; the pixels of an index come from its slides."""
     if has_pixels(dataset, split):
         return load_patches(dataset, split, most=most)
     from histoloom.patches.places import PlaceReader  # here: needs histoloom[slides]

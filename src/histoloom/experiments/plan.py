@@ -20,7 +20,7 @@ from histoloom.experiments.check import check_recipe, given_autoencoder
 from histoloom.experiments.context import record_of
 from histoloom.experiments.data import hidden_types, open_levels, open_split
 from histoloom.experiments.recipe import DataSource, Recipe
-from histoloom.experiments.stages import describe_decoding, open_guide, open_initial
+from histoloom.experiments.stages import MEASURED, describe_decoding, open_guide, open_initial
 from histoloom.files import read_record
 from histoloom.fitting.checkpoint import CHECKPOINT, steps_done
 from histoloom.fitting.loop import LoopConfig, Step
@@ -28,7 +28,7 @@ from histoloom.models.autoencoder import build_autoencoder
 from histoloom.patches.folder import find_pictures
 from histoloom.patches.importer import UnlabeledError, import_pictures
 from histoloom.patches.lumens import with_lumens
-from histoloom.patches.store import count_patches, read_table
+from histoloom.patches.store import count_patches, read_table, spread
 from histoloom.progress import SILENT, Bar
 from histoloom.records import refuse_other_run
 from histoloom.text import byte_size
@@ -40,7 +40,7 @@ from histoloom.training.latents import RECORD, cache_latents
 from histoloom.training.start import match_types
 
 STEPS = 5  # measured per stage; the first one warms up and does not count
-PATCHES = 16  # of the recipe, to measure on
+PATCHES = MEASURED  # of the recipe, to measure on: those on which a training measures how they are decoded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,12 +222,14 @@ def _some_patches(
     mine = [picture for picture in pictures if picture.split == data.split and picture.places]
     if not mine:
         raise ConfigError(f"{data.source}: no picture is in split {data.split!r}; name another split")
-    for first in range(0, len(mine), PATCHES):
+    chosen = spread(len(mine), PATCHES).tolist()
+    order = [mine[number] for number in dict.fromkeys([*chosen, *range(len(mine))])]
+    for first in range(0, len(order), PATCHES):
         try:
-            import_pictures(mine[first : first + PATCHES], table, data.pictures, place / "dataset")
+            import_pictures(order[first : first + PATCHES], table, data.pictures, place / "dataset")
             break
         except UnlabeledError:
-            if first + PATCHES >= len(mine):
+            if first + PATCHES >= len(order):
                 raise
     return place / "dataset", sum(len(picture.places) for picture in mine)
 

@@ -5,7 +5,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from diffusers.models.modeling_utils import ModelMixin
 
@@ -29,7 +28,7 @@ from histoloom.models.decoding import measure_decoding
 from histoloom.models.denoiser import Denoiser
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.schedulers import make_sampler
-from histoloom.patches.store import Patches
+from histoloom.patches.store import Patches, spread
 from histoloom.progress import Bar, Progress
 from histoloom.records import Record
 from histoloom.tissue import TissueTable
@@ -59,7 +58,7 @@ def describe_decoding(recipe: Recipe, autoencoder: ModelMixin, patches: Patches)
     name = recipe.pretrained_autoencoder or recipe.initial_model
     if not name or recipe.decoder is not None:
         return ""
-    found = measure_decoding(autoencoder, patches.images[np.linspace(0, len(patches) - 1, MEASURED).astype(int)])
+    found = measure_decoding(autoencoder, patches.images[spread(len(patches), MEASURED)])
     cure = (
         ""
         if found.is_faithful

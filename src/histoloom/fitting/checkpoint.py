@@ -4,21 +4,18 @@ Model, running average, optimizer and step are tensors; the identity of the run 
 pickled. Data order and noise need no state: sample n of a run is a function of (seed, n).
 """
 
-import errno
 import json
-import os
-import re
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from histoloom.errors import ModelError
 from histoloom.files import whole_file
+from histoloom.tensor_files import read_tensors, save_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
 FORMAT = 2  # of a checkpoint and its identity; only the same format resumes
@@ -39,18 +36,6 @@ def save_checkpoint(
     tensors["step"] = torch.tensor(step)
     with whole_file(folder / CHECKPOINT) as aside:
         save_tensors(tensors, aside, {"identity": identity})
-
-
-def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write a safetensors file with the bytes that its content decides; raises OSError where the disk refuses."""
-    if len(metadata) > 1:
-        raise ValueError("safetensors writes several entries of metadata in random order; give one")
-    try:
-        save_file(tensors, path, metadata=metadata)
-    except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        code = int(number[1]) if number else errno.EIO
-        raise OSError(code, os.strerror(code), str(path)) from None
 
 
 def steps_done(folder: Path) -> int:
@@ -74,10 +59,8 @@ def load_checkpoint(folder: Path, model: nn.Module, average: nn.Module, optimize
     if not path.exists():
         return 0
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
+        tensors, metadata = read_tensors(path)
+    except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
     if (found := metadata.get("identity")) != identity:
         raise ModelError(

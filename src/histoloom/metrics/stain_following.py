@@ -21,9 +21,10 @@ class StainFollowing:
 
 def correlation(a: Float[np.ndarray, "n c"], b: Float[np.ndarray, "n c"]) -> Float[np.ndarray, " c"]:
     """Pearson correlation per column; nan where a column does not vary."""
+    varies = (np.ptp(a, axis=0) > 0) & (np.ptp(b, axis=0) > 0)  # a constant less its rounded mean is not 0
     a, b = a - a.mean(axis=0), b - b.mean(axis=0)
     scale = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
-    return np.where(scale > 0, (a * b).sum(axis=0) / np.where(scale > 0, scale, 1), np.nan)
+    return np.where(varies, (a * b).sum(axis=0) / np.where(varies, scale, 1), np.nan)
 
 
 def stain_following(

@@ -4,7 +4,6 @@ Headers and configurations are read as JSON of bounded size, networks are built 
 allocated, and their shapes are held against the header of the weights. Nothing is ever unpickled.
 """
 
-import json
 import os
 import re
 from collections.abc import Callable
@@ -16,10 +15,10 @@ from torch import nn
 
 from histoloom.errors import InputError, ModelError
 from histoloom.records import read_json
+from histoloom.tensor_files import read_header
 from histoloom.weights import find_model
 
 INDEX, CONFIG, WEIGHTS = "model_index.json", "config.json", "diffusion_pytorch_model.safetensors"
-_MOST_HEADER_BYTES = 16 * 2**20
 _MOST_NUMBER, _MOST_BLOCKS, _MOST_ENTRIES, _MOST_DEPTH = 2**20, 256, 64, 6
 _OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -74,7 +73,7 @@ def check_weights(folder: Path, build: Callable[[dict], Any], all_used: bool = F
     config = read_config(folder / CONFIG)
     stored: dict[str, list[int]] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        stored |= read_header(path)
+        stored |= _shapes(path)
     shapes = {_modern(name): shape for name, shape in stored.items()} | stored
     if not shapes:
         raise ModelError(f"{folder / WEIGHTS}: no such weights; weights must be safetensors, a pickle is never opened")
@@ -98,27 +97,14 @@ def check_weights(folder: Path, build: Callable[[dict], Any], all_used: bool = F
         )
 
 
-def read_header(path: Path) -> dict[str, list[int]]:
-    """The shape of each tensor in a safetensors file; raises ModelError where header and file do not fit."""
+def _shapes(path: Path) -> dict[str, list[int]]:
+    """The shape of each tensor in a safetensors file; raises ModelError for a file that is damaged."""
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or not 0 < length <= min(size - 8, _MOST_HEADER_BYTES):
-                raise ValueError(f"{size} bytes, and a header of {length}")
-            header = json.loads(file.read(length))
-        if not isinstance(header, dict):
-            raise ValueError(f"its header is a {type(header).__name__}")
-        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        shapes = {name: [_whole(edge) for edge in entry["shape"]] for name, entry in entries.items()}
-        end = 8 + length + max((_whole(entry["data_offsets"][1]) for entry in entries.values()), default=0)
-        if end != size:
-            raise ValueError(f"{size} bytes, where its header tells of {end}")
-    except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+        return {name: [_whole(edge) for edge in entry["shape"]] for name, entry in read_header(path).items()}
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise ModelError(
             f"{path}: is truncated, damaged, or not a safetensors file ({first_line(error)}); copy it again"
         ) from None
-    return shapes
 
 
 def check_finite(network: nn.Module, path: Path) -> None:

@@ -11,6 +11,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from jaxtyping import Float, UInt8
+from safetensors.torch import load
 from torch import Tensor
 
 from histoloom.conditioning.crops import place_crops
@@ -38,6 +39,7 @@ from histoloom.models.schedulers import S, Scheduler, noise_shares, resolve
 from histoloom.models.step_end import StepEnd
 from histoloom.precision import best_device, bf16_is_faster
 from histoloom.progress import SILENT, Bar
+from histoloom.tensor_files import save_tensors
 from histoloom.tissue import TissueTable
 
 Maps = list[UInt8[np.ndarray, "h w"]]
@@ -105,6 +107,12 @@ class HistoloomPipeline(DiffusionPipeline):
         for parameter in (*pipeline.autoencoder.parameters(), *pipeline.denoiser.parameters()):
             parameter.data = parameter.data.clone()
         return pipeline
+
+    def save_pretrained(self, save_directory: Path | str, **options: Any) -> None:
+        """Save as diffusers does, with its options, and with a checksum in every file of weights."""
+        super().save_pretrained(save_directory, **options)
+        for path in sorted(Path(save_directory).glob("*/*.safetensors")):
+            save_tensors(load(path.read_bytes()), path, {"format": "pt"})  # not mapped: the file is written anew
 
     @property
     def table(self) -> TissueTable:

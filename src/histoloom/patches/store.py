@@ -19,7 +19,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -245,6 +244,11 @@ def count_patches(folder: Path | str, split: str) -> int:
     return sum(1 for _ in iter_rows(folder, split, ["case"]))
 
 
+def spread(count: int, most: int) -> Int[np.ndarray, " n"]:
+    """At most `most` of the numbers below `count`, evenly spread: a few patches that stand for all."""
+    return np.unique(np.linspace(0, count - 1, most).astype(int))
+
+
 def load_patches(
     folder: Path | str,
     split: str,
@@ -252,7 +256,7 @@ def load_patches(
     skip_damaged: bool = False,
     most: int | None = None,
 ) -> Patches:
-    """All patches of one split, or the first `most`, decoded; they must share one size.
+    """All patches of one split, or those of `spread`, decoded; they must share one size.
 
     An index of places has no pixels: `read`, such as `PlaceReader(folder).read`, takes them from the slides. Raises
     InputError and ImageError naming folder, shard or patch, also for a map that holds an id which the tissue table
@@ -262,7 +266,10 @@ def load_patches(
     known[[*(range(256) if table is None else table.ids), UNLABELLED]] = True
     images, maps, cases, sources, mpp, places = [], [], [], [], [], []
     columns = ["image", "semantic_map", "source", "x", "y", "size", "case", "mpp"]
-    for row in islice(iter_rows(folder, split, columns, skip_damaged), most):
+    wanted = None if most is None else set(spread(count_patches(folder, split), most).tolist())
+    for number, row in enumerate(iter_rows(folder, split, columns, skip_damaged)):
+        if wanted is not None and number not in wanted:
+            continue
         image, semantic_map = row_pixels(row, read, f"{folder}: split {split!r}")
         if not known[semantic_map].all():
             raise InputError(

@@ -4,6 +4,7 @@ import csv
 import io
 from pathlib import Path
 
+from histoloom.disk import read_input
 from histoloom.errors import InputError
 from histoloom.text import canonical, decode_text, one_line, shorten, tidy
 
@@ -27,7 +28,7 @@ def read_csv(path: Path, what: str) -> tuple[list[str], dict[int, dict[str, str]
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise InputError(f"{path}: is larger than {_MOST_BYTES >> 20} MB; give the file that lists the {what}")
-        text = decode_text(path.read_bytes())
+        text = decode_text(read_input(path))
         separator = _separator(text)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
         header = [tidy(name) for name in next(reader, [])]

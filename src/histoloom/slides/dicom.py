@@ -6,6 +6,8 @@ A slide is many files, for levels and overviews, of one SeriesInstanceUID; a fol
 import struct
 from pathlib import Path
 
+from histoloom.disk import open_input
+
 SERIES = (0x0020, 0x000E)
 _IMPLICIT = "1.2.840.10008.1.2"
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
@@ -19,7 +21,7 @@ _ITEM, _ITEM_END, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0
 def is_dicom(path: Path) -> bool:
     """True for a file with the preamble of DICOM, whatever its name."""
     try:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             return file.read(132)[128:] == b"DICM"
     except OSError:
         return False
@@ -28,7 +30,7 @@ def is_dicom(path: Path) -> bool:
 def series_uid(path: Path) -> str:
     """The SeriesInstanceUID; empty where the file is not DICOM, or damaged."""
     try:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             data = file.read(_HEADER_BYTES)
         if data[128:132] != b"DICM":
             return ""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import tifffile
 
+from histoloom.disk import open_input
 from histoloom.errors import SlideError
 
 _LARGEST_EDGE = 2**24  # pixels; the largest slides have some 5e5
@@ -45,7 +46,7 @@ def is_tiff(path: Path) -> bool:
 
 
 def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
+    with open_input(path) as file:
         return file.read(4)
 
 

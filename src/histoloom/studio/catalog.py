@@ -112,6 +112,9 @@ class Model:
         """A map that a procedure draws; `types` are those that it may show. Raises ConfigError."""
         table = self.table
         if types is not None:
+            if unknown := sorted(set(types) - set(table.ids)):
+                known = ", ".join(f"{tissue.id} {tissue.name}" for tissue in table.types)
+                raise ConfigError(f"{self.name} has no type {unknown[0]}; known are {known}")
             table = TissueTable(tuple(tissue for tissue in table.types if tissue.id in types))
         drawn = Layouts(LayoutConfig(mpp=self.pipeline.mpp or LayoutConfig.mpp), table, seed, max(width, height))
         return drawn.draw(0)[:height, :width]

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from histoloom.disk import reason
-from histoloom.errors import HistoloomError, RequestError, TissueError
+from histoloom.errors import HistoloomError, RequestError
 from histoloom.patches.maps import MapReader
 from histoloom.pictures import opened_picture, read_image
 from histoloom.stain import he_share
@@ -62,7 +62,7 @@ def read_map(
             raise RequestError(f"the map is {width} x {height} px; it needs {LEAST_EDGE} or more each way", 400)
         return MapReader(table).read(path), []
 
-    semantic_map, notes = _as_file(data, "the map", read, table)
+    semantic_map, notes = _as_file(data, "the map", read)
     if (semantic_map == UNLABELLED).all():
         why = f" ({notes[0]})" if notes else ""
         raise RequestError(f"the map is empty: the file labels no pixel with a tissue type{why}", 400)
@@ -110,10 +110,10 @@ def _too_large(what: str, width: int, height: int, config: StudioConfig) -> Requ
     )
 
 
-def _as_file(data: bytes, what: str, read: Callable[[Path], T], table: TissueTable | None = None) -> T:
+def _as_file(data: bytes, what: str, read: Callable[[Path], T]) -> T:
     """What `read` makes of a file with these bytes, which has a name of our own and is gone afterwards.
 
-    Errors of it become RequestErrors that name `what` instead of the file, and the types of `table` for an unknown one.
+    Errors of it become RequestErrors that name `what` instead of the file.
     """
     with ExitStack() as stack:
         try:
@@ -128,10 +128,7 @@ def _as_file(data: bytes, what: str, read: Callable[[Path], T], table: TissueTab
         except RequestError:
             raise
         except HistoloomError as error:
-            said = _of_page(error, path)
-            if table is not None and isinstance(error, TissueError) and "known:" not in said:
-                said += f"; known are {', '.join(f'{t.id} {t.name}' for t in table.types)}, and 255 for unlabeled"
-            raise RequestError(f"{what} cannot be used: {said}", 400) from None
+            raise RequestError(f"{what} cannot be used: {_of_page(error, path)}", 400) from None
 
 
 def _of_page(message: object, path: Path) -> str:

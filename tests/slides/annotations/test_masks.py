@@ -11,6 +11,7 @@ from PIL import Image
 
 from histoloom.errors import AnnotationError, TissueError
 from histoloom.patches.maps import MapReader
+from histoloom.slides.annotations import raster_size
 from histoloom.slides.annotations.masks import LabelRaster, downsamples
 from histoloom.slides.rasterize import PolygonMap
 from histoloom.tissue import TissueTable
@@ -153,8 +154,29 @@ def test_coloured_masks_are_read_by_the_colours_in_the_table(tmp_path):
     Image.fromarray(rgb).save(tmp_path / "m.png")
     with pytest.raises(TissueError, match="#010203"):
         LabelRaster(tmp_path / "m.png", table, (30, 20), MPP)
-    with pytest.raises(AnnotationError, match="color picture"):
+    with pytest.raises(TissueError, match="#00ff01, #010203, #c80000 are in no tissue table"):
         LabelRaster(tmp_path / "m.png", RADBOUD, (30, 20), MPP)
+
+
+@pytest.mark.parametrize("name", ["m.png", "strips.tif", "tiles.tif"])
+def test_a_mask_in_the_colors_in_which_a_table_draws_its_types_needs_no_aliases(tmp_path, name):
+    table, rng = TissueTable.from_names(["a", "b", "c"]), np.random.default_rng(0)
+    ids = np.kron(rng.choice(np.array([0, 1, 2, 255], np.uint8), (5, 6)), np.ones((64, 64), np.uint8))
+    ids[:64] = 255  # nothing in the first tiles
+    rgb = table.colorize(ids)
+    rgb[:64, :64] = 0  # black is background, and not the type of id 0
+    how = {"tile": (64, 64)} if name == "tiles.tif" else {"rowsperstrip": 64}
+    if name == "m.png":
+        Image.fromarray(rgb).save(tmp_path / name)
+    else:
+        tifffile.imwrite(tmp_path / name, rgb, photometric="rgb", **how)
+    assert raster_size(tmp_path / name) == (384, 320)
+    raster = LabelRaster(tmp_path / name, table, (384, 320), MPP)
+    np.testing.assert_array_equal(raster.overview(1), ids)
+    if name == "m.png":
+        ids[:64, :64] = 1  # which `generate` refuses black for
+        Image.fromarray(table.colorize(ids)).save(tmp_path / name)
+        np.testing.assert_array_equal(MapReader(table).read(tmp_path / name), ids)
 
 
 def test_a_mask_of_another_slides_size_is_refused(tmp_path):
@@ -378,3 +400,12 @@ def test_a_mask_of_few_pixels_maps_no_slide(edge):
     with pytest.raises(AnnotationError, match=f"the mask is {edge} x {edge}, too few pixels"):
         downsamples((20_000, 20_000), (edge, edge), Path("m.png"))
     assert downsamples((edge, edge), (edge, edge), Path("m.png")) == (1, 1)
+
+
+def test_a_value_0_that_may_mean_the_type_of_id_0_is_noted(tmp_path):
+    rows = [{"id": 0, "name": "gland"}, {"id": 1, "name": "stroma", "aliases": ["7"]}]
+    Image.fromarray(np.repeat(np.array([0, 7], np.uint8), 32)[None].repeat(64, 0)).save(tmp_path / "m.png")
+    table = TissueTable.from_rows(rows)
+    [note] = LabelRaster(tmp_path / "m.png", table, (64, 64), MPP).notes
+    assert note.endswith("m.png: 0 counts as unlabeled; if it means 'gland', give that type the alias \"0\"")
+    assert LabelRaster(tmp_path / "m.png", table, (64, 64), MPP, ignore=["gland"]).notes == ()

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
+from histoloom.disk import open_input
 from histoloom.errors import AnnotationError
 from histoloom.slides.annotations.asap import read_asap
 from histoloom.slides.annotations.classes import EXCLUDED, ClassRule, paint_order, sort_polygons
@@ -128,7 +129,7 @@ def _check_broken(found: Annotations, rule: ClassRule) -> list[str]:
 def _kind(path: Path) -> str:
     """`mask`, `asap` or `qupath`, by the first bytes of the file that are not blank."""
     try:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             head = file.read(_BLANK)
     except FileNotFoundError:
         raise AnnotationError(f"{path}: no such annotation file; check the path") from None

@@ -23,6 +23,10 @@ _BROKEN = (
 )  # fmt: skip
 
 
+class ColorPictureError(AnnotationError):
+    """A picture whose labels are colors, which was read by its red channel."""
+
+
 class LabelTiff:
     """The levels of a label TIFF, finest first, their (width, height) in `sizes`; safe to share between threads.
 
@@ -66,6 +70,8 @@ class LabelTiff:
         self._cache, self._meaning = SegmentCache(), None
         self._pages = [base, *(page for page in pages[1:] if self._picks_labels(base, page))]
         self.sizes = [(page.imagewidth, page.imagelength) for page in self._pages]
+        if coding.kind == "rgb" and not colors:
+            self._look_for_colors()
         if palette is not None:
             self._meaning = pack_colors(palette) if colors else self._by_color(pack_colors(palette), own or {})
             self._cache = SegmentCache()  # of indices so far
@@ -113,6 +119,12 @@ class LabelTiff:
                 "its source again"
             ) from None
 
+    def _look_for_colors(self) -> None:
+        """Look through the coarsest level; raises ColorPictureError."""
+        (width, height), step = self.sizes[-1], _segment_size(self._pages[-1])[1]
+        for top in range(0, height, step):
+            self._read(self._pages[-1], 0, top, width, min(top + step, height))
+
     def _by_color(self, palette: Int32[np.ndarray, " n"], own: dict[int, int]) -> Int32[np.ndarray, " n"] | None:
         """The label of each index where colors count. The whole mask is looked through if the answer depends on it."""
         labels = np.arange(len(palette), dtype=np.int32)
@@ -155,8 +167,8 @@ def labels_of(
 ) -> Integer[np.ndarray, "h w"]:
     """Labels (h w) from pixels: the first channel, or packed 0xrrggbb if `colors`; -1 where `alpha`, the last, is 0.
 
-    PANDA keeps the label in the red channel and leaves the others empty. Raises AnnotationError when the others hold
-    something else: a picture, not a label raster.
+    PANDA keeps the label in the red channel and leaves the others empty. Raises ColorPictureError when the others hold
+    something else.
     """
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8)  # not view: PIL stores True as 255
@@ -171,10 +183,7 @@ def labels_of(
 def _first_channel(pixels: Integer[np.ndarray, "h w c"], path: Path) -> Integer[np.ndarray, "h w"]:
     red, others = pixels[:, :, :1], pixels[:, :, 1:3]
     if pixels.shape[2] > 2 and others.any() and (others != red).any():
-        raise AnnotationError(
-            f"{path}: a color picture, not labels in the red channel; give each type its color as an alias "
-            '("#rrggbb") in tissue.toml'
-        )
+        raise ColorPictureError(f"{path}: a color picture, not labels in the red channel")
     return np.ascontiguousarray(pixels[:, :, 0])
 
 

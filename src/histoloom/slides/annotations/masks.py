@@ -1,8 +1,8 @@
 """Label rasters: one value per pixel, at any downsample of the slide; PANDA's mask TIFFs, and any label TIFF or PNG.
 
 A map pixel takes the label under its center (nearest), the same place that `rasterize` asks for. What values mean is
-written in `classes.value_ids`; a table with colors among its aliases reads colored masks. Transparent pixels are
-unlabeled.
+written in `classes.value_ids`; a table with colors among its aliases reads colored masks, any other those in the colors
+in which it draws types. Transparent pixels are unlabeled.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from histoloom.errors import AnnotationError, ImageError, TissueError
 from histoloom.pictures import Coding, coding_of, label_pixels, opened_picture, pack_colors, transparent
 from histoloom.shown import by_color, is_reversed, palette_of
 from histoloom.slides.annotations.classes import UNKNOWN, color_ids, ignored_ids, value_ids, value_ranges
-from histoloom.slides.annotations.label_tiff import TRANSPARENT, LabelTiff, labels_of
+from histoloom.slides.annotations.label_tiff import TRANSPARENT, ColorPictureError, LabelTiff, labels_of
 from histoloom.slides.rasterize import blank_outside, overview_size
-from histoloom.text import shorten
+from histoloom.text import canonical, shorten
 from histoloom.tissue import UNLABELLED, TissueTable
 
-_WHITE = 0xFFFFFF
+_BLACK, _WHITE = 0x000000, 0xFFFFFF
 _MAX_PNG = 1 << 29  # pixels; a PNG is decoded whole
 _MAX_PNG_BYTES = 1 << 30
 _COMMON = 0.05  # of the pixels: so much 255 deserves a note where a type is missing
@@ -51,18 +51,21 @@ class LabelRaster:
         self._table = table
         self._values, self._colors = value_ids(table, ignore), color_ids(table, ignore)
         self._ranges = value_ranges(table, ignore)
-        if self._colors:
-            codes = np.array(sorted(self._colors), np.int32)
-            self._codes, self._code_ids = codes, np.array([self._colors[int(c)] for c in codes], np.int16)
-        has_colors = bool(self._colors)
-        read = _LabelPng if _is_png(path) else LabelTiff
-        self._raster = read(path, has_colors, self._own(ignored_ids(table, ignore)))
+        read, own = _LabelPng if _is_png(path) else LabelTiff, self._own(ignored_ids(table, ignore))
+        try:
+            self._raster = read(path, bool(self._colors), own)
+        except ColorPictureError:
+            drawn = {color: int(self._values[value]) for color, value in own.items()}
+            self._colors = {_BLACK: UNLABELLED, _WHITE: UNLABELLED} | drawn
+            self._raster = read(path, True, own)
+        codes = np.array(sorted(self._colors), np.int32)
+        self._codes, self._code_ids = codes, np.array([self._colors[int(c)] for c in codes], np.int16)
         self._steps = [downsamples(slide_size, self._raster.sizes[0], path)]
         base_w, base_h = self._raster.sizes[0]
         for width, height in self._raster.sizes[1:]:
             factor_x, factor_y = round(base_w / width), round(base_h / height)
             self._steps.append((self._steps[0][0] * factor_x, self._steps[0][1] * factor_y))
-        self.notes = self._glance()
+        self.notes = self._glance(ignore)
 
     def __reduce__(self):
         return LabelRaster, self._arguments
@@ -135,7 +138,7 @@ class LabelRaster:
             f"{', '.join(self._table.names)}); add each to tissue.toml as a type or an alias, or ignore it"
         )
 
-    def _glance(self) -> tuple[str, ...]:
+    def _glance(self, ignore: Sequence[str]) -> tuple[str, ...]:
         """Look through the coarsest level, if small, for unknown labels (raises) and for none at all (noted)."""
         width, height = self._raster.sizes[-1]
         if width * height > _GLANCE:
@@ -148,6 +151,11 @@ class LabelRaster:
         if unlabeled.all():
             return (f'{self.path}: no pixel has a class; if 255 means one, give that type the alias "255"',)
         found = set(np.unique(self._ids(labels)).tolist())
+        zero = [tissue.name for tissue in self._table.types if tissue.id == 0 and 0 not in self._values]
+        if zero and (labels == 0).any() and not {"0", *map(canonical, zero)} & set(map(canonical, ignore)):
+            return (
+                f'{self.path}: 0 counts as unlabeled; if it means {shorten(zero[0])!r}, give that type the alias "0"',
+            )
         if len(np.unique(labels[labels != TRANSPARENT])) > 2:
             return ()  # 255 is what most tools write for no label; only of two values it may be a type
         missing = [tissue.name for tissue in self._table.types if tissue.id not in found]
@@ -220,7 +228,7 @@ def _pixels(
 def labels_size(path: Path) -> tuple[int, int]:
     """Width and height of a label raster in its own pixels; raises AnnotationError where it is broken."""
     if not _is_png(path):
-        return LabelTiff(path, False).sizes[0]
+        return LabelTiff(path, True).sizes[0]  # whatever its labels are
     try:
         with opened_picture(path, limit=_MAX_PNG) as image:
             return image.size
