@@ -40,7 +40,7 @@ from histoloom.experiments.model_card import model_card
 from histoloom.experiments.recipe import Recipe, Reproduction, save_recipe
 from histoloom.experiments.run import open_run
 from histoloom.experiments.stages import open_autoencoder, open_segmenter, reporter, save_model
-from histoloom.files import run_folder, whole_file, write_json, write_text
+from histoloom.files import run_folder, write_json, write_text
 from histoloom.fitting.processes import process_state
 from histoloom.fitting.results import cached_result
 from histoloom.generation.contact_sheet import comparison_sheet
@@ -53,6 +53,7 @@ from histoloom.models.autoencoder import weights_hash
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.schedulers import make_sampler
 from histoloom.patches.store import Patches
+from histoloom.pictures import write_picture
 from histoloom.progress import Progress, silent
 from histoloom.records import Record
 from histoloom.training.denoiser import DenoiserTraining, train_denoiser
@@ -210,8 +211,7 @@ def _draw_sheet(comparison: Comparison, orders: list[Order], at: list[int], kind
         )
         for i in shown
     ]
-    with whole_file(run.folder / "sheet.png") as aside:
-        comparison_sheet(rows, ["real", *woven], run.table).save(aside, "PNG")
+    write_picture(run.folder / "sheet.png", comparison_sheet(rows, ["real", *woven], run.table))
 
 
 def _budget(comparison: Comparison, model: Path) -> dict:
