@@ -1,7 +1,7 @@
 """Reproduce the paper's comparison at any size: every conditioning at one equal budget, woven, measured, in tables.
 
     RUN/
-      record.json  recipe.toml  dataset/  autoencoder/   as in a training run
+      record.json  recipe.toml  tissue.toml  dataset/  autoencoder/   as in a training run
       latents/                                 one cache that all conditionings share
       segmenter/                               reads maps off images
       CONDITIONING/denoiser/ model/ woven/     trained, saved, and what it has woven
@@ -37,8 +37,8 @@ from histoloom.experiments.measuring import (
     measure,
 )
 from histoloom.experiments.model_card import model_card
-from histoloom.experiments.recipe import Recipe, Reproduction, save_recipe
-from histoloom.experiments.run import open_run
+from histoloom.experiments.recipe import Recipe, Reproduction
+from histoloom.experiments.run import open_run, write_settings
 from histoloom.experiments.stages import open_autoencoder, open_segmenter, reporter, save_model
 from histoloom.files import run_folder, write_json, write_text
 from histoloom.fitting.processes import process_state
@@ -86,7 +86,7 @@ def reproduce(recipe: Recipe, folder: Path | str, progress: Progress = silent) -
         if state.is_main_process:
             check_measuring(comparison)
             check_training_sets(comparison, _draw_maps(run.patches, recipe.reproduce)[1])
-            save_recipe(recipe, folder)
+            write_settings(run)
         state.wait_for_everyone()
         models = _train_all(comparison, dataset)
         state.wait_for_everyone()
