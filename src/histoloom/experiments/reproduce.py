@@ -21,7 +21,7 @@ from diffusers.models.modeling_utils import ModelMixin
 
 from histoloom.conditioning.crops import CropConfig, ReferenceCrops
 from histoloom.encoders.encoder import distinct_names, open_encoders
-from histoloom.errors import ConfigError, InputError
+from histoloom.errors import ConfigError, InputError, OutputError
 from histoloom.evaluation.paper_tables import paper_tables
 from histoloom.evaluation.sources import load_images
 from histoloom.experiments.context import record_of
@@ -38,7 +38,7 @@ from histoloom.experiments.measuring import (
 )
 from histoloom.experiments.model_card import model_card
 from histoloom.experiments.recipe import Recipe, Reproduction
-from histoloom.experiments.run import open_run, write_settings
+from histoloom.experiments.run import open_run, types_at_start, write_settings
 from histoloom.experiments.stages import open_autoencoder, open_segmenter, reporter, save_model
 from histoloom.files import run_folder, write_json, write_text
 from histoloom.fitting.processes import process_state
@@ -77,6 +77,12 @@ def reproduce(recipe: Recipe, folder: Path | str, progress: Progress = silent) -
         if state.is_main_process:
             stack.enter_context(run_folder(folder, record_of(recipe, "reproduce")))
         run, dataset = open_run(recipe, folder, progress)
+        began = types_at_start(folder)
+        if began is not None and began.names != run.table.names:
+            raise OutputError(
+                f"{folder}: has begun with the types {', '.join(began.names)}, and its tables would mix them with "
+                f"{', '.join(run.table.names)}; restore the tissue.toml of {dataset}, or name another folder"
+            )
         held = open_split(dataset, HELD_OUT)
         if shared := sorted(set(run.patches.cases) & set(held.cases)):
             raise InputError(

@@ -159,12 +159,15 @@ def write_settings(run: Run) -> None:
     write_text(run.folder / TYPES, run.table.to_toml())
 
 
+def types_at_start(folder: Path) -> TissueTable | None:
+    """The tissue table of the patches that the run in `folder` has begun with; None for a new run."""
+    return TissueTable.load(folder / TYPES) if (folder / TYPES).is_file() else None
+
+
 def _check_types(table: TissueTable, folder: Path, dataset: Path) -> None:
     """Raise OutputError where the run in `folder` has begun with another id for a type of the dataset."""
-    if not (folder / TYPES).is_file():
-        return
-    began = TissueTable.load(folder / TYPES)
-    if moved := table.moved(zip(began.names, began.ids, strict=True)):
+    began = types_at_start(folder)
+    if began is not None and (moved := table.moved(zip(began.names, began.ids, strict=True))):
         name, id, here = moved
         raise OutputError(
             f"{folder}: has begun with id {id} for {name!r}, which is {here} in the tissue.toml of {dataset}; restore "
