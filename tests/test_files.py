@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from full_disk import files_of_at_most
 
 from histoloom import files, locks, records
 from histoloom.errors import InputError, LockedError, OutputError
@@ -146,15 +147,13 @@ def test_an_interrupted_folder_is_resumed_and_then_finished(tmp_path):
 
 @pytest.mark.parametrize("kind", [files.resumable_folder, files.run_folder])
 def test_a_run_whose_record_finds_no_space_leaves_nothing(tmp_path, kind):
-    resource = pytest.importorskip("resource")
     long = replace(RUN, inputs={f"{number}.png": "12" * 32 for number in range(50)})
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # the kernel refuses files above a limit
-    try:
-        with pytest.raises(OutputError, match=r"record\.json: cannot be written"), kind(tmp_path / "out", long):
-            pass
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with (
+        files_of_at_most(1000),
+        pytest.raises(OutputError, match=r"record\.json: cannot be written"),
+        kind(tmp_path / "out", long),
+    ):
+        pass
     assert not list(tmp_path.iterdir())
 
 
@@ -224,6 +223,18 @@ def test_a_lock_that_children_of_a_dead_process_inherited_is_taken_over(tmp_path
     with locks.locked(tmp_path / "out"):
         pass
     os.kill(child, signal.SIGKILL)
+
+
+def test_a_lock_that_finds_no_space_leaves_nothing_and_is_free_again(tmp_path):
+    with (
+        files_of_at_most(10),
+        pytest.raises(OutputError, match=r"out: cannot be written \(.*\); free some space"),
+        locks.locked(tmp_path / "out"),
+    ):
+        pass
+    assert names(tmp_path) == []
+    with locks.locked(tmp_path / "out"):
+        pass
 
 
 def test_a_folder_is_replaced_as_a_whole_and_a_kill_between_both_renames_is_mended(tmp_path):

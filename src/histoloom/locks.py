@@ -25,6 +25,8 @@ def locked(folder: Path) -> Iterator[None]:
     with one_clear_line(folder):
         handle = _acquire(path, folder)
     try:
+        with one_clear_line(folder):
+            _sign(handle)
         yield
     finally:
         if _is_still(handle, path):
@@ -67,10 +69,6 @@ def _acquire(path: Path, folder: Path) -> int:
             os.close(handle)
             raise
         if _is_still(handle, path):
-            holder = _home() | {"pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-            os.truncate(handle, 0)
-            os.lseek(handle, 0, os.SEEK_SET)
-            os.write(handle, json.dumps(holder).encode())
             return handle
         os.close(handle)  # its last holder has removed the file in the meantime
 
@@ -99,6 +97,15 @@ def _is_still(handle: int, path: Path) -> bool:
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(handle), os.stat(path))
     return False
+
+
+def _sign(handle: int) -> None:
+    """Write who holds the lock."""
+    holder = _home() | {"pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    with open(handle, "wb", closefd=False) as file:  # not os.write, which a full disk may end halfway
+        file.seek(0)
+        file.truncate()
+        file.write(json.dumps(holder).encode())
 
 
 def _holder(handle: int) -> dict:

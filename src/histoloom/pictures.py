@@ -24,6 +24,7 @@ from PIL import Image, PngImagePlugin
 
 from histoloom.disk import open_input
 from histoloom.errors import ImageError, InputError
+from histoloom.files import write_bytes
 from histoloom.text import one_line
 
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp", ".jp2")
@@ -148,6 +149,13 @@ def read_image(source: Path | bytes, where: str = "") -> UInt8[np.ndarray, "h w 
     if fault := coding.image_fault():
         raise ImageError(f"{where or source}: {fault}")
     return rgb_pixels(picture)
+
+
+def write_picture(path: Path, picture: Image.Image, kind: str = "PNG", **options: object) -> None:
+    """Write a whole picture; raises OutputError. Pillow itself takes a JPEG that a full disk cuts short for written."""
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    write_bytes(path, buffer.getvalue())
 
 
 def rgb_pixels(picture: Image.Image) -> UInt8[np.ndarray, "h w 3"]:

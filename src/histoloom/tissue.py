@@ -12,6 +12,7 @@ A semantic map is uint8, `h w`, one id per pixel; 255 means unlabeled. `tissue.t
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -145,6 +146,14 @@ class TissueTable:
         if found is None:
             raise TissueError(f"unknown tissue {shorten(name)!r}; known: {', '.join(self.names)}")
         return found
+
+    def moved(self, ids: Iterable[tuple[str, int]]) -> tuple[str, int, int] | None:
+        """The first of these names with an id that has another id here: the name, that id, and the one here."""
+        for name, id in ids:
+            found = self._by_name.get(canonical(name))
+            if found is not None and found.id != id:
+                return name, id, found.id
+        return None
 
     @property
     def names(self) -> list[str]:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from histoloom.conditioning.crops import CropConfig
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
-from histoloom.errors import ConfigError, HistoloomError, InputError
+from histoloom.errors import ConfigError, HistoloomError, InputError, OutputError
 from histoloom.evaluation.downstream import DownstreamConfig
 from histoloom.experiments.check import check_recipe
 from histoloom.experiments.context import record_of
@@ -99,8 +99,14 @@ def test_all_are_trained_woven_and_measured_alike_and_a_run_that_stopped_makes_n
 
     assert run(folder, bar=bar) == found
     changed = {path.name for path, then in kept.items() if path.stat().st_mtime_ns != then}
-    assert changed == {"real-1.json", "recipe.toml", "reproduce.json", "tables.md", "sheet.png"}
+    assert changed == {"real-1.json", "recipe.toml", "tissue.toml", "reproduce.json", "tables.md", "sheet.png"}
     assert not {"unconditional", "crops-in-place", "segmenter", "encoder"} & set(opened)
+
+    # A run of a dataset whose types were called otherwise then.
+    table = (folder / "run" / "tissue.toml").read_text()
+    (folder / "run" / "tissue.toml").write_text(table.replace("gland", "glnad"))
+    with pytest.raises(OutputError, match="run: has begun with the types stroma, glnad, and its tables would mix them"):
+        run(folder)
 
 
 def test_maps_and_crops_are_those_of_the_training_patches_and_no_crop_comes_from_its_own_patch(small_patches):

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shutil
 import socket
 from dataclasses import replace
 
@@ -13,13 +14,16 @@ from histoloom.conditioning.likeness import CopyLimitConfig
 from histoloom.errors import ConfigError, ModelError, OutputError
 from histoloom.experiments.plan import plan_recipe
 from histoloom.experiments.recipe import DataSource, Watch, read_recipe
-from histoloom.experiments.run import run_recipe
+from histoloom.experiments.run import open_run, run_recipe, write_settings
 from histoloom.experiments.stages import save_model
 from histoloom.license import License
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.bright import LumenRules
+from histoloom.patches.folder import FolderImport, find_pictures
+from histoloom.patches.importer import import_pictures
 from histoloom.patches.rules import SlideDataset
 from histoloom.patches.store import read_table
+from histoloom.progress import silent
 from histoloom.recipes import FOLDER as RECIPES
 from histoloom.tissue import TissueTable
 
@@ -108,6 +112,23 @@ def test_a_model_saved_anew_survives_what_a_killed_run_left(image_folder, traine
     assert same(again.denoiser, trained.denoiser)
     assert sorted(p.name for p in (image_folder / "first").glob("*model*")) == ["model"]
     assert (image_folder / "first" / "model" / "crops").is_dir()  # a bank of these very weights
+
+
+def test_a_run_takes_other_names_of_its_types_and_refuses_other_ids(image_folder):
+    def begin(names: list[str]) -> None:
+        shutil.rmtree(image_folder / "patches", ignore_errors=True)
+        pictures = find_pictures(image_folder / "images", image_folder / "maps", FolderImport())
+        import_pictures(pictures, TissueTable.from_names(names), FolderImport(), image_folder / "patches")
+        recipe = read_recipe(image_folder / "r.toml")
+        write_settings(open_run(recipe, image_folder / "run", silent)[0])
+
+    (image_folder / "r.toml").write_text(
+        '[data]\ndataset = "patches"\n[autoencoder]\nsize = 32\n[denoiser]\nwindow = 64\n'
+    )
+    begin(["stroma", "glnad"])
+    begin(["stroma", "gland"])
+    with pytest.raises(OutputError, match=r"run: has begun with id 0 for 'stroma', which is 1 in the tissue\.toml of"):
+        begin(["gland", "stroma"])
 
 
 @pytest.fixture

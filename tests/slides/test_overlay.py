@@ -2,11 +2,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from full_disk import files_of_at_most
 from slide_files import coordinate_image, write_image, write_qupath, write_tiled_tiff
 
+from histoloom.errors import OutputError
 from histoloom.slides.annotations import read_annotations
 from histoloom.slides.labeling import AnnotationConfig
-from histoloom.slides.overlay import draw_overlay
+from histoloom.slides.overlay import draw_overlay, save_overlay
 from histoloom.slides.reader import open_slide
 from histoloom.slides.tissue import TissueRules, find_tissue, tissue_map
 from histoloom.tissue import TissueTable, TissueType
@@ -75,3 +77,11 @@ def test_a_real_slide_is_drawn_whole(shared_data):
     with open_slide(shared_data / "slides" / "CMU-1-Small-Region.svs") as real:
         picture = draw_overlay(real, find_tissue(real), edge=500)
     assert picture.shape == (500, 375, 3)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_a_picture_that_a_full_disk_cuts_short_is_refused_and_leaves_nothing(suffix, tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    with files_of_at_most(1000), pytest.raises(OutputError, match="free some space and run again"):
+        save_overlay(picture, tmp_path / f"a.{suffix}")
+    assert not list(tmp_path.iterdir())

@@ -7,11 +7,12 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from full_disk import files_of_at_most
 from study_server import RATINGS, Browser, served
 
 from histoloom.errors import ConfigError, InputError, OutputError, RequestError
 from histoloom.locks import locked
-from histoloom.study.answers import Answer, Answers, opened_answers
+from histoloom.study.answers import Answer, Answers, opened_answers, read_answers
 from histoloom.study.create import create_study
 from histoloom.study.folder import ANSWERS, open_study, read_key
 from histoloom.study.serving import serve_study
@@ -241,13 +242,23 @@ def test_what_cannot_be_served_is_refused_in_one_line(studies, tmp_path):
 
 
 def test_a_full_disk_is_not_taken_for_damaged_answers(tmp_path):
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # the kernel refuses files above a limit
-    try:
-        with pytest.raises(OutputError) as refused, opened_answers(tmp_path / ANSWERS, is_new=True):
-            pass
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with files_of_at_most(1000), pytest.raises(OutputError) as refused, opened_answers(tmp_path / ANSWERS, is_new=True):
+        pass
     assert "free some space" in str(refused.value)
     assert "backup" not in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [20_000, 40_000, 60_000])
+def test_readers_get_all_of_their_tokens_or_none_where_the_disk_is_full(size, tmp_path):
+    readers = [f"reader-{number}" for number in range(500)]
+    with (
+        files_of_at_most(size),
+        pytest.raises(OutputError, match="free some space"),
+        opened_answers(tmp_path / ANSWERS, is_new=True) as answers,
+    ):
+        answers.add_readers(readers)
+    assert read_answers(tmp_path / ANSWERS) == []
+    with opened_answers(tmp_path / ANSWERS) as answers:
+        assert list(answers.add_readers(readers)) == readers
+        assert list(answers.add_readers(readers, ("reader-7",))) == ["reader-7"]

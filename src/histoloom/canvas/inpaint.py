@@ -35,7 +35,7 @@ from histoloom.models.guided import normalized
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.sampling import Sampling
 from histoloom.models.step_end import StepEnd
-from histoloom.pictures import open_picture
+from histoloom.pictures import open_picture, write_picture
 from histoloom.progress import SILENT, Bar
 from histoloom.records import Record
 from histoloom.shown import marked
@@ -137,9 +137,9 @@ def write_inpainted(
         said = record.to_json() | {"made_by": f"Histoloom {VERSION}", "real_pixels": "255 in real.png"}
         text = PngInfo()
         text.add_text("histoloom", json.dumps(said, sort_keys=True))
-        Image.fromarray(made).save(aside / "image.png", pnginfo=text)
+        write_picture(aside / "image.png", Image.fromarray(made), pnginfo=text)
         save_map(semantic_map, pipeline.table, aside / "map.png")
-        Image.fromarray(np.where(mask, 0, 255).astype(np.uint8)).save(aside / "real.png")
+        write_picture(aside / "real.png", Image.fromarray(np.where(mask, 0, 255).astype(np.uint8)))
         files.write_text(aside / "README.md", _card(pipeline, float(mask.mean())))
         files.write_record(aside, record)
 
@@ -190,7 +190,7 @@ def save_map(semantic_map: UInt8[np.ndarray, "h w"], table: TissueTable, path: P
     """Write a map as an indexed PNG in the colors of `table`."""
     picture = Image.fromarray(semantic_map, "P")
     picture.putpalette(table.palette())
-    picture.save(path)
+    write_picture(path, picture)
 
 
 def _card(pipeline: HistoloomPipeline, share: float) -> str:

@@ -32,6 +32,7 @@ from histoloom.models.card import card_template, license_of
 from histoloom.models.field import Field, MapGround
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.sampling import Sampling
+from histoloom.pictures import write_picture
 from histoloom.progress import Progress, silent
 from histoloom.records import Record, read_json
 from histoloom.version import VERSION
@@ -172,6 +173,6 @@ def _save(pair: Pair, pipeline: HistoloomPipeline, folder: Path, name: str) -> N
     for kind in ("before", "after", "maps-before", "maps-after", "edited"):
         (folder / kind).mkdir(exist_ok=True)
     for kind, pixels in (("before", pair.before), ("after", pair.after), ("edited", pair.parts)):
-        Image.fromarray(pixels).save(folder / kind / name)
+        write_picture(folder / kind / name, Image.fromarray(pixels))
     for kind, semantic_map in (("maps-before", pair.map_before), ("maps-after", pair.map_after)):
         save_map(semantic_map, pipeline.table, folder / kind / name)

@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int
-from PIL import Image
 
 from histoloom.discovery.classifier import TypePredictor
 from histoloom.discovery.levels import write_levels
@@ -39,7 +38,7 @@ from histoloom.patches.slide_jobs import stem
 from histoloom.progress import SILENT, Bar
 from histoloom.records import Record
 from histoloom.slides.annotations import read_annotations
-from histoloom.slides.overlay import MARK, draw_overlay
+from histoloom.slides.overlay import draw_overlay, save_overlay
 from histoloom.slides.reader import Slide, open_slide
 from histoloom.slides.tissue import find_tissue
 
@@ -106,9 +105,7 @@ class Drawer:
         relabel(found, path, ids, table, {"types": count, "names": mark})
         write_polygons(polygons, path, table, (slide.bounds[0], slide.bounds[1]))
         drawn = read_annotations(path, table, slide.size, slide.mpp)
-        picture = Image.fromarray(draw_overlay(slide, None, drawn, table, edge=OVERLAY_EDGE))
-        with whole_file(overlay) as aside:
-            picture.save(aside, "JPEG", quality=85, comment=MARK)
+        save_overlay(draw_overlay(slide, None, drawn, table, edge=OVERLAY_EDGE), overlay)
 
 
 def draw_maps(

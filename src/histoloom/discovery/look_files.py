@@ -25,9 +25,10 @@ from histoloom.discovery.names import NamedTypes, draft_names
 from histoloom.discovery.tree import TABLE
 from histoloom.discovery.windows import open_windows, read_assigned
 from histoloom.errors import InputError
-from histoloom.files import check_out, remove_partials, replaced_folder, whole_file, write_record, write_text
+from histoloom.files import check_out, remove_partials, replaced_folder, write_record, write_text
 from histoloom.locks import locked
 from histoloom.parquet import read_batches
+from histoloom.pictures import write_picture
 from histoloom.progress import SILENT, Bar
 from histoloom.records import Record, fingerprint
 
@@ -63,9 +64,8 @@ def write_look(
         tables, overlays = ([], {}) if maps is None else (_shares(named, maps), _overlays(named, maps))
         page = look_page(out.absolute().parent.name, named, sheets, tree, overlays, tables[:-1] or tables)
         for sheet in sheets:
-            Image.fromarray(sheet.sheet).save(pictures / f"{sheet.id:03d}.png")
-        with whole_file(out / "tree.png") as aside:
-            Image.fromarray(tree).save(aside, "PNG")
+            write_picture(pictures / f"{sheet.id:03d}.png", Image.fromarray(sheet.sheet))
+        write_picture(out / "tree.png", Image.fromarray(tree))
         (out / "shares.csv").unlink(missing_ok=True)  # of an older look
         if tables:
             table, slides, shares = tables[-1]

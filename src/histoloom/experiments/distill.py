@@ -3,6 +3,7 @@
     RUN/
       record.json            what must not change when the run is resumed
       recipe.toml            resolved copy
+      tissue.toml            the types of the patches
       dataset/               if the recipe names pictures or slides
       student/               checkpoints; latents of the training views
       samples/000400.png     the same maps and crops, woven at each checkpoint
@@ -20,8 +21,8 @@ from pathlib import Path
 from histoloom.errors import ConfigError
 from histoloom.experiments.context import record_of
 from histoloom.experiments.model_card import model_card
-from histoloom.experiments.recipe import Recipe, save_recipe
-from histoloom.experiments.run import asked_to_finish, open_run
+from histoloom.experiments.recipe import Recipe
+from histoloom.experiments.run import asked_to_finish, open_run, write_settings
 from histoloom.experiments.stages import open_initial, reporter, save_model
 from histoloom.experiments.watch import Watcher
 from histoloom.files import run_folder, whole_folder
@@ -51,7 +52,7 @@ def distill_recipe(recipe: Recipe, folder: Path | str, progress: Progress = sile
             asked_to_finish(folder, finish)
         run, dataset = open_run(recipe, folder, progress)
         if state.is_main_process:
-            save_recipe(recipe, folder)
+            write_settings(run)
         if run.curves is not None:
             stack.enter_context(run.curves)
         watcher = Watcher(run, teacher.autoencoder) if state.is_main_process else None

@@ -1,7 +1,7 @@
 """Reproduce the paper's comparison at any size: every conditioning at one equal budget, woven, measured, in tables.
 
     RUN/
-      record.json  recipe.toml  dataset/  autoencoder/   as in a training run
+      record.json  recipe.toml  tissue.toml  dataset/  autoencoder/   as in a training run
       latents/                                 one cache that all conditionings share
       segmenter/                               reads maps off images
       CONDITIONING/denoiser/ model/ woven/     trained, saved, and what it has woven
@@ -21,7 +21,7 @@ from diffusers.models.modeling_utils import ModelMixin
 
 from histoloom.conditioning.crops import CropConfig, ReferenceCrops
 from histoloom.encoders.encoder import distinct_names, open_encoders
-from histoloom.errors import ConfigError, InputError
+from histoloom.errors import ConfigError, InputError, OutputError
 from histoloom.evaluation.paper_tables import paper_tables
 from histoloom.evaluation.sources import load_images
 from histoloom.experiments.context import record_of
@@ -37,10 +37,10 @@ from histoloom.experiments.measuring import (
     measure,
 )
 from histoloom.experiments.model_card import model_card
-from histoloom.experiments.recipe import Recipe, Reproduction, save_recipe
-from histoloom.experiments.run import open_run
+from histoloom.experiments.recipe import Recipe, Reproduction
+from histoloom.experiments.run import open_run, types_at_start, write_settings
 from histoloom.experiments.stages import open_autoencoder, open_segmenter, reporter, save_model
-from histoloom.files import run_folder, whole_file, write_json, write_text
+from histoloom.files import run_folder, write_json, write_text
 from histoloom.fitting.processes import process_state
 from histoloom.fitting.results import cached_result
 from histoloom.generation.contact_sheet import comparison_sheet
@@ -53,6 +53,7 @@ from histoloom.models.autoencoder import weights_hash
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.schedulers import make_sampler
 from histoloom.patches.store import Patches
+from histoloom.pictures import write_picture
 from histoloom.progress import Progress, silent
 from histoloom.records import Record
 from histoloom.training.denoiser import DenoiserTraining, train_denoiser
@@ -76,6 +77,12 @@ def reproduce(recipe: Recipe, folder: Path | str, progress: Progress = silent) -
         if state.is_main_process:
             stack.enter_context(run_folder(folder, record_of(recipe, "reproduce")))
         run, dataset = open_run(recipe, folder, progress)
+        began = types_at_start(folder)
+        if began is not None and began.names != run.table.names:
+            raise OutputError(
+                f"{folder}: has begun with the types {', '.join(began.names)}, and its tables would mix them with "
+                f"{', '.join(run.table.names)}; restore the tissue.toml of {dataset}, or name another folder"
+            )
         held = open_split(dataset, HELD_OUT)
         if shared := sorted(set(run.patches.cases) & set(held.cases)):
             raise InputError(
@@ -85,7 +92,7 @@ def reproduce(recipe: Recipe, folder: Path | str, progress: Progress = silent) -
         if state.is_main_process:
             check_measuring(comparison)
             check_training_sets(comparison, _draw_maps(run.patches, recipe.reproduce)[1])
-            save_recipe(recipe, folder)
+            write_settings(run)
         state.wait_for_everyone()
         models = _train_all(comparison, dataset)
         state.wait_for_everyone()
@@ -210,8 +217,7 @@ def _draw_sheet(comparison: Comparison, orders: list[Order], at: list[int], kind
         )
         for i in shown
     ]
-    with whole_file(run.folder / "sheet.png") as aside:
-        comparison_sheet(rows, ["real", *woven], run.table).save(aside, "PNG")
+    write_picture(run.folder / "sheet.png", comparison_sheet(rows, ["real", *woven], run.table))
 
 
 def _budget(comparison: Comparison, model: Path) -> dict:

@@ -3,6 +3,7 @@
     RUN/
       record.json            what must not change when the run is resumed
       recipe.toml            resolved copy
+      tissue.toml            the types of the patches
       dataset/               if the recipe names pictures or slides
       autoencoder/ decoder/ denoiser/  checkpoints; latents of the training views
       segmenter/             if the recipe watches with one: reads maps off images
@@ -55,6 +56,8 @@ from histoloom.training.autoencoder import AutoencoderTraining
 from histoloom.training.denoiser import train_denoiser, without_hidden
 from histoloom.training.start import describe_match, match_types
 
+TYPES = "tissue.toml"  # of a run
+
 
 def run_recipe(
     recipe: Recipe,
@@ -82,7 +85,7 @@ def run_recipe(
                 _clear_overtaken(recipe, folder)
         run, dataset = open_run(recipe, folder, progress)
         if state.is_main_process:
-            save_recipe(recipe, folder)
+            write_settings(run)
             _say_start(run, say)
             _say_absent(run, say)
         if run.curves is not None:
@@ -136,6 +139,7 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress) -> tuple[Run, Pat
         dataset = open_dataset(recipe.data, folder, check, progress)
     table, patches = read_table(dataset), open_split(dataset, recipe.data.split)
     check(min(patches.images.shape[1:3]), table)
+    _check_types(table, folder, dataset)
     run = Run(
         recipe=recipe,
         folder=folder,
@@ -147,6 +151,28 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress) -> tuple[Run, Pat
         curves=Curves(folder / "tensorboard") if state.is_main_process else None,
     )
     return run, dataset
+
+
+def write_settings(run: Run) -> None:
+    """Write the resolved recipe and the tissue table into the folder of a run."""
+    save_recipe(run.recipe, run.folder)
+    write_text(run.folder / TYPES, run.table.to_toml())
+
+
+def types_at_start(folder: Path) -> TissueTable | None:
+    """The tissue table of the patches that the run in `folder` has begun with; None for a new run."""
+    return TissueTable.load(folder / TYPES) if (folder / TYPES).is_file() else None
+
+
+def _check_types(table: TissueTable, folder: Path, dataset: Path) -> None:
+    """Raise OutputError where the run in `folder` has begun with another id for a type of the dataset."""
+    began = types_at_start(folder)
+    if began is not None and (moved := table.moved(zip(began.names, began.ids, strict=True))):
+        name, id, here = moved
+        raise OutputError(
+            f"{folder}: has begun with id {id} for {name!r}, which is {here} in the tissue.toml of {dataset}; restore "
+            "that file, or name another folder"
+        )
 
 
 def _check_of(recipe: Recipe) -> Callable[[int, TissueTable], None]:

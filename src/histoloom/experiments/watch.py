@@ -7,12 +7,12 @@ from histoloom.conditioning.crops import ReferenceCrops
 from histoloom.conditioning.inputs import Crop
 from histoloom.experiments.context import Run
 from histoloom.experiments.stages import open_segmenter
-from histoloom.files import whole_file
 from histoloom.generation.contact_sheet import SheetRow, contact_sheet
 from histoloom.metrics.map_fidelity import confusion, iou, mean_over_present
 from histoloom.models.denoiser import Denoiser
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.schedulers import make_sampler
+from histoloom.pictures import write_picture
 
 SAMPLES = "samples"  # the folder of a run that holds its sheets
 
@@ -57,5 +57,4 @@ class Watcher:
                 counts = confusion(self.segmenter.predict(images), np.stack(self.maps), table.num_ids).sum(0)
                 curves.add_scalar("denoiser/map_fidelity_iou", mean_over_present(iou(counts)), step)
             curves.flush()
-        with whole_file(path) as aside:  # last: a step with a sheet is done
-            sheet.save(aside, "PNG")
+        write_picture(path, sheet)  # last: a step with a sheet is done

@@ -15,14 +15,13 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from histoloom import files
 from histoloom.conditioning.crops import draw_box, present_types, typical_box
 from histoloom.conditioning.inputs import Crop
 from histoloom.errors import InputError, TissueError
 from histoloom.generation.settings import BankConfig
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.preview import pictures_html
-from histoloom.pictures import IMAGE_SUFFIXES, read_image
+from histoloom.pictures import IMAGE_SUFFIXES, read_image, write_picture
 from histoloom.progress import SILENT, Bar
 from histoloom.tissue import TissueTable
 from histoloom.walk import Found, find_files, is_hidden, source_name, suffix_of
@@ -109,8 +108,7 @@ def save_bank(bank: CropBank, table: TissueTable, folder: Path) -> None:
         # A table may come with a stranger's model: its names must not lead out of the folder.
         if path.parent.resolve().parent.parent != folder.resolve() or not _knows(table, path.parent.name):
             raise TissueError(f"tissue {named!r} cannot name a folder; rename it in the model's table")
-        with files.whole_file(path) as aside:
-            Image.fromarray(crop.pixels).save(aside, "PNG", optimize=True)
+        write_picture(path, Image.fromarray(crop.pixels), optimize=True)
 
 
 def crop_files(bank: CropBank, table: TissueTable) -> Iterator[tuple[str, Crop]]:

@@ -25,6 +25,7 @@ from histoloom.generation.woven_reader import iter_woven
 from histoloom.generation.woven_writer import write_patches
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.store import SCALE_TOLERANCE
+from histoloom.pictures import write_picture
 from histoloom.progress import Progress, silent
 from histoloom.records import Record
 
@@ -186,8 +187,7 @@ def _draw_sheet(folder: Path, orders: Orders, pipeline: HistoloomPipeline) -> No
         for row, image, semantic_map in islice(iter_woven(folder), SHEET_ROWS)
     ]
     sheet = contact_sheet(rows, pipeline.table, columns=2 if len(rows) <= 16 else 4)
-    with files.whole_file(folder / "contact-sheet.png") as aside:
-        sheet.save(aside, "PNG")
+    write_picture(folder / "contact-sheet.png", sheet)
 
 
 def _order_of(row: dict, orders: Orders) -> Order:

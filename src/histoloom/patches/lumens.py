@@ -36,6 +36,7 @@ from histoloom.patches.store import (
     splits,
     write_shards,
 )
+from histoloom.pictures import write_picture
 from histoloom.progress import SILENT, Bar
 from histoloom.records import Record, fingerprint
 from histoloom.text import canonical
@@ -76,7 +77,7 @@ def add_lumens(dataset: Path, out: Path, rules: LumenRules | None = None, bar: B
             write_shards(rows, wider, aside, split)
         if not sheet.changed:
             raise InputError(f"{dataset}: no patch shows lumens or glass; lower brightness or contrast")
-        sheet.picture().save(aside / PICTURE, quality=85)
+        write_picture(aside / PICTURE, sheet.picture(), "JPEG", quality=85)
         summaries, before = summarize(aside), read_description(dataset) or {}
         description = {
             "name": out.absolute().name,

@@ -33,7 +33,7 @@ from histoloom.parquet import read_batches, schema_of
 from histoloom.patches.dataset import read_description
 from histoloom.patches.schema import COLUMNS, TYPES, arrow_schema
 from histoloom.pictures import read_image, read_labels
-from histoloom.text import canonical, shorten
+from histoloom.text import shorten
 from histoloom.tissue import UNLABELLED, TissueTable
 
 ROWS_PER_SHARD = 4096
@@ -158,14 +158,13 @@ def shards_of(folder: Path | str, split: str) -> list[Path]:
 
 def check_types(shard: Path, table: TissueTable) -> None:
     """Raise InputError where a shard was written with a tissue table in which a type of `table` has another id."""
-    ids = {canonical(name): tissue.id for tissue in table.types for name in (tissue.name, *tissue.aliases)}
     try:
-        theirs = [(row["name"], row["id"]) for row in json.loads((schema_of(shard).metadata or {}).get(TYPES, b"[]"))]
-        moved = [(name, id) for name, id in theirs if ids.get(canonical(name), id) != id]
+        rows = json.loads((schema_of(shard).metadata or {}).get(TYPES, b"[]"))
+        moved = table.moved((row["name"], row["id"]) for row in rows)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return  # of another program
     if moved:
-        (name, id), here = moved[0], ids[canonical(moved[0][0])]
+        name, id, here = moved
         raise InputError(
             f"{shard}: was written with id {id} for {shorten(name)!r}, which is {here} in the tissue.toml of the "
             "dataset; restore that file, or make the dataset again"

@@ -9,8 +9,7 @@ from PIL import Image, ImageDraw, PngImagePlugin
 from scipy import ndimage
 
 from histoloom.errors import OutputError
-from histoloom.files import whole_file
-from histoloom.pictures import RESAMPLING
+from histoloom.pictures import RESAMPLING, write_picture
 from histoloom.slides.annotations import AnnotationMap
 from histoloom.slides.rasterize import overview_size
 from histoloom.slides.reader import Slide
@@ -73,8 +72,7 @@ def save_overlay(picture: UInt8[np.ndarray, "h w 3"], path: Path) -> None:
     text = PngImagePlugin.PngInfo()
     text.add_text("Software", MARK.decode())
     options = {"pnginfo": text} if kind == "PNG" else {"quality": 85, "comment": MARK}
-    with whole_file(path) as aside:
-        Image.fromarray(picture).save(aside, kind, **options)
+    write_picture(path, Image.fromarray(picture), kind, **options)
 
 
 def _picture(slide: Slide, tissue: TissueMap | None, step: float) -> UInt8[np.ndarray, "h w 3"]:

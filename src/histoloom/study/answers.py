@@ -2,13 +2,14 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from histoloom.disk import is_damaged
 from histoloom.errors import InputError, OutputError, RequestError
+from histoloom.files import write_bytes
 from histoloom.web.tokens import digest, new_token, owner
 
 RATINGS = ("detail", "stain", "architecture", "quality")
@@ -41,20 +42,17 @@ class Answers:
     def __init__(self, connection: sqlite3.Connection):
         self._connection = connection
 
-    def add_readers(self, names: list[str]) -> dict[str, str]:
-        """Tokens of those readers who have none yet, by name: only their hashes are stored."""
+    def add_readers(self, names: Sequence[str], replace: Sequence[str] = ()) -> dict[str, str]:
+        """Tokens by name, of those readers who have none yet and of `replace`, whose logins end; only their hashes are
+        stored, of all of them or of none."""
         known = {name for (name,) in self._connection.execute("SELECT name FROM readers")}
-        return {name: self.new_token(name) for name in names if name not in known}
-
-    def new_token(self, reader: str) -> str:
-        """A token that replaces the one of a reader, and ends their login."""
-        token = new_token()
-        with self._written():
-            self._connection.execute(
+        tokens = {name: new_token() for name in (*names, *replace) if name not in known or name in replace}
+        with self._connection:
+            self._connection.executemany(
                 "INSERT INTO readers VALUES (?, ?, '') ON CONFLICT DO UPDATE SET token = excluded.token, session = ''",
-                (reader, digest(token)),
+                [(name, digest(token)) for name, token in tokens.items()],
             )
-        return token
+        return tokens
 
     def log_in(self, token: str) -> str:
         """The secret of a new session, which ends any other of this reader; raises RequestError."""
@@ -123,6 +121,8 @@ def opened_answers(path: Path, is_new: bool = False) -> Iterator[Answers]:
     where the disk refuses."""
     if not is_new:
         _refuse_absent(path)
+    elif not path.exists():
+        write_bytes(path, _no_answers())
     with (
         _one_clear_line(path),
         closing(sqlite3.connect(path, isolation_level="IMMEDIATE", check_same_thread=False)) as connection,
@@ -148,6 +148,13 @@ def read_answers(path: Path) -> list[Answer]:
     address = f"{path.absolute().as_uri()}?{how}"
     with _one_clear_line(path), closing(sqlite3.connect(address, uri=True)) as connection:
         return Answers(connection).all()
+
+
+def _no_answers() -> bytes:
+    """The file of a study that nobody has answered."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(_TABLES)
+        return connection.serialize()
 
 
 def _refuse_absent(path: Path) -> None:

@@ -12,7 +12,8 @@ from PIL import Image
 from histoloom.evaluation.comparison import trace
 from histoloom.evaluation.map_origin import with_cases
 from histoloom.evaluation.sources import ImageSet, comparable, load_images, shared_images
-from histoloom.files import is_finished, whole_file, whole_folder, write_json, write_record
+from histoloom.files import is_finished, whole_folder, write_json, write_record
+from histoloom.pictures import write_picture
 from histoloom.progress import Progress, silent
 from histoloom.records import Record
 from histoloom.study.folder import FORMAT, IMAGES, KEY, STUDY, image_names
@@ -86,9 +87,8 @@ def _pixels(shown: Shown, real: ImageSet, fake: ImageSet, decode: Decode | None)
 
 def _write(path: Path, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
     """Uncompressed, since smooth images make smaller files; without metadata, and with one time for all."""
-    with whole_file(path) as aside:
-        Image.fromarray(np.ascontiguousarray(pixels)).save(aside, "PNG", compress_level=0)
-        os.utime(aside, (0, 0))
+    write_picture(path, Image.fromarray(np.ascontiguousarray(pixels)), compress_level=0)
+    os.utime(path, (0, 0))
 
 
 def _for_server(

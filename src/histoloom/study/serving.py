@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from histoloom.errors import ConfigError
-from histoloom.locks import locked
+from histoloom.files import writable
 from histoloom.study.answers import opened_answers
 from histoloom.study.folder import ANSWERS, open_study
 from histoloom.study.pages import StudyPages
@@ -27,8 +27,8 @@ def serve_study(
     if unknown:
         raise ConfigError(f"{folder}: has no reader {unknown[0]!r}; its readers are {', '.join(study.orders)}")
     path = folder / ANSWERS
-    with locked(path), listening(host, port) as listener, opened_answers(path, is_new=True) as answers:
-        tokens = answers.add_readers(list(study.orders)) | {reader: answers.new_token(reader) for reader in replace}
+    with writable(path), listening(host, port) as listener, opened_answers(path, is_new=True) as answers:
+        tokens = answers.add_readers(list(study.orders), replace)
         for reader, token in tokens.items():
             say(f"{reader}: {token}")
         if tokens:
