@@ -3,7 +3,7 @@
     RUN/
       record.json            what must not change when the run is resumed
       recipe.toml            resolved copy
-      tissue.toml            the types of the patches
+      tissue.toml            the types of the patches, as the run began
       dataset/               if the recipe names pictures or slides
       student/               checkpoints; latents of the training views
       samples/000400.png     the same maps and crops, woven at each checkpoint

@@ -3,7 +3,7 @@
     RUN/
       record.json            what must not change when the run is resumed
       recipe.toml            resolved copy
-      tissue.toml            the types of the patches
+      tissue.toml            the types of the patches, as the run began
       dataset/               if the recipe names pictures or slides
       autoencoder/ decoder/ denoiser/  checkpoints; latents of the training views
       segmenter/             if the recipe watches with one: reads maps off images
@@ -154,9 +154,10 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress) -> tuple[Run, Pat
 
 
 def write_settings(run: Run) -> None:
-    """Write the resolved recipe and the tissue table into the folder of a run."""
+    """Write the resolved recipe into the folder of a run, and once, at its start, the tissue table."""
     save_recipe(run.recipe, run.folder)
-    write_text(run.folder / TYPES, run.table.to_toml())
+    if not (run.folder / TYPES).is_file():
+        write_text(run.folder / TYPES, run.table.to_toml())
 
 
 def types_at_start(folder: Path) -> TissueTable | None:
