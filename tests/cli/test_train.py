@@ -72,7 +72,7 @@ def test_a_recipe_becomes_a_model_that_weaves(histoloom, recipe, tmp_path):
     run = tmp_path / "runs" / "mine"
     assert sorted(p.name for p in run.iterdir()) == [
         "autoencoder", "copy-limit.json", "dataset", "decoder", "denoiser", "model", "recipe.toml", "record.json",
-        "samples", "segmenter", "tensorboard",
+        "samples", "segmenter", "tensorboard", "tissue.toml",
     ]  # fmt: skip
     assert [p.name for p in (run / "samples").iterdir()] == ["000002.png"]
     assert HistoloomPipeline.load(run / "model").table.names == ["stroma", "gland"]
