@@ -112,7 +112,7 @@ class HistoloomPipeline(DiffusionPipeline):
         """Save as diffusers does, with its options, and with a checksum in every file of weights."""
         super().save_pretrained(save_directory, **options)
         for path in sorted(Path(save_directory).glob("*/*.safetensors")):
-            save_tensors(load(path.read_bytes()), path, {"format": "pt"})  # not mapped: the file is written anew
+            save_tensors(load(path.read_bytes()), path, {"format": "pt"})  # in memory: the file is overwritten
 
     @property
     def table(self) -> TissueTable:
