@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from histoloom.tensor_files import CHECKSUM, read_tensors, save_tensors
+from histoloom.weights import find_model
 
 TENSORS = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.tensor(7), "half": torch.ones(3, dtype=torch.bfloat16)}
 METADATA = {"z": '{"ä": "\\u0001\n"}', "format": "pt"}
@@ -52,3 +55,9 @@ def test_a_header_that_makes_no_sense_is_refused(tmp_path, text):
     path.write_bytes(len(text).to_bytes(8, "little") + text.encode())
     with pytest.raises(ValueError, match=r"header|checksum|JSON|Expecting"):
         read_tensors(path)
+
+
+def test_every_bundled_file_of_weights_has_a_checksum():
+    bundled = sorted(Path(find_model("ebhi-seg")).parent.rglob("*.safetensors"))
+    assert len(bundled) >= 7
+    assert [path for path in bundled if CHECKSUM not in read_tensors(path)[1]] == []

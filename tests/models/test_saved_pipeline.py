@@ -2,10 +2,13 @@ import json
 import shutil
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from diffusers.utils import hub_utils
+from huggingface_hub import ModelCard
 from huggingface_hub.utils import filter_repo_objects
 from weaving import KINDS, apart, grain, halves, weave
 
@@ -16,6 +19,7 @@ from histoloom.models.sampling import Sampling
 from histoloom.models.saved_pipeline import FILES
 from histoloom.models.schedulers import make_sampler
 from histoloom.precision import bf16_is_faster
+from histoloom.tensor_files import CHECKSUM, read_tensors
 from histoloom.weights import find_model
 
 
@@ -28,6 +32,22 @@ def test_a_saved_pipeline_weaves_the_same_pixels(pipelines, tmp_path, kind):
     assert again.fingerprint == pipeline.fingerprint
     assert again.table == pipeline.table
     np.testing.assert_array_equal(weave(again, halves(0, 1), crops), weave(pipeline, halves(0, 1), crops))
+
+
+def test_weights_have_a_checksum_and_usual_permissions_before_they_are_uploaded(make_pipeline, tmp_path, monkeypatch):
+    def upload(self, folder, repository, **options):
+        uploaded.update({path.parent.name: read_tensors(path)[1] for path in Path(folder).rglob("*.safetensors")})
+        uploaded["to"] = repository, options["token"]
+
+    uploaded = {}
+    monkeypatch.setattr(hub_utils, "create_repo", lambda repository, **_: SimpleNamespace(repo_id=repository))
+    monkeypatch.setattr(hub_utils, "load_or_create_model_card", lambda *_, **__: ModelCard("---\n---\n"))
+    monkeypatch.setattr(HistoloomPipeline, "_upload_folder", upload)
+    make_pipeline().save_pretrained(tmp_path / "model", push_to_hub=True, token="secret")
+    assert uploaded.pop("to") == ("model", "secret")
+    assert [CHECKSUM in metadata for metadata in uploaded.values()] == [True, True]
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "model").rglob("*") if path.is_file()}
+    assert modes == {(tmp_path / "model" / "model_index.json").stat().st_mode & 0o777}
 
 
 def test_a_model_opens_in_half_precision_and_weaves_nearly_the_same(tiny_model):

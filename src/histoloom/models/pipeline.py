@@ -16,6 +16,7 @@ from torch import Tensor
 
 from histoloom.conditioning.crops import place_crops
 from histoloom.conditioning.inputs import Crop, canvas
+from histoloom.disk import settle
 from histoloom.errors import ModelError
 from histoloom.models.arguments import CropsByType, SemanticMap, as_count, as_crops, as_maps, as_seeds, refuse_unknown
 from histoloom.models.autoencoder import decode, quietly, to_images, weights_hash
@@ -46,6 +47,7 @@ Maps = list[UInt8[np.ndarray, "h w"]]
 
 LARGE = 512  # px: a map with a longer edge is woven window by window
 HUB_OPTIONS = {"cache_dir", "revision", "token", "local_files_only", "force_download"}
+UPLOAD_OPTIONS = {"repo_id", "commit_message", "private", "create_pr", "token"}
 
 
 class HistoloomPipeline(DiffusionPipeline):
@@ -108,11 +110,16 @@ class HistoloomPipeline(DiffusionPipeline):
             parameter.data = parameter.data.clone()
         return pipeline
 
-    def save_pretrained(self, save_directory: Path | str, **options: Any) -> None:
+    def save_pretrained(self, save_directory: Path | str, push_to_hub: bool = False, **options: Any) -> None:
         """Save as diffusers does, with its options, and with a checksum in every file of weights."""
+        hub = {name: options.pop(name) for name in UPLOAD_OPTIONS & options.keys()}
         super().save_pretrained(save_directory, **options)
         for path in sorted(Path(save_directory).glob("*/*.safetensors")):
             save_tensors(load(path.read_bytes()), path, {"format": "pt"})  # in memory: the file is overwritten
+            settle(path)
+        if push_to_hub:  # diffusers would upload before the checksums are written
+            repository = hub.pop("repo_id", Path(save_directory).name)
+            self.push_to_hub(repository, variant=options.get("variant"), **hub)
 
     @property
     def table(self) -> TissueTable:
