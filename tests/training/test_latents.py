@@ -1,3 +1,4 @@
+import json
 import resource
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from diffusers import AutoencoderKL
 from histoloom.errors import OutputError
 from histoloom.models.autoencoder import AutoencoderConfig, build_autoencoder, encode, to_pixels
 from histoloom.stain import StainJitter, apply_stain
-from histoloom.training.latents import cache_latents, draw_view
+from histoloom.training.latents import cache_latents, draw_view, num_encoded
 
 JITTER = StainJitter(0.2, 0.02, 0.05)
 
@@ -78,7 +79,7 @@ class Counter:
 
     def advance(self, count: int = 1, note: str = "") -> None:
         self.count += count
-        if self.count == self.stop:
+        if self.stop and self.count == self.stop:
             raise KeyboardInterrupt
 
 
@@ -106,11 +107,61 @@ def test_latents_are_made_once_and_refused_when_anything_that_shapes_them_change
     assert (tmp_path / "latents.npy").read_bytes() == kept
 
 
-def test_latents_that_were_stopped_half_way_are_made_again(small_patches, autoencoder, tmp_path):
+def test_latents_that_were_stopped_before_a_record_leave_nothing(small_patches, autoencoder, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        cache_latents(autoencoder, small_patches, 2, 1, JITTER, tmp_path, Counter(stop=12))
+        cache_latents(autoencoder, small_patches, 2, 1, JITTER, tmp_path, Counter(stop=11))
     assert list(tmp_path.iterdir()) == []
     assert len(cache_latents(autoencoder, small_patches, 2, 0, JITTER, tmp_path).latents) == 12
+
+
+@pytest.mark.parametrize("stop", [1, 5, 12])
+def test_latents_that_were_stopped_go_on_to_the_same_bytes(small_patches, autoencoder, tmp_path, monkeypatch, stop):
+    undisturbed = cache_latents(autoencoder, small_patches, 2, 1, JITTER, tmp_path / "undisturbed")
+    monkeypatch.setattr("histoloom.training.latents.SAVE_SECONDS", 0)
+    with pytest.raises(KeyboardInterrupt):
+        cache_latents(autoencoder, small_patches, 2, 1, JITTER, tmp_path / "stopped", Counter(stop))
+    with (tmp_path / "stopped" / "latents.begun.npy").open("ab") as file:
+        file.write(b"of a patch that was not finished")
+    assert num_encoded(tmp_path / "stopped", 12) == stop
+    calls = []
+    monkeypatch.setattr("histoloom.training.latents.encode", lambda *of: [calls.append(0), encode(*of)][1])
+    resumed = cache_latents(autoencoder, small_patches, 2, 1, JITTER, tmp_path / "stopped")
+    assert len(calls) == 12 - stop
+    assert sorted(path.name for path in (tmp_path / "stopped").iterdir()) == ["latents.json", "latents.npy"]
+    for name in ("latents.json", "latents.npy"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+    np.testing.assert_array_equal(resumed.std, undisturbed.std)
+
+
+@pytest.mark.parametrize("damage", ["another seed", "fewer bytes", "no file"])
+def test_latents_that_were_begun_otherwise_are_made_from_the_start(
+    small_patches, autoencoder, tmp_path, monkeypatch, damage
+):
+    expected = cache_latents(autoencoder, small_patches, 2, 1, JITTER, tmp_path / "undisturbed").latents
+    monkeypatch.setattr("histoloom.training.latents.SAVE_SECONDS", 0)
+    seed = 2 if damage == "another seed" else 1
+    with pytest.raises(KeyboardInterrupt):
+        cache_latents(autoencoder, small_patches, 2, seed, JITTER, tmp_path / "stopped", Counter(5))
+    begun = tmp_path / "stopped" / "latents.begun.npy"
+    if damage == "fewer bytes":
+        begun.write_bytes(begun.read_bytes()[:-5000])
+    elif damage == "no file":
+        begun.unlink()
+    counter = Counter()
+    found = cache_latents(autoencoder, small_patches, 2, 1, JITTER, tmp_path / "stopped", counter).latents
+    np.testing.assert_array_equal(found, expected)
+    assert counter.count == 12
+
+
+def test_the_record_of_latents_of_an_older_version_is_read(small_patches, autoencoder, tmp_path):
+    cache = cache_latents(autoencoder, small_patches, 2, 1, JITTER, tmp_path)
+    record = json.loads((tmp_path / "latents.json").read_text())
+    old = {"key": record["key"], "mean": cache.mean.tolist(), "std": cache.std.tolist()}
+    (tmp_path / "latents.json").write_text(json.dumps(old))
+    counter = Counter()
+    again = cache_latents(autoencoder, small_patches, 2, 1, JITTER, tmp_path, counter)
+    assert (counter.count, num_encoded(tmp_path, 12)) == (0, 12)
+    np.testing.assert_array_equal((again.mean, again.std), (cache.mean, cache.std))
 
 
 def test_latents_that_somebody_removed_are_made_again(small_patches, autoencoder, tmp_path):

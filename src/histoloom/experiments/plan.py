@@ -36,7 +36,7 @@ from histoloom.tissue import TissueTable
 from histoloom.training.autoencoder import train_autoencoder
 from histoloom.training.decoder import train_decoder
 from histoloom.training.denoiser import train_denoiser
-from histoloom.training.latents import RECORD, cache_latents
+from histoloom.training.latents import cache_latents, num_encoded
 from histoloom.training.start import match_types
 
 STEPS = 5  # measured per stage; the first one warms up and does not count
@@ -198,7 +198,7 @@ class _Measuring:
             stage="latents",
             steps=None,
             seen=views,
-            left=0 if (self.folder / "denoiser" / RECORD).is_file() else views,
+            left=views - num_encoded(self.folder / "denoiser", self.count) * config.views,
             rate=len(self.patches) * config.views / elapsed,
             disk=cache.latents.nbytes // len(self.patches) * self.count,
         )

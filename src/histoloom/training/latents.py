@@ -4,6 +4,8 @@ View v of patch i is a function of (seed, i, v): one of the eight symmetries, a 
 latent. The same draw restains the crops that go with the view, so that stain follows the crop.
 """
 
+import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +15,9 @@ from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Bool, Float, Shaped
 
 from histoloom.augmentation import dihedral, dihedral_back
+from histoloom.disk import flush, one_clear_line, settle
 from histoloom.errors import OutputError
-from histoloom.files import whole_file, write_json
+from histoloom.files import move, write_json
 from histoloom.fitting.processes import process_state
 from histoloom.models.autoencoder import encode, latent_channels, latent_factor, latents_hash, to_pixels
 from histoloom.patches.store import Patches
@@ -23,7 +26,9 @@ from histoloom.records import read_json
 from histoloom.stain import StainJitter, StainShift, apply_stain, draw_stain
 
 CONSTANT = 1e-9  # variance over the mean square up to which a channel does not change but for rounding
-RECORD = "latents.json"  # written when all views are encoded
+LATENTS, BEGUN = "latents.npy", "latents.begun.npy"  # the second until all views are encoded
+RECORD = "latents.json"  # what they are of, how many patches are encoded, and sums of their latents
+SAVE_SECONDS = 60.0  # between two records
 BATCH = 16  # views encoded at once
 
 
@@ -85,12 +90,11 @@ def cache_latents(
 ) -> LatentCache:
     """Encode `views` views of each patch into `folder`, or open what an earlier call has written there.
 
-    Raises OutputError where `folder` holds the latents of other patches, views or encoder weights, or cannot be
-    written.
+    The same call goes on where an interrupted one has stopped. Raises OutputError where `folder` holds the latents of
+    other patches, views or encoder weights, or cannot be written.
     """
     factor, channels = latent_factor(autoencoder), latent_channels(autoencoder)
     side = (min(patches.images.shape[1:3]) - factor + 1) // factor
-    edge, path, record = side * factor, folder / "latents.npy", folder / RECORD
     key = {
         "patches": patches.fingerprint(),
         "views": views,
@@ -100,18 +104,17 @@ def cache_latents(
         "device": _device(autoencoder).type,
     }
     with process_state().main_process_first():
-        if not (record.exists() and path.exists()):
+        if not ((folder / RECORD).exists() and (folder / LATENTS).exists()):
             shape = (len(patches), views, channels, side, side)
-            mean, std = _encode_all(autoencoder, patches, seed, stain, shape, path, bar)
-            write_json(record, {"key": key, "mean": mean.tolist(), "std": std.tolist()})
-    found = read_json(record)
+            _encode_all(autoencoder, patches, seed, stain, shape, key, folder, bar)
+    found = read_json(folder / RECORD)
     if differing := [name for name in key if found.get("key", {}).get(name) != key[name]]:
         raise OutputError(
             f"{folder}: holds latents of another run (differs in {', '.join(differing)}); name another folder, or "
             "remove this one"
         )
-    mean, std = (np.asarray(found[name], np.float32) for name in ("mean", "std"))
-    return LatentCache(np.load(path, mmap_mode="r"), mean, std, edge, factor, seed, stain)
+    mean, std = _mean_and_std(found, views)
+    return LatentCache(np.load(folder / LATENTS, mmap_mode="r"), mean, std, side * factor, factor, seed, stain)
 
 
 @torch.no_grad()
@@ -121,34 +124,80 @@ def _encode_all(
     seed: int,
     stain: StainJitter,
     shape: tuple[int, ...],
-    path: Path,
+    key: dict,
+    folder: Path,
     bar: Bar,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Write the latents of all views to `path`; returns their mean and standard deviation per channel.
+) -> None:
+    """Write the latents of all views and their record; goes on where an interrupted call of the same key stopped."""
+    factor = latent_factor(autoencoder)
+    edge, device, size = shape[-1] * factor, _device(autoencoder), int(np.prod(shape[1:])) * 2
+    begun, record = folder / BEGUN, folder / RECORD
+    done, sums = _interrupted(folder, key, size) or (0, np.zeros((2, shape[2])))
+    with one_clear_line(folder / LATENTS, f"needs {shape[0] * size * 1e-9:.1f} GB for latents"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in (folder / LATENTS, *(() if done else (record,))):  # one of the two alone is of no use
+            stale.unlink(missing_ok=True)
+        try:
+            # Written, not mapped: on a full disk a map ends in SIGBUS.
+            with begun.open("r+b" if done else "wb") as file:
+                header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False}
+                np.lib.format.write_array_header_1_0(file, header | {"shape": shape})
+                file.seek(done * size, os.SEEK_CUR)
+                file.truncate()
+                bar.advance(done)
+                saved = time.monotonic()
+                for index in range(done, shape[0]):
+                    drawn = [draw_view(seed, index, view, factor, stain) for view in range(shape[1])]
+                    for start in range(0, len(drawn), BATCH):
+                        some = drawn[start : start + BATCH]
+                        parts = [apply_stain(view.part(patches.images[index], 0, 0, edge), view.stain) for view in some]
+                        pixels = to_pixels(torch.from_numpy(np.stack(parts)).to(device))
+                        latents = encode(autoencoder, pixels).float().cpu().numpy()
+                        file.write(latents.astype(np.float16).tobytes())
+                        sums[0] += latents.mean((2, 3), dtype=np.float64).sum(0)
+                        sums[1] += np.square(latents, dtype=np.float64).mean((2, 3)).sum(0)
+                    if index + 1 == shape[0] or time.monotonic() - saved > SAVE_SECONDS:
+                        file.flush()
+                        flush(begun)
+                        write_json(record, {"key": key, "patches": index + 1, "sums": sums.tolist()})
+                        saved = time.monotonic()
+                    bar.advance()
+        finally:
+            if not record.exists():
+                begun.unlink(missing_ok=True)
+        settle(begun)
+    move(begun, folder / LATENTS)
+
+
+def num_encoded(folder: Path, patches: int) -> int:
+    """How many of `patches` patches `cache_latents` has encoded into `folder`, finished or not."""
+    if not (folder / RECORD).exists():
+        return 0
+    return read_json(folder / RECORD).get("patches", patches)
+
+
+def _interrupted(folder: Path, key: dict, size: int) -> tuple[int, Float[np.ndarray, "2 c"]] | None:
+    """How many patches of `size` bytes an interrupted call has encoded, and the sums of their latents; None: none."""
+    begun, record = folder / BEGUN, folder / RECORD
+    if not (begun.exists() and record.exists()):
+        return None
+    found = read_json(record)
+    if found.get("key") != key or begun.stat().st_size < found["patches"] * size:
+        return None
+    return found["patches"], np.array(found["sums"])
+
+
+def _mean_and_std(record: dict, views: int) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:
+    """Of the latents, per channel.
 
     The deviation of a channel that never changes is 1, so that it can be divided by.
     """
-    factor = latent_factor(autoencoder)
-    edge, device = shape[-1] * factor, _device(autoencoder)
-    total, squares = np.zeros(shape[2]), np.zeros(shape[2])
-    # Written, not mapped: on a full disk a map ends in SIGBUS.
-    with whole_file(path, f"needs {np.prod(shape) * 2e-9:.1f} GB for latents") as aside, aside.open("wb") as file:
-        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False}
-        np.lib.format.write_array_header_1_0(file, header | {"shape": shape})
-        for index, image in enumerate(patches.images):
-            drawn = [draw_view(seed, index, view, factor, stain) for view in range(shape[1])]
-            for start in range(0, len(drawn), BATCH):
-                some = drawn[start : start + BATCH]
-                seen = np.stack([apply_stain(view.part(image, 0, 0, edge), view.stain) for view in some])
-                latents = encode(autoencoder, to_pixels(torch.from_numpy(seen).to(device))).float().cpu().numpy()
-                file.write(latents.astype(np.float16).tobytes())
-                total += latents.mean((2, 3), dtype=np.float64).sum(0)
-                squares += np.square(latents, dtype=np.float64).mean((2, 3)).sum(0)
-            bar.advance()
-    mean = total / (shape[0] * shape[1])
-    variance = squares / (shape[0] * shape[1]) - mean**2
+    if "mean" in record:  # as versions before this one wrote it
+        return np.asarray(record["mean"], np.float32), np.asarray(record["std"], np.float32)
+    mean, squares = np.array(record["sums"]) / (record["patches"] * views)
+    variance = squares - mean**2
     changes = variance > CONSTANT * (1 + mean**2)
-    return mean, np.sqrt(np.where(changes, variance, 1))
+    return mean.astype(np.float32), np.sqrt(np.where(changes, variance, 1)).astype(np.float32)
 
 
 def _device(model: torch.nn.Module) -> torch.device:
