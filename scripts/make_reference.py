@@ -109,8 +109,7 @@ def parameters(command: Callable) -> Iterator[tuple[str, str, str]]:
     hints = typing.get_type_hints(command, include_extras=True)
     for parameter in inspect.signature(command).parameters.values():
         kind, info = typing.get_args(hints[parameter.name])
-        kinds = [k for k in (typing.get_args(kind) or (kind,)) if k is not type(None)]
-        metavar = " ".join(METAVARS.get(k, "TEXT") for k in kinds)
+        metavar = " ".join(METAVARS.get(k, "TEXT") for k in values_of(kind))
         named = [d for d in (info.default, *(info.param_decls or ())) if isinstance(d, str) and d.startswith("--")]
         flag = (named or [f"--{parameter.name.replace('_', '-')}"])[0]
         is_argument = isinstance(info, typer.models.ArgumentInfo)
@@ -119,6 +118,14 @@ def parameters(command: Callable) -> Iterator[tuple[str, str, str]]:
         is_unset = all(value is None or value is False or value == "" for value in values)
         default = "" if is_unset else f"`{' '.join(map(str, values))}`"
         yield f"`{spelled}`", "required" if parameter.default is parameter.empty else default, one_line(info.help)
+
+
+def values_of(kind: object) -> list[object]:
+    """The types of the values that an option takes: `int` twice for `tuple[int, int] | None`."""
+    if kind is type(None):
+        return []
+    inner = typing.get_args(kind)
+    return [value for part in inner for value in values_of(part)] if inner else [kind]
 
 
 def recipes(root: Path) -> str:

@@ -165,6 +165,11 @@ def test_no_reference_page_is_stale():
     assert stale == [], "run: python scripts/make_reference.py"
 
 
+def test_the_reference_shows_every_value_that_an_option_takes():
+    text = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    assert all(f"| `{option}` |" in text for option in ("--size INT INT", "--at INT INT", "--types INT"))
+
+
 def test_the_smoke_recipe_trains_and_weaves_on_drawn_tissue_within_a_minute(tmp_path):
     before = children_seconds()
     command = Path(sys.executable).parent / "histoloom"

@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import shutil
@@ -81,16 +82,18 @@ def test_a_recipe_becomes_a_model_that_weaves(histoloom, recipe, tmp_path):
     assert pq.read_table(tmp_path / "woven" / "index.parquet").num_rows == 2
 
 
-def test_a_comparison_names_the_slides_that_it_skipped(recipe, capsys, monkeypatch):
+def test_a_comparison_names_the_slides_that_it_skipped_and_the_files_that_it_left_out(recipe, capsys, monkeypatch):
     def run(_, folder: Path, *__) -> None:
         (folder / "dataset").mkdir(parents=True)
-        (folder / "dataset" / "dataset.json").write_text('{"failures": ["a.svs: is damaged"]}')
+        made = {"failures": ["a.svs: is damaged"], "notes": ["1 maps belong to no image: b.png"]}
+        (folder / "dataset" / "dataset.json").write_text(json.dumps(made))
         (folder / "tables.md").write_text("| tables |")
 
     monkeypatch.setattr("histoloom.experiments.reproduce.reproduce", run)
     reproduce(str(recipe), recipe.parent / "run")
     shown = capsys.readouterr()
-    assert (shown.err, shown.out.splitlines()[0]) == ("skipped: a.svs: is damaged\n", "| tables |")
+    assert shown.err.splitlines() == ["1 maps belong to no image: b.png", "skipped: a.svs: is damaged"]
+    assert shown.out.splitlines()[0] == "| tables |"
 
 
 def test_a_plan_prints_what_training_costs_and_leaves_nothing(histoloom, recipe, tmp_path):

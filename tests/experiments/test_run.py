@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from histoloom.conditioning.likeness import CopyLimitConfig
 from histoloom.errors import ConfigError, ModelError, OutputError
+from histoloom.experiments.data import open_dataset
 from histoloom.experiments.plan import plan_recipe
 from histoloom.experiments.recipe import DataSource, Watch, read_recipe
 from histoloom.experiments.run import open_run, run_recipe, write_settings
@@ -19,6 +20,7 @@ from histoloom.experiments.stages import save_model
 from histoloom.license import License
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.bright import LumenRules
+from histoloom.patches.dataset import read_description
 from histoloom.patches.folder import FolderImport, find_pictures
 from histoloom.patches.importer import import_pictures
 from histoloom.patches.rules import SlideDataset
@@ -249,6 +251,15 @@ def test_a_recipe_outlines_lumens_first_and_may_hide_them(image_folder):
     with pytest.raises(ConfigError, match="hidden names all types, so maps would show none"):
         run_recipe(read_recipe(image_folder / "odd.toml"), image_folder / "odd")
     assert not list(image_folder.glob("odd/*/"))
+
+
+def test_the_dataset_of_a_recipe_says_which_files_it_left_out(image_folder):
+    shutil.copy(image_folder / "maps" / "P0" / "0.png", image_folder / "maps" / "P0" / "more.png")
+    data = DataSource(
+        source=str(image_folder / "images"), maps=str(image_folder / "maps"), tissue=str(image_folder / "tissue.toml")
+    )
+    made = read_description(open_dataset(data, image_folder / "run"))
+    assert made["notes"] == ["1 maps belong to no image: more.png"]
 
 
 def test_lumens_of_slides_need_the_pixels_of_patches():

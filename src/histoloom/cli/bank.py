@@ -15,7 +15,11 @@ from histoloom.text import printable
 def bank(
     out: Annotated[Path, typer.Option(help="Folder to write; `generate --crops` reads it.")],
     model: Annotated[
-        str | None, typer.Argument(help="Folder or hub name of a model, or the bundled ebhi-seg; not with --from.")
+        str | None,
+        typer.Argument(
+            help="Folder or hub name of a model, or a bundled one: ebhi-seg-few-steps, or its teacher ebhi-seg; "
+            "not with --from."
+        ),
     ] = None,
     dataset: Annotated[
         Path | None, typer.Option("--from", help="Patch dataset from which real crops are cut.", show_default=False)

@@ -7,7 +7,7 @@ import typer
 
 from histoloom.canvas.settings import CanvasConfig, Edit, Rule
 from histoloom.cli.notes import echo_notes
-from histoloom.cli.weave import CropGuidance, GuidanceInterval, MapGuidance, Steps, open_bank
+from histoloom.cli.weave import CropGuidance, GuidanceInterval, MapGuidance, Model, Steps, open_bank
 from histoloom.errors import ConfigError
 from histoloom.files import check_out, check_writable, writable
 from histoloom.generation.settings import check_mpp
@@ -15,7 +15,7 @@ from histoloom.text import printable
 
 
 def canvas(
-    model: Annotated[str, typer.Argument(help="Folder or hub name of a model, or the bundled ebhi-seg.")],
+    model: Model,
     map: Annotated[
         Path, typer.Option(help="What is where: a label PNG or TIFF, or QuPath GeoJSON in pixels of the canvas.")
     ],
@@ -113,7 +113,7 @@ def canvas(
 
 
 def inpaint(
-    model: Annotated[str, typer.Argument(help="Folder or hub name of a model, or the bundled ebhi-seg.")],
+    model: Model,
     image: Annotated[Path, typer.Option(help="Picture to redraw a region of; or a slide, with --at.")],
     map: Annotated[
         Path, typer.Option(help="Label picture of the same size: the map to follow, around the region, too.")
@@ -201,7 +201,7 @@ def inpaint(
 
 
 def pairs(
-    model: Annotated[str, typer.Argument(help="Folder or hub name of a model, or the bundled ebhi-seg.")],
+    model: Model,
     maps: Annotated[Path, typer.Option(help="Folder of label maps, or a patch dataset.")],
     tissue: Annotated[str, typer.Option(help="Tissue type that is edited.")],
     out: Annotated[Path, typer.Option(help="Folder to write.")],

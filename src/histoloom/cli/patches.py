@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from histoloom.cli.notes import echo_notes
 from histoloom.files import check_out
 from histoloom.license import UNKNOWN, License
 
@@ -99,8 +100,7 @@ def import_folder(
     for split, count in description["counts"].items():
         typer.echo(f"{split}: {count['patches']} patches of {count['cases']} cases")
     typer.echo(type_table(summarize(out), table))
-    for note in description["notes"]:
-        typer.echo(note, err=True)
+    echo_notes(description["notes"])
     typer.echo(end)
 
 
@@ -143,5 +143,5 @@ def lumens(
             description = add_lumens(dataset, out, rules, running)
         end = f"wrote {out}; look at {out / PICTURE}"
     typer.echo(type_table(summarize(out), read_table(out)))
-    typer.echo(description["notes"][-1], err=True)
+    echo_notes(description["notes"])
     typer.echo(end)

@@ -98,7 +98,7 @@ def _learn(
         return
     model = run(read, folder, bar, finish)
     if PartialState().is_main_process:
-        _say_skipped(folder)
+        _say_left_out(folder)
         typer.echo(f"wrote {model}; weave with: histoloom generate {model} --layouts 16 --out woven")
 
 
@@ -122,12 +122,14 @@ def _asks_running(folder: Path, command: str) -> bool:
         return True
 
 
-def _say_skipped(folder: Path) -> None:
-    """Name the slides that the dataset of a run lacks."""
+def _say_left_out(folder: Path) -> None:
+    """Print the notes of the dataset that a run made, and what it skipped."""
     from histoloom.cli.notes import echo_notes
+    from histoloom.experiments.data import OUTLINED
     from histoloom.patches.dataset import read_description
 
-    echo_notes(f"skipped: {failure}" for failure in (read_description(folder / "dataset") or {}).get("failures", ()))
+    made = read_description(folder / OUTLINED) or read_description(folder / "dataset") or {}
+    echo_notes([*made.get("notes", ()), *(f"skipped: {failure}" for failure in made.get("failures", ()))])
 
 
 def reproduce(
@@ -164,6 +166,6 @@ def reproduce(
         read = replace(read, reproduce=replace(read.reproduce, encoders=tuple(encoder)))
     run(read, folder, bar)
     if PartialState().is_main_process:
-        _say_skipped(folder)
+        _say_left_out(folder)
         typer.echo((folder / "tables.md").read_text(encoding="utf-8"))
         typer.echo(f"wrote {folder / 'reproduce.json'}, {folder / 'tables.md'} and {folder / 'sheet.png'}")

@@ -50,11 +50,12 @@ def _open_plain(data: DataSource, folder: Path, check: Callable[[int, TissueTabl
         check(data.cut.rules.size, wider)
         _cut_slides(data, table, out, progress)
         return out
-    pictures = find_pictures(Path(data.source), Path(data.maps) if data.maps else None, data.pictures)
+    notes = list[str]()
+    pictures = find_pictures(Path(data.source), Path(data.maps) if data.maps else None, data.pictures, notes=notes)
     check(pictures[0].size, wider)
     if not is_made_from(out, pictures, table, data.pictures):
         with progress("importing", len(pictures), "images") as bar:
-            import_pictures(pictures, table, data.pictures, out, data.terms, bar)
+            import_pictures(pictures, table, data.pictures, out, data.terms, bar, notes)
     check_license(read_description(out) or {}, data.terms, out)
     return out
 

@@ -5,6 +5,7 @@
       recipe.toml            resolved copy
       tissue.toml            the types of the patches, as the run began
       dataset/               if the recipe names pictures or slides
+      outlined/              if the recipe asks for lumens: the patches with lumens in their maps
       autoencoder/ decoder/ denoiser/  checkpoints; latents of the training views
       segmenter/             if the recipe watches with one: reads maps off images
       samples/000400.png     the same maps and crops, woven at each checkpoint

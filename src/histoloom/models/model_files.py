@@ -16,7 +16,7 @@ from torch import nn
 from histoloom.errors import InputError, ModelError
 from histoloom.records import read_json
 from histoloom.tensor_files import read_header
-from histoloom.weights import find_model
+from histoloom.weights import BUNDLED, find_model
 
 INDEX, CONFIG, WEIGHTS = "model_index.json", "config.json", "diffusion_pytorch_model.safetensors"
 _MOST_NUMBER, _MOST_BLOCKS, _MOST_ENTRIES, _MOST_DEPTH = 2**20, 256, 64, 6
@@ -35,7 +35,9 @@ def local_folder(source: object, patterns: list[str], **hub: Any) -> Path:
     if Path(source).is_dir():
         return Path(source)
     if Path(source).exists() or Path(source).is_absolute() or not _HUB_NAME.fullmatch(str(source)):
-        raise ModelError(f"{source}: is not a folder; give the folder of a model, a name on the hub, or ebhi-seg")
+        raise ModelError(
+            f"{source}: is not a folder; give the folder of a model, a name on the hub, or {' or '.join(BUNDLED)}"
+        )
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 

@@ -123,9 +123,9 @@ def _counted(pictures: list[Picture], bar: Bar) -> Iterator[Picture]:
 
 def _notes(pictures: list[Picture], written: int) -> list[str]:
     planned, small = sum(len(p.places) for p in pictures), sum(not p.places for p in pictures)
-    notes = [
-        f"{100 * dropped_share(pictures):.1f} % of the pixels are in no patch (trimmed, or left over around the grid)"
-    ]
+    notes = []
+    if dropped := dropped_share(pictures):
+        notes.append(f"{100 * dropped:.1f} % of the pixels are in no patch (trimmed, or left over around the grid)")
     enlarged = max((p.grid.scale for p in pictures if p.grid), default=1.0)
     if enlarged < 1:
         notes.append(f"images were enlarged {1 / enlarged:.2g} times to the mpp of the patches, which adds no detail")

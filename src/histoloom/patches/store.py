@@ -7,6 +7,8 @@
       README.md              dataset card
       data/train-00000.parquet ...
       overlays/SLIDE.jpg     from slides: tissue, annotation and chosen patches on a thumbnail
+      lumens.jpg             from `histoloom lumens`: patches before and after
+      levels.toml            from discovered maps: to which coarser types the ids belong
       paths.local.json       from slides: where slides and annotations are on this machine
 
 A killed run leaves whole shards or none.
