@@ -105,6 +105,19 @@ def test_what_was_not_made_here_is_never_removed(tmp_path):
     assert all(path.exists() for path in mine)
 
 
+def test_a_kill_while_a_folder_is_tried_out_does_not_refuse_the_next_run(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "unlink", lambda *_, **__: None)
+        files.check_out(out)
+    assert names(out) != []
+    files.check_out(out)
+    assert names(out) == []
+    with files.whole_folder(out) as aside:
+        (aside / "a").touch()
+
+
 def test_what_an_interrupted_run_has_finished_is_not_removed_by_another_command(tmp_path):
     with pytest.raises(KeyboardInterrupt), files.resumable_folder(tmp_path / "out", RUN) as aside:
         (aside / "part-0").touch()

@@ -16,7 +16,6 @@ import contextlib
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +28,7 @@ from histoloom.version import VERSION
 
 RECORD = "record.json"
 PATHS = "paths.local.json"  # where inputs are on this machine; no part of the record
+_TRIAL = f".histoloom-trial{PARTIAL}"  # of a folder that may refuse to be written
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -117,13 +117,20 @@ def check_writable(path: Path) -> None:
     try:
         with locked(path), one_clear_line(path):
             if path.is_dir():
-                trial = path / f".{uuid.uuid4().hex[:12]}{PARTIAL}"
-                trial.touch()
-                trial.unlink()
+                _try_to_write(path)
     finally:
         for parent in missing:
             with contextlib.suppress(OSError):
                 parent.rmdir()  # not if another process has begun to use it
+
+
+def _try_to_write(folder: Path) -> None:
+    """Raise OSError where a folder cannot be written; what killed processes have left of this trial is removed."""
+    trial = folder / _TRIAL
+    try:
+        trial.touch()
+    finally:
+        trial.unlink(missing_ok=True)
 
 
 @contextmanager
