@@ -106,6 +106,21 @@ sys.exit(130)
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows blocks no signals")
+def test_ctrl_c_while_workers_are_started_shows_no_traceback(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("""
+import os, signal
+if __name__ == "__mp_main__":
+    os.kill(os.getpid(), signal.SIGINT)  # a worker that imports; a terminal signals all processes of a command
+else:
+    from histoloom.distributed import Workers, run_items
+    print([outcome.result for outcome in run_items(abs, [-1, -2, -3], Workers(2))])
+""")
+    done = subprocess.run([sys.executable, script], capture_output=True, timeout=120, text=True)
+    assert (done.stdout, done.stderr) == ("[1, 2, 3]\n", "")
+
+
 @pytest.mark.parametrize("workers", [*WAYS, RAY])
 def test_any_error_of_an_item_costs_this_item_and_its_traceback_is_in_the_log(workers, caplog):
     caplog.set_level(logging.DEBUG, "histoloom")
