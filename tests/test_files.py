@@ -150,6 +150,8 @@ def test_an_interrupted_folder_is_resumed_and_then_finished(tmp_path):
     with pytest.raises(KeyboardInterrupt), files.resumable_folder(out, RUN) as aside:
         (aside / "part-0").write_text("0")
         raise KeyboardInterrupt
+    with pytest.raises(OutputError, match=r"out\.partial: is named as what an interrupted run leaves; leave out"):
+        files.is_finished(tmp_path / "out.partial", RUN)
     with files.resumable_folder(out, RUN) as aside:
         assert (aside / "part-0").read_text() == "0"
         (aside / "part-1").write_text("1")

@@ -249,8 +249,11 @@ def run_folder(folder: Path, record: Record, grows: bool = False) -> Iterator[bo
 
 
 def is_finished(folder: Path, record: Record) -> bool:
-    """True where `folder` is the finished result of this record; raises OutputError where it holds anything else."""
+    """True where `folder` is the finished result of this record; raises OutputError where it holds anything else, or is
+    named as a folder that is not finished, whose record is the same."""
     folder = Path(folder)
+    if folder.name.endswith(PARTIAL):
+        raise OutputError(f"{folder}: is named as what an interrupted run leaves; leave out {PARTIAL} to resume it")
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     if not (folder / RECORD).is_file():
