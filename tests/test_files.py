@@ -240,6 +240,17 @@ def test_a_lock_that_children_of_a_dead_process_inherited_is_taken_over(tmp_path
     os.kill(child, signal.SIGKILL)
 
 
+def test_a_lock_whose_file_cannot_be_removed_is_free_for_the_same_process(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt), locks.locked(tmp_path / "out"):
+        patched.setattr(Path, "unlink", interrupted)
+    with locks.locked(tmp_path / "out"):
+        assert names(tmp_path) == [".out.lock"]
+    assert names(tmp_path) == []
+
+
 def test_a_lock_that_finds_no_space_leaves_nothing_and_is_free_again(tmp_path):
     with (
         files_of_at_most(10),
