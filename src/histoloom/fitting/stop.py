@@ -48,7 +48,7 @@ class Stop:
         return Interrupted(f"{line}; the same command resumes", 128 + number)
 
     def _keep(self, number: int, frame: FrameType | None) -> None:
-        elsewhere = self._old[number]
+        elsewhere = self._old.get(signal.Signals(number))
         if self._signal and number == signal.SIGINT and callable(elsewhere):
             elsewhere(number, frame)
         self._signal = number
