@@ -106,6 +106,37 @@ sys.exit(130)
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows blocks no signals")
+def test_ctrl_c_while_workers_are_started_shows_no_traceback(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("""
+import os, signal
+if __name__ == "__mp_main__":
+    os.kill(os.getpid(), signal.SIGINT)  # a worker that imports; a terminal signals all processes of a command
+else:
+    from histoloom.distributed import Workers, run_items
+    print([outcome.result for outcome in run_items(abs, [-1, -2, -3], Workers(2))])
+""")
+    done = subprocess.run([sys.executable, script], capture_output=True, timeout=120, text=True)
+    assert (done.stdout, done.stderr) == ("[1, 2, 3]\n", "")
+
+
+def test_ray_takes_no_sigterm_from_the_process_that_joins_it():
+    import ray
+
+    script = f"""
+import os, signal, sys
+from histoloom.distributed import Workers, run_items
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+for _ in run_items(abs, [1], Workers(ray={ray.get_runtime_context().gcs_address!r})):
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=120)
+    assert done.returncode == 143
+    assert b"SIGTERM" not in done.stderr
+
+
 @pytest.mark.parametrize("workers", [*WAYS, RAY])
 def test_any_error_of_an_item_costs_this_item_and_its_traceback_is_in_the_log(workers, caplog):
     caplog.set_level(logging.DEBUG, "histoloom")

@@ -105,6 +105,19 @@ def test_what_was_not_made_here_is_never_removed(tmp_path):
     assert all(path.exists() for path in mine)
 
 
+def test_a_kill_while_a_folder_is_tried_out_does_not_refuse_the_next_run(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "unlink", lambda *_, **__: None)
+        files.check_out(out)
+    assert names(out) != []
+    files.check_out(out)
+    assert names(out) == []
+    with files.whole_folder(out) as aside:
+        (aside / "a").touch()
+
+
 def test_what_an_interrupted_run_has_finished_is_not_removed_by_another_command(tmp_path):
     with pytest.raises(KeyboardInterrupt), files.resumable_folder(tmp_path / "out", RUN) as aside:
         (aside / "part-0").touch()
@@ -137,6 +150,8 @@ def test_an_interrupted_folder_is_resumed_and_then_finished(tmp_path):
     with pytest.raises(KeyboardInterrupt), files.resumable_folder(out, RUN) as aside:
         (aside / "part-0").write_text("0")
         raise KeyboardInterrupt
+    with pytest.raises(OutputError, match=r"out\.partial: is named as what an interrupted run leaves; leave out"):
+        files.is_finished(tmp_path / "out.partial", RUN)
     with files.resumable_folder(out, RUN) as aside:
         assert (aside / "part-0").read_text() == "0"
         (aside / "part-1").write_text("1")
@@ -223,6 +238,17 @@ def test_a_lock_that_children_of_a_dead_process_inherited_is_taken_over(tmp_path
     with locks.locked(tmp_path / "out"):
         pass
     os.kill(child, signal.SIGKILL)
+
+
+def test_a_lock_whose_file_cannot_be_removed_is_free_for_the_same_process(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt), locks.locked(tmp_path / "out"):
+        patched.setattr(Path, "unlink", interrupted)
+    with locks.locked(tmp_path / "out"):
+        assert names(tmp_path) == [".out.lock"]
+    assert names(tmp_path) == []
 
 
 def test_a_lock_that_finds_no_space_leaves_nothing_and_is_free_again(tmp_path):

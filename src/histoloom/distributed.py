@@ -118,7 +118,7 @@ def _in_processes(make: Callable, items: Iterable, count: int) -> Iterator[Outco
             try:
                 for item in left:
                     waiting.append(_Submitted(item))
-                    waiting[-1].future = pool.submit(_made_once, make, item)
+                    waiting[-1].future = _submit(pool, make, item)
                     if len(waiting) >= AHEAD * count:
                         yield _first(waiting)
                 while waiting:
@@ -142,6 +142,21 @@ def _pool(count: int) -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
+def _submit(pool: ProcessPoolExecutor, make: Callable, item: object) -> Future:
+    """Hand an item to a worker, which may be started for it.
+
+    A terminal sends Ctrl-C to the workers, too, and one that still imports would show a traceback: they are started
+    with the signal blocked, which reaches this process a moment later.
+    """
+    if os.name == "nt":
+        return pool.submit(_made_once, make, item)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(_made_once, make, item)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _end_with(watched: Connection) -> None:
     """End this worker once the other end of `watched` is closed, by its holder or with it."""
 
@@ -149,7 +164,7 @@ def _end_with(watched: Connection) -> None:
         watched.poll(None)
         os._exit(1)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to the workers, too
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be blocked
     Thread(target=wait, daemon=True).start()
 
 
@@ -163,7 +178,7 @@ def _first(waiting: deque[_Submitted]) -> Outcome:
 def _alone(make: Callable, item: Any) -> Outcome:
     with _pool(1) as pool:
         try:
-            return pool.submit(_made_once, make, item).result()
+            return _submit(pool, make, item).result()
         except BrokenProcessPool:
             reason = (
                 f"{one_line(str(item), 300)}: a worker died over it (out of memory, or a library crashed); "

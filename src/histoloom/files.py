@@ -16,7 +16,6 @@ import contextlib
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +28,7 @@ from histoloom.version import VERSION
 
 RECORD = "record.json"
 PATHS = "paths.local.json"  # where inputs are on this machine; no part of the record
+_TRIAL = f".histoloom-trial{PARTIAL}"  # of a folder that may refuse to be written
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -117,13 +117,20 @@ def check_writable(path: Path) -> None:
     try:
         with locked(path), one_clear_line(path):
             if path.is_dir():
-                trial = path / f".{uuid.uuid4().hex[:12]}{PARTIAL}"
-                trial.touch()
-                trial.unlink()
+                _try_to_write(path)
     finally:
         for parent in missing:
             with contextlib.suppress(OSError):
                 parent.rmdir()  # not if another process has begun to use it
+
+
+def _try_to_write(folder: Path) -> None:
+    """Raise OSError where a folder cannot be written; what killed processes have left of this trial is removed."""
+    trial = folder / _TRIAL
+    try:
+        trial.touch()
+    finally:
+        trial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -242,8 +249,11 @@ def run_folder(folder: Path, record: Record, grows: bool = False) -> Iterator[bo
 
 
 def is_finished(folder: Path, record: Record) -> bool:
-    """True where `folder` is the finished result of this record; raises OutputError where it holds anything else."""
+    """True where `folder` is the finished result of this record; raises OutputError where it holds anything else, or is
+    named as a folder that is not finished, whose record is the same."""
     folder = Path(folder)
+    if folder.name.endswith(PARTIAL):
+        raise OutputError(f"{folder}: is named as what an interrupted run leaves; leave out {PARTIAL} to resume it")
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     if not (folder / RECORD).is_file():

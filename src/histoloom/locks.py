@@ -29,9 +29,11 @@ def locked(folder: Path) -> Iterator[None]:
             _sign(handle)
         yield
     finally:
-        if _is_still(handle, path):
-            path.unlink(missing_ok=True)
-        os.close(handle)
+        try:
+            if _is_still(handle, path):
+                path.unlink(missing_ok=True)
+        finally:
+            os.close(handle)  # also where Ctrl-C or the disk keeps the file: this process may go on
 
 
 def remove_dead_lock(folder: Path) -> None:

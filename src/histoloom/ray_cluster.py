@@ -6,7 +6,9 @@ Ray replaces workers that die; a run ends only when one item has killed three of
 import importlib
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -123,7 +125,8 @@ def _cluster(address: str) -> Iterator[Any]:
         _check_reachable(address)
         if not connected:
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else it warns of how Ray Data restarts actors
-            _connect(ray, address)
+            with _own_end():
+                _connect(ray, address)
     except Exception as error:  # Ray has no class of its own for this, and raises Exception itself
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
@@ -154,6 +157,26 @@ def _connect(ray: Any, address: str) -> None:
     if not all(node["NodeManagerAddress"].startswith("127.") for node in ray.nodes()):
         ray.shutdown()
         raise OSError("this version of Ray does not stay on the loopback interface")
+
+
+@contextmanager
+def _own_end() -> Iterator[None]:
+    """Keep what this process does on SIGTERM, if anything, from Ray, which would end it without cleaning up.
+
+    Ray sets handlers while it connects, in Python and in C++: setting ours again takes the place of both.
+    """
+    mine = signal.getsignal(signal.SIGTERM)
+    if not callable(mine):
+        yield
+        return
+    utils: Any = importlib.import_module("ray._private.utils")
+    set_theirs, utils.set_sigterm_handler = utils.set_sigterm_handler, lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = set_theirs
+        if threading.current_thread() is threading.main_thread():  # others may set none
+            signal.signal(signal.SIGTERM, mine)
 
 
 @contextmanager

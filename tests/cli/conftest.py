@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit code, stdout, stderr, in a process of its own."""
 
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ def call_here(monkeypatch, capfd) -> Callable[..., tuple[int, list[str], list[st
         monkeypatch.setattr(sys, "argv", ["histoloom", *arguments])
         with pytest.raises(SystemExit) as ended:
             run()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # of the tests, which a command takes away
         printed = capfd.readouterr()
         return ended.value.code or 0, printed.out.splitlines(), printed.err.splitlines()
 

@@ -7,16 +7,19 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+import uvicorn
 from full_disk import files_of_at_most
+from starlette.applications import Starlette
 from study_server import RATINGS, Browser, served
 
-from histoloom.errors import ConfigError, InputError, OutputError, RequestError
+from histoloom.errors import ConfigError, InputError, Interrupted, OutputError, RequestError
 from histoloom.locks import locked
 from histoloom.study.answers import Answer, Answers, opened_answers, read_answers
 from histoloom.study.create import create_study
 from histoloom.study.folder import ANSWERS, open_study, read_key
 from histoloom.study.serving import serve_study
 from histoloom.study.settings import StudyConfig
+from histoloom.web.server import listening, serve
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +201,21 @@ def test_ctrl_c_stops_the_server_in_one_line_and_no_token_is_stored_or_logged(st
     for token in running.tokens.values():
         assert token.encode() not in stored
         assert token not in out + errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_before_the_server_listens_for_it_stops_it_too(monkeypatch, number):
+    class Late(uvicorn.Config):
+        def get_loop_factory(self):
+            os.kill(os.getpid(), number)
+            return super().get_loop_factory()
+
+    monkeypatch.setattr(uvicorn, "Config", Late)
+    before = signal.getsignal(number)
+    with listening("127.0.0.1", 0) as listener, pytest.raises(Interrupted, match="stopped by") as stopped:
+        serve(Starlette(), listener)
+    assert stopped.value.code == 128 + number
+    assert signal.getsignal(number) == before
 
 
 def test_a_proxy_reaches_the_server_by_the_name_that_it_was_given(studies):

@@ -62,8 +62,9 @@ def weave_canvas(
     """Weave the canvas of `layout` at `mpp` micrometers per px into the slide `out`, and what belongs to it next to it.
 
     An interrupted run resumes: what is finished stays, and ends with the same bytes. `say` gets a line with what the
-    canvas takes, before it begins. Several `workers` weave strips of it, with the same bytes. Raises InputError for a
-    layout that is narrower than a window, OutputError where `out` holds anything else or the disk has too little space.
+    canvas takes, before it begins. Several `workers` weave strips of it, with the same bytes but for the last bit in
+    fp32, where they have fewer threads. Raises InputError for a layout that is narrower than a window, OutputError
+    where `out` holds anything else or the disk has too little space.
     """
     folder = folder_of(out)
     regions = find_regions(layout)

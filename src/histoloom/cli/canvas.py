@@ -61,7 +61,8 @@ def canvas(
     """Weave an annotated synthetic slide of any size, with labels and polygons that fit it.
 
     Memory grows with the width and not with the height. Unlabeled parts are woven without guidance. Repeat the command
-    to resume a killed run: it ends with the same bytes, as it does with several workers.
+    to resume a killed run: it ends with the same bytes, as it does with several workers (in fp32, if OMP_NUM_THREADS=1
+    is set).
     """
     config = CanvasConfig(
         steps=steps,

@@ -4,6 +4,7 @@ import errno
 import logging
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Annotated
 
@@ -98,8 +99,7 @@ def run() -> None:
     if debug:  # also the tracebacks of items that were skipped
         logging.getLogger("histoloom").addHandler(logging.StreamHandler())
         logging.getLogger("histoloom").setLevel(logging.DEBUG)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    _on_signals(_stop)
     try:
         return _call(arguments)
     except _Stopped as stopped:
@@ -116,9 +116,16 @@ def run() -> None:
             raise
         reason = f"{error.filename or 'output'}: {error.strerror}; free some space and give the same command again"
         code = 1
+    finally:
+        _on_signals(signal.SIG_DFL)  # what follows cannot tell of one more
     # Not above: while an error is handled, it keeps alive all that it went through, such as workers.
     typer.echo(f"histoloom: {' '.join(reason.split())}", err=True)
     raise SystemExit(code)
+
+
+def _on_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -170,7 +170,7 @@ def generate(
 
     Each patch is searched for parts of its crops. If one reappears, the patch is woven again, in the end with only the
     colors of that crop. Repeat the command to resume a killed run: it ends with the same bytes, whatever the number of
-    workers.
+    workers (in fp32, if OMP_NUM_THREADS=1 is set).
     """
     config = WeaveConfig(
         steps=steps,

@@ -15,7 +15,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stop:
-    """Keeps SIGINT and SIGTERM until the loop asks, while the block runs; a second Ctrl-C acts at once."""
+    """Keeps SIGINT and SIGTERM until the loop asks, while the block runs; a second Ctrl-C acts at once, as it does
+    elsewhere."""
 
     def __init__(self, folder: Path | None):
         self._folder, self._signal, self._old = folder, 0, {}
@@ -47,8 +48,9 @@ class Stop:
         return Interrupted(f"{line}; the same command resumes", 128 + number)
 
     def _keep(self, number: int, frame: FrameType | None) -> None:
-        if self._signal and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        elsewhere = self._old.get(signal.Signals(number))
+        if self._signal and number == signal.SIGINT and callable(elsewhere):
+            elsewhere(number, frame)
         self._signal = number
 
 

@@ -56,8 +56,9 @@ def weave_folder(
     """Weave `source` into the folder `out`, with contact sheet and card; returns the number of its patches.
 
     An interrupted run resumes. `own_bank` says that the crops were woven by the model itself. The bytes do not depend
-    on `workers`, each of which opens the model in its folder. With `checking`, patches that fail are replaced or
-    dropped. Raises OutputError, with the name of the file, where `out` was made from other maps or crops.
+    on `workers`, each of which opens the model in its folder, but for the last bit in fp32, where workers have fewer
+    threads. With `checking`, patches that fail are replaced or dropped. Raises OutputError, with the name of the file,
+    where `out` was made from other maps or crops.
     """
     work = prepare(pipeline, source, config, out, own_bank, checking)
     orders, mpp = work.orders, work.mpp

@@ -5,6 +5,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -60,10 +61,16 @@ def serve(app: ASGIApp, listener: socket.socket, stopping: Callable[[], object] 
     """Answer requests until a signal stops the process; raises Interrupted then. `stopping` is called first, and ends
     what would not end by itself."""
     stopped: list[int] = []
+    server = make_server(app, stopping)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopped.append(number)
+        server.should_exit = True  # for a signal that comes before the server takes them
+
     # The server takes signals while it runs, and raises them once more for these handlers when it has ended.
-    before = {number: signal.signal(number, lambda found, _: stopped.append(found)) for number in _SIGNALS}
+    before = {number: signal.signal(number, stop) for number in _SIGNALS}
     try:
-        make_server(app, stopping).run(sockets=[listener])
+        server.run(sockets=[listener])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
