@@ -121,6 +121,13 @@ def test_too_few_images_for_an_encoder_give_a_reason_instead_of_a_number(image_s
     assert distance.note in render_page(found)
 
 
+def test_a_side_with_too_few_images_for_five_neighbors_is_named(image_sets, report_config, good):
+    found = evaluate(image_sets("real", 0, 30), image_sets("fake", 2, 4), None, replace(report_config, pairs=2))
+    expected = "look at 3 nearest neighbors instead of 5, since a side has only 4 images."
+    assert [note for note in found.notes if note.endswith(expected)]
+    assert not [note for note in good.notes if "neighbors" in note]
+
+
 def test_the_page_stands_alone_and_the_json_holds_every_figure(good, tmp_path):
     write_report(good, render_page(good), verdict(good), tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()

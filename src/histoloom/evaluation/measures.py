@@ -26,6 +26,7 @@ from histoloom.metrics.sliced import mind
 from histoloom.metrics.two_sample import TwoSample, c2st
 
 SIZES = 15  # of the draws that are extrapolated
+NEIGHBORS = 5  # as Naeem et al. 2020 advise
 FRECHET, AT_INFINITY, MIND = "Fréchet distance", "Fréchet, n to infinity", "MIND"
 KID, MMD = "KID x 1000", "MMD (RBF) x 1000"
 Distance = Callable[[np.ndarray, np.ndarray], float]
@@ -214,9 +215,13 @@ def _distances(sets: Comparison, features: FeatureSets, seed: int) -> list[Figur
     ]
 
 
+def num_neighbors(reference: int, fake: int) -> int:
+    """How many nearest neighbors of an image count for sets of so many images: fewer where a set has no more."""
+    return min(NEIGHBORS, reference - 1, fake - 1)
+
+
 def _k(features: FeatureSets) -> int:
-    """Five neighbors, as Naeem et al. 2020 advise, or as many as a small set has."""
-    return min(5, len(features.reference) - 1, len(features.fake) - 1)
+    return num_neighbors(len(features.reference), len(features.fake))
 
 
 def _c2st(sets: Comparison, features: FeatureSets, other: str, seed: int) -> TwoSample | str:

@@ -27,7 +27,15 @@ from histoloom.evaluation.crop_sources import find_crops
 from histoloom.evaluation.hidden_types import hide_types
 from histoloom.evaluation.map_figures import map_figures
 from histoloom.evaluation.map_origin import with_cases
-from histoloom.evaluation.measures import FRECHET, EncoderFigures, FeatureSets, Figure, measure_features
+from histoloom.evaluation.measures import (
+    FRECHET,
+    NEIGHBORS,
+    EncoderFigures,
+    FeatureSets,
+    Figure,
+    measure_features,
+    num_neighbors,
+)
 from histoloom.evaluation.plain import plain
 from histoloom.evaluation.probe import tissue_labels
 from histoloom.evaluation.segmenter import Segmenter
@@ -280,6 +288,12 @@ def _notes(sets: Comparison, config: EvaluationConfig) -> list[str]:
     notes = []
     if config.hidden:
         notes.append(f"All maps leave out {', '.join(config.hidden)}: the nearest other type is in its place.")
+    neighbors = num_neighbors(len(sets.reference), len(sets.fake))
+    if neighbors < NEIGHBORS:
+        notes.append(
+            f"Precision, recall, density and coverage look at {neighbors} nearest neighbors instead of {NEIGHBORS}, "
+            f"since a side has only {neighbors + 1} images."
+        )
     if sets.fake.kind == "woven patches":
         notes.append(
             "Copied parts and crops are counted by the score that `histoloom generate` rejects patches by, so these "
