@@ -161,21 +161,15 @@ def _connect(ray: Any, address: str) -> None:
 
 @contextmanager
 def _own_end() -> Iterator[None]:
-    """Keep what this process does on SIGTERM, if anything, from Ray, which would end it without cleaning up.
+    """Give this process its answer to SIGTERM back; Ray's, set while it connects, ends it without cleaning up.
 
-    Ray sets handlers while it connects, in Python and in C++: setting ours again takes the place of both.
+    Ray sets handlers in Python and in C++: setting ours again takes the place of both.
     """
     mine = signal.getsignal(signal.SIGTERM)
-    if not callable(mine):
-        yield
-        return
-    utils: Any = importlib.import_module("ray._private.utils")
-    set_theirs, utils.set_sigterm_handler = utils.set_sigterm_handler, lambda handler: None
     try:
         yield
     finally:
-        utils.set_sigterm_handler = set_theirs
-        if threading.current_thread() is threading.main_thread():  # others may set none
+        if callable(mine) and threading.current_thread() is threading.main_thread():  # others may set none
             signal.signal(signal.SIGTERM, mine)
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 import resource
 from dataclasses import replace
 
@@ -133,7 +134,7 @@ def test_latents_that_were_stopped_go_on_to_the_same_bytes(small_patches, autoen
     np.testing.assert_array_equal(resumed.std, undisturbed.std)
 
 
-@pytest.mark.parametrize("damage", ["another seed", "fewer bytes", "no file"])
+@pytest.mark.parametrize("damage", ["another seed", "one byte less", "no file"])
 def test_latents_that_were_begun_otherwise_are_made_from_the_start(
     small_patches, autoencoder, tmp_path, monkeypatch, damage
 ):
@@ -143,8 +144,8 @@ def test_latents_that_were_begun_otherwise_are_made_from_the_start(
     with pytest.raises(KeyboardInterrupt):
         cache_latents(autoencoder, small_patches, 2, seed, JITTER, tmp_path / "stopped", Counter(5))
     begun = tmp_path / "stopped" / "latents.begun.npy"
-    if damage == "fewer bytes":
-        begun.write_bytes(begun.read_bytes()[:-5000])
+    if damage == "one byte less":
+        os.truncate(begun, 128 + 5 * 2 * 4 * 11 * 11 * 2 - 1)  # the header, and five patches of two views
     elif damage == "no file":
         begun.unlink()
     counter = Counter()

@@ -117,7 +117,7 @@ def run() -> None:
         reason = f"{error.filename or 'output'}: {error.strerror}; free some space and give the same command again"
         code = 1
     finally:
-        _on_signals(signal.SIG_DFL)  # what follows cannot tell of one more
+        _on_signals(signal.SIG_DFL)  # nothing below would turn one more into a line
     # Not above: while an error is handled, it keeps alive all that it went through, such as workers.
     typer.echo(f"histoloom: {' '.join(reason.split())}", err=True)
     raise SystemExit(code)

@@ -4,15 +4,17 @@ View v of patch i is a function of (seed, i, v): one of the eight symmetries, a 
 latent. The same draw restains the crops that go with the view, so that stain follows the crop.
 """
 
+import io
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers.models.modeling_utils import ModelMixin
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Shaped, UInt8
 
 from histoloom.augmentation import dihedral, dihedral_back
 from histoloom.disk import flush, one_clear_line, settle
@@ -129,30 +131,23 @@ def _encode_all(
     bar: Bar,
 ) -> None:
     """Write the latents of all views and their record; goes on where an interrupted call of the same key stopped."""
-    factor = latent_factor(autoencoder)
-    edge, device, size = shape[-1] * factor, _device(autoencoder), int(np.prod(shape[1:])) * 2
-    begun, record = folder / BEGUN, folder / RECORD
-    done, sums = _interrupted(folder, key, size) or (0, np.zeros((2, shape[2])))
+    factor, begun, record = latent_factor(autoencoder), folder / BEGUN, folder / RECORD
+    header, size = _header(shape), int(np.prod(shape[1:])) * 2
+    done, sums = _interrupted(folder, key, len(header), size) or (0, np.zeros((2, shape[2])))
     with one_clear_line(folder / LATENTS, f"needs {shape[0] * size * 1e-9:.1f} GB for latents"):
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in (folder / LATENTS, *(() if done else (record,))):  # one of the two alone is of no use
+        for stale in (folder / LATENTS, *(() if done else (record, begun))):  # without the others, of no use
             stale.unlink(missing_ok=True)
         try:
             # Written, not mapped: on a full disk a map ends in SIGBUS.
             with begun.open("r+b" if done else "wb") as file:
-                header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False}
-                np.lib.format.write_array_header_1_0(file, header | {"shape": shape})
-                file.seek(done * size, os.SEEK_CUR)
-                file.truncate()
+                file.write(header)
+                file.truncate(file.seek(done * size, os.SEEK_CUR))
                 bar.advance(done)
                 saved = time.monotonic()
                 for index in range(done, shape[0]):
-                    drawn = [draw_view(seed, index, view, factor, stain) for view in range(shape[1])]
-                    for start in range(0, len(drawn), BATCH):
-                        some = drawn[start : start + BATCH]
-                        parts = [apply_stain(view.part(patches.images[index], 0, 0, edge), view.stain) for view in some]
-                        pixels = to_pixels(torch.from_numpy(np.stack(parts)).to(device))
-                        latents = encode(autoencoder, pixels).float().cpu().numpy()
+                    views = [draw_view(seed, index, view, factor, stain) for view in range(shape[1])]
+                    for latents in _encode_views(autoencoder, patches.images[index], views, shape[-1] * factor):
                         file.write(latents.astype(np.float16).tobytes())
                         sums[0] += latents.mean((2, 3), dtype=np.float64).sum(0)
                         sums[1] += np.square(latents, dtype=np.float64).mean((2, 3)).sum(0)
@@ -169,6 +164,24 @@ def _encode_all(
     move(begun, folder / LATENTS)
 
 
+def _header(shape: tuple[int, ...]) -> bytes:
+    """How a file of latents begins."""
+    file = io.BytesIO()
+    described = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, described)
+    return file.getvalue()
+
+
+def _encode_views(
+    autoencoder: ModelMixin, image: UInt8[np.ndarray, "h w 3"], views: list[View], edge: int
+) -> Iterator[Float[np.ndarray, "v c y x"]]:
+    """The latents of the views of an image, some views at a time."""
+    for start in range(0, len(views), BATCH):
+        some = views[start : start + BATCH]
+        seen = np.stack([apply_stain(view.part(image, 0, 0, edge), view.stain) for view in some])
+        yield encode(autoencoder, to_pixels(torch.from_numpy(seen).to(_device(autoencoder)))).float().cpu().numpy()
+
+
 def num_encoded(folder: Path, patches: int) -> int:
     """How many of `patches` patches `cache_latents` has encoded into `folder`, finished or not."""
     if not (folder / RECORD).exists():
@@ -176,13 +189,14 @@ def num_encoded(folder: Path, patches: int) -> int:
     return read_json(folder / RECORD).get("patches", patches)
 
 
-def _interrupted(folder: Path, key: dict, size: int) -> tuple[int, Float[np.ndarray, "2 c"]] | None:
-    """How many patches of `size` bytes an interrupted call has encoded, and the sums of their latents; None: none."""
+def _interrupted(folder: Path, key: dict, start: int, size: int) -> tuple[int, Float[np.ndarray, "2 c"]] | None:
+    """How many patches of `size` bytes an interrupted call has encoded from byte `start` on, and the sums of their
+    latents; None where there are none of this key."""
     begun, record = folder / BEGUN, folder / RECORD
     if not (begun.exists() and record.exists()):
         return None
     found = read_json(record)
-    if found.get("key") != key or begun.stat().st_size < found["patches"] * size:
+    if found.get("key") != key or begun.stat().st_size < start + found["patches"] * size:
         return None
     return found["patches"], np.array(found["sums"])
 
