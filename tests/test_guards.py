@@ -102,16 +102,27 @@ def test_importing_the_package_loads_nothing_heavy():
     assert not heavy - {"typer"} & set(done.stdout.split()), done.stderr
 
 
+def slowness() -> float:
+    """How many times the seconds of the machine of docs/benchmarks.md this one takes now for a help without Histoloom.
+
+    A bound in seconds holds for that machine; another may be slower, and neighbors make it slower still.
+    """
+    script = "import typer; app = typer.Typer(); app.command()(lambda: None); app(['--help'])"
+    before = children_seconds()
+    assert "--help" in run(sys.executable, "-c", script).stdout
+    return max(1.0, (children_seconds() - before) / 0.28)
+
+
 def ended_within(seconds: float, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    """A process that took less time of a processor, in the best of five runs at most: neighbors make it slower."""
+    """A process that took less time of a processor, in the best of five runs at most."""
     for _ in range(5):
         before = children_seconds()
         done = run(*words)
         took = children_seconds() - before
         assert done.returncode == 0, done.stderr
-        if took < seconds:
+        if took < seconds * (slower := slowness()):
             return done
-    pytest.fail(f"{took:.2f} s in the last of five runs")
+    pytest.fail(f"{took:.2f} s in the last of five runs, on a machine that takes {slower:.1f} times as long as usual")
 
 
 def test_help_is_there_in_half_a_second():
@@ -171,6 +182,7 @@ def test_the_reference_shows_every_value_that_an_option_takes():
 
 
 def test_the_smoke_recipe_trains_and_weaves_on_drawn_tissue_within_a_minute(tmp_path):
+    slower = slowness()
     before = children_seconds()
     command = Path(sys.executable).parent / "histoloom"
     assert run(sys.executable, ROOT / "examples" / "draw_tissue.py", tmp_path).returncode == 0
@@ -182,7 +194,7 @@ def test_the_smoke_recipe_trains_and_weaves_on_drawn_tissue_within_a_minute(tmp_
     )
     assert woven.returncode == 0, woven.stderr
     assert len(histoloom.read_woven(tmp_path / "woven").images) == 2
-    assert children_seconds() - before < 60
+    assert children_seconds() - before < 60 * slower
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)

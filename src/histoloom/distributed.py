@@ -126,8 +126,6 @@ def _in_processes(make: Callable, items: Iterable, count: int) -> Iterator[Outco
                 is_over = True
             except BrokenProcessPool:
                 pass
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
         for one in waiting:  # each in a process of its own: one of them has ended the process of the others
             yield logged(one.outcome() if one.is_done() else _alone(make, one.item))
 

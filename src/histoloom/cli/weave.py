@@ -8,7 +8,6 @@ import typer
 
 from histoloom.cli.export import KINDS, write_export
 from histoloom.cli.notes import echo_notes
-from histoloom.distributed import Workers
 from histoloom.errors import ConfigError
 from histoloom.files import check_out
 from histoloom.generation.dataset_order import NONE, DatasetOrder, read_order, source_of
@@ -16,6 +15,7 @@ from histoloom.generation.settings import CheckConfig, DrawnMaps, Source, WeaveC
 from histoloom.text import printable
 
 if TYPE_CHECKING:
+    from histoloom.distributed import Workers
     from histoloom.generation.bank import CropBank
     from histoloom.models.pipeline import HistoloomPipeline
 
@@ -172,6 +172,8 @@ def generate(
     colors of that crop. Repeat the command to resume a killed run: it ends with the same bytes, whatever the number of
     workers (in fp32, if OMP_NUM_THREADS=1 is set).
     """
+    from histoloom.distributed import Workers
+
     config = WeaveConfig(
         steps=steps,
         sampler=sampler,
@@ -221,7 +223,7 @@ def generate(
 
 
 def _generate(
-    model: str, out: Path, source: Source, config: WeaveConfig, workers: Workers, check: CheckConfig | None, plan: bool
+    model: str, out: Path, source: Source, config: WeaveConfig, workers: "Workers", check: CheckConfig | None, plan: bool
 ) -> None:
     check_out(out)  # before libraries and model are loaded
 
