@@ -20,9 +20,12 @@ from killing import KILLED
 from PIL import Image
 from resumption_cases import CASES, DISTILLATION, ORDER, RECIPE, Case
 from slide_files import write_tiled_tiff
+from typer.testing import CliRunner
 from woven_folders import RECORD, TABLE, make_patch
 
 from histoloom import files, locks
+from histoloom.cli.main import app
+from histoloom.models import pipeline
 
 RUN = """
 import os, sys
@@ -214,6 +217,16 @@ def test_what_is_there_is_not_taken_for_the_result_of_other_settings_or_inputs(n
         before = kept(case, folder)
         case.change(folder)
         refused(case, folder, call(folder, case.words), before)
+
+
+@pytest.mark.parametrize("name", ["generate", "canvas", "inpaint", "pairs", "bank"])
+def test_what_another_precision_wove_is_not_the_result(name, finished, tmp_path, monkeypatch):
+    other = not pipeline.bf16_is_faster()
+    monkeypatch.setattr(pipeline, "bf16_is_faster", lambda: other)
+    monkeypatch.chdir(shutil.copytree(finished(name)[0], tmp_path / "trial"))
+    done = CliRunner().invoke(app, CASES[name].words.split())
+    was, now = ("fp32", "bf16") if other else ("bf16", "fp32")
+    assert f'computed_in was "{was} on cpu", is now "{now} on cpu"' in str(done.exception)
 
 
 def refused(case: Case, folder: Path, ended: Ended, before: dict[str, bytes]) -> None:

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 
 Precision = Literal["auto", "fp32", "bf16"]  # auto: bf16 where the hardware is faster in it
+NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
 
 
 def best_device() -> str:

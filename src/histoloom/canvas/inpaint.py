@@ -129,7 +129,8 @@ def write_inpainted(
     inputs = {"model": pipeline.fingerprint, "model_config": config_hash(pipeline)}
     inputs |= {"image": content_id(image), "map": content_id(semantic_map), "mask": content_id(mask)}
     inputs |= {"crops": " ".join(f"{crop.tissue}:{content_id(crop.pixels)}" for crop in crops)}
-    record = Record(command="inpaint", format=FORMAT, settings=asdict(resolved) | {"seed": seed}, inputs=inputs)
+    settings = asdict(resolved) | {"seed": seed, "computed_in": pipeline.computed_in}
+    record = Record(command="inpaint", format=FORMAT, settings=settings, inputs=inputs)
     if files.is_finished(out, record):
         return
     with files.whole_folder(out) as aside:

@@ -122,7 +122,7 @@ def weave_pairs(
     for number, ((name, semantic_map), mine) in enumerate(zip(maps, drawn, strict=True)):
         inputs |= {f"map {number}": f"{name} {content_id(semantic_map)}"}
         inputs |= {f"crops {number}": " ".join(f"{crop.tissue}:{content_id(crop.pixels)}" for crop in mine)}
-    settings = asdict(resolved) | {"seed": seed, "edit": asdict(edit), "rim": RIM}
+    settings = asdict(resolved) | {"seed": seed, "edit": asdict(edit), "rim": RIM, "computed_in": pipeline.computed_in}
     record = Record(command="pairs", format=FORMAT, settings=settings, inputs=inputs)
     if files.is_finished(out, record):
         return read_json(out / "pairs.json")["pairs"]

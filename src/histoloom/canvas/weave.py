@@ -154,6 +154,7 @@ def _record(
         f"crops of {tissue}": " ".join(content_id(crop.pixels) for crop in mine) for tissue, mine in crops.items()
     }
     settings = asdict(config) | {"mpp": mpp, "height": layout.shape[0], "width": layout.shape[1]}
+    settings["computed_in"] = pipeline.computed_in
     settings |= {"rest": layout.rest} if layout.rest else {}
     return Record(command="canvas", format=FORMAT, settings=settings, inputs=inputs)
 

@@ -223,7 +223,13 @@ def generate(
 
 
 def _generate(
-    model: str, out: Path, source: Source, config: WeaveConfig, workers: "Workers", check: CheckConfig | None, plan: bool
+    model: str,
+    out: Path,
+    source: Source,
+    config: WeaveConfig,
+    workers: "Workers",
+    check: CheckConfig | None,
+    plan: bool,
 ) -> None:
     check_out(out)  # before libraries and model are loaded
 

@@ -32,7 +32,7 @@ def weave_bank_folder(
     record = Record(
         command="bank",
         format=FORMAT,
-        settings=asdict(config) | {"mpp": mpp},
+        settings=asdict(config) | {"mpp": mpp, "computed_in": pipeline.computed_in},
         inputs={"model": pipeline.fingerprint, "model_config": config_hash(pipeline)},
     )
     if files.is_finished(out, record):

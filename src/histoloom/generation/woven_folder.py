@@ -179,6 +179,7 @@ def _settings(pipeline: HistoloomPipeline, source: Source, config: WeaveConfig, 
     settings = asdict(resolved) | {"copy_limit": copy_limit_of(pipeline, config), "maps": maps, "mpp": mpp}
     if source.only or source.per_map > 1:
         settings |= {"only": list(source.only), "per_map": source.per_map}
+    settings["computed_in"] = pipeline.computed_in
     return settings | {"record_names": source.record_names, "split": source.split, "stains": list(source.stains)}
 
 

@@ -38,7 +38,7 @@ from histoloom.models.sampling import Sampling
 from histoloom.models.saved_pipeline import FILES, check_files, check_parts
 from histoloom.models.schedulers import S, Scheduler, noise_shares, resolve
 from histoloom.models.step_end import StepEnd
-from histoloom.precision import best_device, bf16_is_faster
+from histoloom.precision import NAMES, best_device, bf16_is_faster
 from histoloom.progress import SILENT, Bar
 from histoloom.tensor_files import save_tensors
 from histoloom.tissue import TissueTable
@@ -135,6 +135,11 @@ class HistoloomPipeline(DiffusionPipeline):
     def mpp(self) -> float | None:
         """Micrometers per pixel that the model was trained at; None where it is unknown."""
         return self.config["mpp"]
+
+    @property
+    def computed_in(self) -> str:
+        """Precision and kind of device, such as "bf16 on cuda": each weaves other bytes, so records hold them."""
+        return f"{NAMES[self.denoiser.dtype]} on {self.denoiser.device.type}"
 
     @property
     def fingerprint(self) -> str:
