@@ -33,7 +33,7 @@ def pages(browser) -> Iterator:
         context = browser.new_context(viewport=size)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(8_000)
+        page.set_default_timeout(30_000)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda line: faults.append(line.text) if is_fault(line) else None)
         page.on("request", lambda asked: None if f"127.0.0.1:{port}/" in asked.url else faults.append(asked.url))

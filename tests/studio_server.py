@@ -62,7 +62,7 @@ class Page(Browser):
 
     def events(self, job: str, most: int | None = None) -> list[tuple[str, dict]]:
         """The events of a job, to the end or the first `most`; then the connection is closed."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=90)
         connection.request("GET", f"/api/jobs/{job}/events", headers={"Cookie": self.cookie})
         response, name, found = connection.getresponse(), "", []
         assert response.status == 200, response.read()
@@ -98,7 +98,7 @@ def file_of(pixels: np.ndarray, kind: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
-def until(holds, seconds: float = 20) -> None:
+def until(holds, seconds: float = 90) -> None:
     """Wait until a condition holds; fails where it does not in time."""
     end = time.monotonic() + seconds
     while not holds():

@@ -51,7 +51,7 @@ class Browser:
 
     def ask(self, path: str, body: object = None, **headers: str) -> tuple[int, dict, dict]:
         """Status, JSON and headers; a `body` is posted, as it is if it is bytes."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=90)
         sent = {"Cookie": self.cookie, "Content-Type": "application/json"} | headers
         data = body if body is None or isinstance(body, bytes) else json.dumps(body)
         connection.request("GET" if body is None else "POST", path, data, sent)

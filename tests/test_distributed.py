@@ -101,7 +101,7 @@ except KeyboardInterrupt:
 sys.exit(130)
 """
     # Workers inherit standard output, which is closed when the last of them has ended.
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=120)
     assert done.returncode == code
     assert b"Traceback" not in done.stderr
 

@@ -87,7 +87,7 @@ def box_crop(page, tissue: str, file) -> None:
 
 def weave(page) -> None:
     page.locator("#weave").click()
-    page.get_by_role("link", name="Download zip").wait_for(timeout=30_000)
+    page.get_by_role("link", name="Download zip").wait_for(timeout=90_000)
 
 
 def download(page) -> bytes:
@@ -191,7 +191,7 @@ def test_the_keyboard_alone_paints_undoes_picks_and_weaves(studio):
         if page.evaluate("document.activeElement.id") == "weave":
             break
     press("Enter")
-    page.get_by_role("link", name="Download zip").wait_for(timeout=30_000)
+    page.get_by_role("link", name="Download zip").wait_for(timeout=90_000)
     assert hashed(picture(download(page), "map.png")) == hashed(drawn)
 
 
@@ -215,7 +215,7 @@ def test_examples_other_stains_and_other_maps_are_one_click_away(studio):
     page = studio()
     page.locator("#examples button").first.click()
     link = page.get_by_role("link", name="Download zip")
-    link.wait_for(timeout=30_000)
+    link.wait_for(timeout=90_000)
     shown = [(ids(page), page.locator("#set").input_value(), link.get_attribute("href"))]
     for name in ("Same map, other stain", "Same crops, other map"):
         page.locator("#seed").fill("")
@@ -292,7 +292,7 @@ def test_two_settings_are_swiped_and_two_reports_stand_side_by_side(port, open_p
     page.locator("#crops img").first.wait_for()
     page.locator("#b-crop-guidance").fill("1")
     page.get_by_role("button", name="Weave both").click()
-    page.locator("#swipe-b[src]").wait_for(timeout=30_000)
+    page.locator("#swipe-b[src]").wait_for(timeout=90_000)
     assert page.locator("#swipe-a").get_attribute("src") != page.locator("#swipe-b").get_attribute("src")
     page.locator("#swipe-at").press("ArrowRight")
     assert "inset(0" in page.locator("#swipe-b").evaluate("image => image.style.clipPath")

@@ -302,7 +302,7 @@ def test_the_command_prints_its_token_once_and_writes_nothing(studio_folder, tmp
         with pytest.raises((OSError, http.client.HTTPException)):
             Browser(port + 1 if port < 65_000 else 1).ask("/api/state")
         os.kill(process.pid, signal.SIGINT)
-        out, errors = process.communicate(timeout=20)
+        out, errors = process.communicate(timeout=90)
     finally:
         process.kill()
         process.wait()

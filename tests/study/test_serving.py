@@ -194,7 +194,7 @@ def test_ctrl_c_stops_the_server_in_one_line_and_no_token_is_stored_or_logged(st
     with served(folder) as running:
         Browser(running.port).ask("/api/login", {"token": running.tokens["reader-1"]})
         os.kill(running.process.pid, signal.SIGINT)
-        out, errors = running.process.communicate(timeout=20)
+        out, errors = running.process.communicate(timeout=90)
         assert running.process.returncode == 130
         assert errors.splitlines() == ["histoloom: stopped by Ctrl-C; the same command serves again"]
     stored = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".png")
