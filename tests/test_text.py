@@ -3,7 +3,7 @@ import unicodedata
 import pytest
 
 from histoloom.config import load_recipe
-from histoloom.text import canonical, decode_text, is_file_name, load_toml, one_line, printable, shorten, tidy
+from histoloom.text import canonical, counted, decode_text, is_file_name, load_toml, one_line, printable, shorten, tidy
 
 
 @pytest.mark.parametrize("spelled", ["Ödem", unicodedata.normalize("NFD", "Ödem"), " ödem ", "ÖDEM", "Ödem\u00a0"])
@@ -18,6 +18,14 @@ def test_tidy_keeps_the_case_and_joins_blanks():
 def test_what_a_terminal_would_obey_is_shown_as_an_escape():
     assert printable("a\x1b[31mb\nc\u202ed\udce4") == "a\\x1b[31mb\\x0ac\\u202ed\\xe4"
     assert one_line("a\n  b") == "a b"
+
+
+@pytest.mark.parametrize(
+    ("count", "patches", "images"),
+    [(0, "0 patches", "0 images are"), (1, "1 patch", "1 image is"), (2000, "2,000 patches", "2,000 images are")],
+)
+def test_a_count_agrees_with_its_noun(count, patches, images):
+    assert (counted(count, "patch"), counted(count, "image is", "images are")) == (patches, images)
 
 
 def test_long_texts_are_cut_before_they_are_looked_through():

@@ -43,6 +43,11 @@ def one_line(text: str, longest: int = 2000) -> str:
     return shorten(" ".join(text.split()), longest)
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """A count with its noun: "1 patch", "2,000 patches"; `many` is for a noun that brings a verb."""
+    return f"{count:,} {one if count == 1 else many or one + ('es' if one.endswith('ch') else 's')}"
+
+
 def byte_size(count: int) -> str:
     """A number of bytes with the unit that suits it, in powers of 1,000."""
     power = min(max(int(math.log(max(count, 1), 1000)), 0), 4)

@@ -130,7 +130,7 @@ def test_a_folder_of_pairs_says_what_changed(make_pipeline, tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "pairs" / "maps-before" / "00001.png")), maps[2][1])
     assert "The edit: grow gland, by 4 px." in (tmp_path / "pairs" / "README.md").read_text()
     assert weave_pairs(*arguments) == rows
-    with pytest.raises(InputError, match="changes none of 1 maps"):
+    with pytest.raises(InputError, match="changes none of 1 map"):
         weave_pairs(pipeline, maps[1:2], bank, Edit(tissue="gland"), QUICK, 7, tmp_path / "none")
     assert not (tmp_path / "none").exists()
 

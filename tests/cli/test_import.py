@@ -42,7 +42,7 @@ CASES = ("--case-pattern", "^(p[0-9])_", "--val-share", "0.34")
 def test_an_image_folder_becomes_a_dataset(project):
     told = run("--maps", "maps", "--trim", "2", "--size", "8", "--mpp", "0.5", *CASES)
     assert "train: 16 patches of 2 cases" in told
-    assert "val: 8 patches of 1 cases" in told
+    assert "val: 8 patches of 1 case" in told
     train = load_patches(project / "out", "train")
     assert train.images.shape == (16, 8, 8, 3)
     assert set(train.mpp) == {0.5}
@@ -102,7 +102,7 @@ def test_files_that_are_not_taken_are_counted(project):
     said = run("--maps", "maps", *CASES)
     assert "1 files are not images that can be opened: note.gif" in said
     assert "1 linked folders were not entered (name them, or copy their files): more" in said
-    assert "1 maps belong to no image: extra.png" in said
+    assert "1 map belongs to no image: extra.png" in said
 
 
 def test_a_manifest_may_name_files_of_another_folder(project):

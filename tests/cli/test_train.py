@@ -85,14 +85,14 @@ def test_a_recipe_becomes_a_model_that_weaves(histoloom, recipe, tmp_path):
 def test_a_comparison_names_the_slides_that_it_skipped_and_the_files_that_it_left_out(recipe, capsys, monkeypatch):
     def run(_, folder: Path, *__) -> None:
         (folder / "dataset").mkdir(parents=True)
-        made = {"failures": ["a.svs: is damaged"], "notes": ["1 maps belong to no image: b.png"]}
+        made = {"failures": ["a.svs: is damaged"], "notes": ["1 map belongs to no image: b.png"]}
         (folder / "dataset" / "dataset.json").write_text(json.dumps(made))
         (folder / "tables.md").write_text("| tables |")
 
     monkeypatch.setattr("histoloom.experiments.reproduce.reproduce", run)
     reproduce(str(recipe), recipe.parent / "run")
     shown = capsys.readouterr()
-    assert shown.err.splitlines() == ["1 maps belong to no image: b.png", "skipped: a.svs: is damaged"]
+    assert shown.err.splitlines() == ["1 map belongs to no image: b.png", "skipped: a.svs: is damaged"]
     assert shown.out.splitlines()[0] == "| tables |"
 
 

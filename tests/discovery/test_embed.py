@@ -192,7 +192,7 @@ def test_a_slide_without_tissue_a_broken_one_and_a_copy_are_named_and_the_rest_i
     assert notes == [f"{folder}/Q1-copy.tif: is the same file as {folder}/P1-a.tif and is skipped; remove one of them"]
     shutil.rmtree(tmp_path / "out")
     only = [part for part in find_parts(folder, CUTTING)[0] if "glass" in part.source]
-    with pytest.raises(InputError, match=r"no patch of 1 slides was embedded: .*glass.tif: no patch"):
+    with pytest.raises(InputError, match=r"no patch of 1 slide was embedded: .*glass.tif: no patch"):
         embed(only, EmbedConfig(encoder, CUTTING), tmp_path / "out", folder)
 
 

@@ -66,7 +66,7 @@ def test_the_count_is_that_of_the_run(tmp_path):
     assert (count, patches) == (1, done.patches)
     assert failures == done.failures
     assert patches == open_table(tmp_path / "out").rows
-    with pytest.raises(InputError, match=r"no patch in 1 slides: .*glass.tif: no patch of 64 px"):
+    with pytest.raises(InputError, match=r"no patch in 1 slide: .*glass.tif: no patch of 64 px"):
         count_patches(parts[:1], cutting)
     rate, dimensions = measure_rate(str(tmp_path / "encoder"), 64, seconds=0.05)
     assert rate > 0

@@ -77,7 +77,7 @@ def test_every_training_set_gets_the_same_steps_and_is_tested_on_all_held_patche
         assert np.nansum(result.read_as, axis=1) == pytest.approx([1, 1, 1])
     against_real = [f"{name} - real" for name in found.results if name != "real"]
     assert list(found.gains) == [*against_real, "synthetic, adapted - synthetic", "both, adapted - both"]
-    assert found.notes[0] == "No intervals: the test patches are of 3 cases, and intervals need 5."
+    assert found.notes[0] == "No intervals: they need test patches of 5 cases, and these are of 3."
     written = found.to_json()
     assert json.loads(json.dumps(written)) == written
     assert written["types"] == {"0": "stroma", "1": "gland", "2": "tumour"}

@@ -259,7 +259,7 @@ def test_the_dataset_of_a_recipe_says_which_files_it_left_out(image_folder):
         source=str(image_folder / "images"), maps=str(image_folder / "maps"), tissue=str(image_folder / "tissue.toml")
     )
     made = read_description(open_dataset(data, image_folder / "run"))
-    assert made["notes"] == ["1 maps belong to no image: more.png"]
+    assert made["notes"] == ["1 map belongs to no image: more.png"]
 
 
 def test_lumens_of_slides_need_the_pixels_of_patches():

@@ -38,5 +38,5 @@ def test_where_nothing_was_searched_it_is_said_why(rows, own_bank, reason):
 def test_patches_without_any_crop_are_counted():
     assert crop_report([row(0, 0.5), row(1, None)]) == ""
     assert crop_report([row(0, 0.5), row(1, None, crops=0), row(2, None, crops=0)]).startswith(
-        "crops: 2 of 3 patches have none, since nothing that lends crops to their maps shows their types"
+        "crops: none in 2 of 3 patches, since nothing that lends crops to their maps shows their types"
     )

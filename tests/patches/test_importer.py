@@ -85,8 +85,8 @@ def test_what_is_left_out_is_said(tmp_path, pictures):
     Image.fromarray(blank).save(pictures[0].map)
     small = replace(pictures[1], grid=replace(pictures[1].grid, size=1000))
     notes = import_pictures([pictures[0], small, *pictures[2:]], TABLE, CONFIG, tmp_path / "out")["notes"]
-    assert "1 images are smaller than a patch and were left out" in notes
-    assert "4 patches without any label were left out" in notes
+    assert "left out: 1 image smaller than a patch" in notes
+    assert "left out: 4 patches without any label" in notes
 
 
 def test_a_split_without_labels_is_refused(tmp_path, pictures):

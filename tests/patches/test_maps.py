@@ -140,7 +140,7 @@ def test_a_gray_map_that_was_indexed_white_first_is_read_by_its_grays(tmp_path, 
         assert picture.getpalette()[:6] == [255] * 3 + [0] * 3  # the case at hand: index 0 is white
     reader = MapReader(TABLE)
     np.testing.assert_array_equal(reader.read(path), gray)
-    assert "255 (white) is in 1 of 1 maps" in reader.tally.hint()
+    assert "255 (white) is in 1 of 1 map" in reader.tally.hint()
     for alias in ("255", "#ffffff"):
         reader = MapReader(with_aliases(gland=[alias]))
         np.testing.assert_array_equal(reader.read(path), np.where(gray, 3, 0))

@@ -40,5 +40,5 @@ def test_patches_show_themselves_in_a_line_and_in_a_notebook(make_patches):
     odd = histoloom.patches.Patches(
         patches.images[:1], patches.semantic_maps[:1], ["a"], ['<script>"'], np.full(1, np.nan), patches.places[:1]
     )
-    assert repr(odd) == "Patches(1 of 1 cases, 96 x 96 px)"
+    assert repr(odd) == "Patches(1 of 1 case, 96 x 96 px)"
     assert "<script>" not in odd._repr_html_()

@@ -35,6 +35,7 @@ from histoloom.models.sampling import Sampling
 from histoloom.pictures import write_picture
 from histoloom.progress import Progress, silent
 from histoloom.records import Record, read_json
+from histoloom.text import counted
 from histoloom.version import VERSION
 
 FORMAT = 2  # raised when the same settings and inputs give other bytes
@@ -135,7 +136,9 @@ def weave_pairs(
                 rows.append({"map": name, "seed": seed + number, "change": pair.change()})
             bar.advance()
         if not rows:
-            raise InputError(f"{edit.rule} of {edit.tissue!r} changes none of {len(maps)} maps; are they of that type?")
+            raise InputError(
+                f"{edit.rule} of {edit.tissue!r} changes none of {counted(len(maps), 'map')}; name a type in them"
+            )
         files.write_json(aside / "pairs.json", {"pairs": rows})
         files.write_text(aside / "tissue.toml", pipeline.table.to_toml())
         files.write_text(aside / "README.md", _card(pipeline, len(rows), edit))
@@ -156,7 +159,7 @@ def _crops(
 
 def _card(pipeline: HistoloomPipeline, count: int, edit: Edit) -> str:
     return _CARD.render(
-        name=f"{count} pairs of woven patches",
+        name=f"{counted(count, 'pair')} of woven patches",
         edit=_words(edit),
         model=pipeline.fingerprint,
         license=license_of(pipeline),

@@ -38,7 +38,7 @@ from histoloom.models.field import Field
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.progress import Progress, silent
 from histoloom.records import Record, fingerprint, read_json
-from histoloom.text import byte_size
+from histoloom.text import byte_size, counted
 from histoloom.tissue import TissueTable
 from histoloom.version import VERSION
 
@@ -113,8 +113,8 @@ def _weave_rows(field: Field, parts: Parts, progress: Progress, say: Callable[[s
     windows = field.count(first) if first < height else 0
     rest = f"; {first} rows are finished" if first else ""
     say(
-        f"{width} x {height} px, {windows} windows over all steps, up to {byte_size(space(parts.shape))} on disk while "
-        f"it is made{rest}"
+        f"{width} x {height} px, {counted(windows, 'window')} over all steps, up to {byte_size(space(parts.shape))} on "
+        f"disk while it is made{rest}"
     )
     if windows:
         with progress("weaving", windows, "windows") as bar:

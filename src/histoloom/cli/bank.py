@@ -9,7 +9,7 @@ from histoloom.cli.weave import Background, Styles, TwoTypes, given
 from histoloom.errors import ConfigError
 from histoloom.files import check_out
 from histoloom.generation.settings import BankConfig, RealBankConfig
-from histoloom.text import printable
+from histoloom.text import counted, printable
 
 
 def bank(
@@ -96,4 +96,4 @@ def _cut_bank(dataset: Path, out: Path, config: RealBankConfig) -> None:
 def _say(out: Path, sets: int, crops: dict[str, int]) -> None:
     """Say what a bank holds, with the types of which it has no crop."""
     counts = ", ".join(f"{count} {name}" for name, count in crops.items())
-    typer.echo(printable(f"wrote {sets} sets of crops to {out}: {counts}"))
+    typer.echo(printable(f"wrote {counted(sets, 'set')} of crops to {out}: {counts}"))

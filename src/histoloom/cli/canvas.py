@@ -11,7 +11,7 @@ from histoloom.cli.weave import CropGuidance, GuidanceInterval, MapGuidance, Mod
 from histoloom.errors import ConfigError
 from histoloom.files import check_out, check_writable, writable
 from histoloom.generation.settings import check_mpp
-from histoloom.text import printable
+from histoloom.text import counted, printable
 
 
 def canvas(
@@ -249,5 +249,5 @@ def pairs(
     asked = Sampling(steps=steps, map_guidance=map_guidance, crop_guidance=crop_guidance)
     rows = weave_pairs(pipeline, read, bank, edit, asked, seed, out, bar)
     unchanged = len(read) - len(rows)
-    rest = f"; the edit does not change {unchanged} maps, which are left out" if unchanged else ""
-    typer.echo(printable(f"wrote {len(rows)} pairs to {out}{rest}"))
+    rest = f"; left out: {counted(unchanged, 'map')} that the edit does not change" if unchanged else ""
+    typer.echo(printable(f"wrote {counted(len(rows), 'pair')} to {out}{rest}"))

@@ -7,6 +7,7 @@ import typer
 
 from histoloom.cli.slides import SKIPPED, SlideMpp
 from histoloom.files import check_out, check_writable
+from histoloom.text import counted
 
 Folder = Annotated[Path, typer.Argument(help="Folder of `histoloom discover embed`.")]
 Processes = Annotated[int, typer.Option("--workers", help="Number of processes; does not change the result.")]
@@ -104,7 +105,8 @@ def embed(
         done = run(parts, config, out, source, processes, running)
     for line in (*done.notes, *(f"skipped: {failure}" for failure in done.failures)):
         typer.echo(line, err=True)
-    typer.echo(f"wrote {out}: {done.patches:,} patches in {done.parts:,} parts; next: histoloom discover choose {out}")
+    made = f"{counted(done.patches, 'patch')} in {counted(done.parts, 'part')}"
+    typer.echo(f"wrote {out}: {made}; next: histoloom discover choose {out}")
     if done.failures:
         unit = "parts" if is_dataset(source) else "slides"
         typer.echo(f"{len(done.failures)} of {len(parts)} {unit} were skipped", err=True)

@@ -9,6 +9,7 @@ from histoloom.cli.discover import Processes, Ray, RemoteCode
 from histoloom.cli.slides import SKIPPED, SlideMpp
 from histoloom.files import check_out
 from histoloom.license import UNKNOWN, License
+from histoloom.text import counted
 
 Names = Annotated[
     Path | None, typer.Option(help="discovered.toml with names, colors and merges of types; `look` drafts it.")
@@ -135,7 +136,7 @@ def maps(
         )  # fmt: skip
     for line in (*notes, *drawn.notes):
         typer.echo(line, err=True)
-    typer.echo(f"wrote {out}: maps of {len(drawn.slides)} slides; {SHARES} has the share of each type")
+    typer.echo(f"wrote {out}: maps of {counted(len(drawn.slides), 'slide')}; {SHARES} has the share of each type")
     _report_skipped(drawn.failures, len(parts), "slides")
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from histoloom.files import check_out
-from histoloom.text import printable
+from histoloom.text import counted, printable
 
 KINDS = "dataset (trains as it is), huggingface, coco, yolo or geojson (QuPath)"
 
@@ -30,4 +30,4 @@ def write_export(folder: Path, kind: str, out: Path) -> None:
     from histoloom.generation.export import export_woven
 
     count = export_woven(folder, kind, out, bar)
-    typer.echo(printable(f"wrote {count} patches as {kind} to {out}"))
+    typer.echo(printable(f"wrote {counted(count, 'patch')} as {kind} to {out}"))

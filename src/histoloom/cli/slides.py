@@ -8,6 +8,7 @@ import typer
 from histoloom.cli.patches import Attribution, LicenseName
 from histoloom.files import check_out, writable
 from histoloom.license import UNKNOWN, License
+from histoloom.text import counted
 
 SlideMpp = Annotated[
     float | None, typer.Option(help="Micrometers per level-0 pixel of slides whose files do not say it.")
@@ -146,7 +147,7 @@ def patches(
     for line in (*result.notes, *(f"skipped: {failure}" for failure in result.failures)):
         typer.echo(line, err=True)
     for summary in result.summaries:
-        typer.echo(f"{summary.name}: {summary.patches:,} patches of {summary.cases:,} cases")
+        typer.echo(f"{summary.name}: {counted(summary.patches, 'patch')} of {counted(summary.cases, 'case')}")
     typer.echo(type_table(result.summaries, table))
     typer.echo(end)
     if result.failures:
@@ -210,4 +211,4 @@ def overlay(
             typer.echo(note, err=True)
         places = reader.places(source) if reader is not None else []
         save_overlay(draw_overlay(opened, find_tissue(opened), drawn, table, places, edge), out)
-    typer.echo(f"wrote {out}: {len(places)} patches" if reader is not None else f"wrote {out}")
+    typer.echo(f"wrote {out}: {counted(len(places), 'patch')}" if reader is not None else f"wrote {out}")

@@ -12,7 +12,7 @@ from histoloom.errors import ConfigError
 from histoloom.files import check_out
 from histoloom.generation.dataset_order import NONE, DatasetOrder, read_order, source_of
 from histoloom.generation.settings import CheckConfig, DrawnMaps, Source, WeaveConfig
-from histoloom.text import printable
+from histoloom.text import counted, printable
 
 if TYPE_CHECKING:
     from histoloom.distributed import Workers
@@ -268,7 +268,7 @@ def _generate(
         return
     count = weave_folder(pipeline, source, config, out, own_bank, bar, workers, checking)
     echo_notes(left_out(source, pipeline.table))
-    typer.echo(printable(f"wrote {count} patches to {out}; look at {out / 'contact-sheet.png'}"))
+    typer.echo(printable(f"wrote {counted(count, 'patch')} to {out}; look at {out / 'contact-sheet.png'}"))
     if source.crops is not None and (report := crop_report(iter_index(out))):
         typer.echo(report, err=True)
     typer.echo(copy_report(iter_index(out), own_bank))

@@ -41,6 +41,7 @@ from histoloom.slides.annotations import read_annotations
 from histoloom.slides.overlay import draw_overlay, save_overlay
 from histoloom.slides.reader import Slide, open_slide
 from histoloom.slides.tissue import find_tissue
+from histoloom.text import counted
 
 COMMAND, FORMAT = "discover maps of slides", 3
 FOUND, SHARES = "found", "shares.parquet"
@@ -139,7 +140,7 @@ def draw_maps(
                 failures.append(outcome.failure())
             bar.advance()
         if not drawn:
-            raise InputError(f"no map of {len(parts)} slides was drawn: {failures[0]}")
+            raise InputError(f"no map of {counted(len(parts), 'slide')} was drawn: {failures[0]}")
         for level in (named.at(count) for count in levels or named.levels.counts):
             home = folder / str(named.levels.counts[level])
             write_text(home / "tissue.toml", named.tables[level].to_toml())

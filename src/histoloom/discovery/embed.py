@@ -29,6 +29,7 @@ from histoloom.errors import InputError, ModelError
 from histoloom.files import run_folder, whole_file
 from histoloom.parquet import count_rows
 from histoloom.progress import SILENT, Bar
+from histoloom.text import counted
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def embed(
         done = {path.name: count_rows(path) for path in (folder / EMBEDDINGS).glob("*.parquet")}
         finished = [part for part in parts if part.name in done]
         patches, failures, notes = sum(done[part.name] for part in finished), [], []
-        bar.advance(len(finished), f"{patches:,} patches")
+        bar.advance(len(finished), counted(patches, "patch"))
         todo = [part for part in parts if part.name not in done]
         make = partial(Embedder, config, folder.absolute())
         for outcome in run_made(make, todo, workers, gpu=True) if todo else ():
@@ -126,10 +127,10 @@ def embed(
             else:
                 patches += outcome.result[0]
                 notes += outcome.result[1]
-            bar.advance(1, f"{patches:,} patches")
+            bar.advance(1, counted(patches, "patch"))
         if not patches:
             reason = failures[0] if failures else "there are no slides"
-            raise InputError(f"no patch of {len(parts)} slides was embedded: {reason}")
+            raise InputError(f"no patch of {counted(len(parts), 'slide')} was embedded: {reason}")
     return Embedded(patches, len(parts) - len(failures), failures, notes)
 
 

@@ -24,7 +24,7 @@ from histoloom.errors import ConfigError, InputError
 from histoloom.progress import SILENT, Bar
 from histoloom.slides.reader import open_slide
 from histoloom.slides.tissue import find_tissue
-from histoloom.text import byte_size
+from histoloom.text import byte_size, counted
 
 # 10^9 operations per patch, counted by benchmarks/encoder_cost.py
 COSTS = {
@@ -144,9 +144,10 @@ def count_patches(
             failures.append(outcome.failure())
         else:
             slides, patches = slides + 1, patches + (outcome.result or 0)
-        bar.advance(1, f"{patches:,} patches")
+        bar.advance(1, counted(patches, "patch"))
     if not patches:
-        raise InputError(f"no patch in {len(parts)} slides: {failures[0] if failures else 'there are no slides'}")
+        reason = failures[0] if failures else "there are no slides"
+        raise InputError(f"no patch in {counted(len(parts), 'slide')}: {reason}")
     return slides, patches, failures
 
 
@@ -167,8 +168,9 @@ def measure_rate(
 def describe(plan: Plan) -> str:
     """The plan as text, with a Markdown table of encoders."""
     shared = plan.small_hours + plan.map_hours
+    of_slides = f"{counted(plan.patches, 'patch')} of {counted(plan.slides, 'slide')}"
     lines = [
-        f"{plan.patches:,} patches of {plan.slides:,} slides; {plan.chosen:,} of them chosen for clustering",
+        f"{of_slides}; {plan.chosen:,} of them chosen for clustering",
         f"reading all patches once: {plan.read_hours:,.0f} hours of one processor",
         f"index without pixels or vectors: {byte_size(plan.index_bytes)}",
         f"small encoder, every patch: {plan.small_hours:,.1f} h",

@@ -32,6 +32,7 @@ from histoloom.patches.store import encode_png, shards_of, splits
 from histoloom.pictures import read_image
 from histoloom.progress import SILENT, Bar
 from histoloom.records import Record
+from histoloom.text import counted
 from histoloom.tissue import UNLABELLED
 from histoloom.version import VERSION
 
@@ -146,7 +147,7 @@ def draw_patches(
                 failures.append(outcome.failure().replace(f"{dataset.absolute()}/", ""))
             bar.advance(0 if workers.alone else _count(outcome.item))
         if len(failures) == len(shards):
-            raise InputError(f"{dataset}: no map of {len(shards)} shards was drawn: {failures[0]}")
+            raise InputError(f"{dataset}: no map of {counted(len(shards), 'shard')} was drawn: {failures[0]}")
         inherited = license.filled(License.of(read_description(dataset) or {}))
         return _describe(aside, out, record, inherited, failures)
 

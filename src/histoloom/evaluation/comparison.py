@@ -18,6 +18,7 @@ from jaxtyping import Int
 from histoloom.errors import InputError
 from histoloom.evaluation.sources import ImageSet
 from histoloom.metrics.intervals import FEW_CASES, MIN_CASES
+from histoloom.text import counted
 
 MIN_IMAGES = 50  # per side; fewer give no verdict
 SIDES = ("reference", "control", "fake", "train")
@@ -45,7 +46,7 @@ class Comparison:
         for name, images in (("real", self.reference), ("control", self.control), ("synthetic", self.fake)):
             number = len(set(images.cases))
             if len(images) < MIN_IMAGES or number < MIN_CASES:
-                small.append(f"{len(images)} {name} images of {number} cases")
+                small.append(f"{counted(len(images), f'{name} image')} of {counted(number, 'case')}")
         if not small:
             return ""
         return f"a verdict needs {MIN_IMAGES} images of {MIN_CASES} cases in each set, and there are {', '.join(small)}"
@@ -109,7 +110,13 @@ def _once(images: ImageSet, name: str, notes: list[str]) -> ImageSet:
     """The images without those that repeat an earlier one; notes how many did."""
     distinct = images.distinct()
     if repeated := len(images) - len(distinct):
-        notes.append(f"{repeated} {name} images repeat another one, pixel by pixel, and do not count.")
+        notes.append(
+            counted(
+                repeated,
+                f"{name} image repeats another one, pixel by pixel, and does not count.",
+                f"{name} images repeat another one, pixel by pixel, and do not count.",
+            )
+        )
     return distinct
 
 
@@ -174,9 +181,9 @@ def _notes(sets: Comparison) -> list[str]:
                 "images share a patient."
             )
         elif number < MIN_CASES:
-            notes.append(f"The {name} set has {number} cases: intervals need {MIN_CASES}, so there are none.")
+            notes.append(f"The {name} set has {counted(number, 'case')}: intervals need {MIN_CASES}, and are left out.")
         elif number < FEW_CASES:
-            notes.append(f"The {name} set has {number} cases: below {FEW_CASES}, intervals are rough.")
+            notes.append(f"The {name} set has {counted(number, 'case')}: below {FEW_CASES}, intervals are rough.")
     cases = [len(set(images.cases)) for images in (sets.control, sets.fake)]
     if cases[0] < cases[1]:
         notes.append(

@@ -253,7 +253,7 @@ def notes_of(counts: Sequence[Int[np.ndarray, "n k k"]], cases: Sequence[str], n
     """What a reader of the intervals must know; `names` are the types by id."""
     notes, number = [], len(set(cases))
     if number < MIN_CASES:
-        notes.append(f"No intervals: the test patches are of {number} cases, and intervals need {MIN_CASES}.")
+        notes.append(f"No intervals: they need test patches of {MIN_CASES} cases, and these are of {number}.")
     if len(counts) < 2:
         notes.append("One seed per training set: the intervals leave out how training varies.")
     shown = cases_of_types(counts[0], cases)

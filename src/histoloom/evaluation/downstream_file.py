@@ -27,6 +27,7 @@ from histoloom.files import remove_partials, writable, write_json
 from histoloom.fitting.results import cached_result
 from histoloom.progress import Progress, silent
 from histoloom.records import Record, read_json, refuse_other_run
+from histoloom.text import counted
 
 Result = TypeVar("Result", Downstream, Gain)
 COMMAND, FORMAT = "downstream", 4
@@ -71,7 +72,8 @@ def compare_into(
         remove_partials(parts)
         types, networks = held.known_table.num_ids, (3 + len(controls)) * len(config.seeds)
         minutes = networks * config.steps * seconds_per_step([learned, woven], types, config) / 60
-        say(f"{networks} networks of {config.steps} steps: about {minutes:.0f} min here, if none was trained before")
+        each = counted(config.steps, "step")
+        say(f"{networks} networks of {each}: about {minutes:.0f} min here, if none was trained before")
         with progress("segmenters", networks * config.steps, "steps") as bar:
 
             def keep(name: str, make: Callable[[], dict]) -> dict:

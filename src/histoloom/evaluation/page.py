@@ -10,6 +10,7 @@ from histoloom.evaluation.measures import EncoderFigures
 from histoloom.evaluation.plots import bars, feature_map, inline, picture, scores
 from histoloom.evaluation.report import Evaluation
 from histoloom.evaluation.verdict import encoder_note, verdict
+from histoloom.text import counted
 from histoloom.version import VERSION
 
 SHOWN = 6  # pairs, suspects, best and worst patches
@@ -66,9 +67,14 @@ def _warnings(evaluation: Evaluation) -> list[str]:
     lines = []
     if evaluation.shared:
         names = ", ".join(evaluation.shared[:10]) + (" ..." if len(evaluation.shared) > 10 else "")
-        lines.append(f"{len(evaluation.shared)} synthetic images are real ones, pixel by pixel: {names}.")
+        are = counted(len(evaluation.shared), "synthetic image is a real one", "synthetic images are real ones")
+        lines.append(f"{are}, pixel by pixel: {names}.")
     return lines + [
-        f"{count} {side} images repeat another one, and count once."
+        counted(
+            count,
+            f"{side} image repeats another one, and counts once.",
+            f"{side} images repeat another one, and count once.",
+        )
         for side, count in evaluation.duplicates.items()
         if count
     ]

@@ -8,6 +8,7 @@ from histoloom.evaluation.comparison import MIN_IMAGES
 from histoloom.evaluation.measures import FRECHET, MMD, EncoderFigures, Figure
 from histoloom.evaluation.report import Evaluation
 from histoloom.metrics.copying import CopyRate
+from histoloom.text import counted
 
 CLOSE = 1.5  # times the floor within which a Fréchet distance counts as real
 TELLING = 0.1  # accuracy above the floor's from which a classifier is said to tell
@@ -32,7 +33,8 @@ def verdict(evaluation: Evaluation) -> tuple[str, list[str]]:
     sentences = [true, varied, _obedient(evaluation.maps), new, _stain(evaluation.stain[0]), judge]
     lacking = evaluation.sets.too_few or lacking
     if evaluation.shared:
-        headline = f"{len(evaluation.shared)} synthetic images are real ones, pixel by pixel. Do not use this set."
+        are = counted(len(evaluation.shared), "synthetic image is a real one", "synthetic images are real ones")
+        headline = f"{are}, pixel by pixel. Do not use this set."
     elif reappear:
         headline = "Crops reappear in what was generated from them. Look at the suspects before any use."
     elif copied:
@@ -68,7 +70,8 @@ def _suspicion(evaluation: Evaluation) -> str:
     if crops.woven and crops.real and crops.woven.rate > crops.real.at_threshold[1]:
         return " Crops reappear in what was generated from them more often than in real patches: look at the suspects."
     if fake.n < MIN_IMAGES:
-        return f" Only {fake.n} images were searched for copied parts; to find none takes {MIN_IMAGES}."
+        were = counted(fake.n, "image was", "images were")
+        return f" Only {were} searched for copied parts; to find none takes {MIN_IMAGES}."
     if crops.used.named and crops.woven is None:
         return " No sign of copying was found, but the crops could not be searched for."
     return " No sign of copying was found."

@@ -31,7 +31,7 @@ from histoloom.patches.lumens import with_lumens
 from histoloom.patches.store import count_patches, read_table, spread
 from histoloom.progress import SILENT, Bar
 from histoloom.records import refuse_other_run
-from histoloom.text import byte_size
+from histoloom.text import byte_size, counted
 from histoloom.tissue import TissueTable
 from histoloom.training.autoencoder import train_autoencoder
 from histoloom.training.decoder import train_decoder
@@ -99,7 +99,7 @@ def describe(plan: TrainingPlan) -> str:
     """The plan as text, with a Markdown table of stages."""
     hours, disk = sum(stage.hours for stage in plan.stages), sum(stage.disk for stage in plan.stages)
     lines = [
-        f"{plan.patches:,} patches to train on; rates are means of {STEPS - 1} steps on this machine as it is now",
+        f"{counted(plan.patches, 'patch')} to train on; rates: means of {STEPS - 1} steps on this machine as it is now",
         "",
         "| stage | steps | patches seen | left | patches/s | hours left | disk |",
         "|---|---|---|---|---|---|---|",

@@ -23,6 +23,7 @@ from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.patches.preview import pictures_html
 from histoloom.pictures import IMAGE_SUFFIXES, read_image, write_picture
 from histoloom.progress import SILENT, Bar
+from histoloom.text import counted
 from histoloom.tissue import TissueTable
 from histoloom.walk import Found, find_files, is_hidden, source_name, suffix_of
 
@@ -40,7 +41,7 @@ class CropBank:
     notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return f"<CropBank: {len(self.sets)} sets, {sum(map(len, self.sets.values()))} crops>"
+        return f"<CropBank: {counted(len(self.sets), 'set')}, {counted(sum(map(len, self.sets.values())), 'crop')}>"
 
     def _repr_html_(self) -> str:
         shown = list(self.sets.values())[:SETS_SHOWN]

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from histoloom.generation.woven_reader import iter_index, read_dropped
+from histoloom.text import counted
 
 
 def copy_report(rows: Iterable[dict], own_bank: bool = False) -> str:
@@ -24,8 +25,8 @@ def copy_report(rows: Iterable[dict], own_bank: bool = False) -> str:
     if searched:
         named = f", such as {similar[0]}; see copy_score in index.parquet" if similar else ""
         return (
-            f"copy check: searched {searched} of {total} patches; {again} exceeded the similarity limit {limit:.2f} "
-            f"and were woven again, {len(similar)} still exceed it{named}"
+            f"copy check: searched {searched} of {counted(total, 'patch')}; {again} exceeded the similarity limit "
+            f"{limit:.2f} and were woven again, {len(similar)} still exceed it{named}"
         )
     if not with_crops:
         return "copy check: not needed, since the patches were woven without crops"
@@ -44,8 +45,8 @@ def crop_report(rows: Iterable[dict]) -> str:
     if not (none := crops.count(0)):
         return ""
     return (
-        f"crops: {none} of {len(crops)} patches have none, since nothing that lends crops to their maps shows their "
-        "types; there, the model chose the look"
+        f"crops: none in {none} of {counted(len(crops), 'patch')}, since nothing that lends crops to their maps "
+        "shows their types; there, the model chose the look"
     )
 
 

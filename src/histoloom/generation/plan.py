@@ -19,7 +19,7 @@ from histoloom.generation.woven_folder import Work, prepare
 from histoloom.generation.woven_writer import count_finished, write_patches
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.records import refuse_other_run
-from histoloom.text import byte_size
+from histoloom.text import byte_size, counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +79,11 @@ def plan_folder(
 def describe(plan: WeavingPlan) -> str:
     """The plan as text."""
     if not plan.left:
-        return f"{plan.patches:,} patches, all of which are woven"
+        return counted(plan.patches, "patch, which is woven", "patches, all of which are woven")
     enough = "" if plan.disk < plan.free else ": not enough"
     return (
-        f"{plan.patches:,} patches, {plan.left:,} left; measured on {plan.measured} of them, in one process on this "
-        f"machine as it is now\n"
+        f"{counted(plan.patches, 'patch')}, {plan.left:,} left; measured on {plan.measured} of them, in one process on "
+        f"this machine as it is now\n"
         f"time: {plan.hours:,.2f} hours at {plan.rate:,.2f} patches/s\n"
         f"disk: {byte_size(plan.disk)} of {byte_size(plan.free)} that are free{enough}"
     )

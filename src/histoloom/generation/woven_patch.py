@@ -27,6 +27,7 @@ from jaxtyping import UInt8
 from histoloom.errors import ImageError
 from histoloom.patches.preview import preview_html
 from histoloom.pictures import opened_picture
+from histoloom.text import counted
 
 FORMAT = 2  # raised when the same settings and inputs give other bytes
 ROWS = 1024  # of the index, in memory at a time
@@ -127,7 +128,7 @@ class AnnotatedPatch:
 
     def __repr__(self) -> str:
         made, (height, width) = self.provenance, self.semantic_map.shape
-        return f"<AnnotatedPatch: {width} x {height} px, seed {made.seed}, {len(made.crops)} crops>"
+        return f"<AnnotatedPatch: {width} x {height} px, seed {made.seed}, {counted(len(made.crops), 'crop')}>"
 
     def _repr_html_(self) -> str:
         return preview_html(repr(self), self.image[None], self.semantic_map[None], [self.provenance.map_source])

@@ -16,6 +16,7 @@ from histoloom.patches.preview import preview_html
 from histoloom.patches.store import read_table
 from histoloom.pictures import read_image, read_labels
 from histoloom.records import read_json
+from histoloom.text import counted
 from histoloom.tissue import TissueTable
 
 
@@ -30,7 +31,8 @@ class Woven:
 
     def __repr__(self) -> str:
         count, height, width = self.semantic_maps.shape
-        return f"<Woven: {count} patches of {width} x {height} px, {len(self.table.types)} tissue types>"
+        types = counted(len(self.table.types), "tissue type")
+        return f"<Woven: {counted(count, 'patch')} of {width} x {height} px, {types}>"
 
     def _repr_html_(self) -> str:
         return preview_html(repr(self), self.images, self.semantic_maps, [row["image"] for row in self.rows])

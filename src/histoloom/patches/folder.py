@@ -22,7 +22,7 @@ from histoloom.patches.rules import check_case_pattern, check_seed
 from histoloom.patches.split import check_split, split_by_case
 from histoloom.patches.store import encode_png
 from histoloom.pictures import IMAGE_SUFFIXES, MAX_PIXELS, opened_picture, read_image
-from histoloom.text import canonical, printable, shorten
+from histoloom.text import canonical, counted, printable, shorten
 from histoloom.tissue import UNLABELLED, TissueTable
 from histoloom.walk import Found, find_files, source_name, suffix_of
 
@@ -197,7 +197,8 @@ def _from_folders(images: Path, maps: Path, config: FolderImport, notes: list[st
         raise InputError(f"{images}: no images ({', '.join(s[1:] for s in SUFFIXES)}) in it; name another folder")
     pairs = _pair(found, images, drawn, maps, config.map_suffix)
     if unused := [path for path in drawn if path not in set(pairs.values())]:
-        notes.append(f"{len(unused)} maps belong to no image: {shorten(unused[0].name)}{', ...' * (len(unused) > 1)}")
+        belong = counted(len(unused), "map belongs", "maps belong")
+        notes.append(f"{belong} to no image: {shorten(unused[0].name)}{', ...' * (len(unused) > 1)}")
     names = [source_name(path, images) for path in found]
     cases = _cases(names, [None] * len(names), config)
     return [

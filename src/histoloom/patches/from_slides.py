@@ -40,7 +40,7 @@ from histoloom.slides.overlay import draw_overlay, save_overlay
 from histoloom.slides.rasterize import PolygonMap
 from histoloom.slides.reader import Slide, open_slide
 from histoloom.slides.tissue import TissueMap, find_tissue
-from histoloom.text import one_line
+from histoloom.text import counted, one_line
 from histoloom.tissue import TissueTable
 from histoloom.version import VERSION
 
@@ -232,9 +232,9 @@ def _write_parts(
             bar.advance(0 if attempt else 1)
     if gone := [job for job in failed if not _is_as_recorded(job, record)]:
         raise InputError(
-            f"{gone[0].slide}: {len(gone)} of {len(jobs)} slides cannot be reached, or changed since the run began "
-            f"({one_line(_named(gone[0], str(failed[gone[0]])), 300)}); what is finished is kept: repeat the command "
-            "when they are back, or leave them out with --leave-out in a new run"
+            f"{gone[0].slide}: {len(gone)} of {counted(len(jobs), 'slide')} cannot be reached, or changed since the "
+            f"run began ({one_line(_named(gone[0], str(failed[gone[0]])), 300)}); what is finished is kept: repeat the "
+            "command when they are back, or leave them out with --leave-out in a new run"
         )
     return [one_line(_named(job, str(failed[job]))) for job in jobs if job in failed]
 
@@ -303,7 +303,7 @@ def _join_parts(
         (aside / "tissue.toml").unlink()
         in_all = explain_left_out(left_out, config.rules) if len(jobs) > 1 else ""
         reasons = [*description["failures"][:1], *notes[:3], in_all]
-        raise InputError(f"no patch of {len(jobs)} slides was taken: {'; '.join(filter(None, reasons))}")
+        raise InputError(f"no patch of {counted(len(jobs), 'slide')} was taken: {'; '.join(filter(None, reasons))}")
     summaries = summarize(aside)
     description = description | {
         "notes": description["notes"] + notes + missing_types(summaries, table),

@@ -14,7 +14,7 @@ from histoloom.patches.maps import Tally
 from histoloom.patches.store import write_shards
 from histoloom.progress import SILENT, Bar
 from histoloom.records import Record, fingerprint
-from histoloom.text import shorten
+from histoloom.text import counted, shorten
 from histoloom.tissue import TissueTable
 from histoloom.version import VERSION
 
@@ -110,7 +110,8 @@ def _repeated(pictures: list[Picture], record: Record) -> list[str]:
         return []
     again, before = (apart or pairs)[0]
     return [
-        f"{len(pairs)} images are the same file as one of another case, {len(apart)} of them in another split: "
+        f"{counted(len(pairs), 'image is', 'images are')} the same file as one of another case, {len(apart)} of them "
+        "in another split: "
         f"{shorten(again.source)} is {shorten(before.source)}; name one case for both, or leave one out"
     ]
 
@@ -130,7 +131,7 @@ def _notes(pictures: list[Picture], written: int) -> list[str]:
     if enlarged < 1:
         notes.append(f"images were enlarged {1 / enlarged:.2g} times to the mpp of the patches, which adds no detail")
     if small:
-        notes.append(f"{small} images are smaller than a patch and were left out")
+        notes.append(f"left out: {counted(small, 'image')} smaller than a patch")
     if planned > written:
-        notes.append(f"{planned - written} patches without any label were left out")
+        notes.append(f"left out: {counted(planned - written, 'patch')} without any label")
     return notes

@@ -39,7 +39,7 @@ from histoloom.patches.store import (
 from histoloom.pictures import write_picture
 from histoloom.progress import SILENT, Bar
 from histoloom.records import Record, fingerprint
-from histoloom.text import canonical
+from histoloom.text import canonical, counted
 from histoloom.tissue import LAST_ID, TissueTable, TissueType
 from histoloom.version import VERSION
 
@@ -89,7 +89,7 @@ def add_lumens(dataset: Path, out: Path, rules: LumenRules | None = None, bar: B
                 *before.get("notes", []),
                 *_notes(dataset, sheet),
                 f"{100 * sheet.changed / sheet.labeled:.1f} % of the labeled pixels became {lumen.name!r}, found by "
-                f"brightness and not by a person; {PICTURE} shows {len(sheet.shown)} patches",
+                f"brightness and not by a person; {PICTURE} shows {counted(len(sheet.shown), 'patch')}",
             ],
             "failures": before.get("failures", []),
             "sha256": content_hash(aside),
@@ -155,8 +155,8 @@ def _notes(dataset: Path, sheet: "_Sheet") -> list[str]:
     notes = []
     if sheet.unscaled:
         notes.append(
-            f"the mpp of {sheet.unscaled} patches is unknown and was taken as {USUAL_MPP:g} um per pixel: at another "
-            "scale, gaps between cells count as lumens, or lumens are missed; import the pictures with --mpp"
+            f"the mpp of {counted(sheet.unscaled, 'patch')} is unknown and was taken as {USUAL_MPP:g} um per pixel: at "
+            "another scale, gaps between cells count as lumens, or lumens are missed; import the pictures with --mpp"
         )
     if (dataset / "levels.toml").is_file():
         notes.append("levels.toml is left out, since it does not know this type; a curriculum needs one that does")

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Integer, UInt8
 from histoloom.errors import ImageError, TissueError
 from histoloom.pictures import label_pixels, open_picture, pack_colors, transparent
 from histoloom.shown import is_reversed, palette_of
+from histoloom.text import counted
 from histoloom.tissue import UNLABELLED, TissueTable, alias_range
 
 _WHITE = 0xFFFFFF
@@ -41,8 +42,8 @@ class Tally:
         if self.unclaimed * 2 < self.maps or not self.maps:
             return ""
         return (
-            f"255 (white) is in {self.unclaimed} of {self.maps} maps and counts as unlabeled; if it means a type, give "
-            'that type the alias "255" or "#ffffff"'
+            f"255 (white) is in {self.unclaimed} of {counted(self.maps, 'map')} and counts as unlabeled; if it means a "
+            'type, give that type the alias "255" or "#ffffff"'
         )
 
 

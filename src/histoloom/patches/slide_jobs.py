@@ -19,7 +19,7 @@ from histoloom.patches.rules import SlideDataset, SlideList
 from histoloom.patches.split import split_by_case
 from histoloom.patches.table_files import column_named, read_csv
 from histoloom.slides.find import SLIDE_SUFFIXES, FoundSlide, base_name, find_slides, stem
-from histoloom.text import canonical, printable, shorten, tidy
+from histoloom.text import canonical, counted, printable, shorten, tidy
 from histoloom.walk import find_files, source_name, suffix_of
 
 __all__ = ["SLIDE_SUFFIXES", "SlideJob", "find_jobs", "stem"]
@@ -97,7 +97,8 @@ def find_jobs(
         taken = [slide for slide in found if slide in entry_of]
         if not taken:
             named = ", ".join(shorten(name, 40) for name in missing[:3]) + (", ..." if len(missing) > 3 else "")
-            raise InputError(f"{listing}: none of its {len(listed)} slides ({named}) is in {slides}{_reasons(notes)}")
+            these = counted(len(listed), "slide")
+            raise InputError(f"{listing}: none of its {these} ({named}) is in {slides}{_reasons(notes)}")
         note = f"listed in {listing} are not in {slides} (add them, or take them off the list)"
         _note(notes, missing, len({entry.name for entry in listed}), note)
     left_out = {s for s in taken if any(_has_name(s, pattern) for pattern in config.leave_out)}

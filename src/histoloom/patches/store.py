@@ -35,7 +35,7 @@ from histoloom.parquet import read_batches, schema_of
 from histoloom.patches.dataset import read_description
 from histoloom.patches.schema import COLUMNS, TYPES, arrow_schema
 from histoloom.pictures import read_image, read_labels
-from histoloom.text import shorten
+from histoloom.text import counted, shorten
 from histoloom.tissue import UNLABELLED, TissueTable
 
 ROWS_PER_SHARD = 4096
@@ -68,7 +68,7 @@ class Patches:
         height, width = self.semantic_maps.shape[1:]
         known = sorted({f"{mpp:.4g}" for mpp in self.mpp.tolist() if mpp == mpp})
         mpp = f", {' or '.join(known)} um/px" if known else ""
-        return f"Patches({len(self)} of {len(set(self.cases))} cases, {width} x {height} px{mpp})"
+        return f"Patches({len(self)} of {counted(len(set(self.cases)), 'case')}, {width} x {height} px{mpp})"
 
     def _repr_html_(self) -> str:
         """The first patches above their maps, for a notebook."""

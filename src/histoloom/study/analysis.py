@@ -15,6 +15,7 @@ from histoloom.readers.u_statistics import Estimate, one_shot, reader_estimates,
 from histoloom.study.answers import BEST, RATINGS, STEPS
 from histoloom.study.plan import CONTROL, DECODED, REAL, SYNTHETIC
 from histoloom.study.readings import Readings, num_missing, repeated
+from histoloom.text import counted
 
 MIDDLE = (STEPS + 1) / 2  # scores above it call an item synthetic, or a side right
 NOTHING = Estimate(float("nan"), float("nan"), float("nan"))
@@ -53,8 +54,8 @@ def analyze(readings: Readings, margin: float) -> Analysis:
 
     Raises InputError where no reader has answered a real and a synthetic item.
     """
-    counted = readings.where(SYNTHETIC) if readings.is_pairs else readings.where(REAL, SYNTHETIC)
-    began = np.asarray((~np.isnan(readings.scores[:, counted])).any(axis=1))
+    used = readings.where(SYNTHETIC) if readings.is_pairs else readings.where(REAL, SYNTHETIC)
+    began = np.asarray((~np.isnan(readings.scores[:, used])).any(axis=1))
     if not began.any():
         raise InputError("no reader has answered an item yet; report when they have")
     absent = [reader for reader, has in zip(readings.readers, began, strict=True) if not has]
@@ -62,12 +63,12 @@ def analyze(readings: Readings, margin: float) -> Analysis:
     auc = _auc(here, SYNTHETIC, "AUC")
     figures = [auc, *_by_variance_analysis(here), *_per_reader(here), *_controls(here), *_repeats(here)]
     figures += [] if here.is_pairs else _ratings(here)
-    tissues = sorted({tissue for tissue, at in zip(here.tissues, counted, strict=True) if at})
+    tissues = sorted({tissue for tissue, at in zip(here.tissues, used, strict=True) if at})
     figures += [_auc(here, SYNTHETIC, "AUC", tissue) for tissue in tissues] if len(tissues) > 1 else []
-    called, agreed = here.scores[:, counted], ~np.isnan(here.scores[:, counted]).any(axis=0)
+    called, agreed = here.scores[:, used], ~np.isnan(here.scores[:, used]).any(axis=0)
     kappa = fleiss_kappa(called[:, agreed] > MIDDLE)
     verdict = answer((auc.low, auc.high), margin)
-    return Analysis(margin, verdict, auc, figures, kappa, krippendorff_alpha(called), _notes(here, absent, counted))
+    return Analysis(margin, verdict, auc, figures, kappa, krippendorff_alpha(called), _notes(here, absent, used))
 
 
 def success_of(readings: Readings, kind: str, tissue: str | None = None) -> Float[np.ndarray, "r *cases"]:
@@ -216,13 +217,15 @@ def _share(name: str, reader: str, share: Share) -> Figure:
     return Figure("all", name, reader, share.value, share.low, share.high, share.n)
 
 
-def _notes(readings: Readings, absent: list[str], counted: Bool[np.ndarray, " n"]) -> list[str]:
+def _notes(readings: Readings, absent: list[str], used: Bool[np.ndarray, " n"]) -> list[str]:
     missing = {reader: number for reader, number in num_missing(readings).items() if number}
     notes = [f"{reader} has answered no item that counts, and is left out" for reader in absent]
-    notes += [f"{reader} has not answered {number} items" for reader, number in missing.items()]
+    notes += [f"{reader} has not answered {counted(number, 'item')}" for reader, number in missing.items()]
     if len(readings.readers) < 2:
         notes.append("one reader: intervals are over items, and say nothing of other readers")
-    cases = {case for case, at in zip(readings.cases, counted, strict=True) if at}
-    if len(cases) < int(counted.sum()):
-        notes.append(f"{int(counted.sum())} items show {len(cases)} cases; intervals count items as independent")
+    cases = {case for case, at in zip(readings.cases, used, strict=True) if at}
+    if len(cases) < int(used.sum()):
+        notes.append(
+            f"{int(used.sum())} items show {counted(len(cases), 'case')}; intervals count items as independent"
+        )
     return notes

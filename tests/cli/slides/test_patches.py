@@ -18,7 +18,7 @@ def test_slides_become_a_dataset_with_pictures_tables_and_a_card(project, histol
     assert (code, errors) == (0, [])
     rows = [row for split in splits("out") for row in iter_rows("out", split)]
     assert {row["source"] for row in rows} == {"a.tif", "b.tif"}
-    assert sum(line.endswith("of 1 cases") for line in said) == 2
+    assert sum(line.endswith("of 1 case") for line in said) == 2
     assert any("tumor" in line and "%" in line for line in said)
     assert "overlays/" in said[-1]
     for name in ("a.tif", "b.tif"):
