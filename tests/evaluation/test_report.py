@@ -69,7 +69,7 @@ def test_copies_are_called_copies(copied):
     assert copied.copying.fake.rate == 1
     assert copied.shared == ["train 03.png"]
     headline, _ = verdict(copied)
-    assert headline == "1 synthetic images are real ones, pixel by pixel. Do not use this set."
+    assert headline == "1 synthetic image is a real one, pixel by pixel. Do not use this set."
     assert verdict(replace(copied, shared=[]))[0].startswith("Parts of training images reappear")
     assert "Map fidelity not given: fake has no maps." in copied.notes
 
@@ -144,7 +144,7 @@ def test_the_page_stands_alone_and_the_json_holds_every_figure(good, tmp_path):
 
 
 def test_real_and_repeated_images_stand_in_a_warning_on_the_page(copied, good):
-    warning = '<p class="warn">1 synthetic images are real ones, pixel by pixel: train 03.png.</p>'
+    warning = '<p class="warn">1 synthetic image is a real one, pixel by pixel: train 03.png.</p>'
     assert warning in render_page(copied)
     assert "pixel by pixel" not in render_page(good)
     repeated = render_page(replace(good, duplicates={"real": 0, "synthetic": 2}))

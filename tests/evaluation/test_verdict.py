@@ -122,7 +122,7 @@ def test_there_is_no_verdict_on_few_images_or_cases(good, number, cases):
     assert verdict(as_real)[0].startswith(PRAISE)
     headline, _ = verdict(of_fake(as_real, number, cases))
     assert headline.startswith("No verdict: a verdict needs 50 images of 5 cases in each set, and there are")
-    assert f"{number} synthetic images of {cases} cases" in headline
+    assert f"{number} synthetic images of {cases} case{'s' if cases > 1 else ''}" in headline
 
 
 def test_a_test_that_could_not_be_made_is_said_and_never_passed(good):
