@@ -3,10 +3,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
 
 from histoloom.config import build, load_recipe, to_toml
 from histoloom.errors import ConfigError
+from histoloom.generation.settings import WeaveConfig
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,18 @@ class Usual:
 def test_a_key_that_is_left_out_keeps_the_default_of_its_table():
     found = build(Usual, {"inner": {"rate": 0.75}, "outer": {"inner": {"name": "b"}}}, "there")
     assert found == Usual(Inner(0.75, "usual"), Outer(7, Inner(0.125, "b")))
+
+
+@pytest.mark.usefixtures("untyped")
+def test_numbers_of_numpy_are_those_of_python():
+    given = WeaveConfig(
+        seed=np.uint8(250), steps=np.int64(3), map_guidance=np.float32(1.5), guidance_interval=(np.float32(0.25), 1)
+    )
+    assert given == WeaveConfig(seed=250, steps=3, map_guidance=1.5, guidance_interval=(0.25, 1))
+    assert to_toml(given) == to_toml(WeaveConfig(seed=250, steps=3, map_guidance=1.5, guidance_interval=(0.25, 1)))
+    assert given.seed + 10 == 260
+    with pytest.raises(ConfigError, match="seed is -1"):
+        WeaveConfig(seed=np.int64(-1))
 
 
 def test_whole_numbers_do_for_real_ones():

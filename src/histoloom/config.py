@@ -6,6 +6,7 @@ not finite, and names the key.
 
 import dataclasses
 import math
+import numbers
 import types
 import typing
 from pathlib import Path
@@ -62,11 +63,15 @@ def build(cls: type[T], values: dict, where: str, defaults: T | None = None) -> 
 def check_numbers(config: object) -> None:
     """Raise ConfigError for a field of a dataclass that holds a number no setting can have.
 
-    Floats must be finite, integers smaller than 2^53 in size, and a field named `seed` or `seeds` 0 or more. Every
-    config calls this first in its `__post_init__`.
+    Floats must be finite, integers smaller than 2^53 in size, and a field named `seed` or `seeds` 0 or more. Numbers of
+    NumPy become those of Python, which records and recipes hold and which do not overflow. Every config calls this
+    first in its `__post_init__`.
     """
     for f in dataclasses.fields(typing.cast(typing.Any, config)):
-        value = getattr(config, f.name)
+        value = given = getattr(config, f.name)
+        value = tuple(map(_of_python, given)) if type(given) is tuple else _of_python(given)
+        if value is not given:
+            object.__setattr__(config, f.name, value)
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, float) and not math.isfinite(number):
                 raise ConfigError(f"{f.name} is {number}; give a finite number")
@@ -74,6 +79,13 @@ def check_numbers(config: object) -> None:
                 raise ConfigError(f"{f.name} is {_shown(number)}, which is too large")
             if f.name in ("seed", "seeds") and number is not None and not (isinstance(number, int) and number >= 0):
                 raise ConfigError(f"{f.name} is {number}; give a whole number, 0 or more")
+
+
+def _of_python(number: object) -> object:
+    """A number of another library, such as NumPy, as one of Python; anything else as it is."""
+    if isinstance(number, int | float) or not isinstance(number, numbers.Real):
+        return number
+    return int(number) if isinstance(number, numbers.Integral) else float(number)
 
 
 def to_toml(config: object) -> str:

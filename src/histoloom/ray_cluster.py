@@ -10,11 +10,12 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from urllib.parse import urlsplit
 
 from histoloom.errors import ConfigError, HistoloomError, InputError, MissingExtraError
+from histoloom.last_words import last_words
 from histoloom.outcomes import Outcome, attempt, logged
 
 TRIES = 3  # workers that one item may kill: the first may be chance, the third is the item
@@ -134,10 +135,19 @@ def _cluster(address: str) -> Iterator[Any]:
             "or give `local`"
         ) from None
     try:
-        yield ray
+        # Ray ends a process whose cluster is lost, within a minute and without a word.
+        with nullcontext() if connected else last_words(f"histoloom: {_lost(address)}"):
+            yield ray
     finally:
         if not connected:
             ray.shutdown()
+
+
+def _lost(address: str) -> str:
+    return (
+        f"--ray {address}: Ray ended this command, as it does where its cluster is lost, or the command was killed; "
+        "look at `ray status`, then run again"
+    )
 
 
 def _connect(ray: Any, address: str) -> None:

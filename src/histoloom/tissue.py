@@ -182,7 +182,10 @@ class TissueTable:
         return np.asarray(self.palette(), np.uint8).reshape(256, 3)[semantic_map]
 
     def check(self, semantic_map: UInt8[np.ndarray, "h w"], where: str) -> None:
-        """Raise TissueError naming `where` when the map holds an id that the table does not know."""
+        """Raise TissueError naming `where` for a map of anything but whole numbers that the table knows."""
+        kind = np.asarray(semantic_map).dtype
+        if not np.issubdtype(kind, np.integer):
+            raise TissueError(f"{where}: the map holds {kind}; give whole numbers, such as map.astype(np.uint8)")
         unknown = sorted(set(np.unique(semantic_map).tolist()) - set(self.ids) - {UNLABELLED})
         if unknown:
             raise TissueError(

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from histoloom.conditioning.inputs import CROP_MULTIPLE, MAP_STEP, Crop, canvas, no_map, pack_crops, type_map
 from histoloom.errors import ImageError, InputError
@@ -31,6 +32,13 @@ def test_an_id_that_the_model_does_not_know_is_named():
 def test_a_crop_below_24_px_is_refused_by_its_file(shape):
     with pytest.raises(ImageError, match=r"bank/gland/a\.png: is \d+ x \d+ px; crops need 24 px or more"):
         Crop(pixels(*shape), 0, "bank/gland/a.png")
+
+
+@pytest.mark.usefixtures("untyped")
+def test_a_crop_that_is_no_array_is_refused_by_its_kind():
+    for picture, kind in ((Image.new("RGB", (32, 32)), "Image"), ([[[0, 0, 0]]], "list")):
+        with pytest.raises(ImageError, match=f"^mine: is a {kind}; give an array of RGB pixels"):
+            Crop(picture, 0, "mine")
 
 
 def test_packed_crops_know_their_sample_their_type_and_what_of_them_is_crop():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -9,15 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
+from histoloom import precision
 from histoloom.conditioning.crops import CropConfig
 from histoloom.encoders.small import SmallEncoder, SmallEncoderConfig, save_small_encoder
-from histoloom.errors import ConfigError, HistoloomError, InputError, OutputError
+from histoloom.errors import ConfigError, HistoloomError, InputError, ModelError, OutputError
 from histoloom.evaluation.downstream import DownstreamConfig
+from histoloom.experiments import reproduce as reproduction
 from histoloom.experiments.check import check_recipe
 from histoloom.experiments.context import record_of
 from histoloom.experiments.recipe import Reproduction, read_recipe
 from histoloom.experiments.reproduce import equal_orders, reproduce
 from histoloom.generation.patches import WeaveConfig
+from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.progress import silent
 from histoloom.tissue import TissueTable
 
@@ -107,6 +111,29 @@ def test_all_are_trained_woven_and_measured_alike_and_a_run_that_stopped_makes_n
     (folder / "run" / "tissue.toml").write_text(table.replace("gland", "glnad"))
     with pytest.raises(OutputError, match="run: has begun with the types stroma, glnad, and its tables would mix them"):
         run(folder)
+
+
+def test_a_run_goes_on_in_its_own_precision_only(folder, make_pipeline, monkeypatch):
+    make_pipeline().save_pretrained(str(folder / "model"))
+    text = RECIPE.format(val_share=0.4).replace("[reproduce]", '[reproduce]\nautoencoder_of = "model"')
+    text = text[: text.index("[autoencoder]")] + text[text.index("[denoiser]") :]
+    (folder / "tiny.toml").write_text(text)
+    trained = []
+    monkeypatch.setattr(reproduction, "_weave_and_measure", lambda *given: trained.append(given) or {})
+    recipe = read_recipe(folder / "tiny.toml")
+    reproduce(recipe, folder / "run")
+
+    (comparison, models), out = trained[0], folder / "run" / "unconditional" / "woven"
+    orders, _ = equal_orders(comparison.run.patches, comparison.budget)
+    for dtype in (torch.float32, torch.bfloat16):
+        model = HistoloomPipeline.load(models["unconditional"], dtype)
+        with nullcontext() if dtype == torch.float32 else pytest.raises(OutputError, match='computed_in was "fp32 on'):
+            reproduction._weave(comparison, model, orders, out)
+
+    other = not precision.bf16_is_faster()
+    monkeypatch.setattr(precision, "bf16_is_faster", lambda: other)
+    with pytest.raises(ModelError, match=r"precision: (bf16|fp32) then, (bf16|fp32) now"):
+        reproduce(recipe, folder / "run")
 
 
 def test_maps_and_crops_are_those_of_the_training_patches_and_no_crop_comes_from_its_own_patch(small_patches):

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from histoloom.errors import InputError, TissueError
-from histoloom.generation.contact_sheet import comparison_sheet, contact_sheet, overlay
+from histoloom.generation.contact_sheet import SheetRow, comparison_sheet, contact_sheet, overlay
 from histoloom.tissue import TissueTable, TissueType
 
 TABLE = TissueTable(
@@ -91,6 +92,28 @@ def test_no_rows_and_unknown_tissue_are_refused():
         contact_sheet([], TABLE)
     with pytest.raises(TissueError, match="crops of patch 1"):
         contact_sheet([row(), row(crops=[(7, (24, 24))])], TABLE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"image": np.zeros((64, 64, 3))}, r"image of patch 0: holds float64 of shape \(64, 64, 3\)"),
+        ({"image": Image.new("RGB", (64, 64))}, "image of patch 0: is a Image; give an array"),
+        ({"semantic_map": np.zeros((64, 64), bool)}, "patch 0: the map holds bool; give whole numbers"),
+        ({"semantic_map": np.zeros((64, 64))}, "patch 0: the map holds float64; give whole numbers"),
+        ({"crops": [np.zeros((32, 32, 3), np.uint8)]}, "crops of patch 0: hold a ndarray; give pairs"),
+        ({"crops": [(0, np.zeros((32, 32, 3)))]}, "crop of patch 0: holds float64"),
+        ({"columns": 0}, "a sheet of 0 columns"),
+        ({"tile": 0}, "0 px a tile; give 1 and 16 or more"),
+    ],
+)
+@pytest.mark.usefixtures("untyped")
+def test_what_no_sheet_can_show_is_refused_by_its_place(changes, reason):
+    row = {"semantic_map": np.zeros((64, 64), np.uint8), "crops": [], "image": np.zeros((64, 64, 3), np.uint8)}
+    layout = {name: changes[name] for name in ("columns", "tile") if name in changes}
+    row |= {name: value for name, value in changes.items() if name in row}
+    with pytest.raises(InputError, match=reason):
+        contact_sheet([SheetRow(**row)], TissueTable.from_names(["stroma", "gland"]), **layout)
 
 
 def test_an_overlay_tints_the_tissue_draws_its_border_and_leaves_the_unlabelled_clear():

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from histoloom.conditioning.crops import CropConfig, ReferenceCrops
 from histoloom.conditioning.inputs import Crop
-from histoloom.errors import ConfigError, ModelError
+from histoloom.errors import ConfigError, InputError, ModelError
 from histoloom.generation.order import Order
 from histoloom.generation.patches import weave
 from histoloom.generation.settings import WeaveConfig
@@ -146,3 +147,26 @@ def test_a_patch_of_pixels_that_are_not_finite_is_named(make_pipeline, orders):
     woven = weave(pipeline, orders, QUICK, first=2)
     with pytest.raises(ModelError, match=r"patches 2 to 3: patch 0 of 2 in its batch \(seed 2\): its pixels are not"):
         next(woven)
+
+
+@pytest.mark.usefixtures("untyped")
+def test_an_order_holds_what_the_pipeline_takes_and_its_patch_a_map_of_bytes(pipeline, orders):
+    config, order = WeaveConfig(steps=1, copy_limit=1.0), orders[0]
+    plain = next(weave(pipeline, [order], config))
+    semantic_map, by_type = order.semantic_map, {}
+    for crop in order.crops:
+        by_type.setdefault(crop.tissue, []).append(crop.pixels)
+    for given, crops in (
+        (torch.from_numpy(semantic_map), tuple(order.crops)),
+        (semantic_map.astype(np.int64), order.crops),
+        (Image.fromarray(semantic_map), by_type),
+    ):
+        patch = next(weave(pipeline, [Order(given, "map", crops)], config))
+        np.testing.assert_array_equal(patch.image, plain.image)
+        assert type(patch.semantic_map) is np.ndarray
+        assert patch.semantic_map.dtype == np.uint8
+    assert next(weave(pipeline, [replace(order, crops=None)], config)).provenance.crops == ()
+    with pytest.raises(InputError, match="orders is a generator; give a list of Order"):
+        next(weave(pipeline, (one for one in orders), config))
+    with pytest.raises(InputError, match="patch 1: semantic map 0: holds float64"):
+        list(weave(pipeline, [order, replace(order, semantic_map=semantic_map / 1.0)], config))

@@ -230,6 +230,8 @@ def test_reading_a_folder_that_is_unfinished_or_damaged_says_what_is_wrong(woven
         read_woven(tmp_path / "foreign")
     with pytest.raises(InputError, match=r"index\.parquet: names no patches"):
         read_woven(tmp_path / "empty")
+    with pytest.raises(InputError, match="0 patches were asked for"):
+        read_woven(tmp_path, 0)
     (woven / "images" / "00003.png").write_bytes((woven / "images" / "00003.png").read_bytes()[:200])
     with pytest.raises(ImageError, match=r"00003\.png"):
         read_woven(woven)

@@ -12,6 +12,7 @@ from drawn_dataset import write_drawn_dataset
 from PIL import Image
 
 from histoloom.errors import ImageError, InputError
+from histoloom.evaluation.sources import ImageSet
 from histoloom.generation.map_sources import DatasetMaps
 from histoloom.parquet import open_parquet
 from histoloom.patches import store
@@ -149,6 +150,26 @@ def test_selected_patches_keep_their_columns_together(tmp_path):
     chosen = patches.select([3, 1])
     assert chosen.sources == ["3.png", "1.png"]
     np.testing.assert_array_equal(chosen.images, patches.images[[3, 1]])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (np.arange(5) < 2, "indices hold bool; give whole numbers, such as np.flatnonzero"),
+        ([0.7], "indices hold float64"),
+        ([0, 99], "indices run from 0 to 99; there are"),
+    ],
+)
+@pytest.mark.usefixtures("untyped")
+def test_a_mask_is_not_taken_for_the_numbers_0_and_1(small_patches, wrong, reason):
+    everything = ImageSet(
+        "", "", "", "", small_patches.images, None, small_patches.cases, [str(n) for n in range(len(small_patches))]
+    )
+    for patches in (small_patches, everything):
+        with pytest.raises(InputError, match=reason):
+            patches.select(wrong)
+        assert len(patches.select([])) == 0
+        assert len(patches.select(np.array([1, -1], np.int8))) == 2
 
 
 def test_the_fingerprint_changes_with_a_pixel_and_with_the_order(tmp_path):

@@ -1,15 +1,19 @@
+import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from histoloom.errors import ConfigError
+from histoloom.errors import ConfigError, ModelError
+from histoloom.fitting.checkpoint import CHECKPOINT
 from histoloom.fitting.loop import LoopConfig
 from histoloom.models.conditions import Conditions
 from histoloom.models.guided import calls_of, predict, weights_of
 from histoloom.models.sampling import Sampling
 from histoloom.models.students import Student
+from histoloom.tensor_files import read_tensors, save_tensors
 from histoloom.training.denoiser import DenoiserTraining
 from histoloom.training.distillation import (
     Distillation,
@@ -152,6 +156,25 @@ def test_a_finished_distillation_is_opened_and_another_teacher_is_refused(teache
     assert all(torch.equal(first[name], second[name]) for name in first)
     with pytest.raises(Exception, match="another"):
         train(power=0.0)
+
+
+def test_a_distillation_goes_on_with_other_workers_and_for_more_steps(teacher, small_patches, tmp_path):
+    def train(folder: str, steps: int, **changes) -> dict:
+        loop = replace(LOOP, steps=steps, schedule="constant", **changes)
+        config = Distillation(method="guided", steps=(2,), loop=loop)
+        made = train_student(small_patches, teacher.denoiser, teacher.autoencoder, config, WINDOWS, tmp_path / folder)
+        return made.state_dict()
+
+    train("resumed", 1)
+    older = tmp_path / "resumed" / CHECKPOINT  # of versions that wrote the loop into the text of the windows
+    tensors, metadata = read_tensors(older)
+    identity = json.loads(metadata["identity"])
+    identity["windows"] = re.sub(r"loop=.*?\)", f"loop={replace(LOOP, steps=1)}", identity["windows"])
+    save_tensors(tensors, older, {"identity": json.dumps(identity, sort_keys=True)})
+    resumed, whole = train("resumed", 3, workers=1, checkpoint_minutes=3.0), train("whole", 3)
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    with pytest.raises(ModelError, match=r"was made by another run \(loop.batch_size: 8 then, 4 now\)"):
+        train("resumed", 3, batch_size=4)
 
 
 def test_only_a_model_of_flow_that_reads_maps_is_a_teacher(make_pipeline):

@@ -19,7 +19,7 @@ from histoloom.canvas.settings import CanvasConfig
 from histoloom.conditioning.inputs import Crop
 from histoloom.distributed import Workers, run_made
 from histoloom.models.pipeline import HistoloomPipeline
-from histoloom.models.saved_pipeline import check_same_weights, folder_for_workers
+from histoloom.models.worker_pipeline import WorkerPipeline
 from histoloom.progress import Bar, Progress
 
 PARTS_ON_RAY = 8  # of a strip on a cluster, whose number of workers is unknown here
@@ -30,9 +30,7 @@ _LOOKS = 1.0  # seconds between two looks at what is finished
 class Strips:
     """What a worker needs; calling it opens the model, and returns what weaves a strip."""
 
-    model: str  # folder
-    model_hash: str
-    dtype: torch.dtype
+    model: WorkerPipeline
     path: Path  # of the map
     size: tuple[int, int] | None
     rest: str
@@ -57,9 +55,7 @@ class Strips:
     ) -> "Strips":
         """The strips of the canvas that `pipeline` would weave; raises ConfigError where no folder holds it."""
         return cls(
-            model=str(folder_for_workers(pipeline)),
-            model_hash=pipeline.fingerprint,
-            dtype=pipeline.denoiser.dtype,
+            model=WorkerPipeline.of(pipeline),
             path=layout.path.absolute(),
             size=layout.size,
             rest=layout.rest,
@@ -74,8 +70,7 @@ class Strips:
     def __call__(self) -> Callable[[tuple[int, int]], None]:
         if self.threads:
             torch.set_num_threads(self.threads)
-        pipeline = HistoloomPipeline.load(self.model, self.dtype)
-        check_same_weights(pipeline, self.model_hash)
+        pipeline = self.model.open()
         layout = Layout(self.path, pipeline.table, self.size, self.rest)
         parts = Parts(self.rows, layout.shape)
 

@@ -24,7 +24,7 @@ class Crop:
     """An exemplar of one tissue type: RGB pixels uint8 `h w 3`, the type's id, and where it was cut from.
 
     Without `texture` only its colors are followed, their mean and spread; `crops-as-reference` alone reads those, other
-    conditionings ignore such a crop. Raises ImageError for a crop below SMALLEST_CROP px.
+    conditionings ignore such a crop. Raises ImageError for a crop below SMALLEST_CROP px, and for one that is no array.
     """
 
     pixels: UInt8[np.ndarray, "h w 3"]
@@ -35,6 +35,12 @@ class Crop:
     texture: bool = True
 
     def __post_init__(self):
+        if not isinstance(self.pixels, np.ndarray):
+            kind = type(self.pixels).__name__
+            raise ImageError(
+                f"{self.source or 'crop'}: is a {kind}; give an array of RGB pixels, such as "
+                "np.asarray(picture.convert('RGB'))"
+            )
         if self.pixels.dtype != np.uint8 or self.pixels.ndim != 3 or self.pixels.shape[2] != 3:
             shape = f"{self.pixels.dtype} of shape {self.pixels.shape}"
             raise ImageError(f"{self.source or 'crop'}: holds {shape}; give RGB pixels, uint8 `h w 3`")

@@ -16,7 +16,7 @@ from histoloom.generation.woven_patch import CropUse
 from histoloom.generation.woven_reader import read_woven
 from histoloom.patches.folder import SUFFIXES
 from histoloom.patches.slide_jobs import SLIDE_SUFFIXES
-from histoloom.patches.store import SCALE_TOLERANCE, common_mpp, iter_rows, load_patches, read_table, splits
+from histoloom.patches.store import SCALE_TOLERANCE, common_mpp, iter_rows, load_patches, positions, read_table, splits
 from histoloom.pictures import open_picture, opened_picture, rgb_pixels
 from histoloom.shown import looks_like_labels
 from histoloom.text import canonical
@@ -119,8 +119,8 @@ class ImageSet:
         return digest.hexdigest()
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "ImageSet":
-        """The images at `indices`, in that order."""
-        at = np.asarray(indices, np.int64)
+        """The images at `indices`, in that order; raises InputError as `Patches.select` does."""
+        at = positions(indices, len(self))
         maps, whole = (None if of is None else of[at] for of in (self.semantic_maps, self.whole_maps))
         names = [self.cases[i] for i in at], [self.names[i] for i in at]
         crops = [self.crops[i] for i in at] if self.crops else []

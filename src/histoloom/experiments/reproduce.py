@@ -54,6 +54,7 @@ from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.schedulers import make_sampler
 from histoloom.patches.store import Patches
 from histoloom.pictures import write_picture
+from histoloom.precision import resolved
 from histoloom.progress import Progress, silent
 from histoloom.records import Record
 from histoloom.training.denoiser import DenoiserTraining, train_denoiser
@@ -129,7 +130,9 @@ def _train_all(comparison: Comparison, dataset: Path) -> dict[str, Path]:
         loop = replace(run.recipe.denoiser.loop, steps=budget.steps, seed=budget.seed)
         config = replace(run.recipe.denoiser, conditioning=kind, views=budget.views, loop=loop)
         nested = run.levels and run.levels.of.tolist()
-        key = comparison.key("train", asdict(config), weights_hash(autoencoder), nested)
+        # The precision, since one conditioning in bf16 and another in fp32 are not compared at one equal budget.
+        precision = resolved(loop.precision)
+        key = comparison.key("train", asdict(config), precision, weights_hash(autoencoder), nested)
         home = run.folder / kind
         cached_result(home / "trained.json", key, lambda: _train(comparison, dataset, autoencoder, config, home))  # noqa: B023
         models[kind] = home / "model"
@@ -196,7 +199,8 @@ def _weave_and_measure(comparison: Comparison, models: dict[str, Path]) -> dict:
 def _weave(comparison: Comparison, pipeline: HistoloomPipeline, orders: list[Order], out: Path) -> None:
     config = replace(comparison.budget.weave, seed=comparison.budget.seed)
     inputs = {"model": pipeline.fingerprint, "data": comparison.key(len(orders))}
-    record = Record(command="reproduce", format=FORMAT, settings=asdict(config), inputs=inputs)
+    settings = asdict(config) | {"computed_in": pipeline.computed_in}
+    record = Record(command="reproduce", format=FORMAT, settings=settings, inputs=inputs)
     with comparison.run.progress(f"weaving {out.parent.name}", len(orders), "patches") as bar:
 
         def weave_from(first: int):

@@ -7,12 +7,13 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from histoloom.errors import InputError, TissueError
+from histoloom.errors import ImageError, InputError, TissueError
 from histoloom.tissue import TissueTable
 
 PAPER, INK, FAINT, EMPTY = "#ffffff", "#2b2b33", "#7a7a85", "#f1f1f4"
 FRAME = 3  # pixels of tissue color around a crop
 SHADOW = "#4a4a52"  # hairline that sets a pale tissue color off from the paper
+SMALLEST_TILE = 16  # px
 HEADINGS = ("map", "crops", "woven")
 
 
@@ -29,9 +30,12 @@ def contact_sheet(
 ) -> Image.Image:
     """A sheet with `columns` patches to a line, three pictures of `tile` pixels each, and a legend of the types shown.
 
-    Raises InputError without rows, and TissueError where a map or a crop has an id that the table does not know.
+    Raises InputError without rows, columns or room for a picture, ImageError where an image or a crop is not uint8
+    `h w 3`, and TissueError where a map or a crop has an id that the table does not know.
     """
     rows = [row if isinstance(row, SheetRow) else SheetRow(*row) for row in rows]
+    if columns < 1 or tile < SMALLEST_TILE:
+        raise InputError(f"a sheet of {columns} columns, {tile} px a tile; give 1 and {SMALLEST_TILE} or more")
     _check_rows(rows, table)
     columns = min(columns, len(rows))
     gap, wide_gap, margin = max(4, tile // 40), max(12, tile // 10), max(16, tile // 8)
@@ -107,10 +111,26 @@ def _check_rows(rows: list[SheetRow], table: TissueTable) -> None:
         raise InputError("a contact sheet needs at least one patch; got none")
     for number, row in enumerate(rows):
         table.check(row.semantic_map, f"contact sheet, patch {number}")
+        _check_pixels(row.image, f"contact sheet, image of patch {number}")
+        for crop in row.crops:
+            if not isinstance(crop, tuple | list) or len(crop) != 2:
+                raise InputError(
+                    f"contact sheet, crops of patch {number}: hold a {type(crop).__name__}; give pairs of a tissue id "
+                    "and pixels"
+                )
+            _check_pixels(crop[1], f"contact sheet, crop of patch {number}")
         if unknown := {tissue_id for tissue_id, _ in row.crops} - set(table.ids):
             raise TissueError(
                 f"contact sheet, crops of patch {number}: unknown tissue ids {sorted(unknown)}; known: {table.ids}"
             )
+
+
+def _check_pixels(pixels: object, where: str) -> None:
+    """Raise ImageError for anything but RGB pixels."""
+    if not isinstance(pixels, np.ndarray):
+        raise ImageError(f"{where}: is a {type(pixels).__name__}; give an array of RGB pixels, uint8 `h w 3`")
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise ImageError(f"{where}: holds {pixels.dtype} of shape {pixels.shape}; give RGB pixels, uint8 `h w 3`")
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:

@@ -11,12 +11,13 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from histoloom.conditioning.inputs import Crop
-from histoloom.errors import ModelError
+from histoloom.errors import InputError, ModelError
 from histoloom.generation.order import Order, OrderList
 from histoloom.generation.self_check import SelfCheck
 from histoloom.generation.settings import WeaveConfig
 from histoloom.generation.woven_patch import AnnotatedPatch, CropUse, Dropped, Provenance
 from histoloom.metrics.copy_score import best_matches
+from histoloom.models.arguments import as_crops, as_maps
 from histoloom.models.pipeline import HistoloomPipeline
 from histoloom.models.sampling import Sampling
 from histoloom.models.step_end import StepEnd
@@ -46,9 +47,12 @@ def weave(
 
     Batches begin at multiples of `batch_size` whatever `first` is: on some processors the last bit of a patch depends
     on how many are woven at once, and a resumed run must end with the bytes of an undisturbed one. Maps of different
-    sizes may be mixed; those of one size are woven at once. Raises ModelError, with the number of the patch, where the
+    sizes may be mixed; those of one size are woven at once. Maps and crops of an order may be what the pipeline takes:
+    those of the patch are uint8. Raises InputError for others, and ModelError, with the number of the patch, where the
     model yields pixels that are not finite.
     """
+    if not isinstance(orders, OrderList):
+        raise InputError(f"orders is a {type(orders).__name__}; give a list of Order")
     step_end = callback_on_step_end
     for patch in weave_checked(pipeline, orders, config or WeaveConfig(), first, bar, mpp, step_end=step_end):
         assert isinstance(patch, AnnotatedPatch)
@@ -115,7 +119,7 @@ def weave_batch(
     numbers = range(start, min(start + config.batch_size, len(orders)))
     seeds = [config.seed + number for number in numbers]
     try:
-        patches = woven([orders[number] for number in numbers], seeds)
+        patches = woven([_as_read(orders[number], number, pipeline) for number in numbers], seeds)
         if check is None:
             return list(patches)
         again = dict(zip(numbers, seeds, strict=True))
@@ -128,6 +132,16 @@ def weave_batch(
         )
     except ModelError as error:
         raise ModelError(f"patches {start} to {numbers[-1]}: {error}") from None
+
+
+def _as_read(order: Order, number: int, pipeline: HistoloomPipeline) -> Order:
+    """The order with its map as uint8, and its crops as a list; raises InputError with its number."""
+    try:
+        maps = as_maps([order.semantic_map], pipeline.table)
+        crops = [] if order.crops is None else as_crops([order.crops], maps, pipeline.table)[0]
+    except InputError as error:
+        raise type(error)(f"patch {number}: {error}") from None
+    return replace(order, semantic_map=maps[0], crops=crops)
 
 
 def copy_limit_of(pipeline: HistoloomPipeline, config: WeaveConfig) -> float | None:

@@ -18,7 +18,7 @@ from histoloom.generation.self_check import Checking
 from histoloom.generation.settings import Source, WeaveConfig
 from histoloom.generation.woven_patch import AnnotatedPatch, Dropped
 from histoloom.models.pipeline import HistoloomPipeline
-from histoloom.models.saved_pipeline import check_same_weights, folder_for_workers
+from histoloom.models.worker_pipeline import WorkerPipeline
 from histoloom.progress import Bar
 
 
@@ -26,9 +26,7 @@ from histoloom.progress import Bar
 class Share:
     """What a worker needs to weave its share; calling it opens the model, and returns what weaves a batch."""
 
-    model: str  # folder
-    model_hash: str
-    dtype: torch.dtype
+    model: WorkerPipeline
     source: Source
     config: WeaveConfig
     mpp: float | None
@@ -49,15 +47,12 @@ class Share:
     ) -> "Share":
         """The share of workers that weave what `pipeline` would; raises ConfigError where no folder holds it."""
         threads = 0 if workers.ray else max(1, torch.get_num_threads() // workers.count)
-        dtype = pipeline.denoiser.dtype
-        source, folder = _absolute(source), str(folder_for_workers(pipeline))
-        return cls(folder, pipeline.fingerprint, dtype, source, config, mpp, own_bank, checking, threads)
+        return cls(WorkerPipeline.of(pipeline), _absolute(source), config, mpp, own_bank, checking, threads)
 
     def __call__(self) -> Callable[[int], list[AnnotatedPatch | Dropped]]:
         if self.threads:
             torch.set_num_threads(self.threads)
-        pipeline = HistoloomPipeline.load(self.model, self.dtype)
-        check_same_weights(pipeline, self.model_hash)
+        pipeline = self.model.open()
         orders = make_orders(self.source, pipeline.table, self.config.seed, self.mpp, self.own_bank)
         check = self.checking and self.checking.open(orders.replacement, pipeline.table)
         return lambda start: weave_batch(pipeline, orders, self.config, start, self.mpp, check)

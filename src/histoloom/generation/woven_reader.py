@@ -70,6 +70,8 @@ def read_woven(folder: Path | str, most: int | None = None) -> Woven:
 
     Raises InputError or ImageError with file and cure. `iter_woven` reads patches of any sizes, one by one.
     """
+    if most is not None and most < 1:
+        raise InputError(f"{folder}: {most} patches were asked for; give 1 or more, or None for all")
     rows, images, maps = [], [], []
     for row, image, semantic_map in islice(iter_woven(folder), most):
         if maps and semantic_map.shape != maps[0].shape:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from histoloom.errors import ConfigError, ModelError, TissueError
+from histoloom.errors import ModelError, TissueError
 from histoloom.models.autoencoder import AUTOENCODERS, latent_channels, latent_factor
 from histoloom.models.denoiser import Denoiser
 from histoloom.models.model_files import CONFIG, INDEX, WEIGHTS, check_finite, check_weights, first_line, read_config
@@ -55,22 +55,6 @@ def _check_index(index: dict, path: Path) -> None:
         raise ModelError(f"{path}: copy_limit is {shorten(repr(limit))}; give a number above 0, up to 1, or none")
     if mpp is not None and not (type(mpp) in (int, float) and 0.01 <= mpp <= 100):
         raise ModelError(f"{path}: mpp is {shorten(repr(mpp))}; give 0.01 to 100 micrometers per pixel, or none")
-
-
-def folder_for_workers(pipeline: Any) -> Path:
-    """The folder from which workers open a pipeline; raises ConfigError where it was never saved."""
-    folder = Path(str(pipeline.name_or_path or ""))
-    if not (folder / INDEX).is_file():
-        raise ConfigError("the model is in no folder that workers could open; save it and load it, or use 1 worker")
-    return folder.absolute()
-
-
-def check_same_weights(pipeline: Any, model_hash: str) -> None:
-    """Raise ModelError for a pipeline that a worker opened, and whose weights are not those that were asked for."""
-    if pipeline.fingerprint != model_hash:
-        raise ModelError(
-            f"{pipeline.name_or_path}: holds other weights than those that weave; save the model and load it"
-        )
 
 
 def check_parts(pipeline: Any, folder: Path) -> None:

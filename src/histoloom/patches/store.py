@@ -84,8 +84,8 @@ class Patches:
         return [f"{source} ({x}, {y})" if source in several else source for source, (x, y, _) in places]
 
     def select(self, indices: Iterable[int] | Int[np.ndarray, " m"]) -> "Patches":
-        """The patches at `indices`, in that order."""
-        at = np.asarray(list(indices), dtype=np.int64)
+        """The patches at `indices`, in that order; raises InputError for a mask, and for numbers of no patch."""
+        at = positions(indices, len(self))
         names = [self.cases[i] for i in at], [self.sources[i] for i in at]
         return Patches(self.images[at], self.semantic_maps[at], *names, self.mpp[at], self.places[at])
 
@@ -97,6 +97,16 @@ class Patches:
         if np.isfinite(self.mpp).any():
             digest.update(self.mpp.astype("<f8").tobytes())
         return digest.hexdigest()
+
+
+def positions(indices: Iterable[int] | Int[np.ndarray, " m"], count: int) -> Int[np.ndarray, " m"]:
+    """The indices of some of `count` items as an array; raises InputError for anything but whole numbers of items."""
+    at = np.asarray(list(indices))
+    if at.size and not np.issubdtype(at.dtype, np.integer):
+        raise InputError(f"indices hold {at.dtype}; give whole numbers, such as np.flatnonzero(mask)")
+    if at.size and not -count <= at.min() <= at.max() < count:
+        raise InputError(f"indices run from {at.min()} to {at.max()}; there are {count} items")
+    return at.astype(np.int64)
 
 
 def common_mpp(mpp: Float[np.ndarray, " n"]) -> float | None:

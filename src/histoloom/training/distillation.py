@@ -214,7 +214,8 @@ def train_student(
     torch.manual_seed(config.loop.seed)
     student = make_student(teacher, config.student())
     objective = DistillationObjective(student, teacher, autoencoder, config)
-    identity = identity_of(config, patches=patches.fingerprint(), teacher=weights_hash(teacher), windows=str(shown))
+    drawn = str(replace(shown, loop=LoopConfig()))  # `identity_of` says what of the loop may not change
+    identity = identity_of(config, patches=patches.fingerprint(), teacher=weights_hash(teacher), windows=drawn)
     if config.method == "average":
         identity |= {"steps grow over": config.loop.steps}  # so a longer run is another run
     report = None if on_checkpoint is None else (lambda step, averaged: on_checkpoint(step, averaged.student))
