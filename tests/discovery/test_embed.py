@@ -301,6 +301,20 @@ def test_a_dataset_is_embedded_whole_or_in_windows(dataset, encoder, tmp_path):
         find_parts(dataset, Cutting(split="test"))
 
 
+def test_settings_that_have_no_effect_on_the_input_are_refused(dataset, slides, tmp_path):
+    """A list that is not read would embed all patches, and say nothing."""
+    (tmp_path / "list.csv").write_text("slide\nP0_0.png\n")
+    with pytest.raises(ConfigError, match=r"^--list: for slides only, and .* is a patch dataset"):
+        find_parts(dataset, Cutting(), tmp_path / "list.csv")
+    given = {"mpp": 1.0, "slide_mpp": 0.5, "min_focus": 0.0, "case_pattern": "(.)", "of_chosen": "x"}
+    for name, value in given.items():
+        option = name.replace("_", "-")
+        with pytest.raises(ConfigError, match=rf"^--{option}: for slides only"):
+            find_parts(dataset, replace(Cutting(), **{name: value}))
+    with pytest.raises(ConfigError, match="is not a patch dataset, so it has no split 'val'; leave it out"):
+        find_parts(slides, Cutting(split="val"))
+
+
 def test_a_damaged_shard_is_named_and_the_others_are_embedded(dataset, encoder, tmp_path):
     shutil.copytree(dataset, tmp_path / "set")
     data = tmp_path / "set" / "data"

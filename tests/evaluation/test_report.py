@@ -194,6 +194,10 @@ def test_bad_input_is_refused_before_anything_is_computed(image_sets, report_con
     two_types = Segmenter(torch.nn.Identity(), 2, SegmenterConfig(), frozenset())
     with pytest.raises(InputError, match=r"real/tissue\.toml: has ids up to 2, but the segmenter knows 2 types"):
         evaluate(real, image_sets("fake", 2, 12), None, report_config, two_types)
+    other_order = TissueTable.from_names(["stroma", "tumour", "gland"])
+    reads_others = Segmenter(torch.nn.Identity(), 3, SegmenterConfig(), frozenset(), table=other_order)
+    with pytest.raises(InputError, match=r"real/tissue\.toml: id 1 is 'gland', and to the segmenter 'tumour'; name"):
+        evaluate(real, image_sets("fake", 2, 12), None, report_config, reads_others)
     with pytest.raises(ConfigError, match="name at least one encoder"):
         EvaluationConfig(encoders=())
 
@@ -221,6 +225,9 @@ def test_means_of_maps_are_over_the_types_of_both_sides_and_the_floor_says_what_
     assert of_name["IoU, tumour"].floor is None
     assert notes[0] == "Mean IoU and Dice are over the 2 types of both sides. Only the synthetic maps show tumour."
     assert notes[1] == "The segmenter learned from none of the real images that the floor is measured on (60)."
+    assert notes[2].startswith("What the segmenter calls its types is not recorded")
+    segmenter.table = real.table
+    assert map_figures(sets, segmenter)[1] == notes[:2]
     _, notes = map_figures(replace(sets, reference=train), segmenter)
     assert notes[0].startswith("The segmenter learned from 60 of the 60 real images that the floor is measured on")
 

@@ -11,7 +11,7 @@ from histoloom.errors import ConfigError, InputError, ModelError
 from histoloom.evaluation.segmenter import SEGMENTER, SegmenterConfig, load_segmenter, save_segmenter, train_segmenter
 from histoloom.metrics.map_fidelity import confusion, iou, mean_over_present
 from histoloom.stain import StainJitter
-from histoloom.tissue import UNLABELLED
+from histoloom.tissue import UNLABELLED, TissueTable
 
 TINY = SegmenterConfig(
     channels=(8, 16), size=32, steps=40, batch_size=4, learning_rate=1e-2, stain=StainJitter(0.05, 0.01, 0.02)
@@ -121,12 +121,13 @@ def test_unlabelled_pixels_teach_nothing():
 
 def test_a_saved_segmenter_reads_as_before(trained, tmp_path):
     segmenter, _ = trained
+    segmenter.table = TissueTable.from_names(["stroma", "gland", "tumour"])
     images, _ = tissue(2, seed=4)
     path = save_segmenter(segmenter, tmp_path / "run")
     again = load_segmenter(tmp_path / "run")
     assert path.name == SEGMENTER
     assert sorted(p.name for p in path.parent.iterdir()) == [SEGMENTER]
-    assert again.config == segmenter.config
+    assert (again.config, again.table) == (segmenter.config, segmenter.table)
     assert np.array_equal(again.predict(images), segmenter.predict(images))
 
 

@@ -43,8 +43,9 @@ def test_a_segmenter_that_learned_from_other_patches_or_types_is_trained_again(s
     relabeled = replace(small_patches, semantic_maps=np.where(small_patches.semantic_maps == 1, 0, 1).astype(np.uint8))
     turned = replace(relabeled, images=np.ascontiguousarray(relabeled.images[:, ::-1]))
     three, four = (TissueTable.from_names(["stroma", "gland", "tumor", "polyp"][:n]) for n in (3, 4))
+    other = TissueTable.from_names(["stroma", "tumor", "gland", "polyp"])
     for patches, table, trained in ((small_patches, three, 1), (small_patches, three, 1), (relabeled, three, 2),
-                                    (turned, three, 3), (turned, four, 4)):  # fmt: skip
+                                    (turned, three, 3), (turned, four, 4), (turned, other, 5)):  # fmt: skip
         assert open_segmenter(tmp_path, patches, table, config, bar).num_types == table.num_ids
         assert labels == ["segmenter"] * trained
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_dataset import write_drawn_dataset
 from PIL import Image
 from scipy.ndimage import uniform_filter
 from sklearn.ensemble import RandomForestClassifier
@@ -20,6 +21,7 @@ from histoloom.study.folder import open_study, read_key
 from histoloom.study.matching import Matcher, allocate, spread_over_cases
 from histoloom.study.plan import draw_items, orders
 from histoloom.study.settings import StudyConfig
+from histoloom.tissue import TissueTable, TissueType
 
 CONFIG = StudyConfig(n=40, readers=3, repeats=0.2)
 
@@ -160,6 +162,38 @@ def test_pairs_hold_one_real_image_on_a_random_side(sides):
     assert sorted(orders(items, config)[0]) == list(range(len(items)))
 
 
+def test_a_type_that_the_other_table_knows_by_an_alias_is_the_same_tissue(sides):
+    """Compared by name, it would be in no study, and the command would not say so."""
+    real, fake = sides
+    renamed = TissueTable((TissueType(0, "Stroma", "#ee99aa"), TissueType(1, "crypt", "#4477aa", ("gland",))))
+    renamed = Matcher(real, replace(fake, table=renamed))
+    assert renamed.fake_tissues == Matcher(real, fake).fake_tissues
+    assert renamed.unmatched() == {}
+
+
+def test_tissue_of_synthetic_images_alone_is_named(sides, tmp_path):
+    real, fake = sides
+    stroma = np.where(np.arange(len(fake))[:, None, None] < 7, 0, fake.maps).astype(np.uint8)
+    mixed = [i for i, tissue in enumerate(Matcher(real, fake).real_tissues) if tissue == "stroma + gland"]
+    sides = real.select(mixed), replace(fake, semantic_maps=stroma)
+    alone = Matcher(*sides).unmatched()
+    assert alone["stroma"] >= 7
+    said = create_study(sides, StudyConfig(n=8, readers=1), tmp_path / "study")
+    listed = ", ".join(f"{name}: {number}" for name, number in sorted(alone.items()))
+    assert f"synthetic images of tissue that no real image shows are left out ({listed})" in said
+
+
+def test_the_splits_of_a_synthetic_dataset_that_are_not_used_are_named(tmp_path):
+    table = TissueTable.from_names(["stroma", "gland"])
+    real = write_drawn_dataset(tmp_path / "real", table, 4, 2, 32)
+    fake = write_drawn_dataset(tmp_path / "fake", table, 10, 2, 32)  # the first four are those of real
+    (fake / "data" / "val-00000.parquet").write_bytes((fake / "data" / "train-00000.parquet").read_bytes())
+    assert load_sides(real, fake)[1].notes == (
+        f"{fake}: only split val is used, and not train",
+        f"{fake}: 4 images are real ones, pixel by pixel, and are left out",
+    )
+
+
 def test_images_without_maps_are_matched_by_stain_alone(sides, tmp_path):
     real, fake = (replace(side, semantic_maps=None, table=None) for side in sides)
     lines = create_study((real, fake), StudyConfig(n=12, readers=1), tmp_path / "study")
@@ -210,7 +244,8 @@ def test_folders_of_other_sizes_are_refused_and_copies_of_real_images_left_out(m
         load_sides(real, save(make_side("large", 6, 1, 40), tmp_path / "large"))
     fake = save(make_side("fake", 6, 2), tmp_path / "fake")
     (fake / "copy.png").write_bytes((real / "00.png").read_bytes())
-    assert len(load_sides(real, fake)[1]) == 6
+    found = load_sides(real, fake)[1]
+    assert (len(found), found.notes) == (6, (f"{fake}: 1 images are real ones, pixel by pixel, and are left out",))
     with pytest.raises(InputError, match="this is the real folder"):
         load_sides(real, real)
 

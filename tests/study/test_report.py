@@ -169,6 +169,19 @@ def test_pairs_are_right_where_the_real_side_was_chosen(sides, tmp_path):
     assert "architecture" not in (tmp_path / "report" / "report.html").read_text()
 
 
+def test_a_pair_counts_for_the_case_of_its_real_image_and_names_both(sides, tmp_path):
+    """Synthetic images without a known case would count as a case each, and hide that few patients are shown."""
+    real, fake = sides
+    real = replace(real, cases=[f"P{number % 3}" for number in range(len(real))])
+    unknown = replace(fake, cases=fake.names)
+    create_study((real, unknown), StudyConfig(n=20, readers=1, mode="pairs"), tmp_path / "study")
+    answer_all(tmp_path / "study", lambda item: 1)
+    found = write_report(tmp_path / "study", tmp_path / "report")
+    assert "20 items show 3 cases; intervals count items as independent" in found.notes
+    rows = list(csv.DictReader((tmp_path / "report" / "answers.csv").open()))
+    assert {len(row["case"].split(" | ")) for row in rows} == {2}
+
+
 def test_a_report_only_reads_the_answers(sides, tmp_path):
     folder = tmp_path / "study"
     create_study(sides, StudyConfig(n=4, readers=2, practice=0), folder)

@@ -110,6 +110,8 @@ def maps(
     named = name_types(tree.ancestors, tree.levels, names)
     wanted = [named.at(count) for count in types or ()]
     if is_dataset(source):
+        if slide_mpp is not None:
+            raise ConfigError("--slide-mpp is for slides; a patch dataset keeps its own scale; leave it out")
         if len(wanted) > 1:
             raise ConfigError("a patch has one map; give one level with --types, and draw others into other folders")
         level = wanted[0] if wanted else named.at(None)

@@ -85,7 +85,7 @@ def train_judge(dataset: Path, out: Path, config: SegmenterConfig | None = None,
         with files.whole_folder(out) as aside:
             with progress("training the judge", config.steps, "steps") as bar:
                 maps, fits = learned.semantic_maps, fitted(config, min(patches.images.shape[1:3]))
-                segmenter = train_segmenter(learned.images, maps, table.num_ids, fits, bar)
+                segmenter = train_segmenter(learned.images, maps, table.num_ids, fits, bar, table)
             means = _mean_losses(segmenter, judged.images, judged.semantic_maps)
             save_segmenter(segmenter, aside)
             about = {"tissue": table.to_rows(), "mean_loss": means, "held_out_patches": len(judged)}

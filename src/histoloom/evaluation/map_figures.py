@@ -4,10 +4,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 from histoloom.conditioning.hiding import without_types
+from histoloom.errors import InputError
 from histoloom.evaluation.comparison import Comparison
 from histoloom.evaluation.measures import Figure
 from histoloom.evaluation.segmenter import Segmenter
-from histoloom.evaluation.sources import ImageSet
+from histoloom.evaluation.sources import ImageSet, names_of
 from histoloom.metrics.map_fidelity import (
     cases_of_types,
     confusion,
@@ -50,10 +51,36 @@ def map_figures(sets: Comparison, segmenter: Segmenter | None) -> tuple[list[Fig
             for i in np.flatnonzero(shown)
         ]
     notes = [*_types_note(both, shown, real_shown, names), *_learned_note(segmenter, reference)]
+    notes += _names_note(segmenter, reference)
     single = cases_of_types(counts, fake.cases)
     if alone := [names[i] for i in np.flatnonzero(both & (single == 1))]:
         notes.append(f"One synthetic case alone shows {', '.join(alone)}: the interval leaves out how its IoU varies.")
     return figures, notes
+
+
+def check_types(segmenter: Segmenter, real: ImageSet, fake: ImageSet) -> None:
+    """Raise InputError where maps show an id that the segmenter does not know, or that is another type to it.
+
+    Sets without maps pass, and so does a segmenter that does not say what its types are, if it has enough.
+    """
+    if real.table is None or real.semantic_maps is None:
+        return
+    where, cure = f"{real.where}/tissue.toml", "name that of a run on this dataset (--segmenter)"
+    if real.table.num_ids > segmenter.num_types:
+        raise InputError(
+            f"{where}: has ids up to {real.table.num_ids - 1}, but the segmenter knows {segmenter.num_types} types; "
+            f"{cure}"
+        )
+    shown = set(np.unique(real.semantic_maps).tolist())
+    shown |= set() if fake.semantic_maps is None else set(np.unique(fake.semantic_maps).tolist())
+    learned = {} if segmenter.table is None else {tissue.id: tissue for tissue in segmenter.table.types}
+    for tissue in real.table.types if learned else ():
+        same = learned.get(tissue.id)
+        if tissue.id in shown and (same is None or names_of(tissue).isdisjoint(names_of(same))):
+            raise InputError(
+                f"{where}: id {tissue.id} is {tissue.name!r}, and to the segmenter "
+                f"{repr(same.name) if same else 'no tissue'}; {cure}"
+            )
 
 
 def _read(segmenter: Segmenter, images: ImageSet) -> UInt8[np.ndarray, "n h w"]:
@@ -82,3 +109,13 @@ def _learned_note(segmenter: Segmenter, reference: ImageSet) -> list[str]:
             f"(split {reference.split or 'all'}), so that floor is too high; compare with a split that it has not seen."
         ]
     return [f"The segmenter learned from none of the real images that the floor is measured on ({len(reference)})."]
+
+
+def _names_note(segmenter: Segmenter, reference: ImageSet) -> list[str]:
+    """Whether the types of the segmenter are known to be those of the maps."""
+    if segmenter.table is not None:
+        return []
+    return [
+        f"What the segmenter calls its types is not recorded: its ids are taken to be those of {reference.label}, and "
+        "every figure of it is wrong if they are not."
+    ]

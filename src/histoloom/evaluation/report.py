@@ -19,13 +19,13 @@ from histoloom.conditioning.inputs import Crop
 from histoloom.config import check_numbers
 from histoloom.encoders.cache import features
 from histoloom.encoders.encoder import Encoder, distinct_names, fingerprint, open_encoders
-from histoloom.errors import ConfigError, InputError
+from histoloom.errors import ConfigError
 from histoloom.evaluation.comparison import MIN_IMAGES, SIDES, Comparison, compare
 from histoloom.evaluation.copy_search import UNRELATED, CopySearch, search_copies
 from histoloom.evaluation.crop_search import CropSearch, num_pairs, search_crops
 from histoloom.evaluation.crop_sources import find_crops
 from histoloom.evaluation.hidden_types import hide_types
-from histoloom.evaluation.map_figures import map_figures
+from histoloom.evaluation.map_figures import check_types, map_figures
 from histoloom.evaluation.map_origin import with_cases
 from histoloom.evaluation.measures import (
     FRECHET,
@@ -121,11 +121,8 @@ def evaluate(
     real, train = known[0], known[1] if train else None
     for other in (fake, *known[1:]):
         comparable(real, other)
-    if segmenter and real.table and real.table.num_ids > segmenter.num_types:
-        raise InputError(
-            f"{real.where}/tissue.toml: has ids up to {real.table.num_ids - 1}, but the segmenter knows "
-            f"{segmenter.num_types} types; name that of a run on this dataset (--segmenter)"
-        )
+    if segmenter:
+        check_types(segmenter, real, fake)
     shared = [fake.names[i] for i in sorted({i for images in known for i in shared_images(images, fake)})]
     duplicates = {"real": num_duplicates(real), "synthetic": num_duplicates(fake)}
     sets = compare(real, with_cases(fake, known), train, config.most, config.seed)

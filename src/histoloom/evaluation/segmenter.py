@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from histoloom.config import build, check_numbers
-from histoloom.errors import ConfigError, InputError, ModelError
+from histoloom.errors import ConfigError, InputError, ModelError, TissueError
 from histoloom.evaluation.type_weights import labeled_loss, type_weights
 from histoloom.files import whole_file
 from histoloom.fitting.loop import LoopConfig, fit, show_on
@@ -25,7 +25,7 @@ from histoloom.fitting.samples import draw_part, stack, to_pixels
 from histoloom.progress import SILENT, Bar
 from histoloom.stain import StainJitter
 from histoloom.tensor_files import read_tensors, save_tensors
-from histoloom.tissue import UNLABELLED
+from histoloom.tissue import UNLABELLED, TissueTable
 
 SEGMENTER = "segmenter.safetensors"
 _FORMAT = 3  # of the file; until 2, borders lay half a pixel too far right and down
@@ -76,7 +76,10 @@ class SegmenterConfig:
 
 
 class Segmenter:
-    """A trained network, the number of types that it knows, and hashes of the images and maps that it learned from."""
+    """A trained network, the number of types that it knows, and hashes of the images and maps that it learned from.
+
+    `table` says what its types are; None where that was not recorded.
+    """
 
     def __init__(
         self,
@@ -85,9 +88,10 @@ class Segmenter:
         config: SegmenterConfig,
         learned_from: frozenset[bytes],
         maps: str = "",
+        table: TissueTable | None = None,
     ):
         self.network, self.num_types, self.config = network.eval(), num_types, config
-        self.learned_from, self.maps = learned_from, maps
+        self.learned_from, self.maps, self.table = learned_from, maps, table
 
     @torch.inference_mode()
     def predict(self, images: UInt8[np.ndarray, "n h w 3"], batch_size: int = 16) -> UInt8[np.ndarray, "n h w"]:
@@ -163,11 +167,12 @@ def train_segmenter(
     num_types: int,
     config: SegmenterConfig,
     bar: Bar = SILENT,
+    table: TissueTable | None = None,
 ) -> Segmenter:
     """Learn to read `semantic_maps` off `images`; pixels of 255 do not count. The same seed gives the same segmenter.
 
-    `bar` counts steps. Raises InputError for arrays that do not fit, ConfigError for patches smaller than
-    `config.size`, HistoloomError for a loss that is not finite.
+    `bar` counts steps; `table` is what the segmenter will say of its types. Raises InputError for arrays that do not
+    fit, ConfigError for patches smaller than `config.size`, HistoloomError for a loss that is not finite.
     """
     _check(images, semantic_maps, num_types, config)
     with torch.random.fork_rng(devices=[]):
@@ -177,7 +182,7 @@ def train_segmenter(
         trained = fit(objective, MapSampler(images, semantic_maps, config), stack, config.loop(), on_step=show_on(bar))
     assert isinstance(trained, SegmenterObjective)
     learned_from = frozenset(map(_hash, images))
-    return Segmenter(trained.network, num_types, config, learned_from, _hash(semantic_maps).hex())
+    return Segmenter(trained.network, num_types, config, learned_from, _hash(semantic_maps).hex(), table)
 
 
 def save_segmenter(segmenter: Segmenter, folder: Path | str) -> Path:
@@ -192,6 +197,8 @@ def save_segmenter(segmenter: Segmenter, folder: Path | str) -> Path:
         "config": asdict(segmenter.config),
         "maps": segmenter.maps,
     }
+    if segmenter.table is not None:
+        about["types"] = segmenter.table.to_rows()
     tensors = {name: value.cpu().contiguous() for name, value in segmenter.network.state_dict().items()}
     hashes = np.frombuffer(b"".join(sorted(segmenter.learned_from)), np.uint8).reshape(-1, _HASH_BYTES)
     tensors[_LEARNED] = torch.from_numpy(hashes.copy())
@@ -214,10 +221,11 @@ def load_segmenter(folder: Path | str) -> Segmenter:
         learned_from = frozenset(row.tobytes() for row in tensors.pop(_LEARNED).numpy())
         network = _UNet(config.channels, int(about["num_types"]))
         network.load_state_dict(tensors)
-    except (OSError, ConfigError, LookupError, ValueError, TypeError, RuntimeError) as error:
+        table = TissueTable.from_rows(about["types"]) if "types" in about else None
+    except (OSError, ConfigError, TissueError, LookupError, ValueError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{path}: is not a segmenter of this version ({reason}); train it again") from None
-    return Segmenter(network, int(about["num_types"]), config, learned_from, str(about.get("maps", "")))
+    return Segmenter(network, int(about["num_types"]), config, learned_from, str(about.get("maps", "")), table)
 
 
 class _Block(nn.Module):

@@ -55,7 +55,7 @@ class ImageSet:
     made_from: str = ""  # format of the pictures or slides that a dataset was cut from, where its rows tell
     hidden: tuple[int, ...] = ()  # types that the maps leave out
     whole_maps: UInt8[np.ndarray, "n h w"] | None = None  # before types were left out; None where none were
-    notes: tuple[str, ...] = ()  # one line for each kind of file in a plain folder that was left out
+    notes: tuple[str, ...] = ()  # one line for each kind of file or image that was left out
 
     def __len__(self) -> int:
         return len(self.names)

@@ -86,17 +86,12 @@ def open_segmenter(
     with suppress(ModelError):  # one that cannot be read, or of another version, is trained again
         if (folder / SEGMENTER).is_file():
             found = load_segmenter(folder)
-            same = found.config == config and found.num_types == table.num_ids
+            same = (found.config, found.num_types) == (config, table.num_ids)
+            same &= found.table is None or (found.table.ids, found.table.names) == (table.ids, table.names)
             if same and found.has_learned(patches.images, patches.semantic_maps):
                 return found
     with progress("segmenter", config.steps, "steps") as bar:
-        trained = train_segmenter(
-            patches.images,
-            patches.semantic_maps,
-            table.num_ids,
-            config,
-            bar,
-        )
+        trained = train_segmenter(patches.images, patches.semantic_maps, table.num_ids, config, bar, table)
     save_segmenter(trained, folder)
     return load_segmenter(folder)
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from histoloom.evaluation.comparison import trace
 from histoloom.evaluation.map_origin import with_cases
 from histoloom.evaluation.sources import ImageSet, comparable, load_images, shared_images
 from histoloom.files import is_finished, whole_folder, write_json, write_record
+from histoloom.patches.store import splits
 from histoloom.pictures import write_picture
 from histoloom.progress import Progress, silent
 from histoloom.records import Record
@@ -26,14 +27,20 @@ Decode = Callable[[UInt8[np.ndarray, "h w 3"]], UInt8[np.ndarray, "h w 3"]]
 
 
 def load_sides(real: Path, fake: Path, split: str | None = None) -> tuple[ImageSet, ImageSet]:
-    """Real and synthetic images without duplicates, of one size, scale and tissue table; raises InputError."""
+    """Real and synthetic images without duplicates, of one size, scale and tissue table; raises InputError.
+
+    The notes of the synthetic images say which are not used: real ones among them, and other splits of a dataset.
+    """
     real_images = load_images(real, split)
     fake_images = with_cases(load_images(fake), [real_images])
     comparable(real_images, fake_images)
-    shared = set(shared_images(real_images, fake_images))
-    if shared:
+    notes = [*fake_images.notes]
+    if others := [name for name in splits(fake) if fake_images.split not in ("", name)]:
+        notes.append(f"{fake}: only split {fake_images.split} is used, and not {', '.join(others)}")
+    if shared := set(shared_images(real_images, fake_images)):
+        notes.append(f"{fake}: {len(shared)} images are real ones, pixel by pixel, and are left out")
         fake_images = fake_images.select([i for i in range(len(fake_images)) if i not in shared])
-    return real_images.distinct(), fake_images.distinct()
+    return real_images.distinct(), replace(fake_images.distinct(), notes=tuple(notes))
 
 
 def create_study(
@@ -129,6 +136,9 @@ def _about(items: list[Item], matcher: Matcher, sides: tuple[ImageSet, ImageSet]
     lines = [", ".join(f"{sum(item.kind == kind for item in counted)} {kind}" for kind in kinds)]
     used = [shown.index for item in items for shown in item.images if shown.kind != SYNTHETIC]
     lines.append(f"real images of {len({sides[0].cases[i] for i in used})} cases")
+    if unmatched := matcher.unmatched():
+        shown = ", ".join(f"{name}: {number}" for name, number in sorted(unmatched.items()))
+        lines.append(f"synthetic images of tissue that no real image shows are left out ({shown})")
     if matcher.fake_tissues[0] == ANY:
         lines.append("maps are not known on both sides, so images are matched by stain alone")
     real, fake = sides

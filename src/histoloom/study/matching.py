@@ -13,16 +13,20 @@ from histoloom.errors import InputError
 from histoloom.evaluation.sources import ImageSet
 from histoloom.metrics.lab import mean_lab
 from histoloom.patches.heterogeneity import class_fractions
+from histoloom.tissue import TissueTable
 
 SHOWN = 0.1  # share of the labeled pixels from which on an image shows a type
 ANY = "any tissue"  # where maps are not known
 
 
 def tissues(real: ImageSet, fake: ImageSet) -> tuple[list[str], list[str]]:
-    """What each image shows, such as `stroma + polyp`; the same for all unless both sets have maps."""
+    """What each image shows, such as `stroma + polyp`; the same for all unless both sets have maps.
+
+    Types have the names of the table of `real`: the other table may know them by an alias, under the same ids.
+    """
     if real.semantic_maps is None or fake.semantic_maps is None:
         return [ANY] * len(real), [ANY] * len(fake)
-    return _tissues(real), _tissues(fake)
+    return _tissues(real, real.known_table), _tissues(fake, real.known_table)
 
 
 def allocate(capacities: dict[str, int], count: int) -> dict[str, int]:
@@ -51,6 +55,7 @@ class Matcher:
     def __init__(self, real: ImageSet, fake: ImageSet):
         self.real, self.fake = real, fake
         self.real_tissues, self.fake_tissues = tissues(real, fake)
+        self._held = Counter(self.real_tissues)
         self._real_colors, self._fake_colors = _colors(real), _colors(fake)
         self._free = dict.fromkeys(range(len(real)))
         self._uses: Counter[str] = Counter()
@@ -58,8 +63,8 @@ class Matcher:
 
     def draw_fakes(self, count: int, rng: np.random.Generator) -> list[int]:
         """Synthetic images whose tissue real ones show, too, spread over tissues and cases; raises InputError."""
-        held = Counter(self.real_tissues)
-        capacities = {name: min(number, held[name]) for name, number in sorted(Counter(self.fake_tissues).items())}
+        offered = Counter(self.fake_tissues)
+        capacities = {name: min(offered[name], self._held[name]) for name in sorted(offered)}
         if sum(capacities.values()) < count:
             shown = ", ".join(f"{name}: {number}" for name, number in capacities.items())
             raise InputError(
@@ -97,6 +102,10 @@ class Matcher:
         self._templates[best] += 1
         return best
 
+    def unmatched(self) -> dict[str, int]:
+        """What synthetic images show and no real one does, and how many do: none of these can be drawn."""
+        return dict(Counter(tissue for tissue in self.fake_tissues if tissue not in self._held))
+
     def difference(self, real: int, fake: int) -> float:
         """Difference of the mean colors, in Lab units (delta E)."""
         return float(np.linalg.norm(self._real_colors[real] - self._fake_colors[fake]))
@@ -105,9 +114,9 @@ class Matcher:
         return [i for i in self._free if self.real_tissues[i] == self.fake_tissues[like]]
 
 
-def _tissues(images: ImageSet) -> list[str]:
-    names = {tissue.id: tissue.name for tissue in images.known_table.types}
-    shown = [class_fractions(one, images.known_table.num_ids) >= SHOWN for one in images.maps]
+def _tissues(images: ImageSet, table: TissueTable) -> list[str]:
+    names = {tissue.id: tissue.name for tissue in table.types}
+    shown = [class_fractions(one, table.num_ids) >= SHOWN for one in images.maps]
     return [" + ".join(names[i] for i in np.flatnonzero(of).tolist()) or "unlabeled" for of in shown]
 
 

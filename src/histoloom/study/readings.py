@@ -23,7 +23,7 @@ class Readings:
     kinds: list[str]
     roles: list[str]
     tissues: list[str]
-    cases: list[str]  # of the first image
+    cases: list[str]  # of the image, or of the real one of a pair
     returns: list[str]  # the item that a repeat repeats, else empty
     is_pairs: bool
     scores: Float[np.ndarray, "r n"]
@@ -59,9 +59,14 @@ def join(answers: list[Answer], key: dict, readers: list[str]) -> Readings:
         scores = np.where(is_right, scores, STEPS + 1 - scores)
     return Readings(
         readers, items, [row["kind"] for row in rows], [row["role"] for row in rows], [row["tissue"] for row in rows],
-        [row["images"][0]["case"] for row in rows], [row.get("repeats", "") for row in rows], bool(key["pairs"]),
+        [_case(row["images"]) for row in rows], [row.get("repeats", "") for row in rows], bool(key["pairs"]),
         scores, ratings,
     )  # fmt: skip
+
+
+def _case(images: list[dict]) -> str:
+    """The case of an item: a synthetic image of a pair may be known by its own name alone."""
+    return next((image["case"] for image in images if image["kind"] == REAL), images[0]["case"])
 
 
 def repeated(readings: Readings) -> tuple[Float[np.ndarray, "r k"], Float[np.ndarray, "r k"]]:

@@ -73,7 +73,8 @@ def span(figure: Figure) -> str:
 
 
 def _row(answer: Answer, item: dict) -> dict:
-    sources = {"source": " | ".join(image["name"] for image in item["images"]), "case": item["images"][0]["case"]}
+    names, cases = ([image[of] for image in item["images"]] for of in ("name", "case"))
+    sources = {"source": " | ".join(names), "case": " | ".join(cases)}
     about = {name: item.get(name, "") for name in ("kind", "role", "tissue", "repeats")}
     ratings = {name: answer.ratings[name] for name in RATINGS}
     given = {"reader": answer.reader, "item": answer.item, "answer": answer.answer, "at": answer.at}
