@@ -190,7 +190,7 @@ def test_the_splits_of_a_synthetic_dataset_that_are_not_used_are_named(tmp_path)
     (fake / "data" / "val-00000.parquet").write_bytes((fake / "data" / "train-00000.parquet").read_bytes())
     assert load_sides(real, fake)[1].notes == (
         f"{fake}: only split val is used, and not train",
-        f"{fake}: 4 images are real ones, pixel by pixel, and are left out",
+        f"{fake}: left out: 4 images that repeat a real one, pixel by pixel",
     )
 
 
@@ -245,7 +245,7 @@ def test_folders_of_other_sizes_are_refused_and_copies_of_real_images_left_out(m
     fake = save(make_side("fake", 6, 2), tmp_path / "fake")
     (fake / "copy.png").write_bytes((real / "00.png").read_bytes())
     found = load_sides(real, fake)[1]
-    assert (len(found), found.notes) == (6, (f"{fake}: 1 images are real ones, pixel by pixel, and are left out",))
+    assert (len(found), found.notes) == (6, (f"{fake}: left out: 1 image that repeats a real one, pixel by pixel",))
     with pytest.raises(InputError, match="this is the real folder"):
         load_sides(real, real)
 

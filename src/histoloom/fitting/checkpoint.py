@@ -5,7 +5,6 @@ pickled. Data order and noise need no state: sample n of a run is a function of 
 """
 
 import json
-import re
 from pathlib import Path
 
 import torch
@@ -19,7 +18,6 @@ from histoloom.files import whole_file
 from histoloom.tensor_files import read_tensors, save_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
-_LOOP = re.compile(r"loop=LoopConfig\([^)]*\)")
 FORMAT = 2  # of a checkpoint and its identity; only the same format resumes
 
 
@@ -64,7 +62,7 @@ def load_checkpoint(folder: Path, model: nn.Module, average: nn.Module, optimize
         tensors, metadata = read_tensors(path)
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
-    if _without_loops(found := metadata.get("identity", "")) != _without_loops(identity):
+    if (found := metadata.get("identity")) != identity:
         raise ModelError(
             f"{path}: was made by another run ({_difference(found, identity)}); give the run another folder, or "
             "restore its settings"
@@ -110,14 +108,9 @@ def _unreadable(path: Path, error: Exception) -> ModelError:
     return ModelError(f"{path}: is not a readable checkpoint ({reason}); delete it to start over")
 
 
-def _without_loops(identity: str) -> str:
-    """An identity without the loops that older versions wrote into the text of its windows, workers and all."""
-    return _LOOP.sub("", identity)
-
-
-def _difference(old: str, new: str) -> str:
+def _difference(old: str | None, new: str) -> str:
     try:
-        then, now = (_leaves(json.loads(_without_loops(text))) for text in (old, new))
+        then, now = _leaves(json.loads(old or "")), _leaves(json.loads(new))
     except (ValueError, RecursionError):
         return "its configuration is not recorded"
     if then.get("format") != now.get("format"):

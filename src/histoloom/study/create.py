@@ -22,6 +22,7 @@ from histoloom.study.matching import ANY, Matcher
 from histoloom.study.plan import DECODED, MAIN, PRACTICE, REAL, SYNTHETIC, Item, Shown, draw_items, orders
 from histoloom.study.settings import StudyConfig
 from histoloom.study.shortcuts import describe_shortcuts
+from histoloom.text import counted
 
 Decode = Callable[[UInt8[np.ndarray, "h w 3"]], UInt8[np.ndarray, "h w 3"]]
 
@@ -38,7 +39,8 @@ def load_sides(real: Path, fake: Path, split: str | None = None) -> tuple[ImageS
     if others := [name for name in splits(fake) if fake_images.split not in ("", name)]:
         notes.append(f"{fake}: only split {fake_images.split} is used, and not {', '.join(others)}")
     if shared := set(shared_images(real_images, fake_images)):
-        notes.append(f"{fake}: {len(shared)} images are real ones, pixel by pixel, and are left out")
+        repeats = counted(len(shared), "image that repeats", "images that repeat")
+        notes.append(f"{fake}: left out: {repeats} a real one, pixel by pixel")
         fake_images = fake_images.select([i for i in range(len(fake_images)) if i not in shared])
     return real_images.distinct(), replace(fake_images.distinct(), notes=tuple(notes))
 
