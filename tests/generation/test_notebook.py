@@ -24,7 +24,7 @@ MADE = Provenance(7, "<script>", (), "map", 1.0, 1.0, 5, "unipc", "abc", "0")
             Woven(
                 np.stack([PIXELS] * 20), np.stack([MAP] * 20), [{"image": "<b>"}] * 20, TissueTable.from_names(["a"])
             ),
-            "<Woven: 20 patches of 32 x 40 px, 1 tissue types>",
+            "<Woven: 20 patches of 32 x 40 px, 1 tissue type>",
             16,
         ),
     ],

@@ -1,8 +1,9 @@
 """What training loops share about samples: draw them from patches, stack them into batches, stream the batches."""
 
 import signal
+import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,6 +95,9 @@ def lost_workers_explained(place: object) -> Iterator[None]:
     except (RuntimeError, ConnectionError, EOFError) as error:
         if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
             raise
+        if not isinstance(error, RuntimeError):
+            with suppress(RuntimeError):  # which torch raises at any line, once the signal of the death arrives
+                time.sleep(1)
         raise HistoloomError(
             f"{place}: a process that prepares batches died, perhaps for lack of memory; free some and give the same "
             "command again, with workers = 0 in this stage's loop if it dies again"
