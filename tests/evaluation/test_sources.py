@@ -118,12 +118,12 @@ def test_woven_patches_keep_the_names_and_places_of_their_crops(dataset, woven):
 
 
 def test_in_a_plain_folder_a_sub_folder_is_a_case(tmp_path):
-    save(tmp_path, ["P1/a.png", "P1/b.png", "P2/a.png", "c.png"])
+    save(tmp_path, ["P1/a.png", "P1/b.png", "P2/a.png", "c.bmp", "c.png"])
     found = load_images(tmp_path)
-    assert found.names == ["P1/a.png", "P1/b.png", "P2/a.png", "c.png"]
-    assert found.cases == ["P1", "P1", "P2", f"{tmp_path}/c"]
+    assert found.names == ["P1/a.png", "P1/b.png", "P2/a.png", "c.bmp", "c.png"]
+    assert found.cases == ["P1", "P1", "P2", f"{tmp_path}/c.bmp", f"{tmp_path}/c.png"]
     assert found.semantic_maps is None
-    assert found.file_format == "PNG"
+    assert found.file_format == "BMP, PNG"
 
 
 def test_equal_file_names_in_two_folders_are_two_cases_and_equal_sub_folders_are_one(tmp_path):

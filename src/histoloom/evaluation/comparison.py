@@ -175,10 +175,12 @@ def _notes(sets: Comparison) -> list[str]:
     named = (("reference", sets.reference), ("control", sets.control), ("synthetic", sets.fake))
     for name, images in named:
         number = len(set(images.cases))
-        if not images.cases_are_known and images.kind == "image folder":
+        loose = sum(case.startswith(f"{images.where}/") for case in images.cases)  # outside the sub-folders
+        if images.kind == "image folder" and (loose or not images.cases_are_known):
+            some = f"{counted(loose, 'image')} of " if 0 < loose < len(images) else ""
             notes.append(
-                f"Cases of {images.label} are unknown: each image counts as one, and intervals are too narrow where "
-                "images share a patient."
+                f"Cases of {some}{images.label} are unknown: each image counts as one, and intervals are too narrow "
+                "where images share a patient."
             )
         elif number < MIN_CASES:
             notes.append(f"The {name} set has {counted(number, 'case')}: intervals need {MIN_CASES}, and are left out.")

@@ -288,7 +288,7 @@ def _plain(folder: Path) -> ImageSet:
                 f"{path}: is {width} x {height} px where {paths[0].name} is {first_width} x {first_height}; cut all "
                 "images to one size, for instance with `histoloom import --size`"
             )
-    cases = [f"{folder}/{p.stem}" if p.parent == folder else p.parent.relative_to(folder).as_posix() for p in paths]
+    cases = [f"{folder}/{p.name}" if p.parent == folder else p.parent.relative_to(folder).as_posix() for p in paths]
     names = [path.relative_to(folder).as_posix() for path in paths]
     return ImageSet(
         str(folder), "image folder", "", _formats(formats), np.stack(images), None, cases, names, notes=notes
