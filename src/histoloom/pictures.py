@@ -167,6 +167,17 @@ def rgb_pixels(picture: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
     return np.asarray(Image.alpha_composite(glass, picture).convert("RGB"))
 
 
+def check_rgb(pixels: object, where: str) -> None:
+    """Raise ImageError, naming `where`, for anything but an array of RGB pixels, uint8 `h w 3`."""
+    if not isinstance(pixels, np.ndarray):
+        kind = type(pixels).__name__
+        raise ImageError(
+            f"{where}: is a {kind}; give an array of RGB pixels, such as np.asarray(picture.convert('RGB'))"
+        )
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise ImageError(f"{where}: holds {pixels.dtype} of shape {pixels.shape}; give RGB pixels, uint8 `h w 3`")
+
+
 def over_white(
     pixels: UInt8[np.ndarray, "h w c"], premultiplied: bool, opaque: int = 255
 ) -> UInt8[np.ndarray, "h w 3"]:

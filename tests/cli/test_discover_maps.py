@@ -54,8 +54,8 @@ def test_types_become_a_classifier_maps_and_a_page(histoloom, fails, discovered,
     assert ended.code == 0, ended.stderr
     told = fails("discover", "maps", "slides", "--by", "found", "--out", "new", "--types", 7)
     assert "there is no level of 7 types; known: 2, 3" in told
-    told = fails("discover", "maps", "patches", "--by", "found", "--out", "new", "--slide-mpp", 1)
-    assert "--slide-mpp is for slides; a patch dataset keeps its own scale" in told
+    error = fails("discover", "maps", "patches", "--by", "found", "--out", "new", "--slide-mpp", 1)
+    assert "--slide-mpp is for slides; a patch dataset keeps its own scale" in error
     told = fails("discover", "maps", "slides", "--by", "slides", "--out", "new")
     assert "slides: holds neither a classifier nor tissue types" in told
     told = fails("discover", "look", "found", "--out", "new", "--names", "none.toml")

@@ -53,8 +53,9 @@ def test_what_weakens_a_figure_is_noted():
     fake = replace(image_set("fake", 20, 5, "image folder"), file_format="JPEG (lossy)")
     notes = compare(real, fake, None).notes
     assert any("Cases of real are unknown" in note for note in notes)
-    cases = [f"real/{i}.png" if i < 3 else f"P{i % 6}" for i in range(20)]
-    notes_of_some = compare(replace(real, cases=cases), fake, None).notes
+    names = [f"{i}.png" if i < 3 else f"P{i % 6}/{i}.png" for i in range(20)]
+    cases = [f"real/{name}" if "/" not in name else name.partition("/")[0] for name in names]
+    notes_of_some = compare(replace(real, cases=cases, names=names), fake, None).notes
     assert any(re.match(r"Cases of [123] images? of real are unknown", note) for note in notes_of_some)
     assert any("Formats differ (real: PNG; synthetic: JPEG (lossy))" in note for note in notes)
 

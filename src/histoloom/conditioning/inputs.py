@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int, UInt8
 
 from histoloom.errors import ImageError, InputError
 from histoloom.patches.preview import pictures_html
+from histoloom.pictures import check_rgb
 from histoloom.tissue import UNLABELLED
 
 MAP_STEP = 2  # px from one sample of the map to the next
@@ -24,7 +25,7 @@ class Crop:
     """An exemplar of one tissue type: RGB pixels uint8 `h w 3`, the type's id, and where it was cut from.
 
     Without `texture` only its colors are followed, their mean and spread; `crops-as-reference` alone reads those, other
-    conditionings ignore such a crop. Raises ImageError for a crop below SMALLEST_CROP px, and for one that is no array.
+    conditionings ignore such a crop. Raises ImageError for other pixels, and for a crop below SMALLEST_CROP px.
     """
 
     pixels: UInt8[np.ndarray, "h w 3"]
@@ -35,15 +36,7 @@ class Crop:
     texture: bool = True
 
     def __post_init__(self):
-        if not isinstance(self.pixels, np.ndarray):
-            kind = type(self.pixels).__name__
-            raise ImageError(
-                f"{self.source or 'crop'}: is a {kind}; give an array of RGB pixels, such as "
-                "np.asarray(picture.convert('RGB'))"
-            )
-        if self.pixels.dtype != np.uint8 or self.pixels.ndim != 3 or self.pixels.shape[2] != 3:
-            shape = f"{self.pixels.dtype} of shape {self.pixels.shape}"
-            raise ImageError(f"{self.source or 'crop'}: holds {shape}; give RGB pixels, uint8 `h w 3`")
+        check_rgb(self.pixels, self.source or "crop")
         height, width = self.pixels.shape[:2]
         if min(height, width) < SMALLEST_CROP:
             raise ImageError(

@@ -175,7 +175,7 @@ def _notes(sets: Comparison) -> list[str]:
     named = (("reference", sets.reference), ("control", sets.control), ("synthetic", sets.fake))
     for name, images in named:
         number = len(set(images.cases))
-        loose = sum(case.startswith(f"{images.where}/") for case in images.cases)  # outside the sub-folders
+        loose = sum("/" not in name for name in images.names)  # outside the sub-folders
         if images.kind == "image folder" and (loose or not images.cases_are_known):
             some = f"{counted(loose, 'image')} of " if 0 < loose < len(images) else ""
             notes.append(

@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from histoloom.errors import ImageError, InputError, TissueError
+from histoloom.errors import InputError, TissueError
+from histoloom.pictures import check_rgb
 from histoloom.tissue import TissueTable
 
 PAPER, INK, FAINT, EMPTY = "#ffffff", "#2b2b33", "#7a7a85", "#f1f1f4"
@@ -111,26 +112,18 @@ def _check_rows(rows: list[SheetRow], table: TissueTable) -> None:
         raise InputError("a contact sheet needs at least one patch; got none")
     for number, row in enumerate(rows):
         table.check(row.semantic_map, f"contact sheet, patch {number}")
-        _check_pixels(row.image, f"contact sheet, image of patch {number}")
+        check_rgb(row.image, f"contact sheet, image of patch {number}")
         for crop in row.crops:
             if not isinstance(crop, tuple | list) or len(crop) != 2:
                 raise InputError(
                     f"contact sheet, crops of patch {number}: hold a {type(crop).__name__}; give pairs of a tissue id "
                     "and pixels"
                 )
-            _check_pixels(crop[1], f"contact sheet, crop of patch {number}")
+            check_rgb(crop[1], f"contact sheet, crop of patch {number}")
         if unknown := {tissue_id for tissue_id, _ in row.crops} - set(table.ids):
             raise TissueError(
                 f"contact sheet, crops of patch {number}: unknown tissue ids {sorted(unknown)}; known: {table.ids}"
             )
-
-
-def _check_pixels(pixels: object, where: str) -> None:
-    """Raise ImageError for anything but RGB pixels."""
-    if not isinstance(pixels, np.ndarray):
-        raise ImageError(f"{where}: is a {type(pixels).__name__}; give an array of RGB pixels, uint8 `h w 3`")
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
-        raise ImageError(f"{where}: holds {pixels.dtype} of shape {pixels.shape}; give RGB pixels, uint8 `h w 3`")
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
